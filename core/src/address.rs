@@ -47,7 +47,10 @@ impl Address {
         if let Ok(ip) = host.parse::<IpAddr>() {
             return Ok(Self::Socket(SocketAddr::new(ip, port)));
         }
-        if host.is_empty() || host.chars().any(|c| c.is_whitespace() || c.is_control()) || host.contains(['[', ']']) {
+        if host.is_empty()
+            || host.chars().any(|c| c.is_whitespace() || c.is_control())
+            || host.contains(['[', ']'])
+        {
             return Err(Error::new(ErrorKind::InvalidArgument, format!("{host:?} is not a host name")));
         }
         Ok(Self::Host { host: host.into(), port })
@@ -150,7 +153,19 @@ mod tests {
 
     #[test]
     fn what_is_no_address_is_named_in_the_error() {
-        for text in ["", ":80", "host", "host:", "host:x", "host:65536", "::1:80", "[::1]", "a b:1", "unix:", "unix:rel"] {
+        for text in [
+            "",
+            ":80",
+            "host",
+            "host:",
+            "host:x",
+            "host:65536",
+            "::1:80",
+            "[::1]",
+            "a b:1",
+            "unix:",
+            "unix:rel",
+        ] {
             let error = text.parse::<Address>().unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidArgument);
             assert!(error.to_string().contains(&format!("{text:?}")), "{error}");

@@ -96,7 +96,12 @@ impl Error {
     pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
         let mut message = message.into();
         if message.contains(['\n', '\r']) {
-            message = message.split(['\n', '\r']).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ").into();
+            message = message
+                .split(['\n', '\r'])
+                .filter(|line| !line.is_empty())
+                .collect::<Vec<_>>()
+                .join(" ")
+                .into();
         }
         Self(Arc::new(Inner {
             kind,
@@ -206,7 +211,9 @@ mod tests {
     #[test]
     fn display_is_one_line_and_leaves_the_source_to_the_report() {
         let io = std::io::Error::other("connection reset");
-        let error = Error::new(ErrorKind::Unavailable, "etcd at\n127.0.0.1:2379").with_operation("watch").with_source(io);
+        let error = Error::new(ErrorKind::Unavailable, "etcd at\n127.0.0.1:2379")
+            .with_operation("watch")
+            .with_source(io);
         assert_eq!(error.to_string(), "watch: unavailable: etcd at 127.0.0.1:2379");
         assert_eq!(error.report(), "watch: unavailable: etcd at 127.0.0.1:2379: connection reset");
     }

@@ -7,7 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::{
-    Catalog, Claim, Instance, Lease, Registrar, Registration, Resolver, Result, ServiceName, Snapshot, SnapshotStream,
+    Catalog, Claim, Instance, Lease, Registrar, Registration, Resolver, Result, ServiceName, Snapshot,
+    SnapshotStream,
 };
 
 macro_rules! forward {

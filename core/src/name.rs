@@ -29,14 +29,15 @@ impl ServiceName {
     /// `InvalidArgument` when the text is empty, has an empty segment or a control character.
     pub fn new(name: impl AsRef<str>) -> Result<Self, Error> {
         let name = name.as_ref();
-        let refuse = |why: &str| {
-            Err(Error::new(ErrorKind::InvalidArgument, format!("service name {name:?} {why}")))
-        };
+        let refuse =
+            |why: &str| Err(Error::new(ErrorKind::InvalidArgument, format!("service name {name:?} {why}")));
         if name.is_empty() {
             return refuse("is empty");
         }
         if name.split('/').any(str::is_empty) {
-            return refuse("has an empty segment (a leading, trailing or double '/'); what stands before the name in the registry is the backend's prefix");
+            return refuse(
+                "has an empty segment (a leading, trailing or double '/'); what stands before the name in the registry is the backend's prefix",
+            );
         }
         if name.chars().any(char::is_control) {
             return refuse("has a control character");

@@ -128,7 +128,9 @@ impl Snapshot {
             };
             match order {
                 Ordering::Less => changes.extend(old.next().map(|gone| Change::Remove(Arc::clone(gone)))),
-                Ordering::Greater => changes.extend(new.next().map(|added| Change::Insert(Arc::clone(added)))),
+                Ordering::Greater => {
+                    changes.extend(new.next().map(|added| Change::Insert(Arc::clone(added))))
+                }
                 Ordering::Equal => {
                     if let (Some(from), Some(to)) = (old.next(), new.next())
                         && !Arc::ptr_eq(from, to)
@@ -204,7 +206,8 @@ mod tests {
     #[test]
     fn reusing_keeps_the_arcs_of_what_has_not_changed() {
         let before = snapshot([instance("a:1"), instance("b:1")]);
-        let after = snapshot([instance("a:1"), Arc::new(Instance::new("b:1".parse().unwrap()).with_weight(2))]);
+        let after =
+            snapshot([instance("a:1"), Arc::new(Instance::new("b:1".parse().unwrap()).with_weight(2))]);
         let reused = after.clone().reusing(&before);
         assert!(Arc::ptr_eq(&reused.instances()[0], &before.instances()[0]));
         assert!(Arc::ptr_eq(&reused.instances()[1], &after.instances()[1]));

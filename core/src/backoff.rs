@@ -1,0 +1,133 @@
+//! How long to wait before trying again.
+
+use std::time::Duration;
+
+/// Growing, jittered delays between attempts.
+///
+/// Chance is seeded: [`with_seed`](Self::with_seed) makes the delays repeatable.
+///
+/// ```
+/// use std::time::Duration;
+/// use hither_core::Backoff;
+///
+/// let mut backoff = Backoff::full_jitter(Duration::from_millis(200), 2.0, Duration::from_secs(10)).with_seed(7);
+/// assert!(backoff.next_delay() <= Duration::from_millis(200));
+/// assert!(backoff.next_delay() <= Duration::from_millis(400));
+/// backoff.reset();
+/// assert!(backoff.next_delay() <= Duration::from_millis(200));
+/// ```
+#[derive(Debug, Clone)]
+pub struct Backoff {
+    base: Duration,
+    factor: f64,
+    max: Duration,
+    jitter: Jitter,
+    attempt: u32,
+    random: fastrand::Rng,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Jitter {
+    /// Anything from zero to the full delay: spreads a herd best.
+    Full,
+    /// The delay, plus or minus this share of it.
+    Proportional(f64),
+}
+
+impl Backoff {
+    /// Delays drawn evenly from zero to `base`, then to `base * factor`, and so on up to `max`.
+    ///
+    /// Also the first delay is drawn: after a registry's restart nobody comes back at the same moment.
+    pub fn full_jitter(base: Duration, factor: f64, max: Duration) -> Self {
+        Self { base, factor, max, jitter: Jitter::Full, attempt: 0, random: fastrand::Rng::new() }
+    }
+
+    /// Delays of `base`, `base * factor`, and so on up to `max`, each plus or minus `share` of itself: gRPC's
+    /// connection backoff is 1 s, 1.6, 120 s and 0.2.
+    pub fn proportional(base: Duration, factor: f64, max: Duration, share: f64) -> Self {
+        Self { jitter: Jitter::Proportional(share), ..Self::full_jitter(base, factor, max) }
+    }
+
+    /// Draws the jitter from this seed.
+    #[must_use]
+    pub fn with_seed(mut self, seed: u64) -> Self {
+        self.random = fastrand::Rng::with_seed(seed);
+        self
+    }
+
+    /// The delay before the next attempt; each call grows the one after it.
+    pub fn next_delay(&mut self) -> Duration {
+        let delay = self.delay_of(self.attempt);
+        self.attempt = self.attempt.saturating_add(1);
+        self.jittered(delay)
+    }
+
+    /// A delay as after very many attempts, whatever came before: for errors that only a person can mend.
+    pub fn longest_delay(&mut self) -> Duration {
+        self.jittered(self.max)
+    }
+
+    /// The maximum that the delays grow to.
+    pub(crate) fn longest(&self) -> Duration {
+        self.max
+    }
+
+    /// Begins again at the base: after a success.
+    pub fn reset(&mut self) {
+        self.attempt = 0;
+    }
+
+    fn delay_of(&self, attempt: u32) -> Duration {
+        let exponent = i32::try_from(attempt).unwrap_or(i32::MAX);
+        let seconds = self.base.as_secs_f64() * self.factor.powi(exponent);
+        // Also what has grown to infinity is the maximum.
+        if seconds < self.max.as_secs_f64() { Duration::from_secs_f64(seconds) } else { self.max }
+    }
+
+    fn jittered(&mut self, delay: Duration) -> Duration {
+        match self.jitter {
+            Jitter::Full => delay.mul_f64(self.random.f64()),
+            Jitter::Proportional(share) => delay.mul_f64(1.0 + share * (2.0 * self.random.f64() - 1.0)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn proportional_delays_grow_to_the_maximum_and_stay_within_their_share() {
+        let mut backoff = Backoff::proportional(SECOND, 1.6, 120 * SECOND, 0.2).with_seed(1);
+        let mut expected = 1.0_f64;
+        for _ in 0..1000 {
+            let delay = backoff.next_delay().as_secs_f64();
+            assert!(
+                delay >= expected * 0.8 - 1e-6 && delay <= expected * 1.2 + 1e-6,
+                "{delay} for {expected}"
+            );
+            expected = (expected * 1.6).min(120.0);
+        }
+    }
+
+    #[test]
+    fn full_jitter_spreads_also_the_first_delay() {
+        let firsts: Vec<_> = (0..100)
+            .map(|seed| Backoff::full_jitter(SECOND, 2.0, 10 * SECOND).with_seed(seed).next_delay())
+            .collect();
+        assert!(firsts.iter().all(|delay| *delay <= SECOND));
+        assert!(firsts.iter().any(|delay| *delay < SECOND / 4));
+        assert!(firsts.iter().any(|delay| *delay > SECOND * 3 / 4));
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_delays() {
+        let delays = || {
+            let mut backoff = Backoff::full_jitter(SECOND, 2.0, 10 * SECOND).with_seed(42);
+            (0..10).map(|_| backoff.next_delay()).collect::<Vec<_>>()
+        };
+        assert_eq!(delays(), delays());
+    }
+}

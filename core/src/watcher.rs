@@ -1,0 +1,362 @@
+//! The watch that never ends: the only place that tries a watch again.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_core::Stream;
+use futures_util::StreamExt;
+use futures_util::stream;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::protection::Guard;
+use crate::{
+    Backoff, Error, ErrorKind, Instance, Protection, Resolver, Result, ServiceName, Snapshot, SnapshotStream,
+};
+
+/// What is known of a service now.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Update {
+    /// The registry's last word; `None` until it has spoken for the first time. It is kept through any outage.
+    pub snapshot: Option<Snapshot>,
+    /// Instances that vanished together without a word, sorted by id: see [`Protection`]. To be called only
+    /// over a connection that is already open.
+    pub held: Arc<[Arc<Instance>]>,
+    /// Whether the registry is being heard.
+    pub freshness: Freshness,
+}
+
+impl Update {
+    /// What is known before anything is: no snapshot, and stale because of `cause`.
+    pub(crate) fn unknown(cause: Error) -> Self {
+        Self {
+            snapshot: None,
+            held: Arc::new([]),
+            freshness: Freshness::Stale { since: Instant::now(), cause },
+        }
+    }
+
+    /// The instances of the last snapshot; none while there is no snapshot.
+    pub fn instances(&self) -> &[Arc<Instance>] {
+        self.snapshot.as_ref().map(Snapshot::instances).unwrap_or_default()
+    }
+}
+
+/// Whether the registry is being heard.
+#[derive(Debug, Clone)]
+pub enum Freshness {
+    /// The snapshot is what the registry says now.
+    Fresh,
+    /// The registry is not being heard; the snapshot is its last word.
+    Stale {
+        /// Since when.
+        since: Instant,
+        /// The newest reason.
+        cause: Error,
+    },
+}
+
+impl Freshness {
+    /// Whether the registry is being heard.
+    pub fn is_fresh(&self) -> bool {
+        matches!(self, Self::Fresh)
+    }
+}
+
+/// How a watch is kept up.
+#[derive(Debug, Clone)]
+pub struct WatcherConfig {
+    coalesce: Duration,
+    protection: Protection,
+    first_answer: Duration,
+    backoff: Backoff,
+}
+
+impl WatcherConfig {
+    /// Sets how long changes are gathered after one went out. The first change of a burst goes out at once.
+    /// Default 50 ms.
+    #[must_use]
+    pub fn with_coalesce(mut self, coalesce: Duration) -> Self {
+        self.coalesce = coalesce;
+        self
+    }
+
+    /// Sets when vanished instances are held.
+    #[must_use]
+    pub fn with_protection(mut self, protection: Protection) -> Self {
+        self.protection = protection;
+        self
+    }
+
+    /// Sets how long a new watch may take to bring its first snapshot before it is given up and opened again.
+    /// Default 20 s, above any deadline of a backend's own.
+    #[must_use]
+    pub fn with_first_answer(mut self, within: Duration) -> Self {
+        self.first_answer = within;
+        self
+    }
+
+    /// Sets the delays between attempts. Default 0.2 s, doubling up to 10 s, with full jitter.
+    #[must_use]
+    pub fn with_backoff(mut self, backoff: Backoff) -> Self {
+        self.backoff = backoff;
+        self
+    }
+
+    /// Draws all chance from this seed.
+    #[must_use]
+    pub fn with_seed(mut self, seed: u64) -> Self {
+        self.backoff = self.backoff.with_seed(seed);
+        self
+    }
+}
+
+impl Default for WatcherConfig {
+    fn default() -> Self {
+        Self {
+            coalesce: Duration::from_millis(50),
+            protection: Protection::default(),
+            first_answer: Duration::from_secs(20),
+            backoff: Backoff::full_jitter(Duration::from_millis(200), 2.0, Duration::from_secs(10)),
+        }
+    }
+}
+
+/// Watches a service for ever: a stream that never ends and never fails.
+///
+/// When the registry is lost it keeps the last good snapshot, says so ([`Freshness::Stale`]), and tries again
+/// with jittered backoff. Bursts are coalesced, repeated snapshots swallowed, and instances that vanish
+/// together without a word are held ([`Protection`]). Programs usually share one through
+/// [`Discovery`](crate::Discovery).
+///
+/// ```
+/// use futures_util::StreamExt;
+/// use hither_core::{Instance, StaticResolver, WatcherConfig, watcher};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> hither_core::Result<()> {
+/// let resolver = StaticResolver::new([Instance::new("10.0.0.7:8001".parse()?)]);
+/// let mut updates = Box::pin(watcher(resolver, "greeter".parse()?, WatcherConfig::default()));
+/// let update = updates.next().await.expect("a watcher never ends");
+/// assert_eq!(update.instances().len(), 1);
+/// assert!(update.freshness.is_fresh());
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Cancellation
+/// Nothing is spawned: dropping the stream ends the watch.
+pub fn watcher(
+    resolver: impl Resolver,
+    service: ServiceName,
+    config: WatcherConfig,
+) -> impl Stream<Item = Update> + Send + 'static {
+    let watcher = Watcher {
+        guard: Guard::new(config.protection),
+        backoff: config.backoff.clone(),
+        resolver: Arc::new(resolver),
+        service,
+        config,
+        source: Source::Idle,
+        opened: None,
+        snapshot: None,
+        stale: None,
+        pending: true,
+        quiet_until: None,
+        held: Arc::new([]),
+    };
+    stream::unfold(watcher, |mut watcher| async move {
+        let update = watcher.next().await;
+        Some((update, watcher))
+    })
+}
+
+type Opening = Pin<Box<dyn Future<Output = Result<(Snapshot, SnapshotStream)>> + Send>>;
+
+/// Where snapshots come from at the moment.
+enum Source {
+    Idle,
+    Opening(Opening),
+    Open(SnapshotStream),
+    Waiting(Instant),
+}
+
+/// What can happen next.
+enum Event {
+    Snapshot(Snapshot),
+    Lost(Error),
+    Retry,
+    HoldEnds,
+    BurstEnds,
+}
+
+struct Watcher {
+    config: WatcherConfig,
+    resolver: Arc<dyn Resolver>,
+    service: ServiceName,
+    backoff: Backoff,
+    guard: Guard,
+    source: Source,
+    /// When the present watch brought its first snapshot.
+    opened: Option<Instant>,
+    snapshot: Option<Snapshot>,
+    /// `None` is fresh.
+    stale: Option<(Instant, Error)>,
+    /// Something changed that nobody was told yet.
+    pending: bool,
+    /// Changes are gathered until then.
+    quiet_until: Option<Instant>,
+    held: Arc<[Arc<Instance>]>,
+}
+
+impl Watcher {
+    async fn next(&mut self) -> Update {
+        loop {
+            let spoken = self.snapshot.is_some() || self.stale.is_some();
+            if self.pending && spoken && self.quiet_until.is_none() {
+                self.pending = false;
+                self.quiet_until = Some(Instant::now() + self.config.coalesce);
+                return self.update();
+            }
+            match self.event().await {
+                Event::Snapshot(snapshot) => self.take(snapshot),
+                Event::Lost(error) => self.lose(error),
+                Event::Retry => self.source = Source::Idle,
+                Event::HoldEnds => {
+                    self.guard.release(Instant::now());
+                    self.refresh_held();
+                }
+                Event::BurstEnds => self.quiet_until = None,
+            }
+        }
+    }
+
+    async fn event(&mut self) -> Event {
+        if matches!(self.source, Source::Idle) {
+            self.source = Source::Opening(self.open());
+        }
+        let (hold_ends, burst_ends) = (self.guard.next_release(), self.quiet_until);
+        tokio::select! {
+            biased;
+            () = until(burst_ends) => Event::BurstEnds,
+            () = until(hold_ends) => Event::HoldEnds,
+            event = self.source.event() => match event {
+                Ok((snapshot, opened)) => {
+                    if let Some(opened) = opened {
+                        self.source = Source::Open(opened);
+                        self.opened = Some(Instant::now());
+                    }
+                    snapshot.map_or(Event::Retry, Event::Snapshot)
+                }
+                Err(error) => Event::Lost(error),
+            },
+        }
+    }
+
+    /// One attempt: it is done once the first snapshot is there.
+    fn open(&self) -> Opening {
+        let (resolver, service, since) =
+            (Arc::clone(&self.resolver), self.service.clone(), self.snapshot.clone());
+        let within = self.config.first_answer;
+        Box::pin(async move {
+            let attempt = async {
+                let mut snapshots = resolver.watch(&service, since).await?;
+                match snapshots.next().await {
+                    Some(Ok(snapshot)) => Ok((snapshot, snapshots)),
+                    Some(Err(error)) => Err(error),
+                    None => Err(ended()),
+                }
+            };
+            timeout(within, attempt).await.unwrap_or_else(|_| {
+                Err(Error::new(
+                    ErrorKind::Timeout,
+                    format!("the registry sent nothing about {service} within {within:?}"),
+                )
+                .with_operation("watch"))
+            })
+        })
+    }
+
+    fn take(&mut self, snapshot: Snapshot) {
+        let snapshot = match &self.snapshot {
+            Some(last) => snapshot.reusing(last),
+            None => snapshot,
+        };
+        self.guard.observe(&snapshot, Instant::now());
+        self.refresh_held();
+        let changed = self.snapshot.as_ref().is_none_or(|last| !snapshot.diff(last).is_empty());
+        let recovered = self.stale.take().is_some();
+        self.pending |= changed || recovered;
+        self.snapshot = Some(snapshot);
+    }
+
+    fn lose(&mut self, cause: Error) {
+        let now = Instant::now();
+        // A watch that dies young again and again is not a success.
+        if self.opened.take().is_some_and(|opened| now.duration_since(opened) >= self.backoff.longest()) {
+            self.backoff.reset();
+        }
+        let delay = match cause.kind() {
+            // Only a person can mend these, so there is no hurry; but they are mended, so there is no end.
+            ErrorKind::Unauthenticated | ErrorKind::PermissionDenied | ErrorKind::InvalidArgument
+                if !cause.is_retryable() =>
+            {
+                self.backoff.longest_delay()
+            }
+            _ => self.backoff.next_delay(),
+        };
+        tracing::debug!(service = %self.service, cause = cause.report(), ?delay, "watch lost");
+        // The freshness is told anew when it changes or its reason does, not at each attempt.
+        self.pending |= self.stale.as_ref().is_none_or(|(_, last)| last.kind() != cause.kind());
+        let since = self.stale.take().map_or(now, |(since, _)| since);
+        self.stale = Some((since, cause));
+        self.source = Source::Waiting(now + delay);
+    }
+
+    fn refresh_held(&mut self) {
+        let held = self.guard.held();
+        if held != self.held {
+            self.held = held;
+            self.pending = true;
+        }
+    }
+
+    fn update(&self) -> Update {
+        let freshness = match &self.stale {
+            None => Freshness::Fresh,
+            Some((since, cause)) => Freshness::Stale { since: *since, cause: cause.clone() },
+        };
+        Update { snapshot: self.snapshot.clone(), held: Arc::clone(&self.held), freshness }
+    }
+}
+
+impl Source {
+    /// A snapshot, with the stream behind it where that is new; or neither, when the time for a retry has come.
+    async fn event(&mut self) -> Result<(Option<Snapshot>, Option<SnapshotStream>)> {
+        match self {
+            Self::Idle => Ok((None, None)),
+            Self::Opening(opening) => opening.await.map(|(snapshot, opened)| (Some(snapshot), Some(opened))),
+            Self::Open(snapshots) => match snapshots.next().await {
+                Some(snapshot) => snapshot.map(|snapshot| (Some(snapshot), None)),
+                None => Err(ended()),
+            },
+            Self::Waiting(at) => {
+                sleep_until(*at).await;
+                Ok((None, None))
+            }
+        }
+    }
+}
+
+fn ended() -> Error {
+    Error::new(ErrorKind::Unavailable, "the registry ended the watch").with_operation("watch")
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
