@@ -3,6 +3,8 @@
 
 mod address;
 mod backoff;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod discovery;
 mod error;
 mod forward;

@@ -1,0 +1,219 @@
+//! The watch that never ends, through scripted trouble, under paused time.
+
+mod support;
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_core::Stream;
+use futures_util::StreamExt;
+use hither_core::{ErrorKind, Freshness, Update, WatcherConfig, watcher};
+use support::{SECOND, Script, names, scripted, service, soon};
+use tokio::time::{Instant, advance, sleep};
+
+type Updates = Pin<Box<dyn Stream<Item = Update> + Send>>;
+
+fn watched() -> (Updates, Script) {
+    let (resolver, script) = scripted();
+    (Box::pin(watcher(resolver, service(), WatcherConfig::default().with_seed(1))), script)
+}
+
+/// The next update while the script plays: the watcher is only driven when it is polled.
+async fn next(updates: &mut Updates) -> Update {
+    soon(updates.next()).await.expect("a watcher never ends")
+}
+
+fn cause(update: &Update) -> ErrorKind {
+    match &update.freshness {
+        Freshness::Stale { cause, .. } => cause.kind(),
+        Freshness::Fresh => panic!("it is fresh: {update:?}"),
+    }
+}
+
+fn instances(update: &Update) -> Vec<String> {
+    names(update.instances())
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_snapshot_is_told_even_if_it_is_empty() {
+    let (mut updates, mut script) = watched();
+    let (update, _open) = tokio::join!(next(&mut updates), async { script.watch().await.open(&[]) });
+    assert!(update.snapshot.is_some_and(|snapshot| snapshot.is_empty()));
+    assert!(update.freshness.is_fresh());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_is_down_at_the_start_is_told_and_tried_again() {
+    let (mut updates, mut script) = watched();
+    let (update, ()) = tokio::join!(next(&mut updates), async {
+        script.watch().await.fail(ErrorKind::Unavailable);
+    });
+    assert!(update.snapshot.is_none(), "not knowing is not an empty list");
+    assert_eq!(cause(&update), ErrorKind::Unavailable);
+    let (update, _open) = tokio::join!(next(&mut updates), async { script.watch().await.open(&["a"]) });
+    assert_eq!(instances(&update), ["a"]);
+    assert!(update.freshness.is_fresh());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_of_an_hour_keeps_the_last_snapshot_and_is_told_once() {
+    let (mut updates, mut script) = watched();
+    let (_, open) = tokio::join!(next(&mut updates), async { script.watch().await.open(&["a", "b"]) });
+    let began = Instant::now();
+    open.fail(ErrorKind::Unavailable);
+    let stale = next(&mut updates).await;
+    assert_eq!(
+        (instances(&stale), cause(&stale)),
+        (vec!["a".to_owned(), "b".to_owned()], ErrorKind::Unavailable)
+    );
+
+    let outage = async {
+        let mut attempts = 0;
+        while began.elapsed() < 3600 * SECOND {
+            let call = script.watch().await;
+            assert_eq!(
+                names(call.since.as_ref().unwrap().instances()),
+                ["a", "b"],
+                "the hint is the last snapshot"
+            );
+            call.fail(ErrorKind::Unavailable);
+            attempts += 1;
+        }
+        attempts
+    };
+    let attempts = tokio::select! {
+        attempts = outage => attempts,
+        update = updates.next() => panic!("told again: {update:?}"),
+    };
+    // Full jitter up to 10 s: one attempt in 5 s on average.
+    assert!((500..1500).contains(&attempts), "{attempts} attempts in an hour");
+
+    let (update, _open) = tokio::join!(next(&mut updates), async { script.watch().await.open(&["a", "b"]) });
+    assert!(update.freshness.is_fresh(), "the end of the outage is told, though no instance changed");
+    let Freshness::Stale { since, .. } = stale.freshness else { unreachable!() };
+    assert_eq!(since, began, "stale counts from the loss");
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_reason_for_the_outage_is_told() {
+    let (mut updates, mut script) = watched();
+    let (_, ()) =
+        tokio::join!(next(&mut updates), async { script.watch().await.fail(ErrorKind::Unavailable) });
+    let (update, ()) =
+        tokio::join!(next(&mut updates), async { script.watch().await.fail(ErrorKind::PermissionDenied) });
+    assert_eq!(cause(&update), ErrorKind::PermissionDenied);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_ends_without_an_error_is_opened_again() {
+    let (mut updates, mut script) = watched();
+    let (_, open) = tokio::join!(next(&mut updates), async { script.watch().await.open(&["a"]) });
+    drop(open);
+    assert_eq!(cause(&next(&mut updates).await), ErrorKind::Unavailable);
+    let (update, _open) = tokio::join!(next(&mut updates), async { script.watch().await.open(&["b"]) });
+    assert_eq!(instances(&update), ["b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_never_brings_a_snapshot_is_given_up() {
+    let (mut updates, mut script) = watched();
+    let (update, _silent) = tokio::join!(next(&mut updates), async { script.watch().await.open_silent() });
+    assert_eq!(cause(&update), ErrorKind::Timeout);
+    // And again when the call itself hangs.
+    let began = Instant::now();
+    let hanging = async {
+        let call = script.watch().await;
+        let next = script.watch().await;
+        drop(call);
+        next.open(&["a"])
+    };
+    let (update, _open) = tokio::join!(next(&mut updates), hanging);
+    assert_eq!(instances(&update), ["a"]);
+    assert!(began.elapsed() >= 20 * SECOND, "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_dies_young_is_not_tried_without_pause() {
+    let (mut updates, mut script) = watched();
+    let began = Instant::now();
+    let flapping = async {
+        let mut attempts = 0;
+        while began.elapsed() < 600 * SECOND {
+            script.watch().await.open(&["a"]).fail(ErrorKind::Unavailable);
+            attempts += 1;
+        }
+        attempts
+    };
+    let attempts = tokio::select! {
+        attempts = flapping => attempts,
+        () = updates.by_ref().for_each(|_| async {}) => unreachable!("a watcher never ends"),
+    };
+    assert!((80..300).contains(&attempts), "{attempts} attempts in ten minutes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_burst_is_told_at_its_beginning_and_at_its_end() {
+    let (mut updates, mut script) = watched();
+    let (_, open) = tokio::join!(next(&mut updates), async { script.watch().await.open(&["a"]) });
+    sleep(SECOND).await;
+    let began = Instant::now();
+    open.send(&["a", "b"]);
+    assert_eq!(instances(&next(&mut updates).await), ["a", "b"]);
+    assert_eq!(began.elapsed(), Duration::ZERO, "the first change goes out at once");
+    open.send(&["a", "b", "c"]);
+    open.send(&["a", "b", "c", "d"]);
+    assert_eq!(instances(&next(&mut updates).await), ["a", "b", "c", "d"]);
+    assert_eq!(began.elapsed(), Duration::from_millis(50), "the rest is gathered");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_repeated_snapshot_is_not_told_and_unchanged_instances_keep_their_arc() {
+    let (mut updates, mut script) = watched();
+    let (first, open) = tokio::join!(next(&mut updates), async { script.watch().await.open(&["a"]) });
+    open.send(&["a"]);
+    open.send(&["a", "b"]);
+    let second = next(&mut updates).await;
+    assert_eq!(instances(&second), ["a", "b"]);
+    assert!(Arc::ptr_eq(&first.instances()[0], &second.instances()[0]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_forgot_everything_leaves_its_instances_held_for_five_minutes() {
+    let (mut updates, mut script) = watched();
+    let (_, open) = tokio::join!(next(&mut updates), async { script.watch().await.open(&["a", "b", "c"]) });
+    open.send(&[]);
+    let update = next(&mut updates).await;
+    assert!(update.instances().is_empty(), "a snapshot is the registry's truth");
+    assert_eq!(names(&*update.held), ["a", "b", "c"]);
+    let emptied = Instant::now();
+    open.send(&["b"]);
+    let update = next(&mut updates).await;
+    assert_eq!(
+        (instances(&update), names(&*update.held)),
+        (vec!["b".to_owned()], vec!["a".to_owned(), "c".to_owned()])
+    );
+    advance(299 * SECOND).await;
+    let update = next(&mut updates).await;
+    assert!(update.held.is_empty());
+    assert!((299..=301).contains(&emptied.elapsed().as_secs()), "{:?}", emptied.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn draining_is_looked_at_before_a_burst_is_coalesced() {
+    let (mut updates, mut script) = watched();
+    let (_, open) = tokio::join!(next(&mut updates), async { script.watch().await.open(&["a", "b"]) });
+    open.send(&["a*", "b*"]);
+    open.send(&[]);
+    let update = next(&mut updates).await;
+    assert!(update.instances().is_empty() && update.held.is_empty(), "{update:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropping_the_stream_ends_the_watch() {
+    let (mut updates, mut script) = watched();
+    let (_, open) = tokio::join!(next(&mut updates), async { script.watch().await.open(&["a"]) });
+    drop(updates);
+    open.is_dropped().await;
+    script.is_dropped().await;
+}
