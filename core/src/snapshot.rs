@@ -129,7 +129,7 @@ impl Snapshot {
             match order {
                 Ordering::Less => changes.extend(old.next().map(|gone| Change::Remove(Arc::clone(gone)))),
                 Ordering::Greater => {
-                    changes.extend(new.next().map(|added| Change::Insert(Arc::clone(added))))
+                    changes.extend(new.next().map(|added| Change::Insert(Arc::clone(added))));
                 }
                 Ordering::Equal => {
                     if let (Some(from), Some(to)) = (old.next(), new.next())

@@ -1,4 +1,5 @@
 //! The watch that never ends, through scripted trouble, under paused time.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "these are tests")]
 
 mod support;
 

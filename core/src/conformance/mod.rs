@@ -154,8 +154,10 @@ impl Default for Profile {
 #[derive(Clone, Copy)]
 pub struct Behaviour {
     name: &'static str,
-    run: fn(Probe) -> Pin<Box<dyn Future<Output = Result<(), Failure>> + Send>>,
+    run: fn(Probe) -> Run,
 }
+
+type Run = Pin<Box<dyn Future<Output = Result<(), Failure>> + Send>>;
 
 impl Behaviour {
     /// The name: a sentence.

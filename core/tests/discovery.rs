@@ -1,0 +1,142 @@
+//! One watch per service, shared by all who ask, under paused time.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "these are tests")]
+
+mod support;
+
+use futures_util::{FutureExt, StreamExt};
+use hither_core::{Discovery, ErrorKind, Freshness, StaticResolver};
+use support::{SECOND, names, scripted, service, soon};
+use tokio::task::yield_now;
+use tokio::time::Instant;
+
+#[tokio::test(start_paused = true)]
+async fn however_many_ask_there_is_one_watch() {
+    let (resolver, mut script) = scripted();
+    let discovery = Discovery::from(resolver);
+    let views: Vec<_> = (0..100).map(|_| discovery.clone().service(&service())).collect();
+    let _open = script.watch().await.open(&["a"]);
+    for view in &views {
+        assert_eq!(names(view.ready(SECOND).await.unwrap().instances()), ["a"]);
+    }
+    assert!(!script.is_called(), "a second watch");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_watch_ends_with_its_last_user_and_begins_again_with_the_next() {
+    let (resolver, mut script) = scripted();
+    let discovery = Discovery::from(resolver);
+    let first = discovery.service(&service());
+    let second = first.clone();
+    let open = script.watch().await.open(&["a"]);
+    drop(first);
+    assert_eq!(second.ready(SECOND).await.unwrap().len(), 1);
+    drop(second);
+    open.is_dropped().await;
+    let again = discovery.service(&service());
+    let _open = script.watch().await.open(&["b"]);
+    assert_eq!(names(again.ready(SECOND).await.unwrap().instances()), ["b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_task_is_left_behind() {
+    let (resolver, mut script) = scripted();
+    let before = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let discovery = Discovery::from(resolver);
+    let view = discovery.service(&service());
+    let _open = script.watch().await.open(&["a"]);
+    assert_eq!(tokio::runtime::Handle::current().metrics().num_alive_tasks(), before + 1);
+    drop((view, discovery));
+    script.is_dropped().await;
+    yield_now().await;
+    assert_eq!(tokio::runtime::Handle::current().metrics().num_alive_tasks(), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_view_tells_each_change_once_and_skips_what_came_between() {
+    let (resolver, mut script) = scripted();
+    let discovery = Discovery::from(resolver);
+    let mut view = discovery.service(&service());
+    assert!(
+        view.current().snapshot.is_none() && !view.current().freshness.is_fresh(),
+        "nothing is known yet"
+    );
+    let open = script.watch().await.open(&["a"]);
+    assert_eq!(names(soon(view.changed()).await.unwrap().instances()), ["a"]);
+    assert!(view.changed().now_or_never().is_none(), "told twice");
+    open.send(&["a", "b"]);
+    tokio::time::sleep(SECOND).await;
+    open.send(&["a", "b", "c"]);
+    tokio::time::sleep(SECOND).await;
+    assert_eq!(names(soon(view.changed()).await.unwrap().instances()), ["a", "b", "c"]);
+    let mut updates = Box::pin(view.updates());
+    assert_eq!(
+        names(soon(updates.next()).await.unwrap().instances()),
+        ["a", "b", "c"],
+        "updates begin with now"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn ready_says_what_is_missing() {
+    let (resolver, mut script) = scripted();
+    let discovery = Discovery::from(resolver);
+    let view = discovery.service(&service());
+    let began = Instant::now();
+    script.watch().await.fail(ErrorKind::PermissionDenied);
+    let error = view.ready(5 * SECOND).await.unwrap_err();
+    assert_eq!(began.elapsed(), 5 * SECOND);
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert!(error.report().contains("permission denied"), "{}", error.report());
+
+    let open = script.watch().await.open(&[]);
+    let error = view.ready(5 * SECOND).await.unwrap_err();
+    assert!(error.to_string().contains("nobody is registered"), "{error}");
+    let (ready, ()) = tokio::join!(view.ready(5 * SECOND), async { open.send(&["a"]) });
+    assert_eq!(ready.unwrap().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn ready_gives_the_last_snapshot_also_while_the_registry_is_lost() {
+    let (resolver, mut script) = scripted();
+    let discovery = Discovery::from(resolver);
+    let view = discovery.service(&service());
+    let open = script.watch().await.open(&["a"]);
+    view.ready(SECOND).await.unwrap();
+    open.fail(ErrorKind::Unavailable);
+    tokio::time::sleep(3600 * SECOND).await;
+    assert!(matches!(view.current().freshness, Freshness::Stale { .. }));
+    assert_eq!(view.ready(SECOND).await.unwrap().len(), 1);
+}
+
+#[test]
+fn a_view_made_outside_a_runtime_says_so() {
+    let discovery = Discovery::from(StaticResolver::new([]));
+    let view = discovery.service(&service());
+    let Freshness::Stale { cause, .. } = view.current().freshness else { panic!("it cannot be fresh") };
+    assert!(cause.to_string().contains("runtime"), "{cause}");
+}
+
+#[test]
+fn a_watch_whose_runtime_is_gone_is_told_and_begun_anew() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let discovery = Discovery::from(StaticResolver::new([support::instance("a").as_ref().clone()]));
+    let first = runtime();
+    let mut view = first.block_on(async {
+        let view = discovery.service(&service());
+        view.ready(SECOND).await.unwrap();
+        view
+    });
+    drop(first);
+    let second = runtime();
+    second.block_on(async {
+        view.updates().for_each(|_| async {}).await;
+        let error = loop {
+            if let Err(error) = view.changed().await {
+                break error;
+            }
+        };
+        assert_eq!(error.kind(), ErrorKind::Closed, "{error}");
+        assert_eq!(view.current().instances().len(), 1, "what was known is still at hand");
+        assert_eq!(discovery.service(&service()).ready(SECOND).await.unwrap().len(), 1);
+    });
+}
