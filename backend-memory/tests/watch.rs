@@ -1,0 +1,198 @@
+//! Watches, under paused time.
+
+mod support;
+
+use std::sync::Arc;
+
+use futures_util::{FutureExt, StreamExt};
+use hither_core::{ErrorKind, Resolver};
+use hither_memory::MemoryRegistry;
+use support::{SECOND, TTL, end, id, instance, names, now, present, register, service, watch};
+use tokio::runtime::Handle;
+use tokio::time::{Instant, advance, sleep};
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_sees_a_lapse_at_the_very_moment_and_no_task_is_needed_for_it() {
+    let registry = MemoryRegistry::new();
+    let lease = register(&registry, "a").await;
+    let tasks = Handle::current().metrics().num_alive_tasks();
+    let (mut watch, first) = watch(&registry).await;
+    assert_eq!(names(&first), ["a"]);
+    drop(lease);
+    let start = Instant::now();
+    assert!(watch.next().await.unwrap().unwrap().is_empty());
+    assert_eq!(start.elapsed(), TTL);
+    assert_eq!(Handle::current().metrics().num_alive_tasks(), tasks);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewed_record_is_no_news() {
+    let registry = MemoryRegistry::new();
+    let mut lease = register(&registry, "a").await;
+    let (mut watch, _) = watch(&registry).await;
+    for _ in 0..100 {
+        sleep(TTL / 3).await;
+        lease.renew().await.unwrap();
+        assert!(now(&mut watch).is_none());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_happens_in_another_service_is_no_news() {
+    let registry = MemoryRegistry::new();
+    let (mut watch, _) = watch(&registry).await;
+    registry.faults().put_without_lease(&"greeter/deeper".parse().unwrap(), instance("a"));
+    assert!(now(&mut watch).is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_update_is_one_change_and_never_a_gap() {
+    let registry = MemoryRegistry::new();
+    let mut lease = register(&registry, "a").await;
+    let (mut watch, _) = watch(&registry).await;
+    lease.update(&instance("a").with_weight(7)).await.unwrap();
+    let snapshot = now(&mut watch).unwrap().unwrap();
+    assert_eq!(snapshot.instances()[0].weight(), 7);
+    assert!(now(&mut watch).is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_is_slow_gets_the_newest_alone() {
+    let registry = MemoryRegistry::new();
+    let (mut watch, _) = watch(&registry).await;
+    let _leases = [register(&registry, "a").await, register(&registry, "b").await];
+    assert_eq!(names(&now(&mut watch).unwrap().unwrap()), ["a", "b"]);
+    assert!(now(&mut watch).is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_is_cut_says_so_and_a_new_one_can_be_opened() {
+    let registry = MemoryRegistry::new();
+    let (mut cut, _) = watch(&registry).await;
+    let waiting = tokio::spawn(async move { end(&mut cut).await.kind() });
+    tokio::task::yield_now().await;
+    registry.faults().cut_watches();
+    assert_eq!(waiting.await.unwrap(), ErrorKind::Unavailable);
+    let (mut open, _) = watch(&registry).await;
+    assert!(now(&mut open).is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn open_watches_are_counted_until_they_are_dropped_or_cut() {
+    let registry = MemoryRegistry::new();
+    let faults = registry.faults();
+    let (first, _) = watch(&registry).await;
+    let second = registry.connect().watch(&service(), None).await.unwrap();
+    assert_eq!(faults.open_watches(), 2);
+    drop(first);
+    assert_eq!(faults.open_watches(), 1);
+    faults.cut_watches();
+    assert_eq!(faults.open_watches(), 0);
+    drop(second);
+    assert_eq!(faults.open_watches(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_of_a_frozen_registry_is_silent_and_goes_on_when_it_has_thawed() {
+    let registry = MemoryRegistry::new();
+    let (mut watch, _) = watch(&registry).await;
+    registry.faults().freeze();
+    registry.faults().put_without_lease(&service(), instance("a"));
+    assert!(now(&mut watch).is_none());
+    sleep(MemoryRegistry::DEADLINE - SECOND).await;
+    registry.faults().thaw();
+    assert_eq!(names(&watch.next().await.unwrap().unwrap()), ["a"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_is_not_deaf_for_longer_than_the_deadline() {
+    let registry = MemoryRegistry::new();
+    let (mut watch, _) = watch(&registry).await;
+    registry.faults().freeze();
+    let start = Instant::now();
+    assert_eq!(end(&mut watch).await.kind(), ErrorKind::Timeout);
+    assert_eq!(start.elapsed(), MemoryRegistry::DEADLINE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_not_changed_stays_the_same_arc_even_through_a_wipe() {
+    let registry = MemoryRegistry::new();
+    let _a = register(&registry, "a").await;
+    let (mut open, first) = watch(&registry).await;
+    let _b = register(&registry, "b").await;
+    let second = now(&mut open).unwrap().unwrap();
+    assert!(Arc::ptr_eq(&first.instances()[0], &second.instances()[0]));
+
+    registry.faults().wipe();
+    let _leases = [register(&registry, "a").await, register(&registry, "b").await];
+    let mut resumed = registry.watch(&service(), Some(second.clone())).await.unwrap();
+    let third = resumed.next().await.unwrap().unwrap();
+    assert!(third.diff(&second).is_empty());
+    assert!(Arc::ptr_eq(&third.instances()[1], &second.instances()[1]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_is_the_same_as_long_as_its_revision_is() {
+    let registry = MemoryRegistry::new();
+    let mut lease = register(&registry, "a").await;
+    let first = registry.resolve(&service()).await.unwrap();
+    lease.renew().await.unwrap();
+    registry.faults().put_without_lease(&"other".parse().unwrap(), instance("a"));
+    assert_eq!(registry.resolve(&service()).await.unwrap(), first);
+    registry.faults().lose(&service(), &id("a"));
+    lease.renew().await.unwrap();
+    assert_ne!(registry.resolve(&service()).await.unwrap().revision(), first.revision());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dropped_lease_leaves_its_record_for_a_ttl_and_no_longer() {
+    let registry = MemoryRegistry::new();
+    drop(register(&registry, "a").await);
+    advance(TTL - SECOND).await;
+    assert_eq!(present(&registry).await, ["a"]);
+    advance(SECOND).await;
+    assert!(present(&registry).await.is_empty());
+    assert_eq!(registry.faults().live_leases(), 0);
+}
+
+#[test]
+fn outside_a_runtime_there_are_errors_and_no_panics() {
+    let registry = MemoryRegistry::new();
+    assert!(registry.resolve(&service()).now_or_never().unwrap().unwrap().is_empty());
+    let watch = registry.watch(&service(), None).now_or_never().unwrap();
+    assert_eq!(watch.err().unwrap().kind(), ErrorKind::Unsupported);
+    registry.faults().freeze();
+    let resolve = registry.resolve(&service()).now_or_never().unwrap();
+    assert_eq!(resolve.unwrap_err().kind(), ErrorKind::Unsupported);
+    registry.faults().thaw();
+    registry.faults().delay(SECOND);
+    let resolve = registry.resolve(&service()).now_or_never().unwrap();
+    assert_eq!(resolve.unwrap_err().kind(), ErrorKind::Unsupported);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_change_is_missed_when_many_write_at_once() {
+    let registry = MemoryRegistry::new();
+    let (mut open, _) = watch(&registry).await;
+    let writers: Vec<_> = (0..50)
+        .map(|number| {
+            let registry = registry.connect();
+            tokio::spawn(async move {
+                let mut gone = register(&registry, &format!("gone{number}")).await;
+                let stays = register(&registry, &format!("stays{number}")).await;
+                gone.revoke().await.unwrap();
+                stays
+            })
+        })
+        .collect();
+    let mut leases = Vec::new();
+    for writer in writers {
+        leases.push(writer.await.unwrap());
+    }
+    loop {
+        let seen = names(&open.next().await.unwrap().unwrap());
+        if seen.len() == 50 && seen.iter().all(|name| name.starts_with("stays")) {
+            return;
+        }
+    }
+}
