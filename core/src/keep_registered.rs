@@ -411,11 +411,14 @@ impl Keeper {
     }
 
     async fn update(&mut self, wish: &Wish) -> Result<()> {
+        // Where the wish was refused this is what stood there before: a lease may have taken the new content for
+        // its own all the same.
+        let content = self.content(wish);
         let Some(held) = &mut self.lease else { return Ok(()) };
         let deadline = self.config.attempt_timeout.min(held.ttl / 3);
-        within(deadline, "update", held.lease.update(&wish.instance)).await?;
+        within(deadline, "update", held.lease.update(&content)).await?;
         held.version = wish.version;
-        self.registration = self.registration.clone().with_instance(wish.instance.clone());
+        self.registration = self.registration.clone().with_instance(content);
         Ok(())
     }
 
@@ -464,9 +467,6 @@ impl Keeper {
             return false;
         }
         tracing::error!(cause = error.report(), "the registry will not take the update; what it had stays");
-        if let Some(held) = &mut self.lease {
-            held.version = wish.version;
-        }
         self.told.send_modify(|told| told.refused = Some((wish.version, error.clone())));
         true
     }

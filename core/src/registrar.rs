@@ -63,7 +63,8 @@ pub trait Lease: Debug + Send + 'static {
     /// Says something else under the same id and lease: one change for watchers, never a gap.
     ///
     /// # Errors
-    /// As [`renew`](Self::renew); `InvalidArgument` when `instance` has another id.
+    /// As [`renew`](Self::renew); `InvalidArgument` when `instance` has another id, or cannot stand there: nothing has
+    /// changed then.
     ///
     /// # Cancellation
     /// As [`renew`](Self::renew).
