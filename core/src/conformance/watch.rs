@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use futures_util::future::try_join;
+
 use super::probe::{Failure, Probe, ensure, has, ids, instance, is_exactly};
 use crate::Instance;
 
@@ -48,17 +50,26 @@ pub(super) async fn a_watch_sees_an_update_without_a_gap(mut probe: Probe) -> Re
     let mut lease = probe.registrar().await.settle_in(&service, &a).await?;
     let mut watch = probe.watch(&service, None).await?;
     watch.comes_to("a", |snapshot| is_exactly(snapshot, &[&a])).await?;
-    for weight in 2..12 {
-        lease.update(&a.clone().with_weight(weight)).await?;
-    }
     let last = a.clone().with_weight(11);
-    loop {
-        let snapshot = watch.next().await?;
-        ensure(snapshot.get(a.id()).is_some(), || "the instance was away while it was updated".to_owned())?;
-        if has(&snapshot, &last) {
-            return Ok(());
+    let update = async {
+        for weight in 2..=11 {
+            lease.update(&a.clone().with_weight(weight)).await?;
         }
-    }
+        Ok(())
+    };
+    // While it is updated: whoever looks afterwards may have missed the gap.
+    let look = async {
+        loop {
+            let snapshot = watch.next().await?;
+            ensure(snapshot.get(a.id()).is_some(), || {
+                "the instance was away while it was updated".to_owned()
+            })?;
+            if has(&snapshot, &last) {
+                return Ok(());
+            }
+        }
+    };
+    try_join(update, look).await.map(drop)
 }
 
 pub(super) async fn a_watch_does_not_go_deaf(mut probe: Probe) -> Result<(), Failure> {
