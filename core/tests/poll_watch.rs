@@ -1,0 +1,87 @@
+//! A watch made of questions, under paused time.
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "these are tests")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{FutureExt, StreamExt};
+use hither_core::{
+    Claim, ErrorKind, Instance, Lease, Registrar, Registration, Resolver, ServiceName, Snapshot,
+    SnapshotStream, poll_watch,
+};
+use hither_memory::{MemoryRegistry, Operation};
+use tokio::time::{Instant, timeout};
+
+const INTERVAL: Duration = Duration::from_secs(5);
+
+fn service() -> ServiceName {
+    "greeter".parse().unwrap()
+}
+
+async fn register(registry: &MemoryRegistry, address: &str) -> Box<dyn Lease> {
+    let instance = Instance::new(address.parse().unwrap());
+    let registration = Registration::new(service(), instance).with_ttl(Duration::from_secs(3600));
+    registry.register(&registration, Claim::TakeOver).await.unwrap()
+}
+
+fn poll(registry: &MemoryRegistry, since: Option<Snapshot>) -> SnapshotStream {
+    poll_watch(Arc::new(registry.clone()), service(), since, INTERVAL)
+}
+
+async fn next(snapshots: &mut SnapshotStream) -> Snapshot {
+    let next = timeout(10 * INTERVAL, snapshots.next()).await.expect("it comes in time");
+    next.expect("the watch goes on").unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_answer_comes_at_once_even_if_it_is_empty() {
+    let registry = MemoryRegistry::new();
+    let mut snapshots = poll(&registry, None);
+    let first = snapshots.next().now_or_never().expect("it does not wait").unwrap().unwrap();
+    assert!(first.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_is_told_an_interval_later_and_what_has_not_changed_is_not() {
+    let registry = MemoryRegistry::new();
+    let _a = register(&registry, "10.0.0.7:1").await;
+    let mut snapshots = poll(&registry, None);
+    let first = next(&mut snapshots).await;
+    assert!(timeout(3 * INTERVAL, snapshots.next()).await.is_err(), "told without news");
+    let _b = register(&registry, "10.0.0.8:1").await;
+    let began = Instant::now();
+    let second = next(&mut snapshots).await;
+    assert!(began.elapsed() <= INTERVAL);
+    assert_eq!(second.len(), 2);
+    assert!(Arc::ptr_eq(&first.instances()[0], &second.instances()[0]), "a new Arc for what has not changed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resumed_watch_tells_the_present_state_and_keeps_the_callers_arcs() {
+    let registry = MemoryRegistry::new();
+    let _a = register(&registry, "10.0.0.7:1").await;
+    let since = registry.resolve(&service()).await.unwrap();
+    let first = next(&mut poll(&registry, Some(since.clone()))).await;
+    assert!(Arc::ptr_eq(&first.instances()[0], &since.instances()[0]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_error_ends_the_watch() {
+    let registry = MemoryRegistry::new();
+    let mut snapshots = poll(&registry, None);
+    next(&mut snapshots).await;
+    registry.faults().fail_next(1, ErrorKind::Unavailable);
+    assert_eq!(snapshots.next().await.unwrap().unwrap_err().kind(), ErrorKind::Unavailable);
+    assert!(snapshots.next().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_registry_is_asked_no_faster_than_it_answers() {
+    let registry = MemoryRegistry::new();
+    registry.faults().delay(Duration::from_secs(4));
+    let mut snapshots = poll(&registry, None);
+    next(&mut snapshots).await;
+    let before = registry.faults().calls_of(Operation::Resolve);
+    assert!(timeout(Duration::from_secs(90), snapshots.next()).await.is_err());
+    assert_eq!(registry.faults().calls_of(Operation::Resolve) - before, 10, "every 5 + 4 s");
+}
