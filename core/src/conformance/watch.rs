@@ -1,8 +1,10 @@
 //! A watch tells what is there, and is never silently deaf.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::try_join;
+use tokio::time::{Instant, sleep};
 
 use super::probe::{Failure, Probe, ensure, has, ids, instance, is_exactly};
 use crate::Instance;
@@ -83,7 +85,7 @@ pub(super) async fn a_watch_does_not_go_deaf(mut probe: Probe) -> Result<(), Fai
         watch.comes_to(&format!("nobody in round {round}"), |snapshot| snapshot.is_empty()).await?;
     }
     // And after a silence that outlasts the short TTLs of whatever may stand behind it.
-    tokio::time::sleep(probe.lapse(probe.ttl())).await;
+    sleep(probe.lapse(probe.ttl())).await;
     let _lease = owner.settle_in(&service, &a).await?;
     watch.comes_to("a after the silence", |snapshot| is_exactly(snapshot, &[&a])).await.map(drop)
 }
@@ -190,8 +192,20 @@ pub(super) async fn a_watch_after_a_cut_has_the_present_state(mut probe: Probe) 
     let since = watch.next().await?;
     cut(&probe).await?;
     watch.ends_within(probe.settle()).await?;
-    let _lease = probe.registrar().await.settle_in(&service, &a).await?;
-    let mut watch = probe.watch(&service, Some(since)).await?;
+    // It may be away a little longer.
+    let deadline = Instant::now() + probe.settle();
+    let (_lease, mut watch) = loop {
+        let owner = probe.registrar().await;
+        let back = async {
+            let lease = owner.settle_in(&service, &a).await?;
+            Ok::<_, Failure>((lease, probe.watch(&service, Some(since.clone())).await?))
+        };
+        match back.await {
+            Ok(back) => break back,
+            Err(failure) if Instant::now() >= deadline => return Err(failure),
+            Err(_) => sleep(Duration::from_millis(50)).await,
+        }
+    };
     watch.comes_to("a", |snapshot| is_exactly(snapshot, &[&a])).await.map(drop)
 }
 
