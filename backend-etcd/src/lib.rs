@@ -1,1 +1,95 @@
-//! hither-etcd
+//! Service discovery on etcd for [hither](hither_core), wire compatible with Go's `naming/endpoints` and
+//! `naming/resolver`: Rust and Go servers and clients find each other.
+//!
+//! ```text
+//!   keep_registered ──► EtcdRegistry ─────────► etcd ─────────► EtcdRegistry ──► Discovery
+//!    of hither-core      a lease for each                        lists, then      of hither-core
+//!                        registration                            follows
+//!
+//!   key     <prefix>/<service>/<id>           grpc-demo/grpc/discover-demo/127.0.0.1:8001
+//!   value   as Go writes it                   {"Op":0,"Addr":"127.0.0.1:8001","Metadata":null}
+//!   lease   one for each registration         renewed at a third of its TTL
+//! ```
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use hither_core::{Discovery, Instance, KeepAliveConfig, Registration, keep_registered};
+//! use hither_etcd::{EtcdOptions, EtcdRegistry};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> hither_core::Result<()> {
+//! let registry = EtcdRegistry::connect(EtcdOptions::new(["127.0.0.1:2379"]))?;
+//!
+//! // The server: registered until the handle says otherwise, whatever happens to etcd.
+//! let instance = Instance::new("10.0.0.7:8001".parse()?).with_zone("eu-1a");
+//! let registration = Registration::new("greeter".parse()?, instance);
+//! let registered = keep_registered(registry.clone(), registration, KeepAliveConfig::default());
+//!
+//! // The client: a view that is always at hand, and outlives any outage.
+//! let greeter = Discovery::from(registry).service(&"greeter".parse()?);
+//! for instance in greeter.ready(Duration::from_secs(5)).await?.instances() {
+//!     println!("{} in {:?}", instance.address(), instance.zone());
+//! }
+//! registered.deregister().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What stands in etcd
+//!
+//! A registration that says nothing but its address is byte for byte what Go writes. `Metadata` stays `null` always,
+//! because Go clients of 2021 to 2025 panic or hang on an object there; weight, zone, version, state, further
+//! addresses and metadata stand in one more member, `"Hither":{…}`, which Go ignores. Records of Go's are read as
+//! leniently as Go reads them: an object in their `Metadata` gives entries of
+//! [`metadata`](hither_core::Instance::metadata), anything else but `null` the one entry `Metadata`. What cannot be
+//! read is skipped, counted ([`EtcdRegistry::skipped_records`]) and logged once.
+//!
+//! A key whose id has a `/` belongs to the service only if the id is the address itself, and to a deeper service
+//! otherwise; [`EtcdOptions::with_nested_ids`] gives Go's own rule.
+//!
+//! # What holds when etcd has a bad day
+//!
+//! - Every request has a deadline ([`EtcdOptions::with_request_timeout`]), and so has connecting. One endpoint is in
+//!   use at a time; after a deadline or a broken connection the next call goes to the next one.
+//! - A record is ours if it is on our lease. One that is missing, changed under our lease, or put again without a
+//!   lease by a Go peer is put back by the next renewal; one on somebody else's lease is left alone.
+//! - A watch that etcd has lost ends: a silent one asks whether etcd is still there
+//!   ([`EtcdOptions::with_probe_interval`]). It resumes where the last snapshot stands if etcd still has the
+//!   history, and lists anew after a compaction, a wipe or a restore.
+//! - An etcd that was restarted with its data still has the leases, and they go on; where it was wiped,
+//!   `keep_registered` registers again.
+//!
+//! Nothing here retries, caches or runs in the background: that is hither-core's part.
+//!
+//! # Where etcd has users
+//!
+//! [`EtcdOptions::with_user`]. Servers and clients of the service `greeter` need, as `etcdctl` says it,
+//! `role grant-permission ROLE readwrite greeter/ greeter0` and the same with `read`: the range ends with the first
+//! key that does not begin with `greeter/`.
+//!
+//! # Features and foreign types
+//!
+//! `tls`: [`EtcdTls`], by rustls with ring. No type of another crate than hither-core stands in the public
+//! interface, etcd-client's least of all. Building needs `protoc`, because etcd-client's build does.
+#![forbid(unsafe_code)]
+
+mod connection;
+mod error;
+mod format;
+mod lease;
+mod list;
+mod options;
+mod owner;
+mod pool;
+mod registry;
+mod skipped;
+#[cfg(feature = "tls")]
+mod tls;
+mod version;
+mod view;
+mod watch;
+
+pub use options::EtcdOptions;
+pub use registry::EtcdRegistry;
+#[cfg(feature = "tls")]
+pub use tls::EtcdTls;

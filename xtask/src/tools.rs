@@ -15,16 +15,22 @@ struct Tool {
     name: &'static str,
     /// The variable that names another one.
     variable: &'static str,
-    /// The package that has it.
-    package: &'static str,
-    /// What it is asked to show that it runs.
-    version: &'static str,
+    /// The packages that have it, and what it works with.
+    packages: &'static [&'static str],
+    /// What it is asked to do to show that it works.
+    check: &'static [&'static str],
 }
 
 const TOOLS: [Tool; 3] = [
-    Tool { name: "etcd", variable: "ETCD_BIN", package: "etcd-server", version: "--version" },
-    Tool { name: "etcdctl", variable: "ETCDCTL_BIN", package: "etcd-client", version: "version" },
-    Tool { name: "protoc", variable: "PROTOC", package: "protobuf-compiler", version: "--version" },
+    Tool { name: "etcd", variable: "ETCD_BIN", packages: &["etcd-server"], check: &["--version"] },
+    Tool { name: "etcdctl", variable: "ETCDCTL_BIN", packages: &["etcd-client"], check: &["version"] },
+    Tool {
+        name: "protoc",
+        variable: "PROTOC",
+        // The compiler, and the files of `google/protobuf` that others import: it runs without them, and fails.
+        packages: &["protobuf-compiler", "libprotobuf-dev"],
+        check: &["-o/dev/null", "google/protobuf/descriptor.proto"],
+    },
 ];
 
 /// Where the tools are.
@@ -52,7 +58,7 @@ impl Tools {
             }
         }
         if !missing.is_empty() {
-            let packages: Vec<_> = missing.iter().map(|tool| tool.package).collect();
+            let packages: Vec<_> = missing.iter().flat_map(|tool| tool.packages).copied().collect();
             eprintln!("fetching {} into {}", packages.join(", "), tools.display());
             let unpacked = apt::fetch(&tools, &packages).map_err(|failure| advice(&missing, &failure))?;
             for tool in &missing {
@@ -103,7 +109,7 @@ fn chosen(root: &Path, value: Option<OsString>) -> Option<PathBuf> {
 
 fn runs(program: &Path, tool: &Tool) -> bool {
     let mut command = Command::new(program);
-    command.arg(tool.version).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.args(tool.check).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command.status().is_ok_and(|status| status.success())
 }
 
@@ -156,7 +162,7 @@ fn remove(file: &Path) -> Result<(), Failure> {
 
 fn advice(missing: &[&Tool], why: &Failure) -> Failure {
     let names: Vec<_> = missing.iter().map(|tool| tool.name).collect();
-    let packages: Vec<_> = missing.iter().map(|tool| tool.package).collect();
+    let packages: Vec<_> = missing.iter().flat_map(|tool| tool.packages).copied().collect();
     let variables: Vec<_> = missing.iter().map(|tool| tool.variable).collect();
     Failure::new(format!(
         "{} missing, and could not be fetched: {why}\n\

@@ -1,0 +1,110 @@
+//! One connection to one endpoint, and the deadline on every call over it.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use etcd_client::{Client, ConnectOptions, KvClient, LeaseClient, WatchClient};
+use hither_core::{Error, ErrorKind};
+use tokio::time::timeout;
+
+use crate::EtcdOptions;
+use crate::error::{Advice, Failure};
+use crate::version::Version;
+
+/// etcd refuses pings more often than every 5 s, and on a connection without streams.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+const PING_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// etcd itself does not limit its answers; tonic's default of 4 MiB is passed by some 40,000 instances.
+const LARGEST_MESSAGE: usize = 64 << 20;
+
+/// A connection to one endpoint that has answered once.
+pub(crate) struct Connection {
+    endpoint: Arc<str>,
+    client: Client,
+    version: Version,
+}
+
+impl Connection {
+    /// Connects to `endpoint` and hears whether it can serve.
+    pub(crate) async fn open(endpoint: &Arc<str>, options: &EtcdOptions) -> Result<Self, Failure> {
+        let within = options.connect_timeout();
+        match timeout(within, Self::connect(endpoint, options)).await {
+            Ok(opened) => opened,
+            Err(_) => Err(Failure::timeout(endpoint, within)),
+        }
+    }
+
+    async fn connect(endpoint: &Arc<str>, options: &EtcdOptions) -> Result<Self, Failure> {
+        let connect = connect_options(options);
+        let failed = |error| Failure::of(error, endpoint);
+        // One endpoint per client: given several, the crate sends every second request to a dead one.
+        let mut client = Client::connect([&**endpoint], Some(connect)).await.map_err(failed)?;
+        // Connecting is lazy; only an answer says that somebody is there.
+        let status = client.status().await.map_err(failed)?;
+        if status.leader() == 0 {
+            return Err(Failure::unavailable(endpoint, "no leader"));
+        }
+        Ok(Self { endpoint: Arc::clone(endpoint), client, version: Version::parse(status.version()) })
+    }
+
+    pub(crate) fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    pub(crate) fn version(&self) -> Version {
+        self.version
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    pub(crate) fn kv(&self) -> KvClient {
+        self.client.kv_client().max_decoding_message_size(LARGEST_MESSAGE)
+    }
+
+    pub(crate) fn lease(&self) -> LeaseClient {
+        self.client.lease_client()
+    }
+
+    pub(crate) fn watch(&self) -> WatchClient {
+        self.client.watch_client().max_decoding_message_size(LARGEST_MESSAGE)
+    }
+
+    /// Awaits `answer` for at most `within`: none of the client's own timeouts bounds every call.
+    pub(crate) async fn call<T>(
+        &self,
+        within: Duration,
+        answer: impl Future<Output = Result<T, etcd_client::Error>>,
+    ) -> Result<T, Failure> {
+        match timeout(within, answer).await {
+            Ok(answer) => answer.map_err(|error| Failure::of(error, &self.endpoint)),
+            Err(_) => Err(Failure::timeout(&self.endpoint, within)),
+        }
+    }
+
+    /// An answer that lacks what every answer has.
+    pub(crate) fn nonsense(&self, what: &str) -> Failure {
+        let message = format!("etcd at {}: {what}", self.endpoint);
+        Failure::new(Error::new(ErrorKind::InvalidData, message).with_retryable(true), Advice::Rotate)
+    }
+}
+
+fn connect_options(options: &EtcdOptions) -> ConnectOptions {
+    let mut connect = ConnectOptions::new()
+        .with_connect_timeout(options.connect_timeout())
+        .with_keep_alive(PING_INTERVAL, PING_TIMEOUT)
+        .with_keep_alive_while_idle(false)
+        // A member that lost its cluster must not go on serving what it knew.
+        .with_require_leader(true);
+    if let Some((name, password)) = options.user() {
+        connect = connect.with_user(name, password).with_auto_token_refresh(true);
+    }
+    #[cfg(feature = "tls")]
+    if let Some(tls) = options.tls() {
+        connect = connect.with_tls(tls.to_client());
+    }
+    connect
+}

@@ -1,0 +1,402 @@
+//! What etcd's errors mean: the only place that knows.
+//!
+//! Status codes alone mislead: `Unknown`, `Cancelled` and `Unavailable` may all say that a connection broke. Only
+//! a message that begins with `etcdserver:` is the server's own answer; everything else is about the way there.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+use hither_core::{Error, ErrorKind};
+use tonic::{Code, Status};
+
+/// A failed call: what the caller is told, and what the call teaches about lease, revision and connection.
+#[derive(Debug, Clone)]
+pub(crate) struct Failure {
+    pub(crate) error: Error,
+    pub(crate) reason: Reason,
+    pub(crate) advice: Advice,
+}
+
+/// The answers that this backend itself acts on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reason {
+    LeaseNotFound,
+    LeaseExists,
+    /// The revision asked for has been compacted, or has not happened yet: history has to be read anew.
+    RevisionUnknown,
+    Other,
+}
+
+/// What to do with the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Advice {
+    Keep,
+    /// Drop it and choose the next endpoint.
+    Rotate,
+    /// Drop it and connect to the same endpoint: a new connection authenticates anew.
+    Reauthenticate,
+}
+
+struct Row {
+    /// What the message has after `etcdserver: `.
+    text: &'static str,
+    kind: ErrorKind,
+    retryable: bool,
+    reason: Reason,
+    advice: Advice,
+}
+
+const fn row(text: &'static str, kind: ErrorKind, retryable: bool, reason: Reason, advice: Advice) -> Row {
+    Row { text, kind, retryable, reason, advice }
+}
+
+/// The first row that matches counts.
+const SERVER: &[Row] = &[
+    row("requested lease not found", ErrorKind::LeaseExpired, true, Reason::LeaseNotFound, Advice::Keep),
+    row("lease already exists", ErrorKind::Unexpected, true, Reason::LeaseExists, Advice::Keep),
+    row("too large lease TTL", ErrorKind::InvalidArgument, false, Reason::Other, Advice::Keep),
+    row(
+        "mvcc: required revision has been compacted",
+        ErrorKind::Unavailable,
+        true,
+        Reason::RevisionUnknown,
+        Advice::Keep,
+    ),
+    row(
+        "mvcc: required revision is a future revision",
+        ErrorKind::Unavailable,
+        true,
+        Reason::RevisionUnknown,
+        Advice::Keep,
+    ),
+    row("mvcc: database space exceeded", ErrorKind::Unavailable, true, Reason::Other, Advice::Keep),
+    row("request is too large", ErrorKind::InvalidArgument, false, Reason::Other, Advice::Keep),
+    row("too many requests", ErrorKind::Unavailable, true, Reason::Other, Advice::Keep),
+    // A token that expired, or that a restarted member never knew.
+    row("invalid auth token", ErrorKind::Unauthenticated, true, Reason::Other, Advice::Reauthenticate),
+    row(
+        "revision of auth store is old",
+        ErrorKind::Unauthenticated,
+        true,
+        Reason::Other,
+        Advice::Reauthenticate,
+    ),
+    // A password, or its absence, does not get better by repetition; an operator's change of it does.
+    row("user name is empty", ErrorKind::Unauthenticated, false, Reason::Other, Advice::Reauthenticate),
+    row("authentication failed", ErrorKind::Unauthenticated, false, Reason::Other, Advice::Reauthenticate),
+    row(
+        "authentication is not enabled",
+        ErrorKind::Unauthenticated,
+        false,
+        Reason::Other,
+        Advice::Reauthenticate,
+    ),
+    // Members of 2023 say this of an expired token too, so the next try authenticates anew.
+    row("permission denied", ErrorKind::PermissionDenied, false, Reason::Other, Advice::Reauthenticate),
+    // This member cannot serve; another one may.
+    row("no leader", ErrorKind::Unavailable, true, Reason::Other, Advice::Rotate),
+    row("not leader", ErrorKind::Unavailable, true, Reason::Other, Advice::Rotate),
+    row("leader changed", ErrorKind::Unavailable, true, Reason::Other, Advice::Rotate),
+    row("request timed out", ErrorKind::Unavailable, true, Reason::Other, Advice::Rotate),
+    row("server stopped", ErrorKind::Unavailable, true, Reason::Other, Advice::Rotate),
+    row("stopped", ErrorKind::Unavailable, true, Reason::Other, Advice::Rotate),
+    row("unhealthy cluster", ErrorKind::Unavailable, true, Reason::Other, Advice::Rotate),
+    row("rpc not supported for learner", ErrorKind::Unavailable, true, Reason::Other, Advice::Rotate),
+];
+
+impl Failure {
+    pub(crate) fn new(error: Error, advice: Advice) -> Self {
+        Self { error, reason: Reason::Other, advice }
+    }
+
+    /// A failure of the connection, or of the way to the server.
+    pub(crate) fn unavailable(endpoint: &str, why: impl fmt::Display) -> Self {
+        Self::new(Error::new(ErrorKind::Unavailable, format!("etcd at {endpoint}: {why}")), Advice::Rotate)
+    }
+
+    /// No answer in time.
+    pub(crate) fn timeout(endpoint: &str, within: std::time::Duration) -> Self {
+        Self::new(
+            Error::new(ErrorKind::Timeout, format!("etcd at {endpoint} did not answer within {within:?}")),
+            Advice::Rotate,
+        )
+    }
+
+    /// What a call to `endpoint` failed with.
+    pub(crate) fn of(error: etcd_client::Error, endpoint: &str) -> Self {
+        match error {
+            etcd_client::Error::GRpcStatus(status) => Self::of_status(&status, endpoint),
+            // The crate's own word for a keep-alive answer without a time to live.
+            etcd_client::Error::LeaseKeepAliveError(text) if text == "lease not found" => {
+                let text = "requested lease not found";
+                Self::answer(find(text), text, Code::NotFound, endpoint)
+            }
+            etcd_client::Error::InvalidArgs(text) => {
+                Self::new(Error::new(ErrorKind::InvalidArgument, text), Advice::Keep)
+            }
+            etcd_client::Error::InvalidUri(error) => Self::new(
+                Error::new(ErrorKind::InvalidArgument, format!("{endpoint} is not an endpoint"))
+                    .with_source(error),
+                Advice::Keep,
+            ),
+            etcd_client::Error::TransportError(error) => {
+                Self::unavailable(endpoint, &error).because_of(error.source())
+            }
+            // "channel closed" of a stream that broke, and the like: all about the connection.
+            other => Self::unavailable(endpoint, other),
+        }
+    }
+
+    /// What the server says when it ends a watch: a status as Go prints it.
+    pub(crate) fn of_cancelled_watch(reason: &str, compact_revision: i64, endpoint: &str) -> Self {
+        if compact_revision > 0 {
+            let text = "mvcc: required revision has been compacted";
+            return Self::answer(find(text), text, Code::OutOfRange, endpoint);
+        }
+        let text = reason.rsplit_once("desc = ").map_or(reason, |(_, text)| text);
+        let text = text.strip_prefix("etcdserver: ").unwrap_or(text);
+        let text = if text.is_empty() { "the watch was cancelled without a reason" } else { text };
+        Self::answer(find(text), text, Code::Unknown, endpoint)
+    }
+
+    fn of_status(status: &Status, endpoint: &str) -> Self {
+        match status.message().strip_prefix("etcdserver: ") {
+            Some(text) => Self::answer(find(text), text, status.code(), endpoint),
+            None if status.message() == "context deadline exceeded" => {
+                Self::unavailable(endpoint, "no quorum answers")
+            }
+            // The client's own limit, not the connection's fault.
+            None if status.message().starts_with("decoded message length too large") => {
+                Self::new(Error::new(ErrorKind::InvalidData, status.message().to_owned()), Advice::Keep)
+            }
+            None => Self::unavailable(endpoint, status.message()).because_of(status.source()),
+        }
+    }
+
+    fn because_of(mut self, source: Option<&(dyn StdError + 'static)>) -> Self {
+        if let Some(source) = source {
+            self.error = self.error.with_source(Cause(chain(source)));
+        }
+        self
+    }
+
+    /// The server's own answer.
+    fn answer(row: Option<&Row>, text: &str, code: Code, endpoint: &str) -> Self {
+        let message = format!("etcd at {endpoint}: {text}");
+        match row {
+            Some(row) => Self {
+                error: Error::new(row.kind, message).with_retryable(row.retryable),
+                reason: row.reason,
+                advice: row.advice,
+            },
+            None => Self::new(Error::new(kind_of(code), message), Advice::Keep),
+        }
+    }
+}
+
+fn find(text: &str) -> Option<&'static Row> {
+    SERVER.iter().find(|row| text.starts_with(row.text))
+}
+
+/// For answers that no row knows.
+fn kind_of(code: Code) -> ErrorKind {
+    match code {
+        Code::InvalidArgument | Code::OutOfRange => ErrorKind::InvalidArgument,
+        Code::PermissionDenied => ErrorKind::PermissionDenied,
+        Code::Unauthenticated => ErrorKind::Unauthenticated,
+        Code::Unavailable | Code::ResourceExhausted => ErrorKind::Unavailable,
+        Code::DeadlineExceeded => ErrorKind::Timeout,
+        Code::Unimplemented => ErrorKind::Unsupported,
+        _ => ErrorKind::Unexpected,
+    }
+}
+
+/// An error and its sources in one line, each said once: "tcp connect error: Connection refused".
+fn chain(error: &dyn StdError) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let line = error.to_string();
+        if !text.ends_with(&line) {
+            text.push_str(": ");
+            text.push_str(&line);
+        }
+        source = error.source();
+    }
+    text
+}
+
+/// The sources of a status as text: the types behind them are the transport's own affair.
+#[derive(Debug)]
+struct Cause(String);
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl StdError for Cause {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AT: &str = "127.0.0.1:2379";
+
+    fn status(code: Code, message: &str) -> Failure {
+        Failure::of(etcd_client::Error::GRpcStatus(Status::new(code, message)), AT)
+    }
+
+    #[test]
+    fn every_answer_of_the_server_has_its_row() {
+        use Advice::{Keep, Reauthenticate, Rotate};
+        use ErrorKind as K;
+        use Reason::{LeaseExists, LeaseNotFound, Other, RevisionUnknown};
+
+        let cases = [
+            (Code::NotFound, "requested lease not found", K::LeaseExpired, true, LeaseNotFound, Keep),
+            (Code::FailedPrecondition, "lease already exists", K::Unexpected, true, LeaseExists, Keep),
+            (Code::OutOfRange, "too large lease TTL", K::InvalidArgument, false, Other, Keep),
+            (
+                Code::OutOfRange,
+                "mvcc: required revision has been compacted",
+                K::Unavailable,
+                true,
+                RevisionUnknown,
+                Keep,
+            ),
+            (
+                Code::OutOfRange,
+                "mvcc: required revision is a future revision",
+                K::Unavailable,
+                true,
+                RevisionUnknown,
+                Keep,
+            ),
+            (Code::ResourceExhausted, "mvcc: database space exceeded", K::Unavailable, true, Other, Keep),
+            (Code::InvalidArgument, "request is too large", K::InvalidArgument, false, Other, Keep),
+            (Code::ResourceExhausted, "too many requests", K::Unavailable, true, Other, Keep),
+            (Code::Unauthenticated, "invalid auth token", K::Unauthenticated, true, Other, Reauthenticate),
+            (
+                Code::InvalidArgument,
+                "revision of auth store is old",
+                K::Unauthenticated,
+                true,
+                Other,
+                Reauthenticate,
+            ),
+            (Code::InvalidArgument, "user name is empty", K::Unauthenticated, false, Other, Reauthenticate),
+            (
+                Code::InvalidArgument,
+                "authentication failed, invalid user ID or password",
+                K::Unauthenticated,
+                false,
+                Other,
+                Reauthenticate,
+            ),
+            (
+                Code::FailedPrecondition,
+                "authentication is not enabled",
+                K::Unauthenticated,
+                false,
+                Other,
+                Reauthenticate,
+            ),
+            (Code::PermissionDenied, "permission denied", K::PermissionDenied, false, Other, Reauthenticate),
+            (Code::Unavailable, "no leader", K::Unavailable, true, Other, Rotate),
+            (Code::FailedPrecondition, "not leader", K::Unavailable, true, Other, Rotate),
+            (Code::Unavailable, "leader changed", K::Unavailable, true, Other, Rotate),
+            (Code::Unavailable, "request timed out", K::Unavailable, true, Other, Rotate),
+            (
+                Code::Unavailable,
+                "request timed out, possibly due to previous leader failure",
+                K::Unavailable,
+                true,
+                Other,
+                Rotate,
+            ),
+            (Code::Unavailable, "server stopped", K::Unavailable, true, Other, Rotate),
+            (Code::Unavailable, "stopped", K::Unavailable, true, Other, Rotate),
+            (Code::Unavailable, "unhealthy cluster", K::Unavailable, true, Other, Rotate),
+            (Code::Unavailable, "rpc not supported for learner", K::Unavailable, true, Other, Rotate),
+        ];
+        for row in SERVER {
+            let is_tried = |text| find(text).is_some_and(|found| found.text == row.text);
+            assert!(cases.iter().any(|case| is_tried(case.1)), "no case for {}", row.text);
+        }
+        for (code, text, kind, retryable, reason, advice) in cases {
+            let failure = status(code, &format!("etcdserver: {text}"));
+            assert_eq!(failure.error.kind(), kind, "{text}");
+            assert_eq!(failure.error.is_retryable(), retryable, "{text}");
+            assert_eq!((failure.reason, failure.advice), (reason, advice), "{text}");
+            assert_eq!(failure.error.message(), format!("etcd at {AT}: {text}"));
+        }
+    }
+
+    #[test]
+    fn an_answer_without_a_row_is_sorted_by_its_code() {
+        for (code, kind) in [
+            (Code::InvalidArgument, ErrorKind::InvalidArgument),
+            (Code::OutOfRange, ErrorKind::InvalidArgument),
+            (Code::PermissionDenied, ErrorKind::PermissionDenied),
+            (Code::Unauthenticated, ErrorKind::Unauthenticated),
+            (Code::Unavailable, ErrorKind::Unavailable),
+            (Code::ResourceExhausted, ErrorKind::Unavailable),
+            (Code::DeadlineExceeded, ErrorKind::Timeout),
+            (Code::Unimplemented, ErrorKind::Unsupported),
+            (Code::Internal, ErrorKind::Unexpected),
+        ] {
+            let failure = status(code, "etcdserver: something new");
+            assert_eq!((failure.error.kind(), failure.advice), (kind, Advice::Keep), "{code:?}");
+        }
+    }
+
+    #[test]
+    fn whatever_the_server_did_not_say_is_about_the_connection() {
+        for (code, text) in [
+            (Code::Unknown, "transport error"),
+            (Code::Unknown, "h2 protocol error: error reading a body from connection"),
+            (Code::Unknown, "context deadline exceeded"),
+            (Code::Cancelled, "Timeout expired"),
+            (Code::Cancelled, "operation was canceled"),
+            (Code::Unavailable, "tcp connect error"),
+            (Code::Unavailable, "invalid peer certificate: UnknownIssuer"),
+        ] {
+            let failure = status(code, text);
+            assert_eq!(failure.error.kind(), ErrorKind::Unavailable, "{text}");
+            assert_eq!(failure.advice, Advice::Rotate, "{text}");
+            assert!(failure.error.is_retryable());
+        }
+        let closed = Failure::of(etcd_client::Error::WatchError("channel closed".into()), AT);
+        assert_eq!((closed.error.kind(), closed.advice), (ErrorKind::Unavailable, Advice::Rotate));
+    }
+
+    #[test]
+    fn a_message_beyond_our_own_limit_keeps_the_connection() {
+        let failure =
+            status(Code::OutOfRange, "decoded message length too large: found 9 bytes, the limit is: 4");
+        assert_eq!((failure.error.kind(), failure.advice), (ErrorKind::InvalidData, Advice::Keep));
+    }
+
+    #[test]
+    fn a_keep_alive_answer_without_time_to_live_says_that_the_lease_is_gone() {
+        let failure = Failure::of(etcd_client::Error::LeaseKeepAliveError("lease not found".into()), AT);
+        assert_eq!(failure.error.kind(), ErrorKind::LeaseExpired);
+        let failure = Failure::of(etcd_client::Error::LeaseKeepAliveError("channel closed".into()), AT);
+        assert_eq!(failure.error.kind(), ErrorKind::Unavailable);
+    }
+
+    #[test]
+    fn a_cancelled_watch_is_classified_by_its_reason() {
+        let of = |reason, compacted| Failure::of_cancelled_watch(reason, compacted, AT);
+        assert_eq!(of("", 16).reason, Reason::RevisionUnknown);
+        let token = of("rpc error: code = Unauthenticated desc = etcdserver: invalid auth token", 0);
+        assert_eq!((token.error.kind(), token.advice), (ErrorKind::Unauthenticated, Advice::Reauthenticate));
+        let denied = of("rpc error: code = PermissionDenied desc = etcdserver: permission denied", 0);
+        assert_eq!(denied.error.kind(), ErrorKind::PermissionDenied);
+        assert_eq!(of("etcdserver: no leader", 0).advice, Advice::Rotate);
+        assert_eq!(of("", 0).error.kind(), ErrorKind::Unexpected);
+        assert!(of("", 0).error.is_retryable());
+    }
+}

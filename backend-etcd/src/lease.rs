@@ -1,0 +1,296 @@
+//! Writing a record, and keeping it ours.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use etcd_client::proto::PbTxnOpResponse;
+use etcd_client::{Compare, CompareOp, LeaseGrantOptions, PutOptions, Txn, TxnOp, TxnResponse};
+use hither_core::{Claim, Error, ErrorKind, Instance, InstanceId, Lease, Registration, Result, ServiceName};
+
+use crate::error::Reason;
+use crate::format::{address_text, encode};
+use crate::pool::Lent;
+use crate::registry::Shared;
+
+/// Each write is conditional on what was seen just before; this often somebody else may come in between.
+const ATTEMPTS: usize = 5;
+
+/// A keep-alive answer may take a third of the TTL, but never less than this.
+const SHORTEST_PATIENCE: Duration = Duration::from_millis(500);
+
+/// One record on one etcd lease of its own.
+///
+/// There is no task behind it and no state at the server but the lease: whoever drops it, or the process dying,
+/// leaves a record that etcd removes within the TTL.
+#[derive(Debug)]
+pub(crate) struct EtcdLease {
+    registry: Arc<Shared>,
+    id: i64,
+    ttl: Duration,
+    service: ServiceName,
+    instance_id: InstanceId,
+    key: String,
+    /// What the record is to say.
+    value: String,
+    address: String,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Live,
+    /// etcd said that the lease is gone.
+    Expired,
+    /// We gave it up.
+    Revoked,
+}
+
+/// The record as etcd has it, as far as it matters.
+#[derive(Debug)]
+struct Found {
+    lease: i64,
+    mod_revision: i64,
+    value: Vec<u8>,
+}
+
+impl EtcdLease {
+    /// Grants a lease and puts the record on it.
+    pub(crate) async fn register(
+        registry: Arc<Shared>,
+        registration: &Registration,
+        claim: Claim,
+    ) -> Result<Self> {
+        registration.validate()?;
+        let instance = registration.instance();
+        let mut lease = Self {
+            id: registry.owner.next_lease(),
+            ttl: registration.ttl(),
+            service: registration.service().clone(),
+            instance_id: instance.id().clone(),
+            key: registry.format.key(registration.service(), instance.id()),
+            value: encode(instance),
+            address: instance.address().to_string(),
+            state: State::Live,
+            registry,
+        };
+        let lent = lease.registry.connection().await?;
+        lease.grant(&lent).await?;
+        let written = match claim {
+            Claim::TakeOver => lease.hold(&lent, lease.writing(vec![])).await,
+            Claim::IfVacant => lease.hold(&lent, lease.create()).await,
+        };
+        match written {
+            Ok(()) => Ok(lease),
+            Err(error) => {
+                // Best effort, where it is known that nothing stands on it. Else the TTL ends it: a write without
+                // an answer may still come about.
+                let refused =
+                    [ErrorKind::Superseded, ErrorKind::InvalidArgument, ErrorKind::PermissionDenied];
+                if refused.contains(&error.kind()) {
+                    let _ = lent.call(lent.connection().lease().revoke(lease.id)).await;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn grant(&mut self, lent: &Lent) -> Result<()> {
+        // Whole seconds, and no shorter than what was asked for.
+        let seconds = self.ttl.as_secs().saturating_add(u64::from(self.ttl.subsec_nanos() > 0));
+        let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
+        for _ in 0..ATTEMPTS {
+            let options = LeaseGrantOptions::new().with_id(self.id);
+            match lent.call(lent.connection().lease().grant(seconds, Some(options))).await {
+                Ok(granted) => {
+                    self.ttl = Duration::from_secs(u64::try_from(granted.ttl()).unwrap_or_default().max(1));
+                    return Ok(());
+                }
+                // Not an echo of our own request, for no id is asked for twice: somebody else has it, and a lease
+                // that two share dies with the first.
+                Err(failure) if failure.reason == Reason::LeaseExists => {
+                    self.id = self.registry.owner.next_lease();
+                }
+                Err(failure) => return Err(failure.error),
+            }
+        }
+        Err(Error::new(ErrorKind::Unavailable, "every lease id that was tried is taken"))
+    }
+
+    /// Writes the record if `when` holds, and looks at it otherwise.
+    fn writing(&self, when: Vec<Compare>) -> Txn {
+        let put =
+            TxnOp::put(self.key.as_str(), self.value.as_str(), Some(PutOptions::new().with_lease(self.id)));
+        Txn::new().when(when).and_then(vec![put]).or_else(vec![TxnOp::get(self.key.as_str(), None)])
+    }
+
+    /// Writes the record if there is none.
+    fn create(&self) -> Txn {
+        self.writing(vec![Compare::version(self.key.as_str(), CompareOp::Equal, 0)])
+    }
+
+    /// Writes the record if it is still what was seen.
+    fn replace(&self, seen: &Found) -> Txn {
+        self.writing(vec![Compare::mod_revision(self.key.as_str(), CompareOp::Equal, seen.mod_revision)])
+    }
+
+    /// Does `txn`, whose failing branch looks at the record; where it fails, writes the record if it is ours to
+    /// write, on the condition that it has not changed since.
+    async fn hold(&self, lent: &Lent, mut txn: Txn) -> Result<()> {
+        for _ in 0..ATTEMPTS {
+            let response =
+                lent.call(lent.connection().kv().txn(txn)).await.map_err(|failure| failure.error)?;
+            if response.succeeded() {
+                return Ok(());
+            }
+            txn = match found(&response) {
+                None => self.create(),
+                Some(found) if self.may_replace(&found) => self.replace(&found),
+                Some(found) => return Err(self.superseded(&found)),
+            };
+        }
+        let message = format!("{} is written by others faster than it can be held", self.key);
+        Err(Error::new(ErrorKind::Unavailable, message))
+    }
+
+    /// Whether the record is ours, whoever changed it.
+    fn may_replace(&self, found: &Found) -> bool {
+        found.lease == self.id
+            // A write of ours that had timed out, and was applied after the one that followed it.
+            || self.registry.owner.is_earlier(found.lease, self.id)
+            // A Go `Manager` that puts our endpoint again takes it off its lease: nobody would ever remove it.
+            || (found.lease == 0 && address_text(&found.value).is_some_and(|address| address == self.address))
+    }
+
+    fn superseded(&self, found: &Found) -> Error {
+        let owner = match found.lease {
+            0 => "somebody, without a lease".to_owned(),
+            lease => format!("lease {lease:x}"),
+        };
+        let message = format!("{} of {} is held by {owner}", self.instance_id, self.service);
+        Error::new(ErrorKind::Superseded, message)
+    }
+
+    fn check(&self) -> Result<()> {
+        match self.state {
+            State::Live => Ok(()),
+            State::Expired => {
+                Err(Error::new(ErrorKind::LeaseExpired, format!("lease {:x} is gone", self.id)))
+            }
+            State::Revoked => {
+                Err(Error::new(ErrorKind::LeaseExpired, format!("lease {:x} was revoked", self.id)))
+            }
+        }
+    }
+
+    /// Remembers when the lease is gone.
+    fn settle(&mut self, outcome: Result<()>) -> Result<()> {
+        if let Err(error) = &outcome
+            && error.kind() == ErrorKind::LeaseExpired
+        {
+            self.state = State::Expired;
+        }
+        outcome
+    }
+
+    async fn renew_once(&self) -> Result<()> {
+        let lent = self.registry.connection().await?;
+        let patience = (self.ttl / 3).max(SHORTEST_PATIENCE);
+        // A stream for each renewal: nothing to keep, nothing that can be half open. The call returns with the
+        // first answer, and only one that has a time to live counts.
+        let mut client = lent.connection().lease();
+        let streams =
+            lent.call_within(patience, client.keep_alive(self.id)).await.map_err(|failure| failure.error)?;
+        drop(streams);
+        // The lease is no proof of the record. As long as nothing is wrong with it, this is only a read.
+        let key = self.key.as_str();
+        let unchanged = vec![
+            Compare::lease(key, CompareOp::Equal, self.id),
+            Compare::value(key, CompareOp::Equal, self.value.as_str()),
+        ];
+        self.hold(&lent, Txn::new().when(unchanged).or_else(vec![TxnOp::get(key, None)])).await
+    }
+
+    async fn update_once(&self) -> Result<()> {
+        let lent = self.registry.connection().await?;
+        let ours = vec![Compare::lease(self.key.as_str(), CompareOp::Equal, self.id)];
+        self.hold(&lent, self.writing(ours)).await
+    }
+}
+
+#[async_trait]
+impl Lease for EtcdLease {
+    fn ttl(&self) -> Duration {
+        self.ttl
+    }
+
+    async fn renew(&mut self) -> Result<()> {
+        let renewed = async {
+            self.check()?;
+            self.renew_once().await
+        };
+        let renewed = renewed.await;
+        self.settle(renewed).map_err(|error| error.with_operation("renew"))
+    }
+
+    async fn update(&mut self, instance: &Instance) -> Result<()> {
+        let outcome = self.update_to(instance).await;
+        self.settle(outcome).map_err(|error| error.with_operation("update"))
+    }
+
+    async fn revoke(&mut self) -> Result<()> {
+        if self.state == State::Revoked {
+            return Ok(());
+        }
+        let revoked = async {
+            let lent = self.registry.connection().await?;
+            match lent.call(lent.connection().lease().revoke(self.id)).await {
+                Ok(_) => Ok(()),
+                Err(failure) if failure.reason == Reason::LeaseNotFound => Ok(()),
+                Err(failure) => Err(failure.error),
+            }
+        };
+        revoked.await.map_err(|error: Error| error.with_operation("revoke"))?;
+        self.state = State::Revoked;
+        Ok(())
+    }
+}
+
+impl EtcdLease {
+    async fn update_to(&mut self, instance: &Instance) -> Result<()> {
+        self.check()?;
+        if *instance.id() != self.instance_id {
+            let message = format!("the lease is of instance {}, not {}", self.instance_id, instance.id());
+            return Err(Error::new(ErrorKind::InvalidArgument, message));
+        }
+        Registration::new(self.service.clone(), instance.clone()).validate()?;
+        // From here on the new content is what the record is to say, whatever becomes of this call: a `renew`
+        // after a timeout, or after this future was dropped, settles it.
+        let before = (
+            std::mem::replace(&mut self.value, encode(instance)),
+            std::mem::replace(&mut self.address, instance.address().to_string()),
+        );
+        let outcome = self.update_once().await;
+        if let Err(error) = &outcome
+            && error.kind() == ErrorKind::InvalidArgument
+        {
+            // etcd will never take it; a renewal must not try.
+            (self.value, self.address) = before;
+        }
+        outcome
+    }
+}
+
+/// The record in the failing branch of a transaction.
+fn found(response: &TxnResponse) -> Option<Found> {
+    // Not `op_responses()`, which panics on an empty one.
+    let responses = response.0.responses.iter().filter_map(|response| response.response.as_ref());
+    responses.into_iter().find_map(|response| match response {
+        PbTxnOpResponse::ResponseRange(range) => range.kvs.first().map(|kv| Found {
+            lease: kv.lease,
+            mod_revision: kv.mod_revision,
+            value: kv.value.clone(),
+        }),
+        _ => None,
+    })
+}

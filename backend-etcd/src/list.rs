@@ -1,0 +1,105 @@
+//! Listing: pages of one revision.
+
+use std::collections::BTreeSet;
+
+use etcd_client::GetOptions;
+use etcd_client::proto::PbKeyValue;
+use hither_core::{Result, ServiceName};
+
+use crate::pool::Lent;
+use crate::registry::Shared;
+use crate::view::View;
+
+/// Large enough that most services are one page, small enough that a page is far from the largest message.
+const PAGE: i64 = 2000;
+
+/// Where a listing stands in etcd's history.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct At {
+    pub(crate) cluster: u64,
+    pub(crate) revision: i64,
+}
+
+/// The instances of `service`, as of one revision.
+pub(crate) async fn service(shared: &Shared, lent: &Lent, service: &ServiceName) -> Result<View> {
+    let prefix = shared.format.service_prefix(service);
+    let mut view = View::new(service.clone());
+    let at = pages(lent, &prefix, |kv| {
+        if let Some(suffix) = kv.key.strip_prefix(prefix.as_bytes()) {
+            view.put(shared, suffix, kv);
+        }
+    })
+    .await?;
+    view.stand_at(at);
+    Ok(view)
+}
+
+/// The services that have instances: all, or `under` and those below it.
+pub(crate) async fn services(
+    shared: &Shared,
+    lent: &Lent,
+    under: Option<&ServiceName>,
+) -> Result<Vec<ServiceName>> {
+    let prefix = match under {
+        Some(service) => shared.format.service_prefix(service),
+        None => shared.format.prefix().to_owned(),
+    };
+    let mut services = BTreeSet::new();
+    pages(lent, &prefix, |kv| services.extend(shared.format.service_of(&kv.key, &kv.value))).await?;
+    Ok(services.into_iter().filter(|service| under.is_none_or(|under| service.is_under(under))).collect())
+}
+
+/// Gives `each` record whose key begins with `prefix`, all as of the revision of the first page.
+async fn pages(lent: &Lent, prefix: &str, mut each: impl FnMut(&PbKeyValue)) -> Result<At> {
+    let mut kv = lent.connection().kv();
+    let end = prefix_end(prefix.as_bytes());
+    let mut from = prefix.as_bytes().to_vec();
+    if from.is_empty() {
+        from.push(0);
+    }
+    let mut at: Option<At> = None;
+    loop {
+        let mut options = GetOptions::new().with_range(end.clone()).with_limit(PAGE);
+        if let Some(at) = at {
+            options = options.with_revision(at.revision);
+        }
+        let page = lent.call(kv.get(from, Some(options))).await.map_err(|failure| failure.error)?;
+        let Some(header) = page.header() else {
+            return Err(lent.failed(lent.connection().nonsense("a listing without a header")).error);
+        };
+        let now = *at.get_or_insert(At { cluster: header.cluster_id(), revision: header.revision() });
+        page.0.kvs.iter().for_each(&mut each);
+        match page.0.kvs.last() {
+            Some(last) if page.more() => {
+                from = last.key.clone();
+                from.push(0);
+            }
+            _ => return Ok(now),
+        }
+    }
+}
+
+/// The first key after all that begin with `prefix`; `\0` stands for no end.
+pub(crate) fn prefix_end(prefix: &[u8]) -> Vec<u8> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if last < u8::MAX {
+            end.push(last + 1);
+            return end;
+        }
+    }
+    vec![0]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_ends_right_after_its_prefix() {
+        assert_eq!(prefix_end(b"svc/"), b"svc0");
+        assert_eq!(prefix_end(b"a\xff"), b"b");
+        assert_eq!(prefix_end(b"\xff\xff"), b"\0");
+        assert_eq!(prefix_end(b""), b"\0");
+    }
+}

@@ -1,0 +1,182 @@
+//! Which endpoint is talked to: one at a time, the next one when it fails.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::{BoxFuture, FutureExt, Shared};
+use hither_core::Error;
+
+use tokio::time::Instant;
+
+use crate::EtcdOptions;
+use crate::connection::Connection;
+use crate::error::{Advice, Failure};
+
+/// A call that is given up after this long was not given up for reasons of its own. Less than a third of the
+/// smallest TTL, by which a renewal must be done.
+const SUSPICIOUS: Duration = Duration::from_millis(500);
+
+/// The endpoints, of which one is pinned.
+///
+/// A connection on which a call failed is dropped, and the next endpoint pinned. Choosing a connection is no
+/// retry: the call that failed has failed.
+pub(crate) struct Pool {
+    options: Arc<EtcdOptions>,
+    endpoints: Arc<[Arc<str>]>,
+    pinned: Mutex<Arc<Slot>>,
+}
+
+/// One attempt at being connected, shared by all who wait for it.
+struct Slot {
+    connection: Shared<BoxFuture<'static, Result<Found, Failure>>>,
+    /// The endpoint that was to be tried first.
+    first: usize,
+}
+
+#[derive(Clone)]
+struct Found {
+    at: usize,
+    connection: Arc<Connection>,
+}
+
+impl Pool {
+    /// # Errors
+    /// `InvalidArgument` when there is no endpoint, or one that is none.
+    pub(crate) fn new(options: Arc<EtcdOptions>) -> Result<Self, Error> {
+        let endpoints: Arc<[Arc<str>]> = options.checked_endpoints()?.into_iter().map(Arc::from).collect();
+        // Not everybody at the first one.
+        let first = fastrand::usize(..endpoints.len());
+        let pinned = Mutex::new(Slot::new(&endpoints, &options, first));
+        Ok(Self { options, endpoints, pinned })
+    }
+
+    /// The pinned connection, which is opened first if it is not open.
+    pub(crate) async fn connection(self: &Arc<Self>) -> Result<Lent, Error> {
+        let slot = self.pinned();
+        match slot.connection.clone().await {
+            Ok(Found { at, connection }) => Ok(Lent { pool: Arc::clone(self), slot, at, connection }),
+            Err(failure) => {
+                // Every endpoint has been tried; the next caller begins with the one after.
+                self.replace(&slot, slot.first + 1);
+                Err(failure.error)
+            }
+        }
+    }
+
+    fn pinned(&self) -> Arc<Slot> {
+        Arc::clone(&self.pinned.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes `failed` out, unless somebody has already.
+    fn replace(&self, failed: &Arc<Slot>, first: usize) {
+        let mut pinned = self.pinned.lock().unwrap_or_else(PoisonError::into_inner);
+        if Arc::ptr_eq(&pinned, failed) {
+            *pinned = Slot::new(&self.endpoints, &self.options, first % self.endpoints.len());
+        }
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool").field("endpoints", &self.endpoints).finish_non_exhaustive()
+    }
+}
+
+impl Slot {
+    fn new(endpoints: &Arc<[Arc<str>]>, options: &Arc<EtcdOptions>, first: usize) -> Arc<Self> {
+        let (endpoints, options) = (Arc::clone(endpoints), Arc::clone(options));
+        let connection =
+            async move { first_that_answers(&endpoints, &options, first).await }.boxed().shared();
+        Arc::new(Self { connection, first })
+    }
+}
+
+/// Goes through the endpoints in turn, beginning at `first`.
+async fn first_that_answers(
+    endpoints: &[Arc<str>],
+    options: &EtcdOptions,
+    first: usize,
+) -> Result<Found, Failure> {
+    let mut failed = None;
+    for at in (first..endpoints.len()).chain(0..first) {
+        let Some(endpoint) = endpoints.get(at) else { continue };
+        match Connection::open(endpoint, options).await {
+            Ok(connection) => {
+                tracing::debug!(%endpoint, "connected to etcd");
+                return Ok(Found { at, connection: Arc::new(connection) });
+            }
+            // A wrong password is one everywhere.
+            Err(failure) if failure.advice != Advice::Rotate => return Err(failure),
+            Err(failure) => {
+                tracing::debug!(%endpoint, error = %failure.error.report(), "etcd endpoint does not serve");
+                failed = Some(failure);
+            }
+        }
+    }
+    Err(failed.unwrap_or_else(|| Failure::unavailable("no endpoint", "there is none")))
+}
+
+/// A connection in use, which tells the pool when it fails.
+pub(crate) struct Lent {
+    pool: Arc<Pool>,
+    slot: Arc<Slot>,
+    at: usize,
+    connection: Arc<Connection>,
+}
+
+impl Lent {
+    pub(crate) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// Awaits `answer` for at most the request timeout, or `within` if that is shorter.
+    pub(crate) async fn call_within<T>(
+        &self,
+        within: Duration,
+        answer: impl Future<Output = Result<T, etcd_client::Error>>,
+    ) -> Result<T, Failure> {
+        let within = within.min(self.pool.options.request_timeout());
+        let mut patience = Patience { lent: self, since: Instant::now(), ended: false };
+        let answer = self.connection.call(within, answer).await;
+        patience.ended = true;
+        answer.map_err(|failure| self.failed(failure))
+    }
+
+    /// Awaits `answer` for at most the request timeout.
+    pub(crate) async fn call<T>(
+        &self,
+        answer: impl Future<Output = Result<T, etcd_client::Error>>,
+    ) -> Result<T, Failure> {
+        self.call_within(Duration::MAX, answer).await
+    }
+
+    /// Does to the connection what the failure advises, and hands the failure back.
+    pub(crate) fn failed(&self, failure: Failure) -> Failure {
+        match failure.advice {
+            Advice::Keep => {}
+            Advice::Rotate => self.pool.replace(&self.slot, self.at),
+            Advice::Reauthenticate => self.pool.replace(&self.slot, self.at),
+        }
+        failure
+    }
+}
+
+/// One call under way.
+///
+/// Whoever gives it up, because a deadline above ours was shorter, has learnt the same as from our deadline: the
+/// next call had better go elsewhere.
+struct Patience<'a> {
+    lent: &'a Lent,
+    since: Instant,
+    ended: bool,
+}
+
+impl Drop for Patience<'_> {
+    fn drop(&mut self) {
+        if !self.ended && self.since.elapsed() >= SUSPICIOUS {
+            self.lent.pool.replace(&self.lent.slot, self.lent.at + 1);
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! Records that cannot be decoded: skipped, counted, and logged once each.
+
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use crate::format::Undecodable;
+
+/// How many versions of records are remembered as logged; past that the memory begins anew.
+const REMEMBERED: usize = 4096;
+
+/// The records that one registry has skipped.
+#[derive(Debug, Default)]
+pub(crate) struct Skipped {
+    count: AtomicU64,
+    seen: Mutex<HashSet<u64>>,
+}
+
+impl Skipped {
+    pub(crate) fn count(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the version `mod_revision` of `key` was skipped.
+    pub(crate) fn note(&self, key: &[u8], mod_revision: i64, why: &Undecodable) {
+        let mut hasher = DefaultHasher::new();
+        (key, mod_revision).hash(&mut hasher);
+        let is_new = {
+            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            if seen.len() >= REMEMBERED {
+                seen.clear();
+            }
+            seen.insert(hasher.finish())
+        };
+        if is_new {
+            self.count.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(key = %String::from_utf8_lossy(key), %why, "skipped an undecodable record in etcd");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::{Format, Reading};
+
+    #[test]
+    fn each_version_of_a_record_counts_once() {
+        let Reading::Undecodable(why) = Format::new("", false).read(b"a", b"{}") else {
+            panic!("it has no address")
+        };
+        let skipped = Skipped::default();
+        for (key, revision) in [("a", 1), ("a", 1), ("a", 2), ("b", 1)] {
+            skipped.note(key.as_bytes(), revision, &why);
+        }
+        assert_eq!(skipped.count(), 3);
+    }
+}

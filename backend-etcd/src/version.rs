@@ -1,0 +1,62 @@
+//! What a member of a certain version can be relied on for.
+
+/// The version of an etcd member; unknown ones are trusted with nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Version(u32, u32, u32);
+
+impl Version {
+    /// Reads `3.5.13`, and what may follow after a hyphen or plus is ignored.
+    pub(crate) fn parse(text: &str) -> Self {
+        let release = text.split(['-', '+']).next().unwrap_or_default();
+        let mut parts = release.split('.').map(|part| part.parse().unwrap_or_default());
+        let mut next = || parts.next().unwrap_or_default();
+        Self(next(), next(), next())
+    }
+
+    /// Whether a progress request on a quiet new watch is sure to be answered: etcd-io/etcd#17507.
+    pub(crate) fn answers_progress(self) -> bool {
+        self != Self::default()
+            && !(Self(3, 4, 25)..=Self(3, 4, 30)).contains(&self)
+            && !(Self(3, 5, 8)..=Self(3, 5, 12)).contains(&self)
+    }
+
+    /// Whether a progress answer comes only after the events up to its revision: etcd-io/etcd#15220, and #17507.
+    /// On 3.4.23 it overtakes them every time.
+    pub(crate) fn orders_progress(self) -> bool {
+        match self {
+            Self(3, 4, patch) => patch >= 31,
+            Self(3, 5, patch) => patch >= 13,
+            _ => self >= Self(3, 6, 0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_to_rely_on_follows_the_changelogs() {
+        for (text, answers, orders) in [
+            ("3.4.23", true, false),
+            ("3.4.25", false, false),
+            ("3.4.30", false, false),
+            ("3.4.31", true, true),
+            ("3.5.7", true, false),
+            ("3.5.8", false, false),
+            ("3.5.12", false, false),
+            ("3.5.13", true, true),
+            ("3.6.0-rc.1", true, true),
+            ("4.0.0", true, true),
+            ("", false, false),
+            ("unknown", false, false),
+        ] {
+            let version = Version::parse(text);
+            assert_eq!(
+                (version.answers_progress(), version.orders_progress()),
+                (answers, orders),
+                "{text:?}"
+            );
+        }
+    }
+}

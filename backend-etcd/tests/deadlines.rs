@@ -1,0 +1,159 @@
+//! Every call ends, and the next one goes elsewhere.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "these are tests")]
+
+mod support;
+
+use std::time::Duration;
+
+use hither_core::{Claim, ErrorKind, Registrar, Resolver, Result, ServiceName};
+use hither_etcd::{EtcdOptions, EtcdRegistry};
+use support::{Etcd, LONG, Proxy, ids, instance, put, register, registration, shared, unique_service};
+use tokio::net::TcpListener;
+use tokio::time::{Instant, timeout};
+
+const SHORT: Duration = Duration::from_millis(300);
+
+fn hasty(endpoints: impl IntoIterator<Item = String>) -> EtcdRegistry {
+    let options = EtcdOptions::new(endpoints).with_connect_timeout(SHORT).with_request_timeout(SHORT);
+    EtcdRegistry::connect(options).unwrap()
+}
+
+/// The error of a call that ends after about as many short deadlines as it may.
+async fn fails_within<T>(deadlines: u32, call: impl Future<Output = Result<T>>) -> ErrorKind {
+    let since = Instant::now();
+    let Err(error) = timeout(LONG, call).await.expect("it ends") else { panic!("it cannot succeed") };
+    let took = since.elapsed();
+    assert!(took < SHORT * deadlines + Duration::from_secs(1), "{error} after {took:?}");
+    error.kind()
+}
+
+/// An address that takes connections and says nothing.
+async fn mute() -> (TcpListener, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    (listener, address)
+}
+
+/// An address where nobody listens.
+async fn dead() -> String {
+    mute().await.1
+}
+
+#[tokio::test]
+async fn every_call_to_a_frozen_etcd_ends_in_time() {
+    let etcd = Etcd::start().await;
+    let (registry, service) = (hasty([etcd.endpoint()]), unique_service());
+    let wish = registration(&service, instance("a:1"));
+    let mut lease = registry.register(&wish, Claim::TakeOver).await.unwrap();
+    let _frozen = etcd.freeze();
+    // The first waits for its answer, those after it for a connection.
+    assert_eq!(fails_within(1, lease.renew()).await, ErrorKind::Timeout);
+    assert_eq!(fails_within(1, lease.update(&instance("a:1").with_weight(2))).await, ErrorKind::Timeout);
+    assert_eq!(fails_within(1, lease.revoke()).await, ErrorKind::Timeout);
+    assert_eq!(fails_within(1, registry.register(&wish, Claim::TakeOver)).await, ErrorKind::Timeout);
+    assert_eq!(fails_within(1, registry.resolve(&service)).await, ErrorKind::Timeout);
+    assert_eq!(fails_within(1, registry.watch(&service, None)).await, ErrorKind::Timeout);
+}
+
+#[tokio::test]
+async fn connecting_to_a_peer_that_says_nothing_ends_in_time() {
+    let ((_first, first), (_second, second)) = (mute().await, mute().await);
+    let registry = hasty([first, second]);
+    assert_eq!(fails_within(2, registry.resolve(&unique_service())).await, ErrorKind::Timeout);
+}
+
+#[tokio::test]
+async fn where_nobody_listens_the_error_says_where_and_why() {
+    let nowhere = dead().await;
+    let error = hasty([nowhere.clone()]).resolve(&unique_service()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(error.is_retryable());
+    let report = error.report();
+    assert!(report.contains(&nowhere) && report.contains("refused"), "{report}");
+    assert_eq!(report.matches("refused").count(), 1, "each cause is said once: {report}");
+}
+
+#[tokio::test]
+async fn a_dead_or_mute_endpoint_costs_nobody_the_call() {
+    let (_mute, mute) = mute().await;
+    let service = unique_service();
+    let _lease = register(&shared().await.registry(), &service, "a:1").await;
+    for endpoints in [
+        [dead().await, shared().await.endpoint()],
+        [shared().await.endpoint(), dead().await],
+        [mute.clone(), shared().await.endpoint()],
+        [shared().await.endpoint(), mute],
+    ] {
+        // Which of them is tried first is chance.
+        for _ in 0..4 {
+            let snapshot = hasty(endpoints.clone()).resolve(&service).await.unwrap();
+            assert_eq!(ids(&snapshot), ["a:1"], "{endpoints:?}");
+        }
+    }
+}
+
+/// A registry with two ways to one etcd, one of which it is using, and that one swallows everything from now on.
+async fn one_way_lost(service: &ServiceName) -> (EtcdRegistry, [Proxy; 2]) {
+    let endpoint = shared().await.endpoint();
+    let ways = [Proxy::start(endpoint.clone()).await, Proxy::start(endpoint).await];
+    let options = EtcdOptions::new(ways.each_ref().map(Proxy::endpoint)).with_request_timeout(2 * SHORT);
+    let registry = EtcdRegistry::connect(options).unwrap();
+    registry.resolve(service).await.unwrap();
+    let used = ways.iter().find(|way| way.connections() > 0).unwrap();
+    used.freeze();
+    (registry, ways)
+}
+
+#[tokio::test]
+async fn after_a_deadline_the_next_call_goes_to_the_next_endpoint() {
+    let service = unique_service();
+    let (registry, _ways) = one_way_lost(&service).await;
+    assert_eq!(registry.resolve(&service).await.unwrap_err().kind(), ErrorKind::Timeout);
+    let since = Instant::now();
+    for _ in 0..10 {
+        registry.resolve(&service).await.unwrap();
+    }
+    // The default deadline of a connection is 2 s: nobody tried the lost way again.
+    assert!(since.elapsed() < Duration::from_secs(1), "{:?}", since.elapsed());
+}
+
+#[tokio::test]
+async fn a_caller_who_gives_up_earlier_moves_the_next_call_on_too() {
+    let service = unique_service();
+    let (registry, _ways) = one_way_lost(&service).await;
+    let given_up = timeout(Duration::from_millis(550), registry.resolve(&service)).await;
+    assert!(given_up.is_err(), "{given_up:?}");
+    registry.resolve(&service).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_lease_is_renewed_over_another_endpoint() {
+    let service = unique_service();
+    let endpoint = shared().await.endpoint();
+    let ways = [Proxy::start(endpoint.clone()).await, Proxy::start(endpoint).await];
+    let registry = hasty(ways.each_ref().map(Proxy::endpoint));
+    let mut lease = register(&registry, &service, "a:1").await;
+    ways.iter().find(|way| way.connections() > 0).unwrap().freeze();
+    assert_eq!(lease.renew().await.unwrap_err().kind(), ErrorKind::Timeout);
+    lease.renew().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_etcd_that_was_restarted_serves_the_next_call_or_the_one_after() {
+    let mut etcd = Etcd::start().await;
+    let (registry, service) = (hasty([etcd.endpoint()]), unique_service());
+    registry.resolve(&service).await.unwrap();
+    etcd.kill();
+    assert_eq!(fails_within(1, registry.resolve(&service)).await, ErrorKind::Unavailable);
+    let etcd = etcd.start_again().await;
+    put(&etcd.client().await, &format!("{service}/a"), r#"{"Addr":"a:1"}"#, 0).await;
+    // A member that has just begun to listen may still be electing its leader.
+    let snapshot = timeout(LONG, async {
+        loop {
+            if let Ok(snapshot) = registry.resolve(&service).await {
+                return snapshot;
+            }
+        }
+    });
+    assert_eq!(ids(&snapshot.await.unwrap()), ["a"]);
+}

@@ -1,0 +1,210 @@
+//! A real etcd of a test's own, which dies with the test.
+
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use etcd_client::Client;
+use hither_etcd::{EtcdOptions, EtcdRegistry};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+/// One etcd, on a port and a directory of its own.
+#[derive(Debug)]
+pub(crate) struct Etcd {
+    directory: TempDir,
+    arguments: Vec<String>,
+    client_port: u16,
+    peer_port: u16,
+    running: Option<Running>,
+}
+
+impl Etcd {
+    /// A new one, which serves.
+    pub(crate) async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// A new one with more arguments, which serves.
+    pub(crate) async fn start_with(arguments: &[&str]) -> Self {
+        let arguments = arguments.iter().map(ToString::to_string).collect();
+        tokio::task::spawn_blocking(move || Self::start_blocking(arguments)).await.unwrap()
+    }
+
+    /// A new one for who is not in a runtime.
+    pub(crate) fn start_blocking(arguments: Vec<String>) -> Self {
+        let directory = tempfile::Builder::new().prefix("hither-etcd-").tempdir().unwrap();
+        let mut etcd = Self { directory, arguments, client_port: 0, peer_port: 0, running: None };
+        // Between the choice and the use of a port somebody else may take it.
+        for _ in 0..5 {
+            (etcd.client_port, etcd.peer_port) = (free_port(), free_port());
+            match etcd.launch() {
+                Ok(()) => return etcd,
+                Err(said) if said.contains("address already in use") => etcd.clear(),
+                Err(said) => panic!("etcd does not start; it said:\n{said}"),
+            }
+        }
+        panic!("no port is free for etcd");
+    }
+
+    /// `127.0.0.1:port`.
+    pub(crate) fn endpoint(&self) -> String {
+        format!("127.0.0.1:{}", self.client_port)
+    }
+
+    pub(crate) fn options(&self) -> EtcdOptions {
+        EtcdOptions::new([self.endpoint()])
+    }
+
+    /// A new registry on it: another owner than all before.
+    pub(crate) fn registry(&self) -> EtcdRegistry {
+        EtcdRegistry::connect(self.options()).unwrap()
+    }
+
+    /// A way around the registry.
+    pub(crate) async fn client(&self) -> Client {
+        Client::connect([self.endpoint()], None).await.unwrap()
+    }
+
+    /// Ends it without a word.
+    pub(crate) fn kill(&mut self) {
+        self.running = None;
+    }
+
+    /// Lets it have its port and its data back.
+    pub(crate) async fn start_again(mut self) -> Self {
+        tokio::task::spawn_blocking(move || {
+            self.launch().unwrap();
+            self
+        })
+        .await
+        .unwrap()
+    }
+
+    /// Removes its data. It must not run.
+    pub(crate) fn wipe(&mut self) {
+        assert!(self.running.is_none());
+        self.clear();
+    }
+
+    /// Stops it where it stands: the kernel goes on accepting connections, and nobody answers.
+    pub(crate) fn freeze(&self) -> Frozen {
+        let pid = self.running.as_ref().unwrap().pid();
+        kill_process(pid, Signal::STOP).unwrap();
+        Frozen(pid)
+    }
+
+    fn clear(&self) {
+        let data = self.directory.path().join("data");
+        match std::fs::remove_dir_all(&data) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => panic!("{error}"),
+            _ => {}
+        }
+    }
+
+    /// Starts the process, and waits until it says that it serves.
+    fn launch(&mut self) -> Result<(), String> {
+        let scheme =
+            if self.arguments.iter().any(|argument| argument == "--cert-file") { "https" } else { "http" };
+        let clients = format!("{scheme}://127.0.0.1:{}", self.client_port);
+        let peers = format!("http://127.0.0.1:{}", self.peer_port);
+        let mut command = Command::new(program());
+        command.args(["--name", "test", "--data-dir"]).arg(self.directory.path().join("data"));
+        command.args(["--listen-client-urls", &clients, "--advertise-client-urls", &clients]);
+        command.args(["--listen-peer-urls", &peers, "--initial-advertise-peer-urls", &peers]);
+        command.args(["--initial-cluster", &format!("test={peers}"), "--unsafe-no-fsync"]);
+        command.args(&self.arguments);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap_or_else(|error| {
+            panic!("{} does not run ({error}): run `cargo xtask tools`", program().display())
+        });
+        let said = child.stderr.take().unwrap();
+        self.running = Some(Running { watchdog: watchdog(child.id(), self.directory.path()), child });
+        let result = ready(said);
+        if result.is_err() {
+            self.running = None;
+        }
+        result
+    }
+}
+
+/// A stopped etcd, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Frozen(Pid);
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        let _ = kill_process(self.0, Signal::CONT);
+    }
+}
+
+#[derive(Debug)]
+struct Running {
+    child: Child,
+    watchdog: Child,
+}
+
+impl Running {
+    fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // First, so that it never kills another process that has got the same id.
+        let _ = self.watchdog.kill();
+        let _ = self.watchdog.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Ends the process when ours has ended, however that came about: its standard input is then closed.
+fn watchdog(pid: u32, directory: &Path) -> Child {
+    let script = r#"read -r _; kill -9 "$0"; rm -rf "$1""#;
+    let mut command = Command::new("sh");
+    command.args(["-c", script, &pid.to_string()]).arg(directory);
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+/// Reads on for ever, so that etcd never waits for its reader.
+fn ready(said: ChildStderr) -> Result<(), String> {
+    let (tell, told) = mpsc::channel();
+    thread::spawn(move || {
+        let mut lines = Vec::new();
+        for line in BufReader::new(said).lines().map_while(Result::ok) {
+            if line.contains("ready to serve client requests") {
+                let _ = tell.send(Ok(()));
+            }
+            if lines.len() < 1000 {
+                lines.push(line);
+            }
+        }
+        let _ = tell.send(Err(lines.join("\n")));
+    });
+    told.recv_timeout(Duration::from_secs(60)).unwrap_or_else(|_| Err("nothing within a minute".into()))
+}
+
+/// `ETCD_BIN`, or what `cargo xtask tools` has fetched, or the system's.
+fn program() -> PathBuf {
+    if let Some(named) = std::env::var_os("ETCD_BIN").filter(|named| !named.is_empty()) {
+        return named.into();
+    }
+    let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools/bin/etcd");
+    if fetched.exists() { fetched } else { "etcd".into() }
+}
+
+/// Below those that the system gives to outgoing connections, which might take it while an etcd is down.
+fn free_port() -> u16 {
+    loop {
+        let port = fastrand::u16(15_000..32_000);
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}

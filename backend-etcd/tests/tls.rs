@@ -1,0 +1,71 @@
+//! TLS to a real etcd, in both directions.
+#![cfg(feature = "tls")]
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "these are tests")]
+
+mod support;
+
+use hither_core::{ErrorKind, Resolver};
+use hither_etcd::{EtcdRegistry, EtcdTls};
+use support::{Etcd, ids, register, unique_service};
+
+const CA: &[u8] = include_bytes!("tls/ca.pem");
+const OTHER_CA: &[u8] = include_bytes!("tls/other-ca.pem");
+const CERTIFICATE: &[u8] = include_bytes!("tls/client.pem");
+const KEY: &[u8] = include_bytes!("tls/client-key.pem");
+
+fn file(name: &str) -> String {
+    format!("{}/tests/tls/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// An etcd with a certificate for `localhost` and 127.0.0.1.
+async fn etcd(arguments: &[&str]) -> Etcd {
+    let (certificate, key) = (file("server.pem"), file("server-key.pem"));
+    Etcd::start_with(&[&["--cert-file", &certificate, "--key-file", &key], arguments].concat()).await
+}
+
+fn registry(etcd: &Etcd, tls: EtcdTls) -> EtcdRegistry {
+    EtcdRegistry::connect(etcd.options().with_tls(tls)).unwrap()
+}
+
+#[tokio::test]
+async fn who_trusts_the_servers_authority_is_served() {
+    let (etcd, service) = (etcd(&[]).await, unique_service());
+    let registry = registry(&etcd, EtcdTls::new(CA));
+    let _lease = register(&registry, &service, "a:1").await;
+    assert_eq!(ids(&registry.resolve(&service).await.unwrap()), ["a:1"]);
+}
+
+#[tokio::test]
+async fn who_does_not_trust_the_server_says_why() {
+    let etcd = etcd(&[]).await;
+    let wrong_name = EtcdTls::new(CA).with_server_name("etcd.internal");
+    for (tls, why) in [(EtcdTls::new(OTHER_CA), "UnknownIssuer"), (wrong_name, "not valid for name")] {
+        let error = registry(&etcd, tls).resolve(&unique_service()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(error.report().contains(why), "{}", error.report());
+    }
+}
+
+#[tokio::test]
+async fn the_certificate_may_be_for_another_name_than_the_endpoints() {
+    let etcd = etcd(&[]).await;
+    let registry = registry(&etcd, EtcdTls::new(CA).with_server_name("localhost"));
+    registry.resolve(&unique_service()).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_etcd_that_asks_for_a_certificate_serves_who_shows_one() {
+    let ca = file("ca.pem");
+    let etcd = etcd(&["--client-cert-auth", "--trusted-ca-file", &ca]).await;
+    let with = EtcdTls::new(CA).with_client_certificate(CERTIFICATE).with_client_key(KEY);
+    registry(&etcd, with).resolve(&unique_service()).await.unwrap();
+    let error = registry(&etcd, EtcdTls::new(CA)).resolve(&unique_service()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+}
+
+#[tokio::test]
+async fn who_talks_plainly_to_an_etcd_with_tls_gets_no_answer() {
+    let etcd = etcd(&[]).await;
+    let error = etcd.registry().resolve(&unique_service()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+}

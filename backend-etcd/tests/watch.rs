@@ -1,0 +1,272 @@
+//! Watches of a real etcd that has a past, and bad days.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "these are tests")]
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use etcd_client::{Client, PutOptions, Txn, TxnOp};
+use futures_util::StreamExt;
+use hither_core::{ErrorKind, Resolver, ServiceName, Snapshot, SnapshotStream};
+use hither_etcd::{EtcdOptions, EtcdRegistry};
+use support::{
+    Etcd, LONG, Proxy, comes_to, delete, ends, ids, instance, next, put, register, shared, unique_service,
+};
+use tokio::time::{Instant, timeout};
+
+/// Options under which nothing takes long.
+fn hasty(endpoint: String) -> EtcdOptions {
+    EtcdOptions::new([endpoint])
+        .with_connect_timeout(Duration::from_millis(500))
+        .with_request_timeout(Duration::from_millis(500))
+        .with_probe_interval(Duration::from_millis(100))
+}
+
+async fn watch(registry: &EtcdRegistry, service: &ServiceName) -> SnapshotStream {
+    timeout(LONG, registry.watch(service, None)).await.unwrap().unwrap()
+}
+
+/// Watches on from a snapshot, and reads the first one.
+async fn resume(registry: &EtcdRegistry, since: &Snapshot) -> (SnapshotStream, Snapshot) {
+    let watch = registry.watch(since.service(), Some(since.clone()));
+    let mut watch = timeout(LONG, watch).await.unwrap().unwrap();
+    let first = next(&mut watch).await.unwrap().unwrap();
+    (watch, first)
+}
+
+fn is_same_arc(before: &Snapshot, after: &Snapshot, id: &str) -> bool {
+    let of = |snapshot: &Snapshot| {
+        let found = snapshot.instances().iter().find(|instance| instance.id().as_str() == id);
+        found.map(Arc::as_ptr)
+    };
+    of(before).is_some() && of(before) == of(after)
+}
+
+#[tokio::test]
+async fn a_resumed_watch_begins_with_the_present_and_keeps_what_has_not_changed() {
+    let (registry, service) = (shared().await.registry(), unique_service());
+    let _stays = register(&registry, &service, "stays:1").await;
+    let mut leaves = register(&registry, &service, "leaves:1").await;
+    let mut changes = register(&registry, &service, "changes:1").await;
+    let since = comes_to(&mut watch(&registry, &service).await, &["changes:1", "leaves:1", "stays:1"]).await;
+
+    leaves.revoke().await.unwrap();
+    changes.update(&instance("changes:1").with_weight(5)).await.unwrap();
+    let _joins = register(&registry, &service, "joins:1").await;
+    let (mut watch, first) = resume(&registry, &since).await;
+    assert_eq!(ids(&first), ["changes:1", "joins:1", "stays:1"]);
+    assert_eq!(first.instances()[0].weight(), 5);
+    assert!(is_same_arc(&since, &first, "stays:1"));
+
+    changes.revoke().await.unwrap();
+    let last = comes_to(&mut watch, &["joins:1", "stays:1"]).await;
+    assert!(is_same_arc(&since, &last, "stays:1"));
+}
+
+#[tokio::test]
+async fn a_watch_resumes_where_nothing_happened_anywhere() {
+    let etcd = Etcd::start().await;
+    let (registry, service) = (etcd.registry(), unique_service());
+    let _a = register(&registry, &service, "a:1").await;
+    let since = comes_to(&mut watch(&registry, &service).await, &["a:1"]).await;
+    let (mut watch, first) = resume(&registry, &since).await;
+    assert_eq!(first, since);
+    assert!(is_same_arc(&since, &first, "a:1"));
+    let _b = register(&registry, &service, "b:1").await;
+    comes_to(&mut watch, &["a:1", "b:1"]).await;
+}
+
+#[tokio::test]
+async fn a_watch_resumes_after_many_changes_while_others_go_on() {
+    let etcd = Etcd::start().await;
+    let (registry, service) = (etcd.registry(), unique_service());
+    let client = etcd.client().await;
+    let _a = register(&registry, &service, "a:1").await;
+    let mut since = comes_to(&mut watch(&registry, &service).await, &["a:1"]).await;
+    for round in 0..20 {
+        for port in 1..=20 {
+            let value = format!(r#"{{"Addr":"b:{port}","Metadata":"{round}"}}"#);
+            put(&client, &format!("{service}/b{:02}", (port + round) % 25), value, 0).await;
+        }
+        let (_watch, first) = resume(&registry, &since).await;
+        assert_eq!(first.diff(&registry.resolve(&service).await.unwrap()), []);
+        since = first;
+    }
+}
+
+#[tokio::test]
+async fn a_compaction_while_disconnected_does_not_matter() {
+    let etcd = Etcd::start().await;
+    let (registry, service) = (etcd.registry(), unique_service());
+    let mut client = etcd.client().await;
+    let mut leaves = register(&registry, &service, "leaves:1").await;
+    let _stays = register(&registry, &service, "stays:1").await;
+    let since = comes_to(&mut watch(&registry, &service).await, &["leaves:1", "stays:1"]).await;
+    leaves.revoke().await.unwrap();
+    let _joins = register(&registry, &service, "joins:1").await;
+    compact(&mut client).await;
+    let (mut watch, first) = resume(&registry, &since).await;
+    assert_eq!(ids(&first), ["joins:1", "stays:1"]);
+    assert!(is_same_arc(&since, &first, "stays:1"));
+    put(&client, &format!("{service}/later"), r#"{"Addr":"later:1"}"#, 0).await;
+    comes_to(&mut watch, &["joins:1", "later", "stays:1"]).await;
+}
+
+#[tokio::test]
+async fn a_compaction_under_an_open_watch_does_not_matter() {
+    let etcd = Etcd::start().await;
+    let (registry, service) = (etcd.registry(), unique_service());
+    let mut client = etcd.client().await;
+    let mut watch = watch(&registry, &service).await;
+    put(&client, &format!("{service}/0"), r#"{"Addr":"h:1"}"#, 0).await;
+    comes_to(&mut watch, &["0"]).await;
+    for round in 1..5 {
+        put(&client, &format!("{service}/{round}"), r#"{"Addr":"h:1"}"#, 0).await;
+        compact(&mut client).await;
+    }
+    comes_to(&mut watch, &["0", "1", "2", "3", "4"]).await;
+}
+
+async fn compact(client: &mut Client) {
+    let now = revision(client).await;
+    client.compact(now, None).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_etcd_that_was_wiped_is_noticed_even_if_it_looks_like_the_old_one() {
+    let mut etcd = Etcd::start().await;
+    let (registry, service) = (EtcdRegistry::connect(hasty(etcd.endpoint())).unwrap(), unique_service());
+    let mut client = etcd.client().await;
+    for _ in 0..20 {
+        put(&client, "other", "", 0).await;
+    }
+    let _old = register(&registry, &service, "old:1").await;
+    let mut before = watch(&registry, &service).await;
+    let since = comes_to(&mut before, &["old:1"]).await;
+    let then = revision(&mut client).await;
+
+    etcd.kill();
+    assert_eq!(ends(&mut before).await.kind(), ErrorKind::Unavailable);
+    etcd.wipe();
+    let etcd = etcd.start_again().await;
+
+    // The cluster id is the same, and its revision is below that of `since`, then the same, then above.
+    let mut client = etcd.client().await;
+    for goal in [0, then, then + 20] {
+        while revision(&mut client).await < goal {
+            put(&client, "other", "", 0).await;
+        }
+        let (mut watch, first) = resume_in_time(&registry, &since).await;
+        assert_eq!(ids(&first).len(), 0, "at {goal}");
+        put(&client, &format!("{service}/new"), r#"{"Addr":"new:1"}"#, 0).await;
+        comes_to(&mut watch, &["new"]).await;
+        delete(&client, &format!("{service}/new")).await;
+        comes_to(&mut watch, &[]).await;
+    }
+}
+
+async fn revision(client: &mut Client) -> i64 {
+    client.get("any", None).await.unwrap().header().unwrap().revision()
+}
+
+/// Tries until etcd is back: a backend makes one attempt.
+async fn resume_in_time(registry: &EtcdRegistry, since: &Snapshot) -> (SnapshotStream, Snapshot) {
+    let deadline = Instant::now() + LONG;
+    while registry.resolve(since.service()).await.is_err() {
+        assert!(Instant::now() < deadline, "etcd does not come back");
+    }
+    resume(registry, since).await
+}
+
+#[tokio::test]
+async fn a_quiet_watch_stays_open_and_hears_what_comes_then() {
+    // Quiet everywhere: some versions answer no progress request while nothing is written.
+    let etcd = Etcd::start().await;
+    let (registry, service) = (EtcdRegistry::connect(hasty(etcd.endpoint())).unwrap(), unique_service());
+    let mut watch = watch(&registry, &service).await;
+    comes_to(&mut watch, &[]).await;
+    let quiet = timeout(Duration::from_secs(3), watch.next()).await;
+    assert!(quiet.is_err(), "{quiet:?}");
+    put(&etcd.client().await, &format!("{service}/a"), r#"{"Addr":"h:1"}"#, 0).await;
+    comes_to(&mut watch, &["a"]).await;
+}
+
+#[tokio::test]
+async fn a_watch_of_a_frozen_etcd_ends_in_time() {
+    let etcd = Etcd::start().await;
+    let (registry, service) = (EtcdRegistry::connect(hasty(etcd.endpoint())).unwrap(), unique_service());
+    let mut watch = watch(&registry, &service).await;
+    comes_to(&mut watch, &[]).await;
+    let frozen = etcd.freeze();
+    let since = Instant::now();
+    assert_eq!(ends(&mut watch).await.kind(), ErrorKind::Timeout);
+    assert!(since.elapsed() < Duration::from_secs(3), "{:?}", since.elapsed());
+    assert!(watch.next().await.is_none(), "after its first error it has ended");
+    drop(frozen);
+    let (_, first) = resume_in_time(&registry, &Snapshot::new(service, [])).await;
+    assert!(first.is_empty());
+}
+
+#[tokio::test]
+async fn a_watch_over_a_way_that_swallows_everything_ends_in_time() {
+    let proxy = Proxy::start(shared().await.endpoint()).await;
+    let (registry, service) = (EtcdRegistry::connect(hasty(proxy.endpoint())).unwrap(), unique_service());
+    let mut watch = watch(&registry, &service).await;
+    comes_to(&mut watch, &[]).await;
+    proxy.freeze();
+    assert_eq!(ends(&mut watch).await.kind(), ErrorKind::Timeout);
+    proxy.heal();
+    let _a = register(&shared().await.registry(), &service, "a:1").await;
+    let (_, first) = resume_in_time(&registry, &Snapshot::new(service, [])).await;
+    assert_eq!(ids(&first), ["a:1"]);
+}
+
+#[tokio::test]
+async fn a_resync_of_what_is_known_says_nothing() {
+    let etcd = Etcd::start().await;
+    let service = unique_service();
+    let options = etcd.options().with_resync_interval(Duration::from_millis(20));
+    let registry = EtcdRegistry::connect(options).unwrap();
+    let _a = register(&registry, &service, "a:1").await;
+    let mut watch = watch(&registry, &service).await;
+    let before = comes_to(&mut watch, &["a:1"]).await;
+    let quiet = timeout(Duration::from_secs(1), watch.next()).await;
+    assert!(quiet.is_err(), "{quiet:?}");
+    // And between resyncs that never end, every change is heard.
+    let client = etcd.client().await;
+    for round in 0..50 {
+        let key = format!("{service}/b");
+        put(&client, &key, format!(r#"{{"Addr":"b:{}"}}"#, round + 1), 0).await;
+        let after = comes_to(&mut watch, &["a:1", "b"]).await;
+        assert!(is_same_arc(&before, &after, "a:1"));
+        delete(&client, &key).await;
+        comes_to(&mut watch, &["a:1"]).await;
+    }
+}
+
+#[tokio::test]
+async fn thousands_of_instances_are_listed_in_pages_and_leave_all_at_once() {
+    const COUNT: usize = 5000;
+    // A response is cut into pieces above this and half a MiB more.
+    let etcd = Etcd::start_with(&["--max-request-bytes", "65536"]).await;
+    let (registry, service) = (etcd.registry(), unique_service());
+    let mut client = etcd.client().await;
+    let lease = client.lease_grant(600, None).await.unwrap().id();
+    let id = |at: usize| format!("{at:05}-{}", "x".repeat(200));
+    for chunk in (0..COUNT).collect::<Vec<_>>().chunks(100) {
+        let put = |at: &usize| {
+            let value = format!(r#"{{"Op":0,"Addr":"h:{}","Metadata":null}}"#, at + 1);
+            TxnOp::put(format!("{service}/{}", id(*at)), value, Some(PutOptions::new().with_lease(lease)))
+        };
+        client.txn(Txn::new().and_then(chunk.iter().map(put).collect::<Vec<_>>())).await.unwrap();
+    }
+    let mut watch = watch(&registry, &service).await;
+    let first = next(&mut watch).await.unwrap().unwrap();
+    assert_eq!(first.len(), COUNT);
+    assert_eq!(first.instances()[COUNT - 1].id().as_str(), id(COUNT - 1));
+
+    client.lease_revoke(lease).await.unwrap();
+    let second = next(&mut watch).await.unwrap().unwrap();
+    assert_eq!(second.len(), 0, "one revision is never seen by half");
+}
