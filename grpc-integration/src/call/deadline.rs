@@ -1,0 +1,128 @@
+//! When a call has to be over.
+
+use std::fmt;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderValue};
+use tokio::time::Instant;
+use tonic::Status;
+
+const GRPC_TIMEOUT: &str = "grpc-timeout";
+
+/// When a call began, and how long it may take over all its attempts, its waiting and its response's body.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Deadline {
+    pub(crate) at: Instant,
+    /// From the beginning of the call.
+    pub(crate) within: Duration,
+}
+
+impl Deadline {
+    /// The time that the request asks for, capped by the channel's; `None` is all the time of the world.
+    pub(crate) fn of(headers: &HeaderMap, cap: Option<Duration>) -> Option<Self> {
+        let asked = headers.get(GRPC_TIMEOUT).and_then(parse);
+        let within = match (asked, cap) {
+            (Some(asked), Some(cap)) => asked.min(cap),
+            (asked, cap) => asked.or(cap)?,
+        };
+        // What ends after the end of the clock never ends.
+        let at = Instant::now().checked_add(within)?;
+        Some(Self { at, within })
+    }
+
+    /// The status of a call that did not make it; `where_it_was` tells how far it had come.
+    pub(crate) fn exceeded(&self, where_it_was: impl fmt::Display) -> Status {
+        Status::deadline_exceeded(format!("not done within {:?}: {where_it_was}", self.within))
+    }
+
+    /// Tells the server how long it has.
+    pub(crate) fn write(&self, headers: &mut HeaderMap) {
+        let left = self.at.saturating_duration_since(Instant::now());
+        headers.insert(GRPC_TIMEOUT, format(left));
+    }
+}
+
+/// At most eight digits, and a unit.
+fn parse(value: &HeaderValue) -> Option<Duration> {
+    let value = value.to_str().ok()?;
+    let (digits, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let count = digits.parse::<u64>().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(count * 3600),
+        "M" => Duration::from_secs(count * 60),
+        "S" => Duration::from_secs(count),
+        "m" => Duration::from_millis(count),
+        "u" => Duration::from_micros(count),
+        "n" => Duration::from_nanos(count),
+        _ => return None,
+    })
+}
+
+/// In the finest unit that eight digits have room for.
+fn format(left: Duration) -> HeaderValue {
+    const MOST: u128 = 99_999_999;
+    let units = [
+        (left.as_nanos(), 'n'),
+        (left.as_micros(), 'u'),
+        (left.as_millis(), 'm'),
+        (u128::from(left.as_secs()), 'S'),
+        (u128::from(left.as_secs() / 60), 'M'),
+        (u128::from(left.as_secs() / 3600), 'H'),
+    ];
+    let (count, unit) = units.into_iter().find(|(count, _)| *count <= MOST).unwrap_or((MOST, 'H'));
+    // Digits and a letter are always a header's value.
+    HeaderValue::try_from(format!("{count}{unit}")).unwrap_or(HeaderValue::from_static("0n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> Option<Duration> {
+        parse(&HeaderValue::from_str(text).unwrap())
+    }
+
+    #[test]
+    fn timeouts_are_read_as_grpc_writes_them() {
+        assert_eq!(parsed("3H"), Some(Duration::from_secs(10_800)));
+        assert_eq!(parsed("2M"), Some(Duration::from_secs(120)));
+        assert_eq!(parsed("99999999S"), Some(Duration::from_secs(99_999_999)));
+        assert_eq!(parsed("250m"), Some(Duration::from_millis(250)));
+        assert_eq!(parsed("0u"), Some(Duration::ZERO));
+        assert_eq!(parsed("7n"), Some(Duration::from_nanos(7)));
+        for nonsense in ["", "1", "S", "-1S", "+1S", "1s", "999999999S", "1.5S", "1 S"] {
+            assert_eq!(parsed(nonsense), None, "{nonsense:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_again_and_never_longer() {
+        let mut random = fastrand::Rng::with_seed(5);
+        for _ in 0..1000 {
+            let left = Duration::from_nanos(random.u64(..) >> random.u32(..64));
+            let read = parse(&format(left)).unwrap();
+            assert!(read <= left && left - read <= left / 10_000, "{left:?} became {read:?}");
+        }
+        assert_eq!(format(Duration::MAX), "99999999H");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_shorter_of_the_two_counts() {
+        let headers = |text| {
+            HeaderMap::from_iter([(
+                http::HeaderName::from_static(GRPC_TIMEOUT),
+                HeaderValue::from_static(text),
+            )])
+        };
+        let within = |headers: HeaderMap, cap| Deadline::of(&headers, cap).map(|deadline| deadline.within);
+        let second = Duration::from_secs(1);
+        assert_eq!(within(HeaderMap::new(), None), None);
+        assert_eq!(within(HeaderMap::new(), Some(second)), Some(second));
+        assert_eq!(within(headers("5S"), Some(second)), Some(second));
+        assert_eq!(within(headers("5m"), Some(second)), Some(Duration::from_millis(5)));
+        assert_eq!(within(headers("nonsense"), None), None);
+    }
+}

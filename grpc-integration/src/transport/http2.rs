@@ -1,0 +1,67 @@
+//! HTTP/2 by hyper.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::http2::{Builder, SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use super::watched::{Peer, Watched};
+use super::{BoxedIo, Failure, RequestBody, Transport, status_of};
+
+/// How long a peer may take to read our last words before the connection is cut.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// hyper's handle of one connection, which closes when the last clone is dropped.
+#[derive(Debug, Clone)]
+pub(crate) struct Hyper {
+    requests: SendRequest<RequestBody>,
+    _held: Arc<oneshot::Sender<()>>,
+}
+
+impl Hyper {
+    /// Sends our part of the greeting, and starts the tasks that drive the connection. `peer` is told what the
+    /// peer says, and of the end.
+    pub(crate) async fn start(io: BoxedIo, peer: Arc<Peer>) -> io::Result<Self> {
+        let (io, mut cut) = Watched::new(io, Arc::clone(&peer));
+        let (requests, connection) =
+            Builder::new(TokioExecutor::new()).handshake(TokioIo::new(io)).await.map_err(io::Error::other)?;
+        let (held, dropped) = oneshot::channel();
+        tokio::spawn(async move {
+            match connection.await {
+                Ok(()) => peer.close("closed"),
+                Err(error) => peer.close(status_of(&error).message()),
+            }
+            // After GOAWAY that comes long before the last stream has ended.
+            tokio::select! {
+                () = cut.released() => return,
+                _ = dropped => {}
+            }
+            if timeout(FAREWELL, cut.released()).await.is_err() {
+                tracing::debug!("a peer did not take our farewell");
+            }
+        });
+        Ok(Self { requests, _held: Arc::new(held) })
+    }
+}
+
+impl Transport for Hyper {
+    type Body = Incoming;
+
+    fn is_closed(&self) -> bool {
+        self.requests.is_closed()
+    }
+
+    async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, Failure> {
+        match self.requests.try_send_request(request).await {
+            Ok(response) => Ok(response),
+            Err(error) if error.message().is_some() => Err(Failure::Unsent),
+            Err(error) => Err(Failure::of(&error.into_error())),
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! Request bodies that can be sent once more.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::Frame;
+use tonic::Status;
+use tonic::body::Body;
+
+/// How much of a body is kept for another attempt. As much as grpc-go and grpc-java keep in flight by default
+/// before anybody reads; a unary request is nearly always smaller.
+const KEPT: usize = 64 * 1024;
+
+/// A request's body over all attempts of its call. Dropping it ends the body: what is still being sent is cut.
+#[derive(Debug)]
+pub(crate) struct Replay(Arc<Mutex<Shared>>);
+
+impl Replay {
+    pub(crate) fn new(body: Body) -> Self {
+        let shared = Shared {
+            source: Some(body),
+            kept: Vec::new(),
+            size: 0,
+            phase: Phase::Keeping,
+            attempt: 0,
+            failed: None,
+            waker: None,
+        };
+        Self(Arc::new(Mutex::new(shared)))
+    }
+
+    /// The body from its beginning, if that is still there. It ends the body given before.
+    pub(crate) fn attempt(&self) -> Option<RequestBody> {
+        let mut shared = lock(&self.0);
+        if shared.phase != Phase::Keeping {
+            return None;
+        }
+        shared.attempt += 1;
+        Some(RequestBody { shared: Arc::clone(&self.0), attempt: shared.attempt, next: 0 })
+    }
+
+    /// There will be no other attempt, so nothing need be kept.
+    pub(crate) fn commit(&self) {
+        let mut shared = lock(&self.0);
+        if shared.phase == Phase::Keeping {
+            shared.phase = Phase::Committed;
+        }
+    }
+
+    /// The error that the caller's own body ended with.
+    pub(crate) fn failed(&self) -> Option<Status> {
+        lock(&self.0).failed.clone()
+    }
+}
+
+impl Drop for Replay {
+    fn drop(&mut self) {
+        let mut shared = lock(&self.0);
+        shared.phase = Phase::Over;
+        shared.kept.clear();
+        let (source, waker) = (shared.source.take(), shared.waker.take());
+        drop(shared);
+        // The caller's code runs in these, so no lock is held.
+        drop(source);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+/// A body for one attempt.
+#[derive(Debug)]
+pub(crate) struct RequestBody {
+    shared: Arc<Mutex<Shared>>,
+    attempt: u32,
+    /// Which of the kept frames comes next.
+    next: usize,
+}
+
+#[derive(Debug)]
+struct Shared {
+    /// What nobody has read yet; `None` at its end.
+    source: Option<Body>,
+    kept: Vec<Kept>,
+    size: usize,
+    phase: Phase,
+    attempt: u32,
+    failed: Option<Status>,
+    waker: Option<Waker>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Phase {
+    /// Everything read so far is kept.
+    Keeping,
+    /// Nothing more is kept; what is kept goes to the present attempt.
+    Committed,
+    /// The call is over.
+    Over,
+}
+
+#[derive(Debug, Clone)]
+enum Kept {
+    Data(Bytes),
+    Trailers(HeaderMap),
+}
+
+impl Shared {
+    fn keep(&mut self, frame: &Frame<Bytes>) {
+        let kept = match (frame.data_ref(), frame.trailers_ref()) {
+            (Some(data), _) => {
+                self.size += data.len();
+                Kept::Data(data.clone())
+            }
+            (None, Some(trailers)) => Kept::Trailers(trailers.clone()),
+            (None, None) => return,
+        };
+        if self.size <= KEPT {
+            self.kept.push(kept);
+        } else {
+            self.phase = Phase::Committed;
+        }
+    }
+}
+
+impl http_body::Body for RequestBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = &mut *self;
+        let mut shared = lock(&this.shared);
+        if shared.phase == Phase::Over || shared.attempt != this.attempt {
+            return Poll::Ready(Some(Err(Status::cancelled("the call is over"))));
+        }
+        if let Some(kept) = shared.kept.get(this.next) {
+            this.next += 1;
+            return Poll::Ready(Some(Ok(match kept.clone() {
+                Kept::Data(data) => Frame::data(data),
+                Kept::Trailers(trailers) => Frame::trailers(trailers),
+            })));
+        }
+        if shared.phase == Phase::Committed {
+            shared.kept = Vec::new();
+        }
+        let Some(source) = shared.source.as_mut() else {
+            return Poll::Ready(None);
+        };
+        let polled = Pin::new(source).poll_frame(cx);
+        match &polled {
+            Poll::Pending => shared.waker = Some(cx.waker().clone()),
+            Poll::Ready(None) => shared.source = None,
+            Poll::Ready(Some(Err(status))) => shared.failed = Some(status.clone()),
+            Poll::Ready(Some(Ok(frame))) if shared.phase == Phase::Keeping => {
+                shared.keep(frame);
+                this.next = shared.kept.len();
+            }
+            Poll::Ready(Some(Ok(_))) => {}
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let shared = lock(&self.shared);
+        shared.attempt == self.attempt
+            && shared.phase != Phase::Over
+            && self.next >= shared.kept.len()
+            && shared.source.as_ref().is_none_or(http_body::Body::is_end_stream)
+    }
+}
+
+fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}

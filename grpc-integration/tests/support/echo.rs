@@ -1,0 +1,120 @@
+//! The service that the tests call.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::{Stream, StreamExt, stream};
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tonic::body::Body;
+use tonic::server::{Grpc, NamedService, StreamingService};
+use tonic::{Request, Response, Status, Streaming};
+use tonic_prost::ProstCodec;
+
+/// One server's service: its name, and what it has seen.
+#[derive(Debug, Clone)]
+pub struct Echo {
+    pub name: Arc<str>,
+    /// Calls that have arrived.
+    pub calls: Arc<AtomicUsize>,
+    /// `Hold` and `Stream` go on when it opens.
+    pub gate: watch::Sender<bool>,
+}
+
+type Messages = Pin<Box<dyn Stream<Item = Result<String, Status>> + Send>>;
+
+impl Echo {
+    pub fn new(name: &str) -> Self {
+        Self { name: name.into(), calls: Arc::default(), gate: watch::Sender::new(false) }
+    }
+
+    /// Waits for the gate.
+    async fn held(&self) {
+        self.gate.subscribe().wait_for(|open| *open).await.unwrap();
+    }
+
+    async fn answer(self, method: String, request: Request<Streaming<String>>) -> Result<Messages, Status> {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        let (metadata, _, mut messages) = request.into_parts();
+        let name = self.name.to_string();
+        let one = |text: String| -> Messages { Box::pin(stream::once(async { Ok(text) })) };
+        Ok(match method.as_str() {
+            // Who answers.
+            "Name" => {
+                while messages.message().await?.is_some() {}
+                one(name)
+            }
+            // Who answers, once the gate is open.
+            "Hold" => {
+                self.held().await;
+                one(name)
+            }
+            // Who answers, and the end once the gate is open.
+            "Stream" => Box::pin(one(name).chain(stream::once(async move {
+                self.held().await;
+                Ok("end".to_owned())
+            }))),
+            // Without an end.
+            "Ticks" => Box::pin(stream::unfold((), |()| async {
+                sleep(Duration::from_millis(100)).await;
+                Some((Ok("tick".to_owned()), ()))
+            })),
+            // What stands under this key of the request's metadata.
+            "Metadata" => {
+                let key = messages.message().await?.unwrap_or_default();
+                one(metadata.get(&key).map(|value| value.to_str().unwrap()).unwrap_or_default().to_owned())
+            }
+            // How much was sent.
+            "Length" => {
+                let mut length = 0;
+                while let Some(message) = messages.message().await? {
+                    length += message.len();
+                }
+                one(length.to_string())
+            }
+            // An error of the server's own.
+            "Fail" => return Err(Status::unavailable("not today")),
+            _ => return Err(Status::unimplemented(method)),
+        })
+    }
+}
+
+impl NamedService for Echo {
+    const NAME: &'static str = "test.Echo";
+}
+
+impl tower_service::Service<http::Request<Body>> for Echo {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let method = request.uri().path().rsplit('/').next().unwrap().to_owned();
+        let echo = self.clone();
+        Box::pin(async move {
+            let mut grpc = Grpc::new(ProstCodec::<String, String>::new());
+            Ok(grpc.streaming(Handler(echo, method), request).await)
+        })
+    }
+}
+
+struct Handler(Echo, String);
+
+impl StreamingService<String> for Handler {
+    type Response = String;
+    type ResponseStream = Messages;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Messages>, Status>> + Send>>;
+
+    fn call(&mut self, request: Request<Streaming<String>>) -> Self::Future {
+        let (echo, method) = (self.0.clone(), self.1.clone());
+        Box::pin(async move { echo.answer(method, request).await.map(Response::new) })
+    }
+}

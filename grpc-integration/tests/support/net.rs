@@ -1,0 +1,61 @@
+//! A network without sockets, so that time can stand still in tests.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use hither_core::Address;
+use hither_tonic::{BoxedIo, Connector};
+use tokio::io::DuplexStream;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::Instant;
+
+/// Addresses, and who listens there. A clone is the same network.
+#[derive(Debug, Clone, Default)]
+pub struct Net(Arc<Mutex<Inner>>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    listening: BTreeMap<Address, UnboundedSender<DuplexStream>>,
+    dials: Vec<(Address, Instant)>,
+}
+
+impl Net {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Listens on an address, until what it returns is dropped.
+    pub fn listen(&self, address: &str) -> UnboundedReceiver<DuplexStream> {
+        let (accept, incoming) = unbounded_channel();
+        self.0.lock().unwrap().listening.insert(address.parse().unwrap(), accept);
+        incoming
+    }
+
+    /// When the address was dialled.
+    pub fn dials(&self, address: &str) -> Vec<Instant> {
+        let address: Address = address.parse().unwrap();
+        self.0
+            .lock()
+            .unwrap()
+            .dials
+            .iter()
+            .filter(|(dialled, _)| *dialled == address)
+            .map(|(_, at)| *at)
+            .collect()
+    }
+}
+
+#[async_trait]
+impl Connector for Net {
+    async fn connect(&self, address: &Address) -> io::Result<BoxedIo> {
+        let mut net = self.0.lock().unwrap();
+        net.dials.push((address.clone(), Instant::now()));
+        let (ours, theirs) = tokio::io::duplex(64 * 1024);
+        match net.listening.get(address).map(|accept| accept.send(theirs)) {
+            Some(Ok(())) => Ok(Box::new(ours)),
+            _ => Err(io::Error::new(io::ErrorKind::ConnectionRefused, "connection refused")),
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! A registry in memory, and what servers say there.
+
+use std::collections::BTreeMap;
+use std::ops::Deref;
+use std::time::Duration;
+
+use hither_core::{Claim, Instance, InstanceState, Lease, Registrar, Registration, ServiceName};
+use hither_memory::MemoryRegistry;
+
+/// The service that all tests call.
+pub const SERVICE: &str = "greeter";
+
+#[derive(Debug, Default)]
+pub struct Registry {
+    memory: MemoryRegistry,
+    leases: BTreeMap<String, Box<dyn Lease>>,
+}
+
+impl Registry {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    pub fn service() -> ServiceName {
+        SERVICE.parse().unwrap()
+    }
+
+    /// Registers or updates an instance whose id is its address.
+    pub async fn up(&mut self, address: &str) {
+        self.put(Instance::new(address.parse().unwrap())).await;
+    }
+
+    pub async fn draining(&mut self, address: &str) {
+        self.put(Instance::new(address.parse().unwrap()).with_state(InstanceState::Draining)).await;
+    }
+
+    pub async fn put(&mut self, instance: Instance) {
+        let id = instance.id().to_string();
+        if let Some(lease) = self.leases.get_mut(&id) {
+            return lease.update(&instance).await.unwrap();
+        }
+        let registration =
+            Registration::new(Self::service(), instance).with_ttl(Duration::from_secs(24 * 3600));
+        let lease = self.memory.register(&registration, Claim::TakeOver).await.unwrap();
+        self.leases.insert(id, lease);
+    }
+
+    /// Takes a record away.
+    pub async fn leave(&mut self, id: &str) {
+        self.leases.remove(id).unwrap().revoke().await.unwrap();
+    }
+
+    /// What a channel is built over.
+    pub fn resolver(&self) -> MemoryRegistry {
+        self.memory.clone()
+    }
+}
+
+impl Deref for Registry {
+    type Target = MemoryRegistry;
+
+    fn deref(&self) -> &MemoryRegistry {
+        &self.memory
+    }
+}

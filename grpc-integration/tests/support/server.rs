@@ -1,0 +1,161 @@
+//! Real tonic servers, over TCP or over a network in memory.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+
+use futures_util::{Stream, StreamExt, stream};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::server::Connected;
+
+use super::Net;
+use super::echo::Echo;
+
+/// A server that is up. Dropping it kills it: its connections break.
+#[derive(Debug)]
+pub struct Server {
+    pub address: String,
+    echo: Echo,
+    connections: Arc<Connections>,
+    stop: Option<oneshot::Sender<()>>,
+    served: JoinHandle<()>,
+}
+
+#[derive(Debug, Default)]
+struct Connections {
+    accepted: AtomicUsize,
+    open: AtomicUsize,
+}
+
+type Describe = fn(tonic::transport::Server) -> tonic::transport::Server;
+
+impl Server {
+    /// A server on a free port of this machine.
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        Self::serve(&address, TcpListenerStream::new(listener), |server| server)
+    }
+
+    /// A server at an address of `net`.
+    pub fn on(net: &Net, address: &str) -> Self {
+        Self::described(net, address, |server| server)
+    }
+
+    /// A server at an address of `net`, that is as `describe` has it.
+    pub fn described(net: &Net, address: &str, describe: Describe) -> Self {
+        let incoming = net.listen(address);
+        let incoming = stream::unfold(incoming, |mut incoming| async move {
+            incoming.recv().await.map(|io| (Ok(io), incoming))
+        });
+        Self::serve(address, incoming, describe)
+    }
+
+    fn serve<IO>(
+        address: &str,
+        incoming: impl Stream<Item = io::Result<IO>> + Send + 'static,
+        describe: Describe,
+    ) -> Self
+    where
+        IO: AsyncRead + AsyncWrite + Connected + Send + Unpin + 'static,
+    {
+        let echo = Echo::new(address);
+        let connections = Arc::<Connections>::default();
+        let counted = {
+            let connections = Arc::clone(&connections);
+            incoming.map(move |io| {
+                connections.accepted.fetch_add(1, Ordering::SeqCst);
+                connections.open.fetch_add(1, Ordering::SeqCst);
+                io.map(|io| Counted(io, Arc::clone(&connections)))
+            })
+        };
+        let (stop, stopped) = oneshot::channel::<()>();
+        let router = describe(tonic::transport::Server::builder()).add_service(echo.clone());
+        let served = tokio::spawn(async move {
+            router.serve_with_incoming_shutdown(counted, async { drop(stopped.await) }).await.unwrap();
+        });
+        Self { address: address.to_owned(), echo, connections, stop: Some(stop), served }
+    }
+
+    /// Calls that have arrived.
+    pub fn calls(&self) -> usize {
+        self.echo.calls.load(Ordering::SeqCst)
+    }
+
+    /// Connections that are open now.
+    pub fn open(&self) -> usize {
+        self.connections.open.load(Ordering::SeqCst)
+    }
+
+    /// Connections that there ever were.
+    pub fn accepted(&self) -> usize {
+        self.connections.accepted.load(Ordering::SeqCst)
+    }
+
+    /// Lets the calls go on that wait.
+    pub fn open_gate(&self) {
+        self.echo.gate.send_replace(true);
+    }
+
+    /// Takes no new calls and connections from now on, and ends when those it has are done.
+    pub fn stop(&mut self) {
+        self.stop.take().unwrap().send(()).unwrap();
+    }
+
+    pub async fn ended(&mut self) {
+        (&mut self.served).await.unwrap();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.served.abort();
+    }
+}
+
+/// A byte stream that is counted while it is open.
+struct Counted<IO>(IO, Arc<Connections>);
+
+impl<IO> Drop for Counted<IO> {
+    fn drop(&mut self) {
+        self.1.open.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl<IO: Connected> Connected for Counted<IO> {
+    type ConnectInfo = IO::ConnectInfo;
+
+    fn connect_info(&self) -> IO::ConnectInfo {
+        self.0.connect_info()
+    }
+}
+
+impl<IO: AsyncRead + Unpin> AsyncRead for Counted<IO> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl<IO: AsyncWrite + Unpin> AsyncWrite for Counted<IO> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
