@@ -1,0 +1,17 @@
+//! Compiles the proto in pure Rust: nobody needs `protoc` to try the examples.
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::{env, fs};
+
+use prost::Message;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=proto");
+    let descriptors = protox::compile(["discover.proto"], ["proto"])?;
+    // For gRPC reflection.
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    fs::write(out.join("discover.bin"), descriptors.encode_to_vec())?;
+    tonic_prost_build::configure().build_transport(false).compile_fds(descriptors)?;
+    Ok(())
+}

@@ -1,0 +1,44 @@
+//! A registry of one's own: a directory of files, in use.
+//!
+//! `cargo run -p hither-examples --bin custom-backend`
+
+use std::error::Error;
+use std::time::Duration;
+
+use hither_core::{Discovery, Instance, KeepAliveConfig, Registration, keep_registered};
+use hither_examples::directory::DirectoryRegistry;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let root = std::env::temp_dir().join(format!("hither-{:016x}", fastrand::u64(..)));
+    std::fs::create_dir(&root)?;
+    println!("the registry is {}", root.display());
+    let outcome = story(&root).await;
+    std::fs::remove_dir_all(&root)?;
+    outcome
+}
+
+async fn story(root: &std::path::Path) -> Result<(), Box<dyn Error>> {
+    let mut greeter = Discovery::from(DirectoryRegistry::new(root)).service(&"greeter".parse()?);
+
+    // Everything above the two traits works as with etcd: keeping registered, watching, balancing.
+    let mut servers = Vec::new();
+    for port in [8001, 8002] {
+        let instance = Instance::new(format!("10.0.0.7:{port}").parse()?);
+        let registration = Registration::new("greeter".parse()?, instance).with_ttl(Duration::from_secs(3));
+        let server = keep_registered(DirectoryRegistry::new(root), registration, KeepAliveConfig::default());
+        server.registered().await?;
+        servers.push(server);
+    }
+    while greeter.changed().await?.instances().len() < servers.len() {}
+    for instance in greeter.current().instances() {
+        println!("found {}", instance.address());
+    }
+
+    for server in &servers {
+        server.deregister().await?;
+    }
+    while !greeter.changed().await?.instances().is_empty() {}
+    println!("all have left");
+    Ok(())
+}

@@ -1,0 +1,135 @@
+//! How to test code that depends on discovery: read the tests at the end of this file.
+//!
+//! - With the mocks of hither-core (feature `mock`), where a test is about one call and its answer.
+//! - With hither-memory under paused time, where it is about what happens over time: an hour passes in an instant.
+//!
+//! `cargo test -p hither-examples --bin unit-testing`
+
+use hither_core::{
+    Discovery, Instance, KeepAliveConfig, Registration, Resolver, Result, ServiceName, ServiceView,
+    keep_registered,
+};
+use hither_memory::MemoryRegistry;
+
+/// A limit that all instances of a service share: each takes its part of it. This is the code under test.
+#[derive(Debug)]
+struct Quota {
+    limit: u32,
+    view: ServiceView,
+}
+
+impl Quota {
+    fn new(limit: u32, discovery: &Discovery, service: &ServiceName) -> Self {
+        Self { limit, view: discovery.service(service) }
+    }
+
+    /// How many requests a second this instance may serve now.
+    fn share(&self) -> u32 {
+        // While nobody is known we are alone, or the first one.
+        let instances = u32::try_from(self.view.current().instances().len()).unwrap_or(u32::MAX);
+        self.limit / instances.max(1)
+    }
+}
+
+/// Whether the service has as many instances as it should: for a readiness probe.
+async fn is_complete(registry: &dyn Resolver, service: &ServiceName, expected: usize) -> Result<bool> {
+    Ok(registry.resolve(service).await?.len() >= expected)
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let registry = MemoryRegistry::new();
+    let service: ServiceName = "greeter".parse()?;
+    let quota = Quota::new(100, &Discovery::from(registry.clone()), &service);
+    println!("alone, the share is {}", quota.share());
+    let mut servers = Vec::new();
+    for port in 8001..=8004 {
+        let instance = Instance::new(format!("10.0.0.7:{port}").parse()?);
+        let registration = Registration::new(service.clone(), instance);
+        servers.push(keep_registered(registry.clone(), registration, KeepAliveConfig::default()));
+    }
+    let mut view = quota.view.clone();
+    while view.changed().await?.instances().len() < servers.len() {}
+    println!("among {} it is {}", servers.len(), quota.share());
+    println!("complete: {}", is_complete(&registry, &service, servers.len()).await?);
+    println!("how this is tested: cargo test -p hither-examples --bin unit-testing");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use hither_core::mock::MockResolver;
+    use hither_core::{Error, ErrorKind, RegistrationHandle, Snapshot};
+    use tokio::time::sleep;
+
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn service() -> ServiceName {
+        "greeter".parse().unwrap()
+    }
+
+    fn instance(port: u16) -> Instance {
+        Instance::new(format!("10.0.0.7:{port}").parse().unwrap())
+    }
+
+    async fn server(registry: &MemoryRegistry, port: u16) -> RegistrationHandle {
+        let registration = Registration::new(service(), instance(port));
+        let server = keep_registered(registry.connect(), registration, KeepAliveConfig::default());
+        server.registered().await.unwrap();
+        server
+    }
+
+    /// Paused time passes when nobody has anything to do: then all that was to happen has happened.
+    async fn settle() {
+        sleep(Duration::from_secs(1)).await;
+    }
+
+    #[tokio::test]
+    async fn a_probe_counts_instances() {
+        let mut registry = MockResolver::new();
+        registry.expect_resolve().returning(|service| {
+            Ok(Snapshot::new(service.clone(), [instance(8001).into(), instance(8002).into()]))
+        });
+        assert!(is_complete(&registry, &service(), 2).await.unwrap());
+        assert!(!is_complete(&registry, &service(), 3).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_probe_passes_on_that_the_registry_is_down() {
+        let mut registry = MockResolver::new();
+        registry.expect_resolve().times(1).returning(|_| Err(Error::new(ErrorKind::Unavailable, "down")));
+        let error = is_complete(&registry, &service(), 1).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_share_follows_who_comes_and_goes() {
+        let registry = MemoryRegistry::new();
+        let quota = Quota::new(100, &Discovery::from(registry.clone()), &service());
+        let (first, _second) = (server(&registry, 8001).await, server(&registry, 8002).await);
+        settle().await;
+        assert_eq!(quota.share(), 50);
+        first.deregister().await.unwrap();
+        settle().await;
+        assert_eq!(quota.share(), 100);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_hour_without_the_registry_does_not_change_the_share() {
+        let registry = MemoryRegistry::new();
+        let quota = Quota::new(100, &Discovery::from(registry.clone()), &service());
+        let _servers = (server(&registry, 8001).await, server(&registry, 8002).await);
+        settle().await;
+        registry.faults().stop();
+        sleep(HOUR).await;
+        assert_eq!(quota.share(), 50);
+        registry.faults().wipe();
+        registry.faults().start();
+        sleep(HOUR).await;
+        assert_eq!(quota.share(), 50, "and all are registered again");
+    }
+}

@@ -1,0 +1,65 @@
+//! Names and quoting as other languages of gRPC have them.
+
+use tonic::Code;
+
+/// The name of a status code as the gRPC specification writes it: `UNAVAILABLE`.
+pub fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+/// A string as Go's `prototext` writes it: in quotes, with `\"`, `\\`, `\n`, `\r`, `\t`, and `\x1b` for other
+/// control characters.
+pub fn quoted(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            c if c.is_ascii_control() => out.push_str(&format!("\\x{:02x}", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_string_is_quoted_as_go_does_it() {
+        assert_eq!(quoted("request content from 8001 => DDDD"), r#""request content from 8001 => DDDD""#);
+        assert_eq!(quoted("a\"b\\c\nd\te\u{1b}ü"), r#""a\"b\\c\nd\te\x1bü""#);
+    }
+
+    #[test]
+    fn every_code_has_the_name_of_the_specification() {
+        let names: Vec<_> = (0..17).map(|code| code_name(Code::from_i32(code))).collect();
+        assert_eq!(names[1], "CANCELLED");
+        assert_eq!(names[4], "DEADLINE_EXCEEDED");
+        assert_eq!(names[14], "UNAVAILABLE");
+        assert_eq!(names[16], "UNAUTHENTICATED");
+    }
+}
