@@ -112,8 +112,10 @@ pub fn run<A: Parser, F: Future<Output = Result<ExitCode, Failure>>>(
             return ExitCode::SUCCESS;
         }
         Err(error) => {
+            // The complaint without the usage: one line, whatever was typed.
             let text = error.to_string();
-            note(text.lines().next().unwrap_or("error: bad arguments"));
+            let complaint = text.split("\n\n").next().unwrap_or("error: bad arguments");
+            note(complaint.split_whitespace().collect::<Vec<_>>().join(" "));
             return ExitCode::from(2);
         }
     };

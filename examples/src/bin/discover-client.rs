@@ -22,13 +22,13 @@ struct Args {
     #[command(flatten)]
     place: Place,
     /// How many calls to make
-    #[arg(long, value_name = "N", default_value_t = 10)]
+    #[arg(long, value_name = "N", default_value_t = 10, allow_hyphen_values = true)]
     count: u64,
     /// How long to pause between calls
-    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = cli::duration)]
+    #[arg(long, value_name = "DURATION", default_value = "1s", allow_hyphen_values = true, value_parser = cli::duration)]
     interval: Duration,
     /// How long to wait for the first ready server, and for each call
-    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = cli::duration)]
+    #[arg(long, value_name = "DURATION", default_value = "5s", allow_hyphen_values = true, value_parser = cli::duration)]
     timeout: Duration,
 }
 

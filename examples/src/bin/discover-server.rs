@@ -28,10 +28,10 @@ struct Args {
     #[arg(long, default_value = "127.0.0.1")]
     host: String,
     /// How long the record outlives a server that died without a word
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = cli::duration)]
+    #[arg(long, value_name = "DURATION", default_value = "10s", allow_hyphen_values = true, value_parser = cli::duration)]
     ttl: Duration,
     /// How long to serve on after the record is gone, for clients to hear of it
-    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = cli::duration)]
+    #[arg(long, value_name = "DURATION", default_value = "2s", allow_hyphen_values = true, value_parser = cli::duration)]
     drain: Duration,
     /// The version of the software, as clients see it
     #[arg(long)]

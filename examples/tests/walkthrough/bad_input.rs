@@ -1,0 +1,64 @@
+//! Input that cannot be used gets one clear line, and exit code 2.
+
+use std::net::TcpListener;
+
+use crate::program::Program;
+
+const SERVER: &str = env!("CARGO_BIN_EXE_discover-server");
+const CLIENT: &str = env!("CARGO_BIN_EXE_discover-client");
+const WATCH: &str = env!("CARGO_BIN_EXE_watch");
+
+#[tokio::test]
+async fn bad_input_is_named_in_one_line() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().port().to_string();
+    let cases: &[(&str, &[&str], &str)] = &[
+        (SERVER, &["--host", "no host"], "no host"),
+        (SERVER, &["--host", ""], "host"),
+        (SERVER, &["--host", "192.0.2.1", "-p", "0"], "192.0.2.1"),
+        (SERVER, &["-p", "65536"], "65536"),
+        (SERVER, &["-p", "http"], "http"),
+        (SERVER, &["-p", &taken], &taken),
+        (SERVER, &["--service", "a//b"], "a//b"),
+        (SERVER, &["--service", ""], "service"),
+        (SERVER, &["--service", "a\nb"], "service"),
+        (SERVER, &["--registry", "consul://127.0.0.1:8500"], "consul"),
+        (SERVER, &["--registry", "127.0.0.1:2379"], "127.0.0.1:2379"),
+        (SERVER, &["--registry", "etcd://"], "etcd://"),
+        (SERVER, &["--registry", "etcd://127.0.0.1:port"], "127.0.0.1:port"),
+        (SERVER, &["--ttl", "10"], "10"),
+        (SERVER, &["--ttl", "10 parsecs"], "parsecs"),
+        (SERVER, &["-p", "0", "--ttl", "0s"], "TTL"),
+        (SERVER, &["--drain", "-1s"], "-1s"),
+        (SERVER, &["--meta", "novalue"], "novalue"),
+        (SERVER, &["--nonsense"], "--nonsense"),
+        (SERVER, &["nonsense"], "nonsense"),
+        (CLIENT, &["--service", "/a"], "/a"),
+        (CLIENT, &["--registry", "redis://h:1"], "redis"),
+        (CLIENT, &["--count", "-1"], "-1"),
+        (CLIENT, &["--count", "many"], "many"),
+        (CLIENT, &["--interval", "soon"], "soon"),
+        (CLIENT, &["--timeout", "1x"], "1x"),
+        (WATCH, &["--registry", "etcd://h"], "etcd://h"),
+        (WATCH, &["--service", "a/"], "a/"),
+    ];
+    for (program, arguments, named) in cases {
+        let mut program = Program::start(program, arguments);
+        let code = program.end().await.code();
+        let (said, complaint) = (program.stdout.all(), program.stderr.all());
+        assert_eq!(code, Some(2), "{arguments:?}: {complaint:?}");
+        assert_eq!(said, [""; 0], "{arguments:?}");
+        assert!(complaint.len() == 1 && complaint[0].starts_with("error: "), "{arguments:?}: {complaint:#?}");
+        assert!(complaint[0].contains(named), "{arguments:?}: {complaint:?}");
+    }
+}
+
+#[tokio::test]
+async fn help_is_no_failure() {
+    for (program, option) in [(SERVER, "--ttl"), (CLIENT, "--interval"), (WATCH, "--registry")] {
+        let mut program = Program::start(program, &["--help"]);
+        assert_eq!(program.end().await.code(), Some(0));
+        assert!(program.stdout.count(|line| line.contains(option)) > 0, "{:#?}", program.stdout.all());
+        assert_eq!(program.stderr.all(), [""; 0]);
+    }
+}
