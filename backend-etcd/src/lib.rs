@@ -69,7 +69,7 @@
 //!
 //! # Features and foreign types
 //!
-//! `tls`: [`EtcdTls`], by rustls with ring. No type of another crate than hither-core stands in the public
+//! `tls`: `EtcdTls`, by rustls with ring. No type of another crate than hither-core stands in the public
 //! interface, etcd-client's least of all. Building needs `protoc`, because etcd-client's build does.
 #![forbid(unsafe_code)]
 

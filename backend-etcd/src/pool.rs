@@ -156,7 +156,7 @@ impl Lent {
     pub(crate) fn failed(&self, failure: Failure) -> Failure {
         match failure.advice {
             Advice::Keep => {}
-            Advice::Rotate => self.pool.replace(&self.slot, self.at),
+            Advice::Rotate => self.pool.replace(&self.slot, self.at + 1),
             Advice::Reauthenticate => self.pool.replace(&self.slot, self.at),
         }
         failure
