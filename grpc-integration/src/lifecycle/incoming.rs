@@ -17,6 +17,8 @@ use tokio::sync::oneshot;
 use tokio::time::{Sleep, sleep};
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
+use super::authority::Mending;
+
 /// How long accepting rests after an error that is not one connection's own, such as too many open files.
 const REST: Duration = Duration::from_millis(100);
 
@@ -81,9 +83,14 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 }
 
 /// A TCP connection that the [`Lifecycle`](crate::Lifecycle) can cut; `Request::remote_addr` works as always.
+///
+/// It also takes Go's clients of a service with a slash in its name, whom hyper refuses: they dial
+/// `etcd:///team/greeter`, send the authority `team%2Fgreeter`, and the server sees `team.2Fgreeter`. Under TLS that
+/// cannot be done here; such clients need `grpc.WithAuthority`.
 #[derive(Debug)]
 pub struct Connection {
     stream: TcpStream,
+    mending: Mending,
     peer: SocketAddr,
     wakers: Arc<Wakers>,
     switch: Arc<Switch>,
@@ -93,7 +100,7 @@ pub struct Connection {
 impl Connection {
     fn new(stream: TcpStream, peer: SocketAddr, switch: &Arc<Switch>) -> Self {
         let (key, wakers) = switch.enter();
-        Self { stream, peer, wakers, switch: Arc::clone(switch), key }
+        Self { stream, mending: Mending::default(), peer, wakers, switch: Arc::clone(switch), key }
     }
 
     /// Does `io` on the stream unless the connection is cut, and sees to it that a cut wakes who waits.
@@ -141,7 +148,12 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.unless_cut(cx, |wakers| &wakers.read, |stream, cx| stream.poll_read(cx, buf))
+        let mut mending = std::mem::take(&mut self.mending);
+        let read = mending.poll_read(cx, buf, |cx, buf| {
+            self.unless_cut(cx, |wakers| &wakers.read, |stream, cx| stream.poll_read(cx, buf))
+        });
+        self.mending = mending;
+        read
     }
 }
 

@@ -9,6 +9,7 @@ use futures_util::future::FusedFuture;
 use hither_core::{Instance, Registrar};
 use tokio::net::TcpListener;
 
+mod authority;
 mod builder;
 mod error;
 mod incoming;

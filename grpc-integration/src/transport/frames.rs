@@ -54,7 +54,7 @@ impl Frames {
             match kind {
                 GOAWAY => tell(Heard::GoAway),
                 SETTINGS if flags & ACK == 0 && self.payload == 0 => {
-                    tell(Heard::Settings { max_streams: None })
+                    tell(Heard::Settings { max_streams: None });
                 }
                 SETTINGS if flags & ACK == 0 => self.settings = Some(None),
                 _ => {}
