@@ -158,8 +158,25 @@ impl EtcdLease {
         found.lease == self.id
             // A write of ours that had timed out, and was applied after the one that followed it.
             || self.registry.owner.is_earlier(found.lease, self.id)
-            // A Go `Manager` that puts our endpoint again takes it off its lease: nobody would ever remove it.
-            || (found.lease == 0 && address_text(&found.value).is_some_and(|address| address == self.address))
+            || self.lost_its_lease(found)
+    }
+
+    /// Whether a Go `Manager` has put our endpoint again, which takes it off its lease: nobody would ever remove it.
+    fn lost_its_lease(&self, found: &Found) -> bool {
+        found.lease == 0 && address_text(&found.value).is_some_and(|address| address == self.address)
+    }
+
+    /// Removes what revoking the lease has not.
+    async fn remove_without_lease(&self, lent: &Lent) -> Result<()> {
+        let mut kv = lent.connection().kv();
+        let key = self.key.as_str();
+        let look = Txn::new().when(vec![Compare::lease(key, CompareOp::NotEqual, 0)]);
+        let look = look.or_else(vec![TxnOp::get(key, None)]);
+        let looked = lent.call(kv.txn(look)).await.map_err(|failure| failure.error)?;
+        let Some(found) = found(&looked).filter(|found| self.lost_its_lease(found)) else { return Ok(()) };
+        let unchanged = vec![Compare::mod_revision(key, CompareOp::Equal, found.mod_revision)];
+        let remove = Txn::new().when(unchanged).and_then(vec![TxnOp::delete(key, None)]);
+        lent.call(kv.txn(remove)).await.map(drop).map_err(|failure| failure.error)
     }
 
     fn superseded(&self, found: &Found) -> Error {
@@ -245,10 +262,11 @@ impl Lease for EtcdLease {
         let revoked = async {
             let lent = self.registry.connection().await?;
             match lent.call(lent.connection().lease().revoke(self.id)).await {
-                Ok(_) => Ok(()),
-                Err(failure) if failure.reason == Reason::LeaseNotFound => Ok(()),
-                Err(failure) => Err(failure.error),
+                Ok(_) => {}
+                Err(failure) if failure.reason == Reason::LeaseNotFound => {}
+                Err(failure) => return Err(failure.error),
             }
+            self.remove_without_lease(&lent).await
         };
         revoked.await.map_err(|error: Error| error.with_operation("revoke"))?;
         self.state = State::Revoked;

@@ -80,6 +80,15 @@ async fn a_record_without_a_lease_that_has_our_address_is_reclaimed() {
 }
 
 #[tokio::test]
+async fn a_record_without_a_lease_that_has_our_address_goes_when_we_go() {
+    let scene = Scene::new().await;
+    let mut lease = scene.register().await;
+    put(&scene.client, &scene.key, VALUE, 0).await;
+    lease.revoke().await.unwrap();
+    assert_eq!(scene.record().await, None, "nobody else would ever remove it");
+}
+
+#[tokio::test]
 async fn a_record_without_a_lease_that_has_another_address_supersedes() {
     let scene = Scene::new().await;
     let mut lease = scene.register().await;
