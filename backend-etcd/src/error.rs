@@ -6,7 +6,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 
-use hither_core::{Error, ErrorKind};
+use hither_core::{Error, ErrorKind, report};
 use tonic::{Code, Status};
 
 /// A failed call: what the caller is told, and what the call teaches about lease, revision and connection.
@@ -175,7 +175,7 @@ impl Failure {
 
     fn because_of(mut self, source: Option<&(dyn StdError + 'static)>) -> Self {
         if let Some(source) = source {
-            self.error = self.error.with_source(Cause(chain(source)));
+            self.error = self.error.with_source(Cause(report(source)));
         }
         self
     }
@@ -209,21 +209,6 @@ fn kind_of(code: Code) -> ErrorKind {
         Code::Unimplemented => ErrorKind::Unsupported,
         _ => ErrorKind::Unexpected,
     }
-}
-
-/// An error and its sources in one line, each said once: "tcp connect error: Connection refused".
-fn chain(error: &dyn StdError) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let line = error.to_string();
-        if !text.ends_with(&line) {
-            text.push_str(": ");
-            text.push_str(&line);
-        }
-        source = error.source();
-    }
-    text
 }
 
 /// The sources of a status as text: the types behind them are the transport's own affair.

@@ -154,20 +154,34 @@ impl Error {
         &self.0.message
     }
 
-    /// This error and its sources in one line, for a log or a person.
+    /// This error and its sources in one line, for a log or a person: see [`report`].
     pub fn report(&self) -> String {
-        let mut text = self.to_string();
-        let mut source = self.source();
-        while let Some(error) = source {
-            let line = error.to_string();
-            if !text.ends_with(&line) {
-                text.push_str(": ");
-                text.push_str(&line);
-            }
-            source = error.source();
-        }
-        text
+        report(self)
     }
+}
+
+/// Any error and its sources in one line, for a log or a person. What a source says that its error has said already
+/// is left out.
+///
+/// ```
+/// use hither_core::{Error, ErrorKind, report};
+///
+/// let cause = std::io::Error::other("connection refused");
+/// let error = Error::new(ErrorKind::Unavailable, "etcd at 10.0.0.1:2379").with_source(cause);
+/// assert_eq!(report(&error), "unavailable: etcd at 10.0.0.1:2379: connection refused");
+/// ```
+pub fn report(error: &(dyn StdError + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let line = error.to_string();
+        if !text.ends_with(&line) {
+            text.push_str(": ");
+            text.push_str(&line);
+        }
+        source = error.source();
+    }
+    text
 }
 
 impl fmt::Display for Error {

@@ -90,7 +90,7 @@ mod watcher;
 pub use address::Address;
 pub use backoff::Backoff;
 pub use discovery::{Discovery, ServiceView};
-pub use error::{Error, ErrorKind, Result};
+pub use error::{Error, ErrorKind, Result, report};
 pub use instance::{Instance, InstanceState, Registration};
 pub use keep_registered::{KeepAliveConfig, RegistrationHandle, RegistrationStatus, keep_registered};
 pub use name::{InstanceId, ServiceName};

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use clap::error::ErrorKind;
-use hither_core::ServiceName;
+use hither_core::{ServiceName, report};
 use hither_etcd::{EtcdOptions, EtcdRegistry};
 use tracing_subscriber::filter::LevelFilter;
 
@@ -85,20 +85,6 @@ impl Failure {
     }
 }
 
-/// An error and its sources in one line.
-pub fn report(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let line = error.to_string();
-        if !text.ends_with(&line) {
-            text = format!("{text}: {line}");
-        }
-        source = error.source();
-    }
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
 /// Parses the arguments, runs the program on a Tokio runtime, and gives its exit code; what goes wrong is one line
 /// on stderr.
 pub fn run<A: Parser, F: Future<Output = Result<ExitCode, Failure>>>(
@@ -115,7 +101,7 @@ pub fn run<A: Parser, F: Future<Output = Result<ExitCode, Failure>>>(
             // The complaint without the usage: one line, whatever was typed.
             let text = error.to_string();
             let complaint = text.split("\n\n").next().unwrap_or("error: bad arguments");
-            note(complaint.split_whitespace().collect::<Vec<_>>().join(" "));
+            note(one_line(complaint));
             return ExitCode::from(2);
         }
     };
@@ -128,12 +114,17 @@ pub fn run<A: Parser, F: Future<Output = Result<ExitCode, Failure>>>(
         }
     };
     let code = runtime.block_on(program(arguments)).unwrap_or_else(|failure| {
-        note(format_args!("error: {}", failure.message));
+        note(format_args!("error: {}", one_line(&failure.message)));
         ExitCode::from(failure.code)
     });
     // A name that is still being looked up holds nobody up.
     runtime.shutdown_background();
     code
+}
+
+/// Whatever it has in it, one line.
+pub fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// One line for the user, on stdout. That nobody reads it is no reason to stop.

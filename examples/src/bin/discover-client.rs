@@ -136,6 +136,5 @@ fn answer(response: &Response) -> String {
 
 fn error(status: &Status) -> String {
     // One line, whatever a server writes.
-    let message = status.message().split_whitespace().collect::<Vec<_>>().join(" ");
-    format!("error: {}: {message}", code_name(status.code()))
+    format!("error: {}: {}", code_name(status.code()), cli::one_line(status.message()))
 }

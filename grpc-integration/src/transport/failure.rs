@@ -3,6 +3,7 @@
 use std::error::Error as StdError;
 
 use h2::Reason;
+use hither_core::report;
 use tonic::{Code, Status};
 
 /// Why there is no response, sorted by what may be done about it.
@@ -40,16 +41,7 @@ pub(crate) fn status_of(error: &(dyn StdError + 'static)) -> Status {
         Some(error) if error.is_reset() => error.reason().map_or(Code::Unknown, code_of),
         _ => Code::Unavailable,
     };
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let line = cause.to_string();
-        if !text.ends_with(&line) {
-            text = format!("{text}: {line}");
-        }
-        source = cause.source();
-    }
-    Status::new(code, text)
+    Status::new(code, report(error))
 }
 
 /// As in gRPC's PROTOCOL-HTTP2, "Errors".
