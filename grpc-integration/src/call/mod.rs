@@ -6,6 +6,7 @@ mod response_body;
 
 use std::fmt;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hither_core::Address;
@@ -96,6 +97,15 @@ impl fmt::Display for Progress {
     }
 }
 
+/// What came of a look at who is ready.
+enum Picked {
+    Done(Result<Attempt, Status>),
+    /// All connections are full.
+    Full,
+    /// The call waits for a change.
+    NotNow,
+}
+
 struct Call<'a> {
     shared: &'a Shared,
     settings: &'a Settings,
@@ -138,43 +148,53 @@ impl Call<'_> {
     /// Waits for an endpoint with room.
     async fn pick(&mut self) -> Result<Attempt, Status> {
         // Nearly always this is all, and takes no lock.
-        if let Some(picked) = self.try_pick() {
+        if let Picked::Done(picked) = self.try_pick() {
             return picked;
         }
+        // When there are no more changes, the pool has said that it is closed.
         let mut changes = self.shared.changes();
         loop {
-            let (_waiting, room) = self.shared.room().wait();
-            let mut room = pin!(room);
-            room.as_mut().enable();
-            if let Some(picked) = self.try_pick() {
-                return picked;
+            {
+                let (_waiting, freed) = self.shared.room().wait();
+                let mut freed = pin!(freed);
+                freed.as_mut().enable();
+                match self.try_pick() {
+                    Picked::Done(picked) => return picked,
+                    Picked::NotNow => {}
+                    Picked::Full => {
+                        tokio::select! {
+                            _ = changes.changed() => {}
+                            () = freed => {}
+                        }
+                        continue;
+                    }
+                }
             }
-            tokio::select! {
-                // When there are no more changes, the pool has said that it is closed.
-                _ = changes.changed() => {}
-                () = room => {}
-            }
+            // The room that this call was told of, if it was, is for somebody else.
+            self.shared.room().freed();
+            let _ = changes.changed().await;
         }
     }
 
-    /// `None` means to wait.
-    fn try_pick(&mut self) -> Option<Result<Attempt, Status>> {
+    fn try_pick(&mut self) -> Picked {
         match &**self.shared.state() {
             State::Ready(ready) => self.pick_among(ready),
-            State::Failing(why) if !self.wait_for_ready => Some(Err(Status::unavailable(why.to_string()))),
+            State::Failing(why) if !self.wait_for_ready => {
+                Picked::Done(Err(Status::unavailable(why.to_string())))
+            }
             State::Failing(why) | State::Connecting(why) => {
                 *self.progress = Progress::Waiting(why.to_string());
-                None
+                Picked::NotNow
             }
-            State::Closed => Some(Err(Status::unavailable(
+            State::Closed => Picked::Done(Err(Status::unavailable(
                 "the channel is closed: the Tokio runtime that it was made on is gone",
             ))),
         }
     }
 
-    fn pick_among(&mut self, ready: &Ready) -> Option<Result<Attempt, Status>> {
+    fn pick_among(&mut self, ready: &Ready) -> Picked {
         let info = CallInfo::new(self.head.uri.path(), &self.head.headers);
-        let attempt = |reserved| Some(Ok(Attempt::new(reserved, ready.picker.clone())));
+        let attempt = |reserved| Picked::Done(Ok(Attempt::new(reserved, Arc::clone(&ready.picker))));
         for _ in 0..TRIES {
             match ready.picker.pick(&info) {
                 Pick::Endpoint(endpoint) => {
@@ -182,8 +202,8 @@ impl Call<'_> {
                         return attempt(reserved);
                     }
                 }
-                Pick::Queue => return None,
-                Pick::Reject(status) => return Some(Err(status)),
+                Pick::Queue => return Picked::NotNow,
+                Pick::Reject(status) => return Picked::Done(Err(status)),
             }
         }
         let mut others: Vec<_> = ready.endpoints.iter().collect();
@@ -192,7 +212,7 @@ impl Call<'_> {
             return attempt(reserved);
         }
         *self.progress = Progress::Full;
-        None
+        Picked::Full
     }
 
     fn request(&self, body: RequestBody) -> Result<Request<RequestBody>, Status> {

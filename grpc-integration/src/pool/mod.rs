@@ -55,11 +55,11 @@ impl Shared {
 enum Role {
     /// Takes calls.
     Up,
+    /// About to leave: takes calls only if nobody else does.
+    Draining,
     /// Vanished from the registry without a word: takes calls over a connection that is open, and is never
     /// dialled.
     Held,
-    /// About to leave: takes calls only if nobody else does.
-    Draining,
 }
 
 /// Instances that have the same addresses are the same server. Which of the addresses is named first makes no
@@ -136,14 +136,14 @@ impl Pool {
 
     /// Brings the subchannels in line with what the registry says.
     fn follow(&mut self, update: Update) {
-        let mut wanted = servers(&update);
+        let wanted = servers(&update);
         self.subchannels.retain(|key, _| wanted.contains_key(key));
         let anybody_up = wanted.values().any(|(role, _)| *role == Role::Up);
-        for (key, (role, instance)) in std::mem::take(&mut wanted) {
+        for (key, (role, instance)) in wanted {
             let dial = match role {
                 Role::Up => true,
-                Role::Held => false,
                 Role::Draining => !anybody_up,
+                Role::Held => false,
             };
             match self.subchannels.entry(key) {
                 Entry::Occupied(mut entry) => {

@@ -1,14 +1,312 @@
-//! Who is called.
+//! Whom calls are sent to, and what becomes of them when there is nobody.
 
-use hither_tonic::DiscoveryChannel;
+use hither_core::{Backends, ErrorKind, Instance, StaticResolver};
+use hither_tonic::{DiscoveryChannel, WaitForReady};
+use tokio::time::{Instant, sleep, timeout};
+use tonic::{Code, Request};
 
-use crate::support::{Client, Registry, Server};
+use crate::support::peers::Frozen;
+use crate::support::{Client, Net, Registry, SERVICE, SOON, Server, until};
+use crate::{SECOND, channel};
 
 #[tokio::test]
 async fn a_service_is_called_by_its_name() {
     let mut registry = Registry::new();
     let server = Server::start().await;
     registry.up(&server.address).await;
-    let channel = DiscoveryChannel::builder(registry.resolver(), "greeter").connect().await.unwrap();
+    let channel = DiscoveryChannel::builder(registry.resolver(), SERVICE).connect().await.unwrap();
     assert_eq!(Client::new(&channel).name().await.unwrap(), server.address);
+    assert_eq!(channel.service().as_str(), SERVICE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_where_nobody_listens_is_never_picked() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let server = Server::on(&net, "live:1");
+    registry.up("dead:1").await;
+    registry.up(&server.address).await;
+    let client = Client::new(&channel(&registry, &net).connect().await.unwrap());
+    for _ in 0..100 {
+        assert_eq!(client.name().await.unwrap(), "live:1");
+        sleep(SECOND / 10).await;
+    }
+    assert!(net.dials("dead:1").len() > 1, "it is tried all the while");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_accepts_and_never_speaks_is_not_picked_and_holds_no_call_up() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let _frozen = Frozen::on(&net, "frozen:1");
+    let server = Server::on(&net, "live:1");
+    registry.up("frozen:1").await;
+    registry.up(&server.address).await;
+    let client = Client::new(&channel(&registry, &net).connect().await.unwrap());
+    let began = Instant::now();
+    for _ in 0..100 {
+        assert_eq!(client.name().await.unwrap(), "live:1");
+    }
+    assert!(began.elapsed() < SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_the_only_peer_never_speaks_calls_fail_once_that_is_known() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let _frozen = Frozen::on(&net, "frozen:1");
+    registry.up("frozen:1").await;
+    let client = Client::new(&channel(&registry, &net).connect_timeout(5 * SECOND).connect_lazy().unwrap());
+    let began = Instant::now();
+    let status = client.name().await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    assert_eq!(
+        status.message(),
+        "0 of 1 instances of greeter ready; last error: no HTTP/2 within 5s at frozen:1"
+    );
+    assert_eq!(began.elapsed().as_secs(), 5, "the first attempt was waited for");
+    let began = Instant::now();
+    client.name().await.unwrap_err();
+    assert!(began.elapsed() < SECOND, "what is known is not waited for again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_empty_service_fails_fast_and_says_that_it_is_empty() {
+    let (registry, net) = (Registry::new(), Net::new());
+    let client = Client::new(&channel(&registry, &net).connect_lazy().unwrap());
+    let began = Instant::now();
+    let status = client.name().await.unwrap_err();
+    assert_eq!((status.code(), status.message()), (Code::Unavailable, "nobody is registered as greeter"));
+    assert!(began.elapsed() < SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_nobody_can_be_reached_calls_fail_fast_and_say_why() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    registry.up("a:1").await;
+    registry.up("b:1").await;
+    registry.up("c:1").await;
+    let client = Client::new(&channel(&registry, &net).connect_lazy().unwrap());
+    let began = Instant::now();
+    let status = client.name().await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    let told = "0 of 3 instances of greeter ready; last error: connection refused at ";
+    assert!(status.message().starts_with(told), "{status}");
+    assert!(began.elapsed() < SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_waits_while_somebody_is_connecting_for_the_first_time() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    registry.up("dead:1").await;
+    registry.up("slow:1").await;
+    let slow = Frozen::on(&net, "slow:1");
+    let client = Client::new(&channel(&registry, &net).connect_lazy().unwrap());
+    let call = tokio::spawn(async move { client.name().await });
+    sleep(3 * SECOND).await;
+    assert!(!call.is_finished());
+    let _server = slow.thaw();
+    assert_eq!(call.await.unwrap().unwrap(), "slow:1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_old_failure_to_connect_is_never_told_to_a_call_that_can_be_made() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    registry.up("a:1").await;
+    let channel = channel(&registry, &net).connect_lazy().unwrap();
+    let client = Client::new(&channel);
+    for _ in 0..5 {
+        client.name().await.unwrap_err();
+        sleep(SECOND).await;
+    }
+    let _server = Server::on(&net, "a:1");
+    channel.ready(60 * SECOND).await.unwrap();
+    for _ in 0..10 {
+        client.name().await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_ready_waits_for_the_first_server() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let client = Client::new(&channel(&registry, &net).wait_for_ready(true).connect_lazy().unwrap());
+    let call = tokio::spawn(async move { client.name().await });
+    sleep(100 * SECOND).await;
+    assert!(!call.is_finished());
+    let server = Server::on(&net, "late:1");
+    registry.up(&server.address).await;
+    assert_eq!(call.await.unwrap().unwrap(), "late:1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_ready_waits_no_longer_than_the_deadline() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let client = Client::new(&channel(&registry, &net).connect_lazy().unwrap());
+    for told in
+        ["nobody is registered as greeter", "0 of 1 instances of greeter ready; last error: connection"]
+    {
+        let began = Instant::now();
+        let mut request = Request::new(String::new());
+        request.extensions_mut().insert(WaitForReady(true));
+        request.set_timeout(3 * SECOND);
+        let status = client.call("Name", request).await.unwrap_err();
+        assert_eq!(began.elapsed().as_secs(), 3);
+        assert_eq!(status.code(), Code::DeadlineExceeded);
+        assert!(status.message().starts_with(&format!("not done within 3s: {told}")), "{status}");
+        registry.up("dead:1").await;
+        sleep(SECOND).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_single_call_can_choose_not_to_wait_for_ready() {
+    let (registry, net) = (Registry::new(), Net::new());
+    let client = Client::new(&channel(&registry, &net).wait_for_ready(true).connect_lazy().unwrap());
+    let mut request = Request::new(String::new());
+    request.extensions_mut().insert(WaitForReady(false));
+    let status = client.call("Name", request).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_registry_is_down_calls_go_on_over_what_was_known() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let server = Server::on(&net, "a:1");
+    registry.up(&server.address).await;
+    let client = Client::new(&channel(&registry, &net).connect().await.unwrap());
+    registry.faults().stop();
+    for _ in 0..60 {
+        client.name().await.unwrap();
+        sleep(60 * SECOND).await;
+    }
+    server.break_connections();
+    until("it has connected again", || server.accepted() == 2).await;
+    client.name().await.unwrap();
+    drop(server);
+    sleep(SECOND).await;
+
+    let status = client.name().await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    let stale = "; registry stale for 3601 s: ";
+    assert!(status.message().starts_with("0 of 1 instances of greeter ready; last error: "), "{status}");
+    assert!(status.message().contains(stale), "{status}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_registry_has_never_been_heard_calls_wait_and_then_fail_fast() {
+    let (registry, net) = (Registry::new(), Net::new());
+    registry.faults().freeze();
+    let client = Client::new(&channel(&registry, &net).connect_lazy().unwrap());
+    let began = Instant::now();
+    let status = client.name().await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    assert!(status.message().starts_with("greeter cannot be resolved: "), "{status}");
+    assert_eq!(began.elapsed().as_secs(), 5, "as long as the registry takes to time out");
+    let began = Instant::now();
+    client.name().await.unwrap_err();
+    assert!(began.elapsed() < SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_instance_is_called_at_whichever_of_its_addresses_answers() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let instance = |addresses: [&str; 3]| {
+        let [first, second, third] = addresses.map(|address| address.parse().unwrap());
+        Instance::new(first).with_address(second).with_address(third)
+    };
+    let _frozen = Frozen::on(&net, "frozen:1");
+    let server = Server::on(&net, "c:1");
+    registry.put(instance(["dead:1", "frozen:1", "c:1"])).await;
+    let began = Instant::now();
+    let client = Client::new(&channel(&registry, &net).connect().await.unwrap());
+    assert!(began.elapsed() < SECOND, "the frozen one has a head start of a quarter of a second");
+    assert_eq!(client.name().await.unwrap(), "c:1");
+
+    // In another order it is still the same server.
+    registry.put(instance(["dead:1", "c:1", "frozen:1"])).await;
+    sleep(SECOND).await;
+    client.name().await.unwrap();
+    assert_eq!(server.accepted(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn connecting_waits_for_the_first_ready_instance_and_not_for_ever() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let began = Instant::now();
+    let error = channel(&registry, &net).ready_timeout(3 * SECOND).connect().await.unwrap_err();
+    assert_eq!(began.elapsed().as_secs(), 3);
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    let told = "no instance of greeter was ready within 3s: nobody is registered as greeter";
+    assert_eq!(error.message(), told);
+
+    let connecting = tokio::spawn(channel(&registry, &net).connect());
+    sleep(3 * SECOND).await;
+    assert!(!connecting.is_finished());
+    let server = Server::on(&net, "a:1");
+    registry.up(&server.address).await;
+    connecting.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn what_cannot_be_used_is_told_when_connecting() {
+    let builder = |service: &str| DiscoveryChannel::builder(StaticResolver::new([]), service);
+    for (error, told) in [
+        (builder("a//b").connect_lazy().unwrap_err(), "\"a//b\""),
+        (builder("").connect().await.unwrap_err(), "is empty"),
+        (builder("a").authority("a b").connect_lazy().unwrap_err(), "the authority cannot be used"),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+        assert!(error.to_string().contains(told), "{error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_target_that_cannot_be_dialled_is_one_clear_error() {
+    let backends = Backends::new().with("memory", Registry::new().resolver());
+    for target in ["greeter", "etcd:///greeter", "memory:///", "memory:////greeter", "memory://other/greeter"]
+    {
+        let error = DiscoveryChannel::dial(target, &backends).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{target}");
+        assert!(error.to_string().contains(&format!("{target:?}")), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_target_is_dialled() {
+    let mut registry = Registry::new();
+    let server = Server::start().await;
+    registry.up(&server.address).await;
+    let backends = Backends::new().with("memory", registry.resolver());
+    for target in ["memory:///greeter".to_owned(), format!("static:///{}", server.address)] {
+        let channel = DiscoveryChannel::dial(&target, &backends).await.unwrap();
+        assert_eq!(Client::new(&channel).name().await.unwrap(), server.address);
+    }
+}
+
+#[test]
+fn a_channel_made_outside_a_runtime_is_an_error() {
+    let error = DiscoveryChannel::builder(StaticResolver::new([]), SERVICE).connect_lazy().unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "connect: unexpected error: a channel can only be made inside a Tokio runtime"
+    );
+}
+
+#[test]
+fn a_channel_whose_runtime_is_gone_says_so() {
+    let runtime =
+        || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let gone = runtime();
+    let channel = gone.block_on(async {
+        DiscoveryChannel::builder(StaticResolver::new([]), SERVICE)
+            .wait_for_ready(true)
+            .connect_lazy()
+            .unwrap()
+    });
+    drop(gone);
+    runtime().block_on(async {
+        let call =
+            timeout(SOON, async { Client::new(&channel).name().await }).await.expect("it should not wait");
+        let status = call.unwrap_err();
+        assert_eq!(status.code(), Code::Unavailable);
+        assert!(status.message().contains("the Tokio runtime that it was made on is gone"), "{status}");
+        assert_eq!(channel.ready(SOON).await.unwrap_err().kind(), ErrorKind::Closed);
+    });
 }

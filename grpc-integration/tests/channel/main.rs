@@ -4,4 +4,23 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod calls;
+mod connections;
 mod finding;
+mod leaving;
+mod policies;
+
+use std::time::Duration;
+
+use hither_tonic::{ChannelBuilder, DiscoveryChannel, RoundRobin};
+
+use support::{Net, Registry, SERVICE};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A channel over `registry` and `net`, on which no call hangs for ever.
+fn channel(registry: &Registry, net: &Net) -> ChannelBuilder {
+    DiscoveryChannel::builder(registry.resolver(), SERVICE)
+        .connector(net.clone())
+        .policy(RoundRobin::default())
+}

@@ -7,23 +7,23 @@ use tonic::{IntoRequest, Response, Status, Streaming};
 use tonic_prost::ProstCodec;
 
 #[derive(Debug, Clone)]
-pub struct Client {
-    pub grpc: Grpc<DiscoveryChannel>,
+pub(crate) struct Client {
+    pub(crate) grpc: Grpc<DiscoveryChannel>,
 }
 
 type Codec = ProstCodec<String, String>;
 
 impl Client {
-    pub fn new(channel: &DiscoveryChannel) -> Self {
+    pub(crate) fn new(channel: &DiscoveryChannel) -> Self {
         Self { grpc: Grpc::new(channel.clone()) }
     }
 
     /// Who answers.
-    pub async fn name(&self) -> Result<String, Status> {
+    pub(crate) async fn name(&self) -> Result<String, Status> {
         self.call("Name", String::new()).await.map(Response::into_inner)
     }
 
-    pub async fn call(
+    pub(crate) async fn call(
         &self,
         method: &str,
         request: impl IntoRequest<String>,
@@ -33,7 +33,7 @@ impl Client {
         grpc.unary(request.into_request(), path(method), Codec::new()).await
     }
 
-    pub async fn stream(
+    pub(crate) async fn stream(
         &self,
         method: &str,
         request: impl IntoRequest<String>,
@@ -45,6 +45,6 @@ impl Client {
     }
 }
 
-pub fn path(method: &str) -> PathAndQuery {
+pub(crate) fn path(method: &str) -> PathAndQuery {
     format!("/test.Echo/{method}").parse().unwrap()
 }

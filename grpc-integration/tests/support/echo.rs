@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt, stream};
+use http::Uri;
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tonic::body::Body;
@@ -17,18 +18,18 @@ use tonic_prost::ProstCodec;
 
 /// One server's service: its name, and what it has seen.
 #[derive(Debug, Clone)]
-pub struct Echo {
-    pub name: Arc<str>,
+pub(crate) struct Echo {
+    pub(crate) name: Arc<str>,
     /// Calls that have arrived.
-    pub calls: Arc<AtomicUsize>,
+    pub(crate) calls: Arc<AtomicUsize>,
     /// `Hold` and `Stream` go on when it opens.
-    pub gate: watch::Sender<bool>,
+    pub(crate) gate: watch::Sender<bool>,
 }
 
 type Messages = Pin<Box<dyn Stream<Item = Result<String, Status>> + Send>>;
 
 impl Echo {
-    pub fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         Self { name: name.into(), calls: Arc::default(), gate: watch::Sender::new(false) }
     }
 
@@ -37,12 +38,12 @@ impl Echo {
         self.gate.subscribe().wait_for(|open| *open).await.unwrap();
     }
 
-    async fn answer(self, method: String, request: Request<Streaming<String>>) -> Result<Messages, Status> {
+    async fn answer(self, uri: Uri, request: Request<Streaming<String>>) -> Result<Messages, Status> {
         self.calls.fetch_add(1, Ordering::SeqCst);
         let (metadata, _, mut messages) = request.into_parts();
         let name = self.name.to_string();
         let one = |text: String| -> Messages { Box::pin(stream::once(async { Ok(text) })) };
-        Ok(match method.as_str() {
+        Ok(match uri.path().rsplit('/').next().unwrap() {
             // Who answers.
             "Name" => {
                 while messages.message().await?.is_some() {}
@@ -76,9 +77,11 @@ impl Echo {
                 }
                 one(length.to_string())
             }
+            // Whom the client believes to call.
+            "Authority" => one(uri.authority().unwrap().to_string()),
             // An error of the server's own.
             "Fail" => return Err(Status::unavailable("not today")),
-            _ => return Err(Status::unimplemented(method)),
+            method => return Err(Status::unimplemented(method)),
         })
     }
 }
@@ -97,16 +100,15 @@ impl tower_service::Service<http::Request<Body>> for Echo {
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let method = request.uri().path().rsplit('/').next().unwrap().to_owned();
-        let echo = self.clone();
+        let (echo, uri) = (self.clone(), request.uri().clone());
         Box::pin(async move {
             let mut grpc = Grpc::new(ProstCodec::<String, String>::new());
-            Ok(grpc.streaming(Handler(echo, method), request).await)
+            Ok(grpc.streaming(Handler(echo, uri), request).await)
         })
     }
 }
 
-struct Handler(Echo, String);
+struct Handler(Echo, Uri);
 
 impl StreamingService<String> for Handler {
     type Response = String;
@@ -114,7 +116,7 @@ impl StreamingService<String> for Handler {
     type Future = Pin<Box<dyn Future<Output = Result<Response<Messages>, Status>> + Send>>;
 
     fn call(&mut self, request: Request<Streaming<String>>) -> Self::Future {
-        let (echo, method) = (self.0.clone(), self.1.clone());
-        Box::pin(async move { echo.answer(method, request).await.map(Response::new) })
+        let (echo, uri) = (self.0.clone(), self.1.clone());
+        Box::pin(async move { echo.answer(uri, request).await.map(Response::new) })
     }
 }

@@ -4,6 +4,7 @@
 mod client;
 mod echo;
 mod net;
+pub(crate) mod peers;
 mod registry;
 mod server;
 
@@ -11,16 +12,17 @@ use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
-pub use client::Client;
-pub use net::Net;
-pub use registry::Registry;
-pub use server::Server;
+pub(crate) use client::{Client, path};
+pub(crate) use echo::Echo;
+pub(crate) use net::Net;
+pub(crate) use registry::{Registry, SERVICE};
+pub(crate) use server::Server;
 
 /// How long anything may take that should happen at once.
-pub const SOON: Duration = Duration::from_secs(10);
+pub(crate) const SOON: Duration = Duration::from_secs(10);
 
 /// Waits until `condition` holds; it is looked at again and again.
-pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let look = async {
         while !condition() {
             sleep(Duration::from_millis(1)).await;

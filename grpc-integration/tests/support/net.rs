@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 /// Addresses, and who listens there. A clone is the same network.
 #[derive(Debug, Clone, Default)]
-pub struct Net(Arc<Mutex<Inner>>);
+pub(crate) struct Net(Arc<Mutex<Inner>>);
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -22,19 +22,19 @@ struct Inner {
 }
 
 impl Net {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
     /// Listens on an address, until what it returns is dropped.
-    pub fn listen(&self, address: &str) -> UnboundedReceiver<DuplexStream> {
+    pub(crate) fn listen(&self, address: &str) -> UnboundedReceiver<DuplexStream> {
         let (accept, incoming) = unbounded_channel();
         self.0.lock().unwrap().listening.insert(address.parse().unwrap(), accept);
         incoming
     }
 
     /// When the address was dialled.
-    pub fn dials(&self, address: &str) -> Vec<Instant> {
+    pub(crate) fn dials(&self, address: &str) -> Vec<Instant> {
         let address: Address = address.parse().unwrap();
         self.0
             .lock()

@@ -8,33 +8,33 @@ use hither_core::{Claim, Instance, InstanceState, Lease, Registrar, Registration
 use hither_memory::MemoryRegistry;
 
 /// The service that all tests call.
-pub const SERVICE: &str = "greeter";
+pub(crate) const SERVICE: &str = "greeter";
 
 #[derive(Debug, Default)]
-pub struct Registry {
+pub(crate) struct Registry {
     memory: MemoryRegistry,
     leases: BTreeMap<String, Box<dyn Lease>>,
 }
 
 impl Registry {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
-    pub fn service() -> ServiceName {
+    pub(crate) fn service() -> ServiceName {
         SERVICE.parse().unwrap()
     }
 
     /// Registers or updates an instance whose id is its address.
-    pub async fn up(&mut self, address: &str) {
+    pub(crate) async fn up(&mut self, address: &str) {
         self.put(Instance::new(address.parse().unwrap())).await;
     }
 
-    pub async fn draining(&mut self, address: &str) {
+    pub(crate) async fn draining(&mut self, address: &str) {
         self.put(Instance::new(address.parse().unwrap()).with_state(InstanceState::Draining)).await;
     }
 
-    pub async fn put(&mut self, instance: Instance) {
+    pub(crate) async fn put(&mut self, instance: Instance) {
         let id = instance.id().to_string();
         if let Some(lease) = self.leases.get_mut(&id) {
             return lease.update(&instance).await.unwrap();
@@ -46,12 +46,12 @@ impl Registry {
     }
 
     /// Takes a record away.
-    pub async fn leave(&mut self, id: &str) {
+    pub(crate) async fn leave(&mut self, id: &str) {
         self.leases.remove(id).unwrap().revoke().await.unwrap();
     }
 
     /// What a channel is built over.
-    pub fn resolver(&self) -> MemoryRegistry {
+    pub(crate) fn resolver(&self) -> MemoryRegistry {
         self.memory.clone()
     }
 }

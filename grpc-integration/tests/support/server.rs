@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use futures_util::{Stream, StreamExt, stream};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::server::Connected;
@@ -19,8 +20,8 @@ use super::echo::Echo;
 
 /// A server that is up. Dropping it kills it: its connections break.
 #[derive(Debug)]
-pub struct Server {
-    pub address: String,
+pub(crate) struct Server {
+    pub(crate) address: String,
     echo: Echo,
     connections: Arc<Connections>,
     stop: Option<oneshot::Sender<()>>,
@@ -31,26 +32,35 @@ pub struct Server {
 struct Connections {
     accepted: AtomicUsize,
     open: AtomicUsize,
+    broken: watch::Sender<()>,
 }
 
 type Describe = fn(tonic::transport::Server) -> tonic::transport::Server;
 
 impl Server {
     /// A server on a free port of this machine.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         Self::serve(&address, TcpListenerStream::new(listener), |server| server)
     }
 
     /// A server at an address of `net`.
-    pub fn on(net: &Net, address: &str) -> Self {
+    pub(crate) fn on(net: &Net, address: &str) -> Self {
         Self::described(net, address, |server| server)
     }
 
     /// A server at an address of `net`, that is as `describe` has it.
-    pub fn described(net: &Net, address: &str, describe: Describe) -> Self {
-        let incoming = net.listen(address);
+    pub(crate) fn described(net: &Net, address: &str, describe: Describe) -> Self {
+        Self::taking(net.listen(address), address, describe)
+    }
+
+    /// A server that takes the connections which have been waiting for one.
+    pub(crate) fn taking(
+        incoming: UnboundedReceiver<DuplexStream>,
+        address: &str,
+        describe: Describe,
+    ) -> Self {
         let incoming = stream::unfold(incoming, |mut incoming| async move {
             incoming.recv().await.map(|io| (Ok(io), incoming))
         });
@@ -72,7 +82,9 @@ impl Server {
             incoming.map(move |io| {
                 connections.accepted.fetch_add(1, Ordering::SeqCst);
                 connections.open.fetch_add(1, Ordering::SeqCst);
-                io.map(|io| Counted(io, Arc::clone(&connections)))
+                let mut broken = connections.broken.subscribe();
+                let broken = Box::pin(async move { drop(broken.changed().await) });
+                io.map(|io| Counted { io, broken, connections: Arc::clone(&connections) })
             })
         };
         let (stop, stopped) = oneshot::channel::<()>();
@@ -84,31 +96,36 @@ impl Server {
     }
 
     /// Calls that have arrived.
-    pub fn calls(&self) -> usize {
+    pub(crate) fn calls(&self) -> usize {
         self.echo.calls.load(Ordering::SeqCst)
     }
 
     /// Connections that are open now.
-    pub fn open(&self) -> usize {
+    pub(crate) fn open(&self) -> usize {
         self.connections.open.load(Ordering::SeqCst)
     }
 
     /// Connections that there ever were.
-    pub fn accepted(&self) -> usize {
+    pub(crate) fn accepted(&self) -> usize {
         self.connections.accepted.load(Ordering::SeqCst)
     }
 
     /// Lets the calls go on that wait.
-    pub fn open_gate(&self) {
+    pub(crate) fn open_gate(&self) {
         self.echo.gate.send_replace(true);
     }
 
+    /// Breaks all connections that are open now.
+    pub(crate) fn break_connections(&self) {
+        self.connections.broken.send_replace(());
+    }
+
     /// Takes no new calls and connections from now on, and ends when those it has are done.
-    pub fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         self.stop.take().unwrap().send(()).unwrap();
     }
 
-    pub async fn ended(&mut self) {
+    pub(crate) async fn ended(&mut self) {
         (&mut self.served).await.unwrap();
     }
 }
@@ -116,15 +133,29 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.served.abort();
+        self.break_connections();
     }
 }
 
-/// A byte stream that is counted while it is open.
-struct Counted<IO>(IO, Arc<Connections>);
+/// A byte stream that is counted while it is open, and can be broken.
+struct Counted<IO> {
+    io: IO,
+    broken: Pin<Box<dyn Future<Output = ()> + Send>>,
+    connections: Arc<Connections>,
+}
+
+impl<IO> Counted<IO> {
+    fn check(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        match self.broken.as_mut().poll(cx) {
+            Poll::Ready(()) => Err(io::ErrorKind::ConnectionReset.into()),
+            Poll::Pending => Ok(()),
+        }
+    }
+}
 
 impl<IO> Drop for Counted<IO> {
     fn drop(&mut self) {
-        self.1.open.fetch_sub(1, Ordering::SeqCst);
+        self.connections.open.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -132,7 +163,7 @@ impl<IO: Connected> Connected for Counted<IO> {
     type ConnectInfo = IO::ConnectInfo;
 
     fn connect_info(&self) -> IO::ConnectInfo {
-        self.0.connect_info()
+        self.io.connect_info()
     }
 }
 
@@ -142,20 +173,21 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Counted<IO> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
+        self.check(cx)?;
+        Pin::new(&mut self.io).poll_read(cx, buf)
     }
 }
 
 impl<IO: AsyncWrite + Unpin> AsyncWrite for Counted<IO> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buf)
+        Pin::new(&mut self.io).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
+        Pin::new(&mut self.io).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
+        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }

@@ -1,0 +1,309 @@
+//! One call: its deadline, its second chances, its end.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+use hither_tonic::{DiscoveryChannel, Endpoint, WaitForReady};
+use tokio::time::{Instant, sleep};
+use tonic::client::Grpc;
+use tonic::service::interceptor::InterceptedService;
+use tonic::{Code, Request, Status};
+use tonic_prost::ProstCodec;
+
+use crate::support::{Client, Net, Registry, SERVICE, Server, path, peers, until};
+use crate::{SECOND, channel};
+
+fn within(timeout: Duration, message: &str) -> Request<String> {
+    let mut request = Request::new(message.to_owned());
+    request.set_timeout(timeout);
+    request
+}
+
+/// A timeout as gRPC writes it.
+fn read(timeout: &str) -> Duration {
+    let (count, unit) = timeout.split_at(timeout.len() - 1);
+    let unit = match unit {
+        "n" => Duration::from_nanos(1),
+        "u" => Duration::from_micros(1),
+        "m" => Duration::from_millis(1),
+        "S" => SECOND,
+        _ => panic!("{timeout:?}"),
+    };
+    unit * count.parse().unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_does_not_answer_is_not_waited_for_longer_than_the_deadline() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let server = Server::on(&net, "a:1");
+    registry.up(&server.address).await;
+    let client = Client::new(&channel(&registry, &net).connect().await.unwrap());
+    let began = Instant::now();
+    let status = client.call("Hold", within(3 * SECOND, "")).await.unwrap_err();
+    assert_eq!(began.elapsed().as_secs(), 3);
+    assert_eq!(status.code(), Code::DeadlineExceeded);
+    assert_eq!(status.message(), "not done within 3s: no answer from a:1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_ends_at_the_deadline_however_much_it_brings() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let server = Server::on(&net, "a:1");
+    registry.up(&server.address).await;
+    let client = Client::new(&channel(&registry, &net).connect().await.unwrap());
+    for method in ["Ticks", "Stream"] {
+        let began = Instant::now();
+        let mut stream = client.stream(method, within(3 * SECOND, "")).await.unwrap();
+        let status = loop {
+            match stream.message().await {
+                Ok(message) => assert!(message.is_some() && began.elapsed() < 4 * SECOND, "{method}"),
+                Err(status) => break status,
+            }
+        };
+        assert_eq!(began.elapsed().as_secs(), 3, "{method}");
+        assert_eq!(status.code(), Code::DeadlineExceeded, "{method}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_holds_against_a_server_that_ignores_it() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let streaming = peers::streaming(&net, "a:1");
+    registry.up("a:1").await;
+    let client = Client::new(&channel(&registry, &net).connect().await.unwrap());
+    let began = Instant::now();
+    let mut stream = client.stream("Any", within(3 * SECOND, "")).await.unwrap();
+    let mut messages = 0;
+    let status = loop {
+        match stream.message().await {
+            Ok(message) => {
+                assert!(message.is_some() && messages < 100);
+                messages += 1;
+            }
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(began.elapsed().as_secs(), 3);
+    assert!((25..=30).contains(&messages), "{messages}");
+    assert_eq!(status.code(), Code::DeadlineExceeded);
+    assert_eq!(status.message(), "not done within 3s: the response of a:1 had begun");
+    until("the stream is cancelled", || streaming.load(Ordering::SeqCst) == 0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_default_timeout_is_for_calls_without_one_and_caps_the_others() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let server = Server::on(&net, "a:1");
+    registry.up(&server.address).await;
+    let client = Client::new(&channel(&registry, &net).default_timeout(3 * SECOND).connect().await.unwrap());
+    for (request, seconds) in
+        [(Request::new(String::new()), 3), (within(9 * SECOND, ""), 3), (within(2 * SECOND, ""), 2)]
+    {
+        let began = Instant::now();
+        assert_eq!(client.call("Hold", request).await.unwrap_err().code(), Code::DeadlineExceeded);
+        assert_eq!(began.elapsed().as_secs(), seconds);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_server_is_told_the_time_that_is_left() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let channel = channel(&registry, &net).default_timeout(20 * SECOND).connect_lazy().unwrap();
+    let mut request = within(10 * SECOND, "grpc-timeout");
+    request.extensions_mut().insert(WaitForReady(true));
+    let client = Client::new(&channel);
+    let call = tokio::spawn(async move { client.call("Metadata", request).await });
+    sleep(4 * SECOND).await;
+    let server = Server::on(&net, "a:1");
+    registry.up(&server.address).await;
+    let told = read(call.await.unwrap().unwrap().get_ref());
+    assert!(told <= 6 * SECOND && told > 5 * SECOND, "{told:?}");
+
+    let told = Client::new(&channel).call("Metadata", "grpc-timeout".to_owned()).await.unwrap();
+    let told = read(told.get_ref());
+    assert!(told <= 20 * SECOND && told > 19 * SECOND, "{told:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_whose_time_is_over_is_not_sent() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let server = Server::on(&net, "a:1");
+    registry.up(&server.address).await;
+    let client = Client::new(&channel(&registry, &net).connect().await.unwrap());
+    let status = client.call("Name", within(Duration::ZERO, "")).await.unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded);
+    client.name().await.unwrap();
+    assert_eq!(server.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_a_server_refuses_unseen_is_made_elsewhere() {
+    for refuse in [peers::refusing, peers::going_away] {
+        let (mut registry, net) = (Registry::new(), Net::new());
+        let refused = refuse(&net, "a:1");
+        let server = Server::on(&net, "b:1");
+        registry.up("a:1").await;
+        registry.up(&server.address).await;
+        let client = Client::new(&channel(&registry, &net).connect().await.unwrap());
+        until("both are tried", || net.dials("a:1").len() == 1 && net.dials("b:1").len() == 1).await;
+        for _ in 0..20 {
+            assert_eq!(client.call("Length", "x".repeat(1000)).await.unwrap().into_inner(), "1000");
+            sleep(3 * SECOND).await;
+        }
+        let refused = refused.load(Ordering::SeqCst);
+        assert!((5..=20).contains(&refused), "{refused}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_refused_twice_fails() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let refused = peers::refusing(&net, "a:1");
+    registry.up("a:1").await;
+    let client = Client::new(&channel(&registry, &net).connect().await.unwrap());
+    let status = client.name().await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    assert!(status.message().ends_with(" at a:1"), "{status}");
+    assert_eq!(refused.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_is_sent_once_more_up_to_64_kib() {
+    for (length, attempts) in [(60 * 1024, 2), (70 * 1024, 1)] {
+        let (mut registry, net) = (Registry::new(), Net::new());
+        let refused = peers::refusing(&net, "a:1");
+        registry.up("a:1").await;
+        let client = Client::new(&channel(&registry, &net).connect().await.unwrap());
+        let status = client.call("Length", "x".repeat(length)).await.unwrap_err();
+        assert_eq!(status.code(), Code::Unavailable);
+        assert_eq!(refused.load(Ordering::SeqCst), attempts, "{length} bytes");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_body_of_many_messages_arrives_whole() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let server = Server::on(&net, "a:1");
+    registry.up(&server.address).await;
+    let channel = channel(&registry, &net).connect().await.unwrap();
+    let messages = stream::iter((0..1000).map(|_| "x".repeat(1000))).then(|message| async {
+        tokio::task::yield_now().await;
+        message
+    });
+    let mut grpc = Grpc::new(channel);
+    let codec = ProstCodec::<String, String>::new();
+    let answer = grpc.client_streaming(Request::new(messages), path("Length"), codec).await.unwrap();
+    assert_eq!(answer.into_inner(), "1000000");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_server_answered_is_never_asked_again() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let server = Server::on(&net, "a:1");
+    registry.up(&server.address).await;
+    let client = Client::new(&channel(&registry, &net).connect().await.unwrap());
+    let status = client.call("Fail", String::new()).await.unwrap_err();
+    assert_eq!((status.code(), status.message()), (Code::Unavailable, "not today"));
+    assert_eq!(server.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_whose_connection_breaks_is_not_made_again_and_fails_at_once() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let (a, b) = (Server::on(&net, "a:1"), Server::on(&net, "b:1"));
+    registry.up(&a.address).await;
+    let client = Client::new(&channel(&registry, &net).connect().await.unwrap());
+    let call = tokio::spawn({
+        let client = client.clone();
+        async move { client.call("Hold", String::new()).await }
+    });
+    let mut stream = client.stream("Stream", String::new()).await.unwrap();
+    assert_eq!(stream.message().await.unwrap().unwrap(), "a:1");
+    until("both calls are there", || a.calls() == 2).await;
+    registry.up(&b.address).await;
+    a.break_connections();
+    for status in [call.await.unwrap().unwrap_err(), stream.message().await.unwrap_err()] {
+        assert_eq!(status.code(), Code::Unavailable);
+        assert!(status.message().ends_with(" at a:1"), "{status}");
+    }
+    assert_eq!(a.calls() + b.calls(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_says_whom_it_calls_and_a_response_who_answered() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let server = Server::on(&net, "a:1");
+    registry.up(&server.address).await;
+    let client = Client::new(&channel(&registry, &net).connect().await.unwrap());
+    let response = client.call("Authority", String::new()).await.unwrap();
+    assert_eq!(response.get_ref(), SERVICE);
+    let endpoint = response.extensions().get::<Endpoint>().unwrap();
+    assert_eq!(endpoint.instance().id().as_str(), "a:1");
+    let agent = client.call("Metadata", "user-agent".to_owned()).await.unwrap().into_inner();
+    assert!(agent.starts_with("hither-tonic/"), "{agent}");
+
+    let named = channel(&registry, &net).authority("greeter.internal:443").connect().await.unwrap();
+    let authority = Client::new(&named).call("Authority", String::new()).await.unwrap();
+    assert_eq!(authority.get_ref(), "greeter.internal:443");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_interceptor_sees_every_call() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let server = Server::on(&net, "a:1");
+    registry.up(&server.address).await;
+    let channel: DiscoveryChannel = channel(&registry, &net).connect().await.unwrap();
+    let mut grpc = Grpc::new(InterceptedService::new(channel, |mut request: Request<()>| {
+        if request.metadata().contains_key("x-forbidden") {
+            return Err(Status::permission_denied("not by us"));
+        }
+        request.metadata_mut().insert("x-token", "secret".parse().unwrap());
+        Ok(request)
+    }));
+    grpc.ready().await.unwrap();
+    let codec = ProstCodec::<String, String>::new();
+    let request = Request::new("x-token".to_owned());
+    assert_eq!(grpc.unary(request, path("Metadata"), codec.clone()).await.unwrap().into_inner(), "secret");
+    let mut request = Request::new(String::new());
+    request.metadata_mut().insert("x-forbidden", "1".parse().unwrap());
+    let status = grpc.unary(request, path("Name"), codec).await.unwrap_err();
+    assert_eq!(status.code(), Code::PermissionDenied);
+    assert_eq!(server.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_cannot_be_encoded_says_why() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let server = Server::on(&net, "a:1");
+    registry.up(&server.address).await;
+    let channel = channel(&registry, &net).connect().await.unwrap();
+    let mut grpc = Grpc::new(channel).max_encoding_message_size(10);
+    let request = Request::new("x".repeat(100));
+    let status = grpc.unary(request, path("Length"), ProstCodec::<String, String>::new()).await.unwrap_err();
+    assert_eq!(status.code(), Code::OutOfRange, "{status}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_still_being_sent_ends_with_the_call() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let server = Server::described(&net, "a:1", |server| server.max_concurrent_streams(1));
+    registry.up(&server.address).await;
+    let channel = channel(&registry, &net).connect().await.unwrap();
+    // Neither does the server read to the end, nor is there one; that the stream is dropped closes `alive`.
+    let (alive, mut dropped) = tokio::sync::oneshot::channel::<()>();
+    let endless = stream::once(async { "x".to_owned() }).chain(stream::once(async move {
+        let _alive = alive;
+        std::future::pending().await
+    }));
+    let mut grpc = Grpc::new(channel.clone());
+    let codec = ProstCodec::<String, String>::new();
+    let status = grpc.client_streaming(Request::new(endless), path("Fail"), codec).await.unwrap_err();
+    assert_eq!(status.message(), "not today");
+    tokio::time::timeout(SECOND, &mut dropped).await.unwrap().unwrap_err();
+    let client = Client::new(&channel);
+    for _ in 0..10 {
+        client.name().await.unwrap();
+    }
+    assert_eq!(server.accepted(), 1);
+}

@@ -1,0 +1,268 @@
+//! Which of those who are ready is called, and what counts as load.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use hither_core::Instance;
+use hither_tonic::{
+    CallInfo, Endpoint, LeastRequest, LoadBalancingPolicy, Outcome, Pick, PickFirst, Picker, RoundRobin,
+};
+use tokio::time::sleep;
+use tonic::{Code, Request, Status};
+
+use crate::support::{Client, Net, Registry, Server, until};
+use crate::{SECOND, channel};
+
+/// Servers at these addresses, registered.
+async fn servers(registry: &mut Registry, net: &Net, addresses: &[&str]) -> Vec<Server> {
+    let mut servers = Vec::new();
+    for address in addresses {
+        servers.push(Server::on(net, address));
+        registry.up(address).await;
+    }
+    servers
+}
+
+/// Who answers, this many times.
+async fn names(client: &Client, count: usize) -> Vec<String> {
+    let mut names = Vec::new();
+    for _ in 0..count {
+        names.push(client.name().await.unwrap());
+    }
+    names
+}
+
+#[tokio::test(start_paused = true)]
+async fn round_robin_goes_round_exactly() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let _servers = servers(&mut registry, &net, &["a:1", "b:1", "c:1"]).await;
+    let channel = channel(&registry, &net).policy(RoundRobin::default()).connect().await.unwrap();
+    let client = Client::new(&channel);
+    sleep(SECOND).await;
+    let names = names(&client, 300).await;
+    for (i, name) in names.iter().enumerate() {
+        assert_eq!(*name, names[i % 3]);
+    }
+    let mut turn = names[..3].to_vec();
+    turn.sort();
+    assert_eq!(turn, ["a:1", "b:1", "c:1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn round_robin_goes_on_where_it_was_when_somebody_joins_or_changes() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let _servers = servers(&mut registry, &net, &["b:1", "d:1"]).await;
+    let client = Client::new(&channel(&registry, &net).connect().await.unwrap());
+    sleep(SECOND).await;
+    while client.name().await.unwrap() != "b:1" {}
+    let _joined = servers(&mut registry, &net, &["c:1"]).await;
+    sleep(SECOND).await;
+    assert_eq!(names(&client, 4).await, ["d:1", "b:1", "c:1", "d:1"]);
+    registry.put(Instance::new("d:1".parse().unwrap()).with_metadata("shard", "3")).await;
+    sleep(SECOND).await;
+    assert_eq!(names(&client, 3).await, ["b:1", "c:1", "d:1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn least_request_prefers_who_has_less_to_do() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let servers = servers(&mut registry, &net, &["a:1", "b:1"]).await;
+    let builder = channel(&registry, &net).policy(LeastRequest::default().with_seed(1));
+    let client = Client::new(&builder.connect().await.unwrap());
+    sleep(SECOND).await;
+    let mut stream = client.stream("Stream", String::new()).await.unwrap();
+    let busy = stream.message().await.unwrap().unwrap();
+    let idle = if busy == "a:1" { "b:1" } else { "a:1" };
+    assert!(names(&client, 50).await.iter().all(|name| name == idle), "a stream counts while it is open");
+    servers.iter().for_each(Server::open_gate);
+    while stream.message().await.unwrap().is_some() {}
+    assert!(names(&client, 50).await.contains(&busy));
+}
+
+#[tokio::test(start_paused = true)]
+async fn least_request_spreads_long_calls_evenly() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let servers = servers(&mut registry, &net, &["a:1", "b:1", "c:1"]).await;
+    let builder = channel(&registry, &net).policy(LeastRequest::default().with_seed(1));
+    let client = Client::new(&builder.connect().await.unwrap());
+    sleep(SECOND).await;
+    let mut streams = Vec::new();
+    for _ in 0..90 {
+        streams.push(client.stream("Stream", String::new()).await.unwrap());
+    }
+    assert!(servers.iter().all(|server| (27..=33).contains(&server.calls())), "{servers:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn pick_first_stays_with_one_until_it_is_lost() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let mut servers = servers(&mut registry, &net, &["b:1", "c:1"]).await;
+    let client = Client::new(&channel(&registry, &net).policy(PickFirst::default()).connect().await.unwrap());
+    sleep(SECOND).await;
+    assert_eq!(names(&client, 10).await, ["b:1"; 10]);
+
+    let _earlier = Server::on(&net, "a:1");
+    registry.up("a:1").await;
+    sleep(SECOND).await;
+    assert_eq!(names(&client, 10).await, ["b:1"; 10], "whoever joins");
+
+    drop(servers.remove(0));
+    sleep(SECOND).await;
+    assert_eq!(names(&client, 10).await, ["a:1"; 10]);
+    let _back = Server::on(&net, "b:1");
+    sleep(300 * SECOND).await;
+    assert_eq!(names(&client, 10).await, ["a:1"; 10], "whoever returns");
+}
+
+/// Takes the first, and writes down what it sees.
+#[derive(Debug, Clone, Default)]
+struct Spy {
+    seen: Arc<Seen>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    ready: Mutex<Vec<Endpoint>>,
+    outcomes: Mutex<Vec<(Code, Duration)>>,
+}
+
+#[derive(Debug)]
+struct SpyPicker(Endpoint, Arc<Seen>);
+
+impl LoadBalancingPolicy for Spy {
+    fn picker(&self, ready: &[Endpoint], previous: Option<&Arc<dyn Picker>>) -> Arc<dyn Picker> {
+        assert_eq!(previous.is_some(), !self.seen.ready.lock().unwrap().is_empty());
+        *self.seen.ready.lock().unwrap() = ready.to_vec();
+        Arc::new(SpyPicker(ready[0].clone(), Arc::clone(&self.seen)))
+    }
+}
+
+impl Picker for SpyPicker {
+    fn pick(&self, call: &CallInfo<'_>) -> Pick {
+        assert!(call.path().starts_with("/test.Echo/"));
+        match call.headers().get("x-verdict").map(|verdict| verdict.as_bytes()) {
+            Some(b"queue") => Pick::Queue,
+            Some(b"reject") => Pick::Reject(Status::resource_exhausted("enough")),
+            _ => Pick::Endpoint(self.0.clone()),
+        }
+    }
+
+    fn done(&self, endpoint: &Endpoint, outcome: &Outcome) {
+        assert_eq!(*endpoint, self.0);
+        self.1.outcomes.lock().unwrap().push((outcome.code(), outcome.duration()));
+    }
+}
+
+impl Spy {
+    fn in_flight(&self) -> usize {
+        self.seen.ready.lock().unwrap()[0].in_flight()
+    }
+
+    fn outcome(&self) -> (Code, u64) {
+        let mut outcomes = self.seen.outcomes.lock().unwrap();
+        assert_eq!(outcomes.len(), 1, "{outcomes:?}");
+        let (code, duration) = outcomes.remove(0);
+        (code, duration.as_secs())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_counts_as_load_until_its_body_has_ended_and_its_outcome_is_told_then() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let servers = servers(&mut registry, &net, &["a:1"]).await;
+    let spy = Spy::default();
+    let client = Client::new(&channel(&registry, &net).policy(spy.clone()).connect().await.unwrap());
+
+    client.name().await.unwrap();
+    assert_eq!((spy.in_flight(), spy.outcome()), (0, (Code::Ok, 0)));
+
+    client.call("Fail", String::new()).await.unwrap_err();
+    assert_eq!((spy.in_flight(), spy.outcome()), (0, (Code::Unavailable, 0)));
+
+    // Dropped: after its headers, and before.
+    let mut stream = client.stream("Stream", String::new()).await.unwrap();
+    stream.message().await.unwrap().unwrap();
+    sleep(7 * SECOND).await;
+    assert_eq!(spy.in_flight(), 1);
+    drop(stream);
+    assert_eq!((spy.in_flight(), spy.outcome()), (0, (Code::Cancelled, 7)));
+
+    let call = tokio::spawn({
+        let client = client.clone();
+        async move { client.call("Hold", String::new()).await }
+    });
+    until("it is under way", || spy.in_flight() == 1).await;
+    call.abort();
+    until("it is over", || spy.in_flight() == 0).await;
+    assert_eq!(spy.outcome(), (Code::Cancelled, 0));
+
+    let mut request = Request::new(String::new());
+    request.set_timeout(3 * SECOND);
+    let mut stream = client.stream("Stream", request).await.unwrap();
+    while stream.message().await.is_ok() {}
+    assert_eq!((spy.in_flight(), spy.outcome()), (0, (Code::DeadlineExceeded, 3)));
+
+    let mut stream = client.stream("Stream", String::new()).await.unwrap();
+    stream.message().await.unwrap().unwrap();
+    sleep(7 * SECOND).await;
+    servers[0].open_gate();
+    while stream.message().await.unwrap().is_some() {}
+    assert_eq!((spy.in_flight(), spy.outcome()), (0, (Code::Ok, 7)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn load_is_still_known_when_an_instance_describes_itself_anew() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let _servers = servers(&mut registry, &net, &["a:1"]).await;
+    let spy = Spy::default();
+    let client = Client::new(&channel(&registry, &net).policy(spy.clone()).connect().await.unwrap());
+    let _stream = client.stream("Stream", String::new()).await.unwrap();
+    registry.put(Instance::new("a:1".parse().unwrap()).with_zone("eu-1a")).await;
+    let zone = || spy.seen.ready.lock().unwrap()[0].instance().zone().map(str::to_owned);
+    until("the policy sees the zone", || zone().as_deref() == Some("eu-1a")).await;
+    assert_eq!(spy.in_flight(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_policy_can_hold_a_call_back_or_reject_it() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let servers = servers(&mut registry, &net, &["a:1"]).await;
+    let client = Client::new(&channel(&registry, &net).policy(Spy::default()).connect().await.unwrap());
+    for (verdict, code) in [("queue", Code::DeadlineExceeded), ("reject", Code::ResourceExhausted)] {
+        let mut request = Request::new(String::new());
+        request.metadata_mut().insert("x-verdict", verdict.parse().unwrap());
+        request.set_timeout(SECOND);
+        assert_eq!(client.call("Name", request).await.unwrap_err().code(), code);
+    }
+    assert_eq!(servers[0].calls(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_held_back_takes_nobody_elses_turn() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let server = Server::described(&net, "a:1", |server| server.max_concurrent_streams(1));
+    registry.up("a:1").await;
+    let builder = channel(&registry, &net).policy(Spy::default()).max_connections(1);
+    let client = Client::new(&builder.connect().await.unwrap());
+    let first = client.stream("Stream", String::new()).await.unwrap();
+    // Behind it, in turn: one that waits for room, ten that are held back, and one more for room.
+    let waiting = |verdict: Option<&str>| {
+        let (client, mut request) = (client.clone(), Request::new(String::new()));
+        if let Some(verdict) = verdict {
+            request.metadata_mut().insert("x-verdict", verdict.parse().unwrap());
+        }
+        tokio::spawn(async move { client.call("Name", request).await })
+    };
+    let earlier = waiting(None);
+    sleep(SECOND).await;
+    let held: Vec<_> = (0..10).map(|_| waiting(Some("queue"))).collect();
+    sleep(SECOND).await;
+    let later = waiting(None);
+    sleep(SECOND).await;
+    assert_eq!(server.calls(), 1);
+    drop(first);
+    for call in [earlier, later] {
+        tokio::time::timeout(SECOND, call).await.expect("there is room").unwrap().unwrap();
+    }
+    assert!(held.iter().all(|call| !call.is_finished()));
+}

@@ -1,0 +1,114 @@
+//! Peers that behave as tonic's servers never do on demand.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use h2::Reason;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::sleep;
+
+use super::{Net, Server};
+
+/// Takes connections, and keeps them without a word, for as long as it lives.
+#[derive(Debug)]
+pub(crate) struct Frozen {
+    address: String,
+    incoming: UnboundedReceiver<DuplexStream>,
+}
+
+impl Frozen {
+    pub(crate) fn on(net: &Net, address: &str) -> Self {
+        // What nobody takes out of the queue is neither read nor closed.
+        Self { address: address.to_owned(), incoming: net.listen(address) }
+    }
+
+    /// Comes to life, with all connections that were made meanwhile.
+    pub(crate) fn thaw(self) -> Server {
+        Server::taking(self.incoming, &self.address, |server| server)
+    }
+}
+
+/// Reads each request to its end and refuses it; returns how many there were.
+pub(crate) fn refusing(net: &Net, address: &str) -> Arc<AtomicUsize> {
+    let (mut incoming, refused) = (net.listen(address), Arc::<AtomicUsize>::default());
+    let count = Arc::clone(&refused);
+    tokio::spawn(async move {
+        while let Some(io) = incoming.recv().await {
+            let count = Arc::clone(&count);
+            tokio::spawn(async move {
+                let mut connection = h2::server::handshake(io).await.unwrap();
+                while let Some(Ok((request, mut respond))) = connection.accept().await {
+                    let count = Arc::clone(&count);
+                    tokio::spawn(async move {
+                        let mut body = request.into_body();
+                        while let Some(Ok(data)) = body.data().await {
+                            body.flow_control().release_capacity(data.len()).unwrap();
+                        }
+                        count.fetch_add(1, Ordering::SeqCst);
+                        respond.send_reset(Reason::REFUSED_STREAM);
+                    });
+                }
+            });
+        }
+    });
+    refused
+}
+
+/// Answers the first request of each connection with a GOAWAY that says it was not looked at; returns how many
+/// there were.
+pub(crate) fn going_away(net: &Net, address: &str) -> Arc<AtomicUsize> {
+    const PREFACE: usize = 24;
+    const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    /// Up to stream 0, with NO_ERROR.
+    const GOAWAY: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    const HEADERS: u8 = 1;
+    let (mut incoming, seen) = (net.listen(address), Arc::<AtomicUsize>::default());
+    let count = Arc::clone(&seen);
+    tokio::spawn(async move {
+        while let Some(mut io) = incoming.recv().await {
+            let count = Arc::clone(&count);
+            tokio::spawn(async move {
+                io.write_all(&SETTINGS).await?;
+                io.read_exact(&mut [0; PREFACE]).await?;
+                loop {
+                    let mut header = [0; 9];
+                    io.read_exact(&mut header).await?;
+                    let length = u32::from_be_bytes([0, header[0], header[1], header[2]]);
+                    io.read_exact(&mut vec![0; usize::try_from(length).unwrap()]).await?;
+                    if header[3] == HEADERS {
+                        count.fetch_add(1, Ordering::SeqCst);
+                        io.write_all(&GOAWAY).await?;
+                        return io.read_to_end(&mut Vec::new()).await;
+                    }
+                }
+            });
+        }
+    });
+    seen
+}
+
+/// Answers every request with an endless stream of messages, ten in a second, whatever its deadline; returns how
+/// many are open.
+pub(crate) fn streaming(net: &Net, address: &str) -> Arc<AtomicUsize> {
+    const MESSAGE: &[u8] = &[0, 0, 0, 0, 0];
+    let (mut incoming, open) = (net.listen(address), Arc::<AtomicUsize>::default());
+    let count = Arc::clone(&open);
+    tokio::spawn(async move {
+        let mut connection = h2::server::handshake(incoming.recv().await.unwrap()).await.unwrap();
+        while let Some(Ok((_, mut respond))) = connection.accept().await {
+            let count = Arc::clone(&count);
+            tokio::spawn(async move {
+                count.fetch_add(1, Ordering::SeqCst);
+                let headers = http::Response::builder().header("content-type", "application/grpc").body(());
+                let mut body = respond.send_response(headers.unwrap(), false).unwrap();
+                while body.send_data(MESSAGE.into(), false).is_ok() {
+                    sleep(Duration::from_millis(100)).await;
+                }
+                count.fetch_sub(1, Ordering::SeqCst);
+            });
+        }
+    });
+    open
+}
