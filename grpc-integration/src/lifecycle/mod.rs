@@ -39,8 +39,8 @@ use signals::Signals;
 ///    ([`grace`](LifecycleBuilder::grace));
 /// 5. cut what remains.
 ///
-/// A second signal goes straight to 5. A registry that is down keeps the server neither from starting nor from
-/// stopping: each step that needs it has a deadline.
+/// A second signal goes straight to 5, with a last second for the record to go. A registry that is down keeps the
+/// server neither from starting nor from stopping: each step that needs it has a deadline.
 ///
 /// Builder, layers, TLS and services stay the user's own:
 ///

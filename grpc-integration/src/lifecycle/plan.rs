@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join;
 use hither_core::{Instance, Registrar, ServiceName};
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
@@ -74,7 +75,10 @@ impl Plan {
         };
         let forced = tokio::select! {
             biased;
-            ended = &mut server => return outcome.and(ended),
+            ended = &mut server => {
+                registrations.deregister().await;
+                return outcome.and(ended);
+            }
             () = signals.next() => true,
             () = self.leave(registrations, outcome.is_ok()) => false,
         };
@@ -90,7 +94,14 @@ impl Plan {
             }
         }
         tracing::warn!(connections = cutter.cut(), forced, "cutting what remains");
-        match timeout(AFTER_THE_CUT, server).await {
+        let (ended, _) = join(timeout(AFTER_THE_CUT, server), async {
+            // In a hurry the record was skipped. A process that ends now would leave it behind for its TTL.
+            if forced {
+                let _ = timeout(AFTER_THE_CUT, registrations.deregister()).await;
+            }
+        })
+        .await;
+        match ended {
             Ok(ended) => outcome.and(ended),
             Err(_) => outcome,
         }

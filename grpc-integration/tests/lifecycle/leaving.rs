@@ -1,0 +1,142 @@
+//! How a server leaves: in order, with a deadline, and at once when it is told twice.
+
+use std::time::Duration;
+
+use hither_core::{Resolver, Snapshot};
+use hither_memory::MemoryRegistry;
+use hither_tonic::{Lifecycle, LifecycleError};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+use tonic_health::pb::health_check_response::ServingStatus;
+
+use crate::support::{NEVER, Running, SOON, draining, greeter, health, seen, up, watch};
+
+#[tokio::test]
+async fn a_server_leaves_in_the_order_in_which_no_client_sees_an_error() {
+    let registry = MemoryRegistry::new();
+    let mut snapshots = watch(&registry).await;
+    let mut server = Running::start(registry.clone(), |builder| {
+        builder
+            .announce(Duration::from_millis(500))
+            .drain(Duration::from_secs(2))
+            .zone("eu-1a")
+            .metadata("shard", "3")
+    })
+    .await;
+
+    let registered = seen(&mut snapshots, up).await;
+    let instance = &registered.instances()[0];
+    assert_eq!(instance.address().to_string(), server.address.to_string());
+    assert_eq!((instance.zone(), instance.metadata()["shard"].as_str()), (Some("eu-1a"), "3"));
+    let mut client = server.client().await;
+    assert_eq!(health(&mut client).await, ServingStatus::Serving);
+
+    server.stop();
+    let leaving = seen(&mut snapshots, draining).await;
+    assert_eq!(leaving.instances()[0].zone(), Some("eu-1a"), "only the state changes");
+    assert_eq!(health(&mut client).await, ServingStatus::NotServing, "and it still answers");
+
+    seen(&mut snapshots, Snapshot::is_empty).await;
+    assert_eq!(
+        health(&mut server.client().await).await,
+        ServingStatus::NotServing,
+        "a late client is still served"
+    );
+
+    let address = server.address;
+    server.ended().await.unwrap();
+    assert!(TcpStream::connect(address).await.is_err(), "only now nobody listens");
+}
+
+#[tokio::test]
+async fn a_call_under_way_finishes_and_an_open_stream_is_cut_when_the_grace_is_over() {
+    let registry = MemoryRegistry::new();
+    let mut server = Running::start(registry, |builder| builder.grace(Duration::from_millis(300))).await;
+    let mut stream = server.stream().await;
+    assert_eq!(stream.message().await.unwrap().unwrap().status(), ServingStatus::Serving);
+
+    server.stop();
+
+    assert_eq!(
+        stream.message().await.unwrap().unwrap().status(),
+        ServingStatus::NotServing,
+        "the stream still lives"
+    );
+    server.ended().await.unwrap();
+    let end = timeout(SOON, stream.message()).await.expect("the stream should have been cut");
+    assert!(end.is_err(), "{end:?}");
+}
+
+#[tokio::test]
+async fn a_second_signal_goes_straight_to_the_cut() {
+    let registry = MemoryRegistry::new();
+    let mut snapshots = watch(&registry).await;
+    let mut server =
+        Running::start(registry.clone(), |builder| builder.announce(NEVER).drain(NEVER).grace(NEVER)).await;
+    seen(&mut snapshots, up).await;
+    let mut stream = server.stream().await;
+
+    server.stop();
+    seen(&mut snapshots, draining).await;
+    assert!(server.accepts().await);
+    server.force();
+
+    server.ended().await.unwrap();
+    while let Ok(Some(_)) = stream.message().await {}
+    assert!(registry.resolve(&greeter()).await.unwrap().is_empty(), "nor is a record left behind");
+}
+
+#[tokio::test]
+async fn a_second_signal_cuts_the_grace_short() {
+    let mut server = Running::start(MemoryRegistry::new(), |builder| builder.grace(NEVER)).await;
+    let _stream = server.stream().await;
+    server.stop();
+    let refused = async {
+        while server.accepts().await {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(SOON, refused).await.expect("the grace should have begun");
+    assert!(!server.served.is_finished());
+    server.force();
+    server.ended().await.unwrap();
+}
+
+#[tokio::test]
+async fn dropping_a_served_server_ends_everything() {
+    let registry = MemoryRegistry::new();
+    let mut snapshots = watch(&registry).await;
+    let server = Running::start(registry, |builder| builder).await;
+    seen(&mut snapshots, up).await;
+    let mut stream = server.stream().await;
+
+    server.served.abort();
+
+    seen(&mut snapshots, Snapshot::is_empty).await;
+    while let Ok(Some(_)) =
+        timeout(SOON, stream.message()).await.expect("the connection should have been cut")
+    {}
+    assert!(!server.accepts().await);
+}
+
+#[tokio::test]
+async fn a_server_that_fails_by_itself_is_deregistered_and_its_error_returned() {
+    let registry = MemoryRegistry::new();
+    let mut snapshots = watch(&registry).await;
+    let (fail, failing) = oneshot::channel::<()>();
+    let server = Lifecycle::builder(registry.clone()).service(greeter()).bind("127.0.0.1:0").await.unwrap();
+    let served = tokio::spawn(server.serve(|_incoming, _shutdown| {
+        Ok(async {
+            failing.await.unwrap();
+            Err::<(), _>("out of luck")
+        })
+    }));
+    seen(&mut snapshots, up).await;
+
+    fail.send(()).unwrap();
+
+    let error = timeout(SOON, served).await.unwrap().unwrap().unwrap_err();
+    assert!(matches!(&error, LifecycleError::Server(why) if why.to_string() == "out of luck"), "{error:?}");
+    assert!(registry.resolve(&greeter()).await.unwrap().is_empty());
+}

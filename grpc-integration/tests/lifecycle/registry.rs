@@ -1,0 +1,202 @@
+//! A server and a registry that has a bad day.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use hither_core::{
+    Claim, Error, ErrorKind, Instance, Lease, Registrar, Registration, RegistrationStatus, Resolver, Result,
+    ServiceName, Snapshot,
+};
+use hither_memory::MemoryRegistry;
+use hither_tonic::LifecycleError;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+
+use crate::support::{REGISTRY_TIMEOUT, Running, SOON, client, draining, greeter, health, seen, up, watch};
+
+/// A registry behind a wire that can be pulled.
+#[derive(Debug, Default)]
+struct Wire {
+    down: AtomicBool,
+    hangs: bool,
+    attempts: AtomicUsize,
+    registry: MemoryRegistry,
+}
+
+#[async_trait]
+impl Registrar for Wire {
+    async fn register(&self, registration: &Registration, claim: Claim) -> Result<Box<dyn Lease>> {
+        self.attempts.fetch_add(1, Ordering::SeqCst);
+        if self.hangs {
+            std::future::pending::<()>().await;
+        }
+        if self.down.load(Ordering::SeqCst) {
+            return Err(Error::new(ErrorKind::Unavailable, "the wire was pulled"));
+        }
+        self.registry.register(registration, claim).await
+    }
+}
+
+#[tokio::test]
+async fn a_registry_that_is_down_keeps_a_server_neither_from_starting_nor_from_stopping() {
+    for hangs in [false, true] {
+        let wire = Arc::new(Wire { down: true.into(), hangs, ..Wire::default() });
+        let mut server = Running::start(wire, |builder| builder).await;
+        let mut client = server.client().await;
+        assert_eq!(health(&mut client).await, ServingStatus::Serving);
+        server.stop();
+        server.ended().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_server_is_registered_when_the_registry_comes_up_and_each_change_is_told_once() {
+    let wire = Arc::new(Wire { down: true.into(), ..Wire::default() });
+    let mut snapshots = watch(&wire.registry).await;
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let hear = Arc::clone(&told);
+    let mut server = Running::start(Arc::clone(&wire), |builder| {
+        builder.on_status(move |registration, status| {
+            assert_eq!(registration.service().as_str(), "greeter");
+            hear.lock().unwrap().push(match status {
+                RegistrationStatus::Registering => "registering",
+                RegistrationStatus::Retrying { .. } => "retrying",
+                RegistrationStatus::Registered => "registered",
+                RegistrationStatus::Deregistering => "deregistering",
+                RegistrationStatus::Deregistered => "deregistered",
+                _ => "something else",
+            });
+        })
+    })
+    .await;
+    let many = async {
+        while wire.attempts.load(Ordering::SeqCst) < 4 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(SOON, many).await.expect("it should have been tried again");
+
+    wire.down.store(false, Ordering::SeqCst);
+    seen(&mut snapshots, up).await;
+    server.stop();
+    server.ended().await.unwrap();
+
+    let told = told.lock().unwrap();
+    let changes: Vec<_> =
+        told.iter().filter(|change| !change.ends_with("ing") || **change == "retrying").collect();
+    assert_eq!(changes, [&"retrying", &"registered", &"deregistered"]);
+}
+
+#[tokio::test]
+async fn a_registry_that_freezes_keeps_no_server_from_leaving() {
+    let registry = MemoryRegistry::new();
+    let mut snapshots = watch(&registry).await;
+    let mut server = Running::start(registry.clone(), |builder| builder).await;
+    seen(&mut snapshots, up).await;
+    let mut client = server.client().await;
+
+    registry.faults().freeze();
+    let asked = Instant::now();
+    server.stop();
+    server.ended().await.unwrap();
+
+    let steps = 2 * REGISTRY_TIMEOUT;
+    assert!(asked.elapsed() < steps + Duration::from_secs(2), "it took {:?}", asked.elapsed());
+    assert!(client.check(HealthCheckRequest::default()).await.is_err());
+    registry.faults().thaw();
+    seen(&mut snapshots, Snapshot::is_empty).await;
+}
+
+#[tokio::test]
+async fn a_server_of_several_services_joins_and_leaves_each() {
+    let registry = MemoryRegistry::new();
+    let admin: ServiceName = "greeter/admin".parse().unwrap();
+    let mut greeters = watch(&registry).await;
+    let mut admins = registry.watch(&admin, None).await.unwrap();
+    let mut server =
+        Running::start(registry.clone(), |builder| builder.service(&admin).service("greeter")).await;
+
+    let (greeter, admin) = (seen(&mut greeters, up).await, seen(&mut admins, up).await);
+    assert_eq!(greeter.instances(), admin.instances(), "one instance under both");
+
+    server.stop();
+    seen(&mut greeters, draining).await;
+    seen(&mut admins, draining).await;
+    seen(&mut greeters, Snapshot::is_empty).await;
+    seen(&mut admins, Snapshot::is_empty).await;
+    server.ended().await.unwrap();
+    assert_eq!(registry.faults().live_leases(), 0);
+}
+
+/// A registry that calls whoever registers, as the quickest of clients would.
+#[derive(Debug, Default)]
+struct Curious {
+    answers: Mutex<Vec<ServingStatus>>,
+    registry: MemoryRegistry,
+}
+
+#[async_trait]
+impl Registrar for Curious {
+    async fn register(&self, registration: &Registration, claim: Claim) -> Result<Box<dyn Lease>> {
+        let answer = health(&mut client(registration.instance().address()).await).await;
+        self.answers.lock().unwrap().push(answer);
+        self.registry.register(registration, claim).await
+    }
+}
+
+#[tokio::test]
+async fn a_server_answers_and_is_healthy_before_it_is_registered() {
+    let curious = Arc::new(Curious::default());
+    let mut snapshots = watch(&curious.registry).await;
+    let mut server = Running::start(Arc::clone(&curious), |builder| builder).await;
+    seen(&mut snapshots, up).await;
+    server.stop();
+    server.ended().await.unwrap();
+    assert_eq!(*curious.answers.lock().unwrap(), [ServingStatus::Serving]);
+}
+
+#[tokio::test]
+async fn a_registration_that_is_required_and_does_not_come_ends_the_server() {
+    let wire = Arc::new(Wire { down: true.into(), ..Wire::default() });
+    let server =
+        Running::start(wire, |builder| builder.require_registration(Duration::from_millis(300))).await;
+    let address = server.address;
+
+    let error = server.ended().await.unwrap_err();
+
+    assert!(
+        matches!(&error, LifecycleError::NotRegistered { service, .. } if *service == greeter()),
+        "{error:?}"
+    );
+    assert_eq!(error.to_string(), "greeter could not be registered");
+    assert!(TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test]
+async fn a_server_that_is_superseded_goes_on_serving() {
+    let registry = MemoryRegistry::new();
+    let mut snapshots = watch(&registry).await;
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let mut server = Running::start(registry.clone(), |builder| {
+        builder.ttl(Duration::from_secs(1)).on_status(move |_, status| {
+            if let RegistrationStatus::Superseded = status {
+                tell.send(()).unwrap();
+            }
+        })
+    })
+    .await;
+    let ours = seen(&mut snapshots, up).await;
+
+    let successor = Registration::new(greeter(), Instance::clone(&ours.instances()[0]));
+    let _lease = registry.connect().register(&successor, Claim::TakeOver).await.unwrap();
+    timeout(SOON, told.recv()).await.expect("it should have been told").unwrap();
+
+    assert_eq!(health(&mut server.client().await).await, ServingStatus::Serving);
+    server.stop();
+    server.ended().await.unwrap();
+    assert_eq!(registry.resolve(&greeter()).await.unwrap().len(), 1, "the successor's record stays");
+}

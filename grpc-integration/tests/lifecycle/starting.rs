@@ -1,0 +1,111 @@
+//! How a server starts, and what is refused before it does.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use hither_core::{Claim, Error, ErrorKind, Lease, Registrar, Registration, Result};
+use hither_memory::MemoryRegistry;
+use hither_tonic::{Lifecycle, LifecycleError};
+use tokio::net::TcpListener;
+use tonic::transport::Server;
+use tonic_health::pb::HealthCheckRequest;
+
+use crate::support::{client, greeter};
+
+/// Counts who asks to be registered, and registers nobody.
+#[derive(Debug, Default)]
+struct Counting(AtomicUsize);
+
+#[async_trait]
+impl Registrar for Counting {
+    async fn register(&self, _: &Registration, _: Claim) -> Result<Box<dyn Lease>> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Err(Error::new(ErrorKind::Unavailable, "only counting"))
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_fails_at_once_is_never_registered() {
+    let registrar = Arc::new(Counting::default());
+    let build = || Lifecycle::builder(Arc::clone(&registrar)).service(greeter()).bind("127.0.0.1:0");
+    let unbuilt = build().await.unwrap().serve(|_, _| match "bad certificate" {
+        why if !why.is_empty() => Err(why.into()),
+        _ => Ok(std::future::ready(Ok::<(), std::io::Error>(()))),
+    });
+    assert!(
+        matches!(unbuilt.await, Err(LifecycleError::Server(why)) if why.to_string() == "bad certificate")
+    );
+    let failed = build().await.unwrap().serve(|_, _| Ok(std::future::ready(Err::<(), _>("no luck"))));
+    assert!(matches!(failed.await, Err(LifecycleError::Server(why)) if why.to_string() == "no luck"));
+    assert_eq!(registrar.0.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_named_in_the_error() {
+    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = taken.local_addr().unwrap();
+    let error = Lifecycle::builder(MemoryRegistry::new()).service("greeter").bind(address).await.unwrap_err();
+    assert_eq!(error.to_string(), format!("cannot listen on {address}"));
+    assert!(
+        matches!(error, LifecycleError::Bind { source, .. } if source.kind() == std::io::ErrorKind::AddrInUse)
+    );
+}
+
+#[tokio::test]
+async fn what_cannot_be_registered_is_refused_before_anything_listens() {
+    let builder = || Lifecycle::builder(MemoryRegistry::new());
+    let table = [
+        (builder(), "no service"),
+        (builder().service("a//b"), "a//b"),
+        (builder().service("a").advertise("nonsense"), "nonsense"),
+        (builder().service("a").advertise("0.0.0.0:80"), "0.0.0.0:80"),
+        (builder().service("a").advertise("[::]:80"), "[::]:80"),
+        (builder().service("a").id("a/b"), "a/b"),
+        (builder().service("a").ttl(Duration::ZERO), "TTL"),
+    ];
+    for (builder, told) in table {
+        let error = builder.bind("127.0.0.1:0").await.unwrap_err();
+        assert!(matches!(error, LifecycleError::Invalid { .. }), "{error:?}");
+        assert!(error.to_string().contains(told), "{error}");
+    }
+    let everywhere = builder().service("a").bind("0.0.0.0:0").await.unwrap_err();
+    assert!(everywhere.to_string().contains("which no client can call"), "{everywhere}");
+}
+
+#[tokio::test]
+async fn the_advertised_address_takes_the_real_port_where_it_has_none() {
+    let server = Lifecycle::builder(MemoryRegistry::new())
+        .service("greeter")
+        .advertise("greeter.internal:0")
+        .advertise("10.0.0.7:80")
+        .id("greeter-1")
+        .bind("0.0.0.0:0")
+        .await
+        .unwrap();
+    let port = server.local_addr().port();
+    let addresses: Vec<_> = server.instance().addresses().iter().map(ToString::to_string).collect();
+    assert_eq!(addresses, [format!("greeter.internal:{port}"), "10.0.0.7:80".into()]);
+    assert_eq!(server.instance().id().as_str(), "greeter-1");
+}
+
+#[tokio::test]
+async fn a_service_sees_who_calls_it() {
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let (_, health) = tonic_health::server::health_reporter();
+    let look = tonic::service::InterceptorLayer::new(move |request: tonic::Request<()>| {
+        tell.send(request.remote_addr()).unwrap();
+        Ok(request)
+    });
+    let server =
+        Lifecycle::builder(MemoryRegistry::new()).service("greeter").bind("127.0.0.1:0").await.unwrap();
+    let address = server.local_addr();
+    let served = tokio::spawn(server.serve(|incoming, shutdown| {
+        Ok(Server::builder().layer(look).add_service(health).serve_with_incoming_shutdown(incoming, shutdown))
+    }));
+    client(address).await.check(HealthCheckRequest::default()).await.unwrap();
+    let peer = told.recv().await.unwrap().expect("the peer's address");
+    assert_eq!(peer.ip(), address.ip());
+    served.abort();
+}

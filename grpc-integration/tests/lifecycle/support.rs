@@ -1,0 +1,122 @@
+//! A server that takes no time over its steps, and eyes for what it does.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use hither_core::{InstanceState, Registrar, Resolver, ServiceName, Snapshot, SnapshotStream};
+use hither_memory::MemoryRegistry;
+use hither_tonic::{Lifecycle, LifecycleBuilder, LifecycleError};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tonic::Streaming;
+use tonic::transport::{Channel, Endpoint, Server};
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
+
+/// Long enough to be never in a test.
+pub(crate) const NEVER: Duration = Duration::from_secs(3600);
+/// How long these servers wait for their registry on the way out.
+pub(crate) const REGISTRY_TIMEOUT: Duration = Duration::from_millis(200);
+/// How long anything may take that should happen at once.
+pub(crate) const SOON: Duration = Duration::from_secs(10);
+
+pub(crate) fn greeter() -> ServiceName {
+    "greeter".parse().unwrap()
+}
+
+/// A server of gRPC health, and the means to end it.
+pub(crate) struct Running {
+    pub(crate) address: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    force: Option<oneshot::Sender<()>>,
+    pub(crate) served: JoinHandle<Result<(), LifecycleError>>,
+}
+
+impl Running {
+    /// Starts a server that takes no time for its steps, but for what `describe` says.
+    pub(crate) async fn start(
+        registrar: impl Registrar,
+        describe: impl FnOnce(LifecycleBuilder) -> LifecycleBuilder,
+    ) -> Self {
+        let (stop, stopped) = oneshot::channel::<()>();
+        let (force, forced) = oneshot::channel::<()>();
+        let (reporter, health) = tonic_health::server::health_reporter();
+        let builder = Lifecycle::builder(registrar)
+            .service(greeter())
+            .health(reporter, ["demo.Greeter"])
+            .announce(Duration::ZERO)
+            .drain(Duration::ZERO)
+            .registry_timeout(REGISTRY_TIMEOUT)
+            .shutdown_on(async { drop(stopped.await) }, async { drop(forced.await) });
+        let server = describe(builder).bind("127.0.0.1:0").await.unwrap();
+        let address = server.local_addr();
+        let served = tokio::spawn(server.serve(|incoming, shutdown| {
+            Ok(Server::builder().add_service(health).serve_with_incoming_shutdown(incoming, shutdown))
+        }));
+        Self { address, stop: Some(stop), force: Some(force), served }
+    }
+
+    pub(crate) fn stop(&mut self) {
+        self.stop.take().unwrap().send(()).unwrap();
+    }
+
+    pub(crate) fn force(&mut self) {
+        self.force.take().unwrap().send(()).unwrap();
+    }
+
+    pub(crate) async fn ended(self) -> Result<(), LifecycleError> {
+        timeout(SOON, self.served).await.expect("the server should have ended").unwrap()
+    }
+
+    pub(crate) async fn client(&self) -> HealthClient<Channel> {
+        client(self.address).await
+    }
+
+    /// A call that never ends by itself.
+    pub(crate) async fn stream(&self) -> Streaming<HealthCheckResponse> {
+        let request = HealthCheckRequest { service: String::new() };
+        self.client().await.watch(request).await.unwrap().into_inner()
+    }
+
+    pub(crate) async fn accepts(&self) -> bool {
+        TcpStream::connect(self.address).await.is_ok()
+    }
+}
+
+pub(crate) async fn client(address: impl std::fmt::Display) -> HealthClient<Channel> {
+    HealthClient::new(Endpoint::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap())
+}
+
+pub(crate) async fn health(client: &mut HealthClient<Channel>) -> ServingStatus {
+    let request = HealthCheckRequest { service: "demo.Greeter".into() };
+    client.check(request).await.unwrap().into_inner().status()
+}
+
+pub(crate) async fn watch(registry: &MemoryRegistry) -> SnapshotStream {
+    registry.watch(&greeter(), None).await.unwrap()
+}
+
+/// Waits for a snapshot that `wanted` accepts.
+pub(crate) async fn seen(snapshots: &mut SnapshotStream, wanted: impl Fn(&Snapshot) -> bool) -> Snapshot {
+    let look = async {
+        loop {
+            let snapshot = snapshots.next().await.unwrap().unwrap();
+            if wanted(&snapshot) {
+                return snapshot;
+            }
+        }
+    };
+    timeout(SOON, look).await.expect("the registry should have said so")
+}
+
+pub(crate) fn up(snapshot: &Snapshot) -> bool {
+    snapshot.instances().iter().any(|instance| instance.state() == InstanceState::Up)
+}
+
+pub(crate) fn draining(snapshot: &Snapshot) -> bool {
+    snapshot.instances().iter().any(|instance| instance.state() == InstanceState::Draining)
+}
