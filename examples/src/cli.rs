@@ -22,7 +22,7 @@ pub struct Place {
     pub service: ServiceName,
 }
 
-/// The URL of a registry, as given.
+/// The URL of a registry; printed as given, but without user and password.
 #[derive(Debug, Clone)]
 pub struct RegistryUrl {
     text: String,
@@ -43,7 +43,13 @@ impl std::str::FromStr for RegistryUrl {
     type Err = hither_core::Error;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(Self { text: text.into(), options: text.parse()? })
+        let options = text.parse()?;
+        // What is shown has no password in it.
+        let (scheme, rest) = text.split_once("://").unwrap_or_default();
+        let (authority, _) = rest.split_once('/').unwrap_or((rest, ""));
+        let secret = authority.rfind('@').map_or(0, |at| at + 1);
+        let shown = format!("{scheme}://{}", &rest[secret..]);
+        Ok(Self { text: shown, options })
     }
 }
 

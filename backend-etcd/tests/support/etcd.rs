@@ -75,6 +75,13 @@ impl Etcd {
         self.running = None;
     }
 
+    /// Ends it as its operator does, and waits until it has.
+    pub(crate) async fn stop(&mut self) {
+        let mut running = self.running.take().unwrap();
+        kill_process(running.pid(), Signal::TERM).unwrap();
+        tokio::task::spawn_blocking(move || running.child.wait()).await.unwrap().unwrap();
+    }
+
     /// Lets it have its port and its data back.
     pub(crate) async fn start_again(mut self) -> Self {
         tokio::task::spawn_blocking(move || {

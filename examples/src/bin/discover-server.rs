@@ -2,6 +2,7 @@
 //!
 //! `cargo run -p hither-examples --features etcd --bin discover-server -- -p 8001`
 
+use std::net::IpAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -49,6 +50,11 @@ fn main() -> ExitCode {
 }
 
 async fn serve(args: Args) -> Result<ExitCode, Failure> {
+    if args.host.parse::<IpAddr>().is_ok_and(|host| host.is_unspecified()) {
+        let why =
+            format!("--host {} is no address that a client can call: name one of this machine's", args.host);
+        return Err(Failure::usage_line(why));
+    }
     let address = Address::host(&args.host, args.port).map_err(|error| Failure::usage(&error))?;
     let registry = args.place.registry.connect().map_err(|error| Failure::usage(&error))?;
     let (reporter, health) = tonic_health::server::health_reporter();

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use crate::etcd::Etcd;
 use crate::program::Program;
-use crate::{answers_soon, busy_client, failures, record, registry, until_record};
+use crate::{answer_of, answers_soon, busy_client, failures, record, registry, until_record};
 
 #[tokio::test]
 async fn a_server_that_is_asked_to_leave_costs_no_call() {
@@ -53,6 +54,7 @@ async fn a_server_that_is_killed_costs_at_most_the_call_under_way_and_its_key_go
     let client = busy_client(&registry).await;
     assert!(answers_soon(&client, port, 50).await);
 
+    let died = Instant::now();
     dying.signal(Signal::KILL);
     dying.end().await;
     assert!(record(&raw, port).await.is_some(), "nobody has taken its record away");
@@ -63,4 +65,29 @@ async fn a_server_that_is_killed_costs_at_most_the_call_under_way_and_its_key_go
     client.stdout.more(50).await;
     assert!(failures(&client).len() <= 1, "{:?}", failures(&client));
     assert!(record(&raw, other).await.is_some());
+    let silence = client.stdout.longest_silence(died);
+    assert!(silence < Duration::from_secs(1), "the others go on at once, not after {silence:?}");
+}
+
+#[tokio::test]
+async fn a_call_that_fails_is_a_line_with_its_reason_and_the_client_goes_on_and_exits_with_1() {
+    let etcd = Etcd::start().await;
+    let registry = registry(&etcd);
+    let mut server = Program::server(&registry, &[]);
+    let port = server.registered().await;
+    let mut client = Program::client(&registry, &["--count", "400", "--interval", "5ms", "--timeout", "2s"]);
+    client.stdout.more(20).await;
+
+    server.signal(Signal::KILL);
+    server.end().await;
+
+    assert_eq!(client.end().await.code(), Some(1), "{:?}", client.stderr.all());
+    let lines = client.stdout.all();
+    assert_eq!(lines.len(), 400);
+    assert_eq!(lines[0], format!("0: {}", answer_of(port)));
+    for (i, line) in lines.iter().enumerate() {
+        assert!(line.starts_with(&format!("{i}: ")), "{line}");
+    }
+    let last = &lines[399];
+    assert!(last.starts_with("399: error: UNAVAILABLE: ") && last.contains(&port.to_string()), "{last}");
 }

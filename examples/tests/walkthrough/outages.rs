@@ -19,8 +19,15 @@ fn says_back(line: &str) -> bool {
     line.starts_with("registry ") && line.contains(" is back")
 }
 
-/// Two servers and a client, which calls them, on an etcd that has just been killed, and have said so.
-async fn lost(etcd: &mut Etcd, ttl: &str) -> (Vec<Program>, Program) {
+/// How etcd goes.
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    Killed,
+    Stopped,
+}
+
+/// Two servers and a client, which calls them, on an etcd that has just gone, and have said so.
+async fn lost(etcd: &mut Etcd, way: Way, ttl: &str) -> (Vec<Program>, Program) {
     let registry = registry(etcd);
     let servers =
         vec![Program::server(&registry, &["--ttl", ttl]), Program::server(&registry, &["--ttl", ttl])];
@@ -28,7 +35,10 @@ async fn lost(etcd: &mut Etcd, ttl: &str) -> (Vec<Program>, Program) {
         server.registered().await;
     }
     let client = busy_client(&registry).await;
-    etcd.kill();
+    match way {
+        Way::Killed => etcd.kill(),
+        Way::Stopped => etcd.stop().await,
+    }
     for program in servers.iter().chain([&client]) {
         program.stderr.line(says_lost).await;
     }
@@ -48,14 +58,13 @@ async fn all_is_well_again(servers: &[Program], client: &Program) {
     assert_eq!(failures(client), [""; 0]);
 }
 
-#[tokio::test]
-async fn an_etcd_that_is_restarted_finds_everybody_on_the_same_lease() {
+async fn restarted(way: Way) {
     let mut etcd = Etcd::start().await;
     let raw = etcd.client().await;
     let probe = Program::server(&registry(&etcd), &["--ttl", "10s"]);
     let port = probe.registered().await;
     let before = record(&raw, port).await.expect("it is registered");
-    let (mut servers, client) = lost(&mut etcd, "10s").await;
+    let (mut servers, client) = lost(&mut etcd, way, "10s").await;
     servers.push(probe);
     let etcd = etcd.start_again().await;
     all_is_well_again(&servers, &client).await;
@@ -64,10 +73,20 @@ async fn an_etcd_that_is_restarted_finds_everybody_on_the_same_lease() {
 }
 
 #[tokio::test]
+async fn an_etcd_that_was_stopped_finds_everybody_on_the_same_lease() {
+    restarted(Way::Stopped).await;
+}
+
+#[tokio::test]
+async fn an_etcd_that_was_killed_finds_everybody_on_the_same_lease() {
+    restarted(Way::Killed).await;
+}
+
+#[tokio::test]
 async fn an_etcd_that_lost_its_data_is_filled_again_within_a_ttl() {
     const TTL: Duration = Duration::from_secs(6);
     let mut etcd = Etcd::start().await;
-    let (servers, client) = lost(&mut etcd, "6s").await;
+    let (servers, client) = lost(&mut etcd, Way::Killed, "6s").await;
     etcd.wipe();
     let etcd = etcd.start_again().await;
     let answers = Instant::now();

@@ -123,6 +123,14 @@ impl Lines {
         assert!(matches!(more, Ok(Ok(_))), "no {count} more lines after {:#?}", self.all());
     }
 
+    /// The longest time without a line, from then on.
+    pub(crate) fn longest_silence(&self, from: Instant) -> Duration {
+        let lines = self.0.borrow();
+        let times: Vec<_> = lines.iter().map(|(at, _)| *at).filter(|at| *at >= from).collect();
+        let begins = std::iter::once(from).chain(times.iter().copied());
+        begins.zip(&times).map(|(before, after)| after.duration_since(before)).max().unwrap_or_default()
+    }
+
     /// Waits until nobody can say anything any more.
     async fn end(&self) {
         let mut lines = self.0.clone();
