@@ -3,6 +3,8 @@
 mod apt;
 mod ci;
 mod command;
+mod interop;
+mod process;
 mod tools;
 
 use std::path::{Path, PathBuf};
@@ -19,6 +21,7 @@ Set-up and test commands of hither.
   cargo xtask test [ARGS]   tools, then every test, doc test and conformance run; ARGS go to `cargo test`
   cargo xtask ci            what has to hold before a change goes in: formatting, clippy on all features and on
                             each alone, docs, `cargo xtask test`, `cargo quickstart`
+  cargo xtask interop       Rust and Go in one fleet on a real etcd, one row a case; needs Go
   cargo xtask help          this
 
 ETCD_BIN, ETCDCTL_BIN and PROTOC in the environment name other binaries.
@@ -43,11 +46,12 @@ fn run(command: Option<&str>, rest: &[String]) -> Result<(), Failure> {
         (Some("test"), arguments) => test(&root, arguments),
         (Some("tools"), []) => Tools::ensure(&root).map(|tools| tools.announce()),
         (Some("ci"), []) => ci::run(&root),
+        (Some("interop"), []) => interop::run(&root),
         (None | Some("help" | "-h" | "--help"), _) => {
             print!("{HELP}");
             Ok(())
         }
-        (Some(command @ ("tools" | "ci")), _) => {
+        (Some(command @ ("tools" | "ci" | "interop")), _) => {
             Err(Failure::usage(format!("`{command}` takes no arguments")))
         }
         (Some(other), _) => {

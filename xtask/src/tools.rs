@@ -81,6 +81,12 @@ impl Tools {
         }
     }
 
+    /// Where one of them is.
+    pub(crate) fn path<'a>(&'a self, name: &'a str) -> &'a Path {
+        let found = self.found.iter().find(|(tool, _)| tool.name == name);
+        found.map_or(Path::new(name), |(_, path)| path)
+    }
+
     /// The variables that tell tests and build scripts.
     ///
     /// `PROTOC` is left to `.cargo/config.toml` and the caller: a build script runs again when it changes, so it

@@ -1,0 +1,6 @@
+// The peer, built with the versions that go.mod names.
+package main
+
+import "hither/interop/peer"
+
+func main() { peer.Main() }

@@ -1,0 +1,334 @@
+//! Rust and Go in one fleet, on a real etcd: one row a case and a version of Go's packages.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::command::{Failure, Step};
+use crate::process::Program;
+use crate::tools::Tools;
+
+/// Each is a module with its own `go.mod`.
+const VERSIONS: [&str; 3] = ["newest", "v3.5.26", "v3.5.9"];
+
+type Case = (&'static str, fn(&Fleet) -> Result<(), Failure>);
+
+const CASES: [Case; 9] = [
+    ("a Go client calls Rust servers", go_calls_rust),
+    ("a Rust client calls Go servers", rust_calls_go),
+    ("both in one service", both_in_one_service),
+    ("a Rust server leaves, a Go client loses no call", rust_leaves),
+    ("a Go server leaves, a Rust client loses no call", go_leaves),
+    ("a Rust server crashes", rust_crashes),
+    ("a Go server crashes", go_crashes),
+    ("a Go manager overwrites and deletes our record", go_manager_interferes),
+    ("the same bytes in etcd, and metadata either way", same_bytes),
+];
+
+pub(crate) fn run(root: &Path) -> Result<(), Failure> {
+    let tools = Tools::ensure(root)?;
+    check_go(root)?;
+    let out = root.join("target/interop");
+    for version in VERSIONS {
+        let module = root.join("backend-etcd/tests/interop-go").join(version);
+        Step::new("go", &module)
+            .args(["build", "-mod=readonly", "-o"])
+            .args([out.join(version)])
+            .args(["."])
+            .run()?;
+    }
+    let build = ["build", "-q", "-p", "hither-examples", "--features", "etcd", "--bins"];
+    Step::cargo(root).args(build).run()?;
+
+    let etcd = Etcd::start(&tools, &out)?;
+    let mut failed = 0;
+    println!("{:10} {:50} result", "Go's etcd", "case");
+    for version in VERSIONS {
+        for (name, case) in CASES {
+            let fleet = Fleet::new(root, &etcd, version, name);
+            let outcome = case(&fleet);
+            let result = match &outcome {
+                Ok(()) => "ok".to_owned(),
+                Err(failure) => format!("FAILED: {failure}"),
+            };
+            println!("{version:10} {name:50} {result}");
+            failed += usize::from(outcome.is_err());
+        }
+    }
+    if failed == 0 { Ok(()) } else { Err(Failure::new(format!("{failed} cases failed"))) }
+}
+
+/// The newest modules want Go 1.25; what older ones want is older.
+fn check_go(root: &Path) -> Result<(), Failure> {
+    let advice = "interop needs Go 1.25 or newer in the PATH: https://go.dev/dl";
+    let said = Step::new("go", root).args(["env", "GOVERSION"]).output().map_err(|_| Failure::new(advice))?;
+    let minor =
+        said.trim().strip_prefix("go1.").and_then(|rest| rest.split(['.', 'r', 'b']).next()?.parse().ok());
+    match minor {
+        Some(25..) => Ok(()),
+        Some(0_u32..25) | None => Err(Failure::new(format!("{advice} (this is {})", said.trim()))),
+    }
+}
+
+struct Etcd {
+    _program: Program,
+    directory: PathBuf,
+    address: String,
+    etcdctl: PathBuf,
+}
+
+impl Etcd {
+    fn start(tools: &Tools, out: &Path) -> Result<Self, Failure> {
+        let directory = out.join(format!("etcd-{}", std::process::id()));
+        let (clients, peers) = (free_address()?, free_address()?);
+        let (client_url, peer_url) = (format!("http://{clients}"), format!("http://{peers}"));
+        let cluster = format!("default={peer_url}");
+        let data = directory.display().to_string();
+        let program = Program::start(
+            tools.path("etcd"),
+            &[
+                "--data-dir",
+                &data,
+                "--listen-client-urls",
+                &client_url,
+                "--advertise-client-urls",
+                &client_url,
+                "--listen-peer-urls",
+                &peer_url,
+                "--initial-advertise-peer-urls",
+                &peer_url,
+                "--initial-cluster",
+                &cluster,
+                "--unsafe-no-fsync",
+            ],
+        )?;
+        program.says("ready to serve client requests")?;
+        Ok(Self { _program: program, directory, address: clients, etcdctl: tools.path("etcdctl").to_owned() })
+    }
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+fn free_address() -> Result<String, Failure> {
+    let bound = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    bound
+        .map(|address| address.to_string())
+        .map_err(|error| Failure::new(format!("no port is free: {error}")))
+}
+
+/// The programs of one case, in a service of its own.
+struct Fleet<'a> {
+    etcd: &'a Etcd,
+    go: PathBuf,
+    rust: PathBuf,
+    service: String,
+}
+
+impl<'a> Fleet<'a> {
+    fn new(root: &Path, etcd: &'a Etcd, version: &str, case: &str) -> Self {
+        let go = root.join("target/interop").join(version);
+        // Go's packages of 2023 know no end of a prefix, so no name begins as another one does.
+        let service = format!("interop/{}/{}", version, case.replace([' ', ','], "-"));
+        Self { etcd, go, rust: root.join("target/debug"), service }
+    }
+
+    fn go(&self, command: &str, arguments: &[&str]) -> Result<Program, Failure> {
+        let common = [command, "-etcd", &self.etcd.address, "-service", &self.service];
+        Program::start(&self.go, &[&common, arguments].concat())
+    }
+
+    fn go_server(&self, arguments: &[&str]) -> Result<(Program, String), Failure> {
+        started(self.go("server", arguments)?)
+    }
+
+    fn go_client(&self, calls: &str) -> Result<Program, Failure> {
+        self.go("client", &["-count", calls, "-interval", "5ms"])
+    }
+
+    fn rust(&self, program: &str, arguments: &[&str]) -> Result<Program, Failure> {
+        let registry = format!("etcd://{}", self.etcd.address);
+        let common = ["--registry", &registry, "--service", &self.service];
+        Program::start(&self.rust.join(program), &[&common, arguments].concat())
+    }
+
+    fn rust_server(&self, arguments: &[&str]) -> Result<(Program, String), Failure> {
+        started(self.rust("discover-server", &[&["-p", "0", "--ttl", "2s"], arguments].concat())?)
+    }
+
+    fn rust_client(&self, calls: &str) -> Result<Program, Failure> {
+        self.rust("discover-client", &["--count", calls, "--interval", "5ms"])
+    }
+
+    /// What stands in etcd for an address: the value, and whether it is on a lease.
+    fn record(&self, address: &str) -> Result<Option<(String, bool)>, Failure> {
+        let key = format!("{}/{address}", self.service);
+        let get = |how: &str| {
+            let step = Step::new(&self.etcd.etcdctl, Path::new("/")).env("ETCDCTL_API", "3");
+            step.args(["--endpoints", &self.etcd.address, "get", &key, how]).output()
+        };
+        let value = get("--print-value-only")?;
+        let json: Value = serde_json::from_str(&get("-w=json")?).unwrap_or_default();
+        let found =
+            json["kvs"].get(0).map(|kv| (value.trim().to_owned(), kv["lease"].as_i64().unwrap_or(0) != 0));
+        Ok(found)
+    }
+
+    /// Waits until the record is as it must be.
+    fn comes_to(
+        &self,
+        address: &str,
+        what: &str,
+        is_so: impl Fn(Option<&(String, bool)>) -> bool,
+    ) -> Result<(), Failure> {
+        for _ in 0..200 {
+            if is_so(self.record(address)?.as_ref()) {
+                return Ok(());
+            }
+            pause();
+        }
+        Err(Failure::new(format!("the record of {address} is not {what}, but {:?}", self.record(address)?)))
+    }
+}
+
+/// Between two looks at another process: there is nothing to wait on.
+#[allow(clippy::disallowed_methods, reason = "this is no async code")]
+fn pause() {
+    thread::sleep(Duration::from_millis(50));
+}
+
+/// A server that is registered, and its address.
+fn started(server: Program) -> Result<(Program, String), Failure> {
+    server.says("registered ")?;
+    let line = server.says("listening on ")?;
+    Ok((server, line.trim_start_matches("listening on ").to_owned()))
+}
+
+fn port(address: &str) -> &str {
+    address.rsplit(':').next().unwrap_or_default()
+}
+
+/// Which ports answered, when a client has ended well.
+fn answered(mut client: Program) -> Result<BTreeSet<String>, Failure> {
+    let status = client.end()?;
+    let said = client.said();
+    if !status.success() {
+        let complaints: Vec<_> = said.into_iter().filter(|line| line.contains("error")).collect();
+        return Err(Failure::new(format!("calls failed: {complaints:?}")));
+    }
+    let from = |line: &String| Some(line.split(" from ").nth(1)?.split(' ').next()?.to_owned());
+    Ok(said.iter().filter_map(from).collect())
+}
+
+fn all_answer(client: Program, addresses: &[&String]) -> Result<(), Failure> {
+    let (answered, expected) =
+        (answered(client)?, addresses.iter().map(|address| port(address).to_owned()).collect());
+    if answered == expected {
+        Ok(())
+    } else {
+        Err(Failure::new(format!("{answered:?} answered, not {expected:?}")))
+    }
+}
+
+fn go_calls_rust(fleet: &Fleet<'_>) -> Result<(), Failure> {
+    let ((_a, a), (_b, b)) = (fleet.rust_server(&[])?, fleet.rust_server(&[])?);
+    all_answer(fleet.go_client("60")?, &[&a, &b])
+}
+
+fn rust_calls_go(fleet: &Fleet<'_>) -> Result<(), Failure> {
+    let ((_a, a), (_b, b)) = (fleet.go_server(&["-lease", "5s"])?, fleet.go_server(&[])?);
+    all_answer(fleet.rust_client("60")?, &[&a, &b])
+}
+
+fn both_in_one_service(fleet: &Fleet<'_>) -> Result<(), Failure> {
+    let ((_a, a), (_b, b)) = (fleet.rust_server(&["--zone", "z"])?, fleet.go_server(&["-lease", "5s"])?);
+    all_answer(fleet.go_client("60")?, &[&a, &b])?;
+    all_answer(fleet.rust_client("60")?, &[&a, &b])
+}
+
+/// A client calls while a server goes; how many calls fail.
+fn calls_while(client: &Program, server: &mut Program, signal: &str) -> Result<usize, Failure> {
+    client.goes_on(50)?;
+    server.signal(signal)?;
+    server.end()?;
+    client.goes_on(100)?;
+    Ok(client.said().iter().filter(|line| line.contains(": error")).count())
+}
+
+fn none_failed(failed: usize) -> Result<(), Failure> {
+    if failed == 0 { Ok(()) } else { Err(Failure::new(format!("{failed} calls failed"))) }
+}
+
+fn rust_leaves(fleet: &Fleet<'_>) -> Result<(), Failure> {
+    let ((mut leaving, address), (_b, _)) = (fleet.rust_server(&[])?, fleet.go_server(&["-lease", "5s"])?);
+    let client = fleet.go_client("100000")?;
+    none_failed(calls_while(&client, &mut leaving, "TERM")?)?;
+    fleet.comes_to(&address, "gone", |record| record.is_none())
+}
+
+fn go_leaves(fleet: &Fleet<'_>) -> Result<(), Failure> {
+    let ((mut leaving, address), (_b, _)) = (fleet.go_server(&["-lease", "5s"])?, fleet.rust_server(&[])?);
+    let client = fleet.rust_client("100000")?;
+    none_failed(calls_while(&client, &mut leaving, "TERM")?)?;
+    fleet.comes_to(&address, "gone", |record| record.is_none())
+}
+
+/// The client calls one after the other: only the call that is under way may fail.
+fn at_most_one_failed(failed: usize) -> Result<(), Failure> {
+    if failed <= 1 { Ok(()) } else { none_failed(failed) }
+}
+
+fn rust_crashes(fleet: &Fleet<'_>) -> Result<(), Failure> {
+    let ((mut dying, address), (_b, _)) = (fleet.rust_server(&[])?, fleet.go_server(&["-lease", "5s"])?);
+    let client = fleet.go_client("100000")?;
+    at_most_one_failed(calls_while(&client, &mut dying, "KILL")?)?;
+    fleet.comes_to(&address, "gone after its TTL", |record| record.is_none())
+}
+
+fn go_crashes(fleet: &Fleet<'_>) -> Result<(), Failure> {
+    let ((mut dying, address), (_b, _)) = (fleet.go_server(&["-lease", "2s"])?, fleet.rust_server(&[])?);
+    let client = fleet.rust_client("100000")?;
+    at_most_one_failed(calls_while(&client, &mut dying, "KILL")?)?;
+    fleet.comes_to(&address, "gone after its TTL", |record| record.is_none())
+}
+
+fn go_manager_interferes(fleet: &Fleet<'_>) -> Result<(), Failure> {
+    let (_server, address) = fleet.rust_server(&["--zone", "ours"])?;
+    let is_ours = |record: Option<&(String, bool)>| {
+        record.is_some_and(|(value, leased)| value.contains("ours") && *leased)
+    };
+    fleet.comes_to(&address, "ours", is_ours)?;
+    fleet.go("put", &["-addr", &address])?.end()?;
+    fleet.comes_to(&address, "ours again, and on a lease", is_ours)?;
+    fleet.go("delete", &["-addr", &address])?.end()?;
+    fleet.comes_to(&address, "put back", is_ours)
+}
+
+fn same_bytes(fleet: &Fleet<'_>) -> Result<(), Failure> {
+    let (mut server, address) = fleet.rust_server(&[])?;
+    let ours = fleet.record(&address)?;
+    server.signal("TERM")?;
+    server.end()?;
+    fleet.go("put", &["-addr", &address])?.end()?;
+    let theirs = fleet.record(&address)?;
+    if ours.as_ref().map(|(value, _)| value) != theirs.as_ref().map(|(value, _)| value) {
+        return Err(Failure::new(format!("Rust writes {ours:?}, Go writes {theirs:?}")));
+    }
+    fleet.go("put", &["-addr", &address, "-metadata", r#"{"shard":"3"}"#])?.end()?;
+    fleet.rust("watch", &[])?.says(r#"shard="3""#)?;
+    fleet.go("delete", &["-addr", &address])?.end()?;
+
+    let (_server, address) = fleet.rust_server(&["--zone", "z", "--version", "1", "--meta", "shard=3"])?;
+    let mut lister = fleet.go("list", &[])?;
+    lister.says(&format!("{address} null"))?;
+    lister.end()?;
+    all_answer(fleet.go_client("5")?, &[&address])
+}
