@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::command::{Failure, Step};
+use crate::go;
 use crate::process::Program;
 use crate::tools::Tools;
 
@@ -32,15 +33,9 @@ const CASES: [Case; 9] = [
 
 pub(crate) fn run(root: &Path) -> Result<(), Failure> {
     let tools = Tools::ensure(root)?;
-    check_go(root)?;
     let out = root.join("target/interop");
     for version in VERSIONS {
-        let module = root.join("backend-etcd/tests/interop-go").join(version);
-        Step::new("go", &module)
-            .args(["build", "-mod=readonly", "-o"])
-            .args([out.join(version)])
-            .args(["."])
-            .run()?;
+        go::build(&root.join("backend-etcd/tests/interop-go").join(version), &out.join(version))?;
     }
     let build = ["build", "-q", "-p", "hither-examples", "--features", "etcd", "--bins"];
     Step::cargo(root).args(build).run()?;
@@ -61,18 +56,6 @@ pub(crate) fn run(root: &Path) -> Result<(), Failure> {
         }
     }
     if failed == 0 { Ok(()) } else { Err(Failure::new(format!("{failed} cases failed"))) }
-}
-
-/// The newest modules want Go 1.25; what older ones want is older.
-fn check_go(root: &Path) -> Result<(), Failure> {
-    let advice = "interop needs Go 1.25 or newer in the PATH: https://go.dev/dl";
-    let said = Step::new("go", root).args(["env", "GOVERSION"]).output().map_err(|_| Failure::new(advice))?;
-    let minor =
-        said.trim().strip_prefix("go1.").and_then(|rest| rest.split(['.', 'r', 'b']).next()?.parse().ok());
-    match minor {
-        Some(25..) => Ok(()),
-        Some(0_u32..25) | None => Err(Failure::new(format!("{advice} (this is {})", said.trim()))),
-    }
 }
 
 struct Etcd {

@@ -3,6 +3,7 @@
 mod apt;
 mod ci;
 mod command;
+mod go;
 mod interop;
 mod process;
 mod tools;
@@ -21,6 +22,7 @@ Set-up and test commands of hither.
   cargo xtask test [ARGS]   tools, then every test, doc test and conformance run; ARGS go to `cargo test`
   cargo xtask ci            what has to hold before a change goes in: formatting, clippy on all features and on
                             each alone, docs, `cargo xtask test`, `cargo quickstart`
+  cargo xtask etcd          builds an etcd of 3.6 with Go, and says how to run the tests on it
   cargo xtask interop       Rust and Go in one fleet on a real etcd, one row a case; needs Go
   cargo xtask help          this
 
@@ -47,11 +49,12 @@ fn run(command: Option<&str>, rest: &[String]) -> Result<(), Failure> {
         (Some("tools"), []) => Tools::ensure(&root).map(|tools| tools.announce()),
         (Some("ci"), []) => ci::run(&root),
         (Some("interop"), []) => interop::run(&root),
+        (Some("etcd"), []) => go::etcd(&root).map(|etcd| println!("ETCD_BIN={}", etcd.display())),
         (None | Some("help" | "-h" | "--help"), _) => {
             print!("{HELP}");
             Ok(())
         }
-        (Some(command @ ("tools" | "ci" | "interop")), _) => {
+        (Some(command @ ("tools" | "ci" | "interop" | "etcd")), _) => {
             Err(Failure::usage(format!("`{command}` takes no arguments")))
         }
         (Some(other), _) => {
