@@ -1,7 +1,7 @@
 //! HTTP/2 by hyper.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -21,6 +21,12 @@ const FAREWELL: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 pub(crate) struct Hyper {
     requests: SendRequest<RequestBody>,
+    /// Held for reading while a request is put into hyper's queue, and for writing when the queue is dropped.
+    ///
+    /// Without it a request that is put in at the very moment would neither be taken out nor returned, and its call
+    /// would wait for ever: a queue of Tokio's that is dropped while a value is half-way in keeps the value until
+    /// its last sender is gone, and that is us.
+    queue: Arc<RwLock<()>>,
     _held: Arc<oneshot::Sender<()>>,
 }
 
@@ -29,13 +35,19 @@ impl Hyper {
     /// peer says, and of the end.
     pub(crate) async fn start(io: BoxedIo, peer: Arc<Peer>) -> io::Result<Self> {
         let (io, mut cut) = Watched::new(io, Arc::clone(&peer));
-        let (requests, connection) =
+        let (requests, mut connection) =
             Builder::new(TokioExecutor::new()).handshake(TokioIo::new(io)).await.map_err(io::Error::other)?;
         let (held, dropped) = oneshot::channel();
+        let queue = Arc::<RwLock<()>>::default();
+        let dispatch = Arc::clone(&queue);
         tokio::spawn(async move {
-            match connection.await {
+            match (&mut connection).await {
                 Ok(()) => peer.close("closed"),
                 Err(error) => peer.close(status_of(&error).message()),
+            }
+            {
+                let _nobody_sends = dispatch.write().unwrap_or_else(PoisonError::into_inner);
+                drop(connection);
             }
             // After GOAWAY that comes long before the last stream has ended.
             tokio::select! {
@@ -46,7 +58,7 @@ impl Hyper {
                 tracing::debug!("a peer did not take our farewell");
             }
         });
-        Ok(Self { requests, _held: Arc::new(held) })
+        Ok(Self { requests, queue, _held: Arc::new(held) })
     }
 }
 
@@ -58,7 +70,11 @@ impl Transport for Hyper {
     }
 
     async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, Failure> {
-        match self.requests.try_send_request(request).await {
+        let response = {
+            let _queue_stays = self.queue.read().unwrap_or_else(PoisonError::into_inner);
+            self.requests.try_send_request(request)
+        };
+        match response.await {
             Ok(response) => Ok(response),
             Err(error) if error.message().is_some() => Err(Failure::Unsent),
             Err(error) => Err(Failure::of(&error.into_error())),

@@ -9,12 +9,18 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{oneshot, watch};
+use tokio::time::{Sleep, sleep};
 
 use super::BoxedIo;
 use super::frames::{Frames, Heard};
+
+/// How long the last words of a peer that cannot be written to any more are waited for. A socket that broke has
+/// nearly always something to read at once, if only its end.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// How far a connection has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,7 +99,10 @@ pub(crate) struct Watched {
     io: BoxedIo,
     frames: Frames,
     peer: Arc<Peer>,
-    cut: oneshot::Receiver<()>,
+    /// Writing has failed, for this reason; how long to wait for what is still to be read.
+    broken: Option<(io::Error, Pin<Box<Sleep>>)>,
+    /// `None` once it was cut.
+    cut: Option<oneshot::Receiver<()>>,
     _alive: oneshot::Sender<()>,
 }
 
@@ -105,7 +114,7 @@ pub(crate) struct Cut {
 }
 
 impl Cut {
-    /// Completes when the stream was let go of.
+    /// Completes when the stream was let go of. Not to be asked again after that.
     pub(crate) async fn released(&mut self) {
         // There is never a value: the sender goes with the stream.
         let _ = (&mut self.alive).await;
@@ -116,14 +125,44 @@ impl Watched {
     pub(crate) fn new(io: BoxedIo, peer: Arc<Peer>) -> (Self, Cut) {
         let (_cut, cut) = oneshot::channel();
         let (_alive, alive) = oneshot::channel();
-        (Self { io, frames: Frames::default(), peer, cut, _alive }, Cut { _cut, alive })
+        let cut = Some(cut);
+        (Self { io, frames: Frames::default(), peer, broken: None, cut, _alive }, Cut { _cut, alive })
     }
 
     /// An error once the stream was cut.
     fn check(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        match Pin::new(&mut self.cut).poll(cx) {
-            Poll::Pending => Ok(()),
-            Poll::Ready(_) => Err(io::Error::new(io::ErrorKind::ConnectionAborted, "given up")),
+        if let Some(cut) = &mut self.cut
+            && Pin::new(cut).poll(cx).is_pending()
+        {
+            return Ok(());
+        }
+        self.cut = None;
+        Err(io::Error::new(io::ErrorKind::ConnectionAborted, "given up"))
+    }
+
+    /// Writes, as long as that works. What is written later is swallowed, and it is reading that tells the error,
+    /// when it has nothing else to tell.
+    ///
+    /// A server that leaves says GOAWAY and closes. Requests that cross it on their way are answered with a reset,
+    /// and then writing fails while the GOAWAY, which says that they may be sent elsewhere, is still to be read.
+    fn write(
+        &mut self,
+        cx: &mut Context<'_>,
+        length: usize,
+        write: impl FnOnce(Pin<&mut BoxedIo>, &mut Context<'_>) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        self.check(cx)?;
+        if self.broken.is_some() {
+            return Poll::Ready(Ok(length));
+        }
+        match write(Pin::new(&mut self.io), cx) {
+            Poll::Ready(Err(error)) => {
+                self.broken = Some((error, Box::pin(sleep(LAST_WORDS))));
+                // To be read from.
+                cx.waker().wake_by_ref();
+                Poll::Ready(Ok(length))
+            }
+            written => written,
         }
     }
 }
@@ -136,7 +175,15 @@ impl AsyncRead for Watched {
     ) -> Poll<io::Result<()>> {
         self.check(cx)?;
         let before = buf.filled().len();
-        if let Err(error) = ready!(Pin::new(&mut self.io).poll_read(cx, buf)) {
+        let read = match (Pin::new(&mut self.io).poll_read(cx, buf), &mut self.broken) {
+            (Poll::Ready(read), _) => read,
+            (Poll::Pending, Some((error, waited))) => {
+                ready!(waited.as_mut().poll(cx));
+                Err(io::Error::new(error.kind(), error.to_string()))
+            }
+            (Poll::Pending, None) => return Poll::Pending,
+        };
+        if let Err(error) = read {
             self.peer.close(error.to_string());
             return Poll::Ready(Err(error));
         }
@@ -152,13 +199,11 @@ impl AsyncRead for Watched {
 
 impl AsyncWrite for Watched {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.check(cx)?;
-        Pin::new(&mut self.io).poll_write(cx, buf)
+        self.write(cx, buf.len(), |io, cx| io.poll_write(cx, buf))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.check(cx)?;
-        Pin::new(&mut self.io).poll_flush(cx)
+        self.write(cx, 0, |io, cx| io.poll_flush(cx).map_ok(|()| 0)).map_ok(|_| ())
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -175,7 +220,7 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.check(cx)?;
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+        let length = bufs.iter().map(|buf| buf.len()).sum();
+        self.write(cx, length, |io, cx| io.poll_write_vectored(cx, bufs))
     }
 }

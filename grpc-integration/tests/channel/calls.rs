@@ -1,10 +1,13 @@
 //! One call: its deadline, its second chances, its end.
 
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
-use hither_tonic::{DiscoveryChannel, Endpoint, WaitForReady};
+use hither_core::Address;
+use hither_tonic::{BoxedIo, Connector, DiscoveryChannel, Endpoint, WaitForReady};
 use tokio::time::{Instant, sleep};
 use tonic::client::Grpc;
 use tonic::service::interceptor::InterceptedService;
@@ -153,6 +156,41 @@ async fn a_call_that_a_server_refuses_unseen_is_made_elsewhere() {
         }
         let refused = refused.load(Ordering::SeqCst);
         assert!((5..=20).contains(&refused), "{refused}");
+    }
+}
+
+/// `a:1` is a peer that leaves when it is told to; all others are on the network.
+#[derive(Debug)]
+struct Parting {
+    left: Arc<AtomicBool>,
+    net: Net,
+}
+
+#[async_trait]
+impl Connector for Parting {
+    async fn connect(&self, address: &Address) -> std::io::Result<BoxedIo> {
+        match address.to_string().as_str() {
+            "a:1" if !self.left.load(Ordering::SeqCst) => Ok(peers::parting(&self.left)),
+            _ => self.net.connect(address).await,
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_farewell_is_heard_even_when_the_request_that_crosses_it_cannot_be_written() {
+    for _ in 0..10 {
+        let (mut registry, net) = (Registry::new(), Net::new());
+        let server = Server::on(&net, "b:1");
+        registry.up("a:1").await;
+        registry.up(&server.address).await;
+        let left = Arc::<AtomicBool>::default();
+        let connector = Parting { left: Arc::clone(&left), net: net.clone() };
+        let client = Client::new(&channel(&registry, &net).connector(connector).connect().await.unwrap());
+        sleep(SECOND).await;
+        left.store(true, Ordering::SeqCst);
+        for _ in 0..2 {
+            assert_eq!(client.name().await.unwrap(), "b:1");
+        }
     }
 }
 

@@ -1,15 +1,25 @@
 //! Peers that behave as tonic's servers never do on demand.
 
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use h2::Reason;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use hither_tonic::BoxedIo;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::sleep;
 
 use super::{Net, Server};
+
+const PREFACE: usize = 24;
+const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+/// Up to stream 0, with NO_ERROR.
+const GOAWAY: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+const HEADERS: u8 = 1;
 
 /// Takes connections, and keeps them without a word, for as long as it lives.
 #[derive(Debug)]
@@ -59,11 +69,6 @@ pub(crate) fn refusing(net: &Net, address: &str) -> Arc<AtomicUsize> {
 /// Answers the first request of each connection with a GOAWAY that says it was not looked at; returns how many
 /// there were.
 pub(crate) fn going_away(net: &Net, address: &str) -> Arc<AtomicUsize> {
-    const PREFACE: usize = 24;
-    const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
-    /// Up to stream 0, with NO_ERROR.
-    const GOAWAY: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    const HEADERS: u8 = 1;
     let (mut incoming, seen) = (net.listen(address), Arc::<AtomicUsize>::default());
     let count = Arc::clone(&seen);
     tokio::spawn(async move {
@@ -111,4 +116,59 @@ pub(crate) fn streaming(net: &Net, address: &str) -> Arc<AtomicUsize> {
         }
     });
     open
+}
+
+/// A connection to a peer that leaves while a request crosses its farewell: once `left` is set writing fails, and what
+/// can be read then is a GOAWAY which says that the request was not looked at.
+pub(crate) fn parting(left: &Arc<AtomicBool>) -> BoxedIo {
+    let (io, peer) = tokio::io::duplex(1000);
+    Box::new(Parting { io, peer: Some(peer), left: Arc::clone(left), greeted: false })
+}
+
+struct Parting {
+    io: DuplexStream,
+    peer: Option<DuplexStream>,
+    left: Arc<AtomicBool>,
+    greeted: bool,
+}
+
+impl Parting {
+    fn say(&mut self, cx: &mut Context<'_>, bytes: &[u8]) {
+        if let Some(peer) = &mut self.peer {
+            let said = Pin::new(peer).poll_write(cx, bytes);
+            assert!(matches!(said, Poll::Ready(Ok(length)) if length == bytes.len()));
+        }
+    }
+}
+
+impl AsyncRead for Parting {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Parting {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if !std::mem::replace(&mut self.greeted, true) {
+            self.say(cx, &SETTINGS);
+        }
+        if self.left.load(Ordering::SeqCst) {
+            self.say(cx, &GOAWAY);
+            self.peer = None;
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        Poll::Ready(Ok(buf.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
 }
