@@ -64,8 +64,9 @@ impl ChannelBuilder {
         self
     }
 
-    /// Sets what calls carry as `:authority`. Default: the name of the service, as Go has it; but what must not
-    /// stand in an authority becomes `-`, and `/` becomes `.`, where Go writes escapes that Rust's servers refuse.
+    /// Sets what calls carry as `:authority`. Default: the name of the service, as Go has it; but what must
+    /// not stand in an authority becomes `-`, and `/` becomes `.`, where Go writes escapes that Rust's
+    /// servers refuse.
     pub fn authority<A>(mut self, authority: A) -> Self
     where
         A: TryInto<Authority>,
@@ -77,15 +78,15 @@ impl ChannelBuilder {
         self
     }
 
-    /// Sets how long a call may take that does not say, and the most for one that does: from the call to the end of
-    /// its response's body, so it also ends streams. Default: as long as it takes.
+    /// Sets how long a call may take that does not say, and the most for one that does: from the call to the
+    /// end of its response's body, so it also ends streams. Default: as long as it takes.
     pub fn default_timeout(mut self, timeout: Duration) -> Self {
         self.default_timeout = Some(timeout);
         self
     }
 
-    /// Sets whether calls wait until an instance is ready, instead of failing when nobody is. A single call says
-    /// otherwise with [`WaitForReady`](crate::WaitForReady). Default `false`.
+    /// Sets whether calls wait until an instance is ready, instead of failing when nobody is. A single call
+    /// says otherwise with [`WaitForReady`](crate::WaitForReady). Default `false`.
     pub fn wait_for_ready(mut self, wait: bool) -> Self {
         self.wait_for_ready = wait;
         self
@@ -103,14 +104,15 @@ impl ChannelBuilder {
         self
     }
 
-    /// Sets how many connections there may be to one instance; a second one is only made while its server allows no
-    /// more streams on the first. When all are full, calls wait. At least 1, default 10.
+    /// Sets how many connections there may be to one instance; a second one is only made while its server
+    /// allows no more streams on the first. When all are full, calls wait. At least 1, default 10.
     pub fn max_connections(mut self, most: usize) -> Self {
         self.max_connections = most.max(1);
         self
     }
 
-    /// Sets the delays between attempts to connect to one instance. Default: gRPC's, 1 s × 1.6 up to 120 s, ± 20 %.
+    /// Sets the delays between attempts to connect to one instance. Default: gRPC's, 1 s × 1.6 up to 120 s, ±
+    /// 20 %.
     pub fn backoff(mut self, backoff: Backoff) -> Self {
         self.backoff = backoff;
         self
@@ -131,8 +133,8 @@ impl ChannelBuilder {
         Ok(channel)
     }
 
-    /// Makes the channel, which begins to connect in the background. Calls may be made at once: they wait while the
-    /// service is being resolved and its instances are connecting.
+    /// Makes the channel, which begins to connect in the background. Calls may be made at once: they wait
+    /// while the service is being resolved and its instances are connecting.
     ///
     /// # Errors
     /// `InvalidArgument` for what the builder was given; `Unexpected` outside a Tokio runtime.

@@ -20,18 +20,19 @@ use crate::pool::{Shared, State, Task};
 
 /// Calls a service by its name: a channel for every generated client, over all instances that are ready.
 ///
-/// A clone is the same channel. It is always ready to take a call: whatever there is to wait for is waited for in
-/// the call, inside its deadline.
+/// A clone is the same channel. It is always ready to take a call: whatever there is to wait for is waited
+/// for in the call, inside its deadline.
 ///
 /// ```
-/// use hither_core::{Discovery, StaticResolver};
+/// use hither_core::StaticResolver;
 /// use hither_tonic::{DiscoveryChannel, RoundRobin};
 /// # use tonic_health::pb::health_client::HealthClient;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> hither_core::Result<()> {
 /// # let registry = StaticResolver::new([]);
-/// let channel = DiscoveryChannel::builder(registry, "greeter").policy(RoundRobin::default()).connect_lazy()?;
+/// let channel =
+///     DiscoveryChannel::builder(registry, "greeter").policy(RoundRobin::default()).connect_lazy()?;
 /// let mut client = HealthClient::new(channel);
 /// let status = client.check(tonic_health::pb::HealthCheckRequest::default()).await.unwrap_err();
 /// assert_eq!(status.message(), "nobody is registered as greeter");
@@ -41,21 +42,22 @@ use crate::pool::{Shared, State, Task};
 ///
 /// # Connections
 ///
-/// A task follows the registry all the time, connects to whatever it finds in the background, and tries again with
-/// gRPC's backoff (1 s, growing to 120 s). Only an instance that has spoken HTTP/2 is called. An instance that is
-/// removed, or announces that it is leaving, gets no new calls and finishes the old ones. When the registry is lost,
-/// calls go on over what was known. Everything stops when the last clone is dropped, but for responses under way,
-/// which finish.
+/// A task follows the registry all the time, connects to whatever it finds in the background, and tries again
+/// with gRPC's backoff (1 s, growing to 120 s). Only an instance that has spoken HTTP/2 is called. An
+/// instance that is removed, or announces that it is leaving, gets no new calls and finishes the old ones.
+/// When the registry is lost, calls go on over what was known. Everything stops when the last clone is
+/// dropped, but for responses under way, which finish.
 ///
 /// # Calls
 ///
 /// - The deadline is the request's `grpc-timeout`, capped by the channel's
-///   [`default_timeout`](ChannelBuilder::default_timeout). It holds for everything: resolving, waiting, connecting, the
-///   headers, and the body to its end.
-/// - While somebody is connecting for the first time, calls wait. When it is known that nobody is ready they fail with
-///   UNAVAILABLE and say why, unless they [wait for ready](crate::WaitForReady).
+///   [`default_timeout`](ChannelBuilder::default_timeout). It holds for everything: resolving, waiting,
+///   connecting, the headers, and the body to its end.
+/// - While somebody is connecting for the first time, calls wait. When it is known that nobody is ready they
+///   fail with UNAVAILABLE and say why, unless they [wait for ready](crate::WaitForReady).
 /// - A request that never left is sent to another instance, however often; one that the server refused unseen
-///   (REFUSED_STREAM, GOAWAY) once, if its body is still at hand: up to 64 KiB. Nothing else is ever repeated.
+///   (REFUSED_STREAM, GOAWAY) once, if its body is still at hand: up to 64 KiB. Nothing else is ever
+///   repeated.
 /// - The response's extensions hold the [`Endpoint`](crate::Endpoint) that answered.
 #[derive(Clone)]
 pub struct DiscoveryChannel {
@@ -81,8 +83,8 @@ impl DiscoveryChannel {
         ChannelBuilder::new(discovery.into(), service.try_into().map_err(Into::into))
     }
 
-    /// Connects to a target such as `etcd:///greeter`, whose registry is looked up among `backends`; all else is as
-    /// [`builder`](Self::builder) has it by default.
+    /// Connects to a target such as `etcd:///greeter`, whose registry is looked up among `backends`; all else
+    /// is as [`builder`](Self::builder) has it by default.
     ///
     /// ```
     /// use hither_core::Backends;
@@ -95,9 +97,8 @@ impl DiscoveryChannel {
     /// # }
     /// ```
     ///
-    /// # Errors
-    /// `InvalidArgument` for a target that cannot be understood or names a registry that is not there; otherwise
-    /// those of [`connect`](ChannelBuilder::connect).
+    /// # Errors `InvalidArgument` for a target that cannot be understood or names a registry that is not
+    /// there; otherwise those of [`connect`](ChannelBuilder::connect).
     pub async fn dial(target: impl AsRef<str>, backends: &Backends) -> Result<Self> {
         let target: Target = target.as_ref().parse()?;
         let (discovery, service) = backends.resolve(&target)?;

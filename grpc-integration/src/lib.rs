@@ -1,5 +1,5 @@
-//! gRPC with service discovery, for [tonic]: a [`DiscoveryChannel`] calls a service by its name, and a [`Lifecycle`]
-//! lets a server be found.
+//! gRPC with service discovery, for [tonic]: a [`DiscoveryChannel`] calls a service by its name, and a
+//! [`Lifecycle`] lets a server be found.
 //!
 //! ```text
 //!        server                       registry                       client
@@ -43,23 +43,24 @@
 //!
 //! # Clients
 //!
-//! A [`DiscoveryChannel`] goes wherever a `tonic::transport::Channel` goes: into every generated client, with or
-//! without interceptors. What it promises:
+//! A [`DiscoveryChannel`] goes wherever a `tonic::transport::Channel` goes: into every generated client, with
+//! or without interceptors. What it promises:
 //!
-//! - Only servers that are connected, and have spoken HTTP/2, are called; connecting happens in the background.
-//! - Servers that leave gracefully and servers that join cost no call: what was not sent, or refused unseen, is sent to
-//!   another one. What a server may have worked on is never repeated.
-//! - The deadline of a call holds for everything, to the end of its response's body. When nobody is ready calls fail at
-//!   once and say why, or wait, as you choose ([`WaitForReady`]).
+//! - Only servers that are connected, and have spoken HTTP/2, are called; connecting happens in the
+//!   background.
+//! - Servers that leave gracefully and servers that join cost no call: what was not sent, or refused unseen,
+//!   is sent to another one. What a server may have worked on is never repeated.
+//! - The deadline of a call holds for everything, to the end of its response's body. When nobody is ready
+//!   calls fail at once and say why, or wait, as you choose ([`WaitForReady`]).
 //! - When the registry is down, calls go on over what was known.
 //!
-//! Which server a call goes to is a policy's choice: [`LeastRequest`], the default, [`RoundRobin`], [`PickFirst`], or
-//! your own [`LoadBalancingPolicy`]. How bytes get there is a [`Connector`]'s.
+//! Which server a call goes to is a policy's choice: [`LeastRequest`], the default, [`RoundRobin`],
+//! [`PickFirst`], or your own [`LoadBalancingPolicy`]. How bytes get there is a [`Connector`]'s.
 //!
 //! # Servers
 //!
-//! A [`Lifecycle`] leads a server through its life in the order in which no client sees an error. Builder, layers, TLS
-//! and services of tonic stay in your hands.
+//! A [`Lifecycle`] leads a server through its life in the order in which no client sees an error. Builder,
+//! layers, TLS and services of tonic stay in your hands.
 //!
 //! # Foreign types
 //!

@@ -13,8 +13,8 @@ use crate::transport::Connection;
 
 /// One instance that calls can be sent to. Cheap to clone; clones are equal and share the load.
 ///
-/// An endpoint outlives changes of its instance's metadata, weight or state: those make a new `Endpoint` value
-/// that shares the counters and the connections of the old one.
+/// An endpoint outlives changes of its instance's metadata, weight or state: those make a new `Endpoint`
+/// value that shares the counters and the connections of the old one.
 #[derive(Clone)]
 pub struct Endpoint {
     instance: Arc<Instance>,
@@ -60,7 +60,8 @@ impl Endpoint {
         Self { instance, core: Arc::clone(&self.core) }
     }
 
-    /// Room for one call on the oldest connection that has some. Without any, another connection is asked for.
+    /// Room for one call on the oldest connection that has some. Without any, another connection is asked
+    /// for.
     pub(crate) fn reserve(&self) -> Option<Reserved> {
         let connections = self.core.connections.load();
         let Some(connection) = connections.iter().find(|connection| connection.try_reserve()) else {

@@ -36,7 +36,8 @@ use crate::Endpoint;
 /// impl Picker for ByUserPicker {
 ///     fn pick(&self, call: &CallInfo<'_>) -> Pick {
 ///         let user = call.headers().get("x-user").map_or(&[][..], |user| user.as_bytes());
-///         let hash = user.iter().fold(0_usize, |hash, byte| hash.wrapping_mul(31).wrapping_add(usize::from(*byte)));
+///         let hash =
+///             user.iter().fold(0_usize, |hash, byte| hash.wrapping_mul(31).wrapping_add((*byte).into()));
 ///         Pick::Endpoint(self.0[hash % self.0.len()].clone())
 ///     }
 ///
@@ -60,8 +61,8 @@ pub trait Picker: Any + Debug + Send + Sync {
     /// times, and then takes whichever ready endpoint has room.
     fn pick(&self, call: &CallInfo<'_>) -> Pick;
 
-    /// Told once for each attempt made on `endpoint`, when it is over: when the response body has ended or was
-    /// dropped, not when the headers came.
+    /// Told once for each attempt made on `endpoint`, when it is over: when the response body has ended or
+    /// was dropped, not when the headers came.
     fn done(&self, endpoint: &Endpoint, outcome: &Outcome);
 }
 

@@ -11,8 +11,8 @@ use crate::balance::Reserved;
 use crate::transport::Connection;
 use crate::{Endpoint, Outcome, Picker};
 
-/// One attempt of a call. It counts as load of its endpoint until it is dropped; then the picker is told how it
-/// ended.
+/// One attempt of a call. It counts as load of its endpoint until it is dropped; then the picker is told how
+/// it ended.
 #[derive(Debug)]
 pub(crate) struct Attempt {
     reserved: Reserved,

@@ -30,8 +30,8 @@ const TRIES: usize = 3;
 
 /// Makes a single call wait until an instance is ready, or not, whatever the channel's own setting.
 ///
-/// A call that does not wait fails with UNAVAILABLE as soon as it is known that nobody is ready; one that waits
-/// does so until its deadline. It goes into the request's extensions:
+/// A call that does not wait fails with UNAVAILABLE as soon as it is known that nobody is ready; one that
+/// waits does so until its deadline. It goes into the request's extensions:
 ///
 /// ```
 /// use hither_tonic::WaitForReady;

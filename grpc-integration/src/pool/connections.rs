@@ -20,8 +20,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// The open connections of one endpoint.
 ///
-/// One is enough for a server that does not limit the streams of a client. For one that does, further ones are
-/// made while calls find no room, and given back when they are not used any more.
+/// One is enough for a server that does not limit the streams of a client. For one that does, further ones
+/// are made while calls find no room, and given back when they are not used any more.
 #[derive(Debug)]
 pub(super) struct Connections<'a> {
     pub(super) endpoint: &'a Endpoint,

@@ -10,8 +10,8 @@ use tokio::time::{sleep, timeout};
 use crate::Connector;
 use crate::transport::Connection;
 
-/// How long one address has before the next is tried beside it: Happy Eyeballs, with the delay of RFC 8305 and
-/// gRPC.
+/// How long one address has before the next is tried beside it: Happy Eyeballs, with the delay of RFC 8305
+/// and gRPC.
 const HEAD_START: Duration = Duration::from_millis(250);
 
 /// Connects to instances.

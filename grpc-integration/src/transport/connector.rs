@@ -53,8 +53,8 @@ pub trait Connector: fmt::Debug + Send + Sync + 'static {
 
 /// Plain TCP, and Unix domain sockets for `unix:` addresses. The default.
 ///
-/// Peers that vanished without a word, such as a host that lost its power, are noticed by TCP keep-alive and by
-/// data that nobody acknowledges (`TCP_USER_TIMEOUT`, where the system has it), within 20 s by default.
+/// Peers that vanished without a word, such as a host that lost its power, are noticed by TCP keep-alive and
+/// by data that nobody acknowledges (`TCP_USER_TIMEOUT`, where the system has it), within 20 s by default.
 ///
 /// ```
 /// use std::time::Duration;

@@ -34,8 +34,8 @@ fn is_refusal(error: &h2::Error) -> bool {
         && (error.is_go_away() || error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM))
 }
 
-/// The status that gRPC gives to an HTTP/2 error. What is not an answer of the server's to this very call is a
-/// lost connection: UNAVAILABLE.
+/// The status that gRPC gives to an HTTP/2 error. What is not an answer of the server's to this very call is
+/// a lost connection: UNAVAILABLE.
 pub(crate) fn status_of(error: &(dyn StdError + 'static)) -> Status {
     let code = match http2_error(error) {
         Some(error) if error.is_reset() => error.reason().map_or(Code::Unknown, code_of),

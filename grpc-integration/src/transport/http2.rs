@@ -23,16 +23,16 @@ pub(crate) struct Hyper {
     requests: SendRequest<RequestBody>,
     /// Held for reading while a request is put into hyper's queue, and for writing when the queue is dropped.
     ///
-    /// Without it a request that is put in at the very moment would neither be taken out nor returned, and its call
-    /// would wait for ever: a queue of Tokio's that is dropped while a value is half-way in keeps the value until
-    /// its last sender is gone, and that is us.
+    /// Without it a request that is put in at the very moment would neither be taken out nor returned, and
+    /// its call would wait for ever: a queue of Tokio's that is dropped while a value is half-way in keeps
+    /// the value until its last sender is gone, and that is us.
     queue: Arc<RwLock<()>>,
     _held: Arc<oneshot::Sender<()>>,
 }
 
 impl Hyper {
-    /// Sends our part of the greeting, and starts the tasks that drive the connection. `peer` is told what the
-    /// peer says, and of the end.
+    /// Sends our part of the greeting, and starts the tasks that drive the connection. `peer` is told what
+    /// the peer says, and of the end.
     pub(crate) async fn start(io: BoxedIo, peer: Arc<Peer>) -> io::Result<Self> {
         let (io, mut cut) = Watched::new(io, Arc::clone(&peer));
         let (requests, mut connection) =

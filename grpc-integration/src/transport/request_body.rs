@@ -10,11 +10,12 @@ use http_body::Frame;
 use tonic::Status;
 use tonic::body::Body;
 
-/// How much of a body is kept for another attempt. As much as grpc-go and grpc-java keep in flight by default
-/// before anybody reads; a unary request is nearly always smaller.
+/// How much of a body is kept for another attempt: HTTP/2's default window, so about as much as a server is sent
+/// before it has a say. A unary request is nearly always smaller.
 const KEPT: usize = 64 * 1024;
 
-/// A request's body over all attempts of its call. Dropping it ends the body: what is still being sent is cut.
+/// A request's body over all attempts of its call. Dropping it ends the body: what is still being sent is
+/// cut.
 #[derive(Debug)]
 pub(crate) struct Replay(Arc<Mutex<Shared>>);
 

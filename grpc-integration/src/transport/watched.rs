@@ -1,8 +1,8 @@
 //! An eye on what the peer says about the connection itself.
 //!
 //! Three things decide which connection a call may take, and hyper tells none of them in time: that the peer
-//! has spoken HTTP/2 at all, how many streams it allows, and that it is going away. All stand in the headers of
-//! frames that pass by here on their way to hyper.
+//! has spoken HTTP/2 at all, how many streams it allows, and that it is going away. All stand in the headers
+//! of frames that pass by here on their way to hyper.
 
 use std::io;
 use std::pin::Pin;
@@ -18,8 +18,8 @@ use tokio::time::{Sleep, sleep};
 use super::BoxedIo;
 use super::frames::{Frames, Heard};
 
-/// How long the last words of a peer that cannot be written to any more are waited for. A socket that broke has
-/// nearly always something to read at once, if only its end.
+/// How long the last words of a peer that cannot be written to any more are waited for. A socket that broke
+/// has nearly always something to read at once, if only its end.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// How far a connection has come.
@@ -140,11 +140,12 @@ impl Watched {
         Err(io::Error::new(io::ErrorKind::ConnectionAborted, "given up"))
     }
 
-    /// Writes, as long as that works. What is written later is swallowed, and it is reading that tells the error,
-    /// when it has nothing else to tell.
+    /// Writes, as long as that works. What is written later is swallowed, and it is reading that tells the
+    /// error, when it has nothing else to tell.
     ///
-    /// A server that leaves says GOAWAY and closes. Requests that cross it on their way are answered with a reset,
-    /// and then writing fails while the GOAWAY, which says that they may be sent elsewhere, is still to be read.
+    /// A server that leaves says GOAWAY and closes. Requests that cross it on their way are answered with a
+    /// reset, and then writing fails while the GOAWAY, which says that they may be sent elsewhere, is still
+    /// to be read.
     fn write(
         &mut self,
         cx: &mut Context<'_>,

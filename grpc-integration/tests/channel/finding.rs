@@ -19,6 +19,17 @@ async fn a_service_is_called_by_its_name() {
     assert_eq!(channel.service().as_str(), SERVICE);
 }
 
+#[cfg(unix)]
+#[tokio::test]
+async fn a_server_on_a_unix_socket_is_called_like_any_other() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::on_socket(&directory.path().join("greeter.sock"));
+    let mut registry = Registry::new();
+    registry.up(&server.address).await;
+    let channel = DiscoveryChannel::builder(registry.resolver(), SERVICE).connect().await.unwrap();
+    assert_eq!(Client::new(&channel).name().await.unwrap(), server.address);
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_address_where_nobody_listens_is_never_picked() {
     let (mut registry, net) = (Registry::new(), Net::new());

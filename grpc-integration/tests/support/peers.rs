@@ -66,8 +66,8 @@ pub(crate) fn refusing(net: &Net, address: &str) -> Arc<AtomicUsize> {
     refused
 }
 
-/// Answers the first request of each connection with a GOAWAY that says it was not looked at; returns how many
-/// there were.
+/// Answers the first request of each connection with a GOAWAY that says it was not looked at; returns how
+/// many there were.
 pub(crate) fn going_away(net: &Net, address: &str) -> Arc<AtomicUsize> {
     let (mut incoming, seen) = (net.listen(address), Arc::<AtomicUsize>::default());
     let count = Arc::clone(&seen);
@@ -94,8 +94,8 @@ pub(crate) fn going_away(net: &Net, address: &str) -> Arc<AtomicUsize> {
     seen
 }
 
-/// Answers every request with an endless stream of messages, ten in a second, whatever its deadline; returns how
-/// many are open.
+/// Answers every request with an endless stream of messages, ten in a second, whatever its deadline; returns
+/// how many are open.
 pub(crate) fn streaming(net: &Net, address: &str) -> Arc<AtomicUsize> {
     const MESSAGE: &[u8] = &[0, 0, 0, 0, 0];
     let (mut incoming, open) = (net.listen(address), Arc::<AtomicUsize>::default());
@@ -118,8 +118,8 @@ pub(crate) fn streaming(net: &Net, address: &str) -> Arc<AtomicUsize> {
     open
 }
 
-/// A connection to a peer that leaves while a request crosses its farewell: once `left` is set writing fails, and what
-/// can be read then is a GOAWAY which says that the request was not looked at.
+/// A connection to a peer that leaves while a request crosses its farewell: once `left` is set writing fails,
+/// and what can be read then is a GOAWAY which says that the request was not looked at.
 pub(crate) fn parting(left: &Arc<AtomicBool>) -> BoxedIo {
     let (io, peer) = tokio::io::duplex(1000);
     Box::new(Parting { io, peer: Some(peer), left: Arc::clone(left), greeted: false })

@@ -45,6 +45,14 @@ impl Server {
         Self::serve(&address, TcpListenerStream::new(listener), |server| server)
     }
 
+    /// A server on a socket in the file system.
+    #[cfg(unix)]
+    pub(crate) fn on_socket(path: &std::path::Path) -> Self {
+        let listener = tokio::net::UnixListener::bind(path).unwrap();
+        let incoming = tokio_stream::wrappers::UnixListenerStream::new(listener);
+        Self::serve(&format!("unix://{}", path.display()), incoming, |server| server)
+    }
+
     /// A server at an address of `net`.
     pub(crate) fn on(net: &Net, address: &str) -> Self {
         Self::described(net, address, |server| server)
