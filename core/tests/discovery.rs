@@ -137,6 +137,10 @@ fn a_watch_whose_runtime_is_gone_is_told_and_begun_anew() {
         };
         assert_eq!(error.kind(), ErrorKind::Closed, "{error}");
         assert_eq!(view.current().instances().len(), 1, "what was known is still at hand");
-        assert_eq!(discovery.service(&service()).ready(SECOND).await.unwrap().len(), 1);
+        let mut anew = discovery.service(&service());
+        assert_eq!(anew.ready(SECOND).await.unwrap().len(), 1);
+        while let Some(told) = anew.changed().now_or_never() {
+            told.expect("somebody watches again");
+        }
     });
 }

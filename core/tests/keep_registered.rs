@@ -308,6 +308,22 @@ async fn roles_taken_away_for_five_minutes_remove_no_server_for_good() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_only_a_person_can_mend_is_not_tried_in_haste() {
+    let mut waited = Duration::ZERO;
+    for seed in 0..20 {
+        let registry = MemoryRegistry::new();
+        registry.faults().fail_next(2, ErrorKind::PermissionDenied);
+        let began = Instant::now();
+        let config = KeepAliveConfig::default().with_seed(seed);
+        let handle = keep_registered(registry, registration(), config);
+        soon(handle.registered()).await.unwrap();
+        waited += began.elapsed();
+    }
+    // Up to 10 s each, drawn evenly; the first two delays of an outage are 0.1 and 0.2 s on average.
+    assert!(waited > 120 * SECOND, "{waited:?} for 40 delays");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_the_registry_will_never_take_fails_for_good() {
     for kind in [ErrorKind::InvalidArgument, ErrorKind::Unsupported, ErrorKind::Closed] {
         let registry = MemoryRegistry::new();
@@ -371,12 +387,19 @@ async fn a_flood_of_updates_does_not_starve_the_lease() {
     let registry = MemoryRegistry::new();
     let handle = kept(&registry).await;
     registry.faults().delay(Duration::from_millis(10));
-    let began = Instant::now();
-    let mut weight = 1;
-    while began.elapsed() < 2 * TTL {
-        weight += 1;
-        handle.update(instance().with_weight(weight)).await.unwrap();
-    }
+    let end = Instant::now() + 2 * TTL;
+    // Two in turn, so that there always is one more that the registry does not have.
+    let flood = |weight: u32| {
+        let handle = &handle;
+        async move {
+            sleep(Duration::from_millis(5) * weight).await;
+            while Instant::now() < end {
+                handle.update(instance().with_weight(weight)).await.unwrap();
+            }
+        }
+    };
+    tokio::join!(flood(2), flood(3));
+    assert!(registry.faults().calls_of(Operation::Update) > 1000);
     assert!(registry.faults().calls_of(Operation::Renew) >= 5);
     assert_eq!(registry.faults().calls_of(Operation::Register), 1);
 }

@@ -4,15 +4,33 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use futures_util::{FutureExt, StreamExt};
 use hither_core::{
-    Claim, ErrorKind, Instance, Lease, Registrar, Registration, Resolver, ServiceName, Snapshot,
-    SnapshotStream, poll_watch,
+    Claim, Error, ErrorKind, Instance, Lease, Registrar, Registration, Resolver, Result, ServiceName,
+    Snapshot, SnapshotStream, poll_watch,
 };
 use hither_memory::{MemoryRegistry, Operation};
 use tokio::time::{Instant, timeout};
 
 const INTERVAL: Duration = Duration::from_secs(5);
+
+/// Makes everything anew for each answer, as a registry that is asked over a wire.
+#[derive(Debug)]
+struct Wire(MemoryRegistry);
+
+#[async_trait]
+impl Resolver for Wire {
+    async fn resolve(&self, service: &ServiceName) -> Result<Snapshot> {
+        let snapshot = self.0.resolve(service).await?;
+        let anew = snapshot.instances().iter().map(|instance| Arc::new(Instance::clone(instance)));
+        Ok(Snapshot::new(service.clone(), anew))
+    }
+
+    async fn watch(&self, _service: &ServiceName, _since: Option<Snapshot>) -> Result<SnapshotStream> {
+        Err(Error::new(ErrorKind::Unsupported, "it can only be asked"))
+    }
+}
 
 fn service() -> ServiceName {
     "greeter".parse().unwrap()
@@ -25,7 +43,7 @@ async fn register(registry: &MemoryRegistry, address: &str) -> Box<dyn Lease> {
 }
 
 fn poll(registry: &MemoryRegistry, since: Option<Snapshot>) -> SnapshotStream {
-    poll_watch(Arc::new(registry.clone()), service(), since, INTERVAL)
+    poll_watch(Arc::new(Wire(registry.clone())), service(), since, INTERVAL)
 }
 
 async fn next(snapshots: &mut SnapshotStream) -> Snapshot {

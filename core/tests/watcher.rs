@@ -218,3 +218,24 @@ async fn dropping_the_stream_ends_the_watch() {
     open.is_dropped().await;
     script.is_dropped().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_only_a_person_can_mend_is_not_tried_in_haste() {
+    let mut waited = Duration::ZERO;
+    for seed in 0..20 {
+        let (resolver, mut script) = scripted();
+        let mut updates = Box::pin(watcher(resolver, service(), WatcherConfig::default().with_seed(seed)));
+        let second_try = async {
+            script.watch().await.fail(ErrorKind::PermissionDenied);
+            let began = Instant::now();
+            let _second = script.watch().await;
+            began.elapsed()
+        };
+        tokio::select! {
+            delay = second_try => waited += delay,
+            () = async { while updates.next().await.is_some() {} } => panic!("a watcher never ends"),
+        }
+    }
+    // Up to 10 s each, drawn evenly; the first delay of an outage is 0.1 s on average.
+    assert!(waited > 60 * SECOND, "{waited:?} for 20 delays");
+}
