@@ -3,6 +3,7 @@
 mod apt;
 mod ci;
 mod command;
+mod faults;
 mod go;
 mod interop;
 mod process;
@@ -23,6 +24,8 @@ Set-up and test commands of hither.
   cargo xtask ci            what has to hold before a change goes in: formatting, clippy on all features and on
                             each alone, docs, `cargo xtask test`, `cargo quickstart`
   cargo xtask etcd          builds an etcd of 3.6 with Go, and says how to run the tests on it
+  cargo xtask faults [NAME] what registrations and views go through when etcd has a bad day, on two versions of
+                            etcd, one row a fault; needs Go; NAME is a part of a test's
   cargo xtask interop       Rust and Go in one fleet on a real etcd, one row a case; needs Go
   cargo xtask help          this
 
@@ -48,6 +51,7 @@ fn run(command: Option<&str>, rest: &[String]) -> Result<(), Failure> {
         (Some("test"), arguments) => test(&root, arguments),
         (Some("tools"), []) => Tools::ensure(&root).map(|tools| tools.announce()),
         (Some("ci"), []) => ci::run(&root),
+        (Some("faults"), filter) => faults::run(&root, filter, 1),
         (Some("interop"), []) => interop::run(&root),
         (Some("etcd"), []) => go::etcd(&root).map(|etcd| println!("ETCD_BIN={}", etcd.display())),
         (None | Some("help" | "-h" | "--help"), _) => {

@@ -98,6 +98,23 @@ impl Etcd {
         self.clear();
     }
 
+    /// Keeps a copy of its data for [`restore`](Self::restore). It must not run.
+    pub(crate) fn back_up(&self) {
+        assert!(self.running.is_none());
+        copy(&self.data(), &self.directory.path().join("backup"));
+    }
+
+    /// Puts the copy of its data in the place of what it has. It must not run.
+    pub(crate) fn restore(&mut self) {
+        self.wipe();
+        copy(&self.directory.path().join("backup"), &self.data());
+    }
+
+    /// Other arguments for the next start.
+    pub(crate) fn set_arguments(&mut self, arguments: &[&str]) {
+        self.arguments = arguments.iter().map(ToString::to_string).collect();
+    }
+
     /// Stops it where it stands: the kernel goes on accepting connections, and nobody answers.
     pub(crate) fn freeze(&self) -> Frozen {
         let pid = self.running.as_ref().unwrap().pid();
@@ -105,9 +122,12 @@ impl Etcd {
         Frozen(pid)
     }
 
+    fn data(&self) -> PathBuf {
+        self.directory.path().join("data")
+    }
+
     fn clear(&self) {
-        let data = self.directory.path().join("data");
-        match std::fs::remove_dir_all(&data) {
+        match std::fs::remove_dir_all(self.data()) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => panic!("{error}"),
             _ => {}
         }
@@ -120,7 +140,7 @@ impl Etcd {
         let clients = format!("{scheme}://127.0.0.1:{}", self.client_port);
         let peers = format!("http://127.0.0.1:{}", self.peer_port);
         let mut command = Command::new(program());
-        command.args(["--name", "test", "--data-dir"]).arg(self.directory.path().join("data"));
+        command.args(["--name", "test", "--data-dir"]).arg(self.data());
         command.args(["--listen-client-urls", &clients, "--advertise-client-urls", &clients]);
         command.args(["--listen-peer-urls", &peers, "--initial-advertise-peer-urls", &peers]);
         command.args(["--initial-cluster", &format!("test={peers}"), "--unsafe-no-fsync"]);
@@ -136,6 +156,19 @@ impl Etcd {
             self.running = None;
         }
         result
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            std::fs::copy(entry.path(), to).unwrap();
+        }
     }
 }
 

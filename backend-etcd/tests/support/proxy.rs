@@ -3,12 +3,14 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::sleep;
 
 /// Passes bytes to and fro, until it is told to do something worse. Dropping it closes all connections.
 #[derive(Debug)]
@@ -19,19 +21,43 @@ pub(crate) struct Proxy {
     task: JoinHandle<()>,
 }
 
-/// What befalls the connections.
+/// What befalls the connections, which are numbered as they come.
 #[derive(Debug, Clone, Default)]
 struct Trouble {
-    /// Connections of earlier generations are closed.
-    generation: u64,
-    /// Nothing passes on the connections there are now, and they stay open.
-    frozen: bool,
+    /// Those before this one are closed.
+    cut: usize,
+    /// Nothing passes on these, and they stay open.
+    frozen: Frozen,
+    /// Nobody listens.
+    refuses: bool,
+    /// How late everything comes.
+    delay: Duration,
     /// The request that has these bytes still passes, and then the connection's answers do not.
     mute_after: Option<Vec<u8>>,
 }
 
+#[derive(Debug, Clone, Copy, Default)]
+enum Frozen {
+    #[default]
+    None,
+    Before(usize),
+    From(usize),
+    All,
+}
+
+impl Trouble {
+    fn freezes(&self, number: usize) -> bool {
+        match self.frozen {
+            Frozen::None => false,
+            Frozen::Before(first) => number < first,
+            Frozen::From(first) => number >= first,
+            Frozen::All => true,
+        }
+    }
+}
+
 impl Proxy {
-    /// A proxy to `127.0.0.1:port`.
+    /// A proxy to `host:port`.
     pub(crate) async fn start(to: String) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -52,12 +78,35 @@ impl Proxy {
 
     /// Closes all connections; new ones are welcome.
     pub(crate) fn cut(&self) {
-        self.trouble.send_modify(|trouble| trouble.generation += 1);
+        let cut = self.connections();
+        self.trouble.send_modify(|trouble| trouble.cut = cut);
     }
 
     /// Lets nothing through any more, on connections old and new, and closes none.
     pub(crate) fn freeze(&self) {
-        self.trouble.send_modify(|trouble| trouble.frozen = true);
+        self.trouble.send_modify(|trouble| trouble.frozen = Frozen::All);
+    }
+
+    /// Lets nothing through on the connections there are; new ones are welcome. What a NAT does that forgot.
+    pub(crate) fn freeze_old(&self) {
+        let first = self.connections();
+        self.trouble.send_modify(|trouble| trouble.frozen = Frozen::Before(first));
+    }
+
+    /// Lets nothing through on new connections, which are taken; the old ones go on.
+    pub(crate) fn freeze_new(&self) {
+        let first = self.connections();
+        self.trouble.send_modify(|trouble| trouble.frozen = Frozen::From(first));
+    }
+
+    /// Takes no new connections; the old ones go on.
+    pub(crate) fn refuse_new(&self) {
+        self.trouble.send_modify(|trouble| trouble.refuses = true);
+    }
+
+    /// Lets everything through, but so much later, each way.
+    pub(crate) fn delay(&self, delay: Duration) {
+        self.trouble.send_modify(|trouble| trouble.delay = delay);
     }
 
     /// Lets the request with these bytes through, and from then on no answer: it is applied, and nobody hears of it.
@@ -70,11 +119,15 @@ impl Proxy {
         self.mute_after(&[]);
     }
 
+    /// Lets everything pass again, also what had to wait.
+    pub(crate) fn thaw(&self) {
+        self.trouble.send_modify(|trouble| *trouble = Trouble { cut: trouble.cut, ..Trouble::default() });
+    }
+
     /// Closes all connections, and is a good proxy for new ones.
     pub(crate) fn heal(&self) {
-        self.trouble.send_modify(|trouble| {
-            *trouble = Trouble { generation: trouble.generation + 1, ..Trouble::default() };
-        });
+        let cut = self.connections();
+        self.trouble.send_modify(|trouble| *trouble = Trouble { cut, ..Trouble::default() });
     }
 }
 
@@ -87,38 +140,66 @@ impl Drop for Proxy {
 async fn accept(
     listener: TcpListener,
     to: String,
-    troubles: watch::Receiver<Trouble>,
+    mut troubles: watch::Receiver<Trouble>,
     taken: Arc<AtomicUsize>,
 ) {
+    let Ok(address) = listener.local_addr() else { return };
+    let mut listener = Some(listener);
     let mut connections = JoinSet::new();
     loop {
-        let Ok((client, _)) = listener.accept().await else { return };
-        taken.fetch_add(1, Ordering::Relaxed);
-        connections.spawn(connect(client, to.clone(), troubles.clone()));
+        if troubles.borrow_and_update().refuses {
+            listener = None;
+        } else if listener.is_none() {
+            listener = TcpListener::bind(address).await.ok();
+        }
+        let client = tokio::select! {
+            client = next(listener.as_ref()) => client,
+            changed = troubles.changed() => match changed {
+                Ok(()) => continue,
+                Err(_) => return,
+            },
+        };
+        let number = taken.fetch_add(1, Ordering::Relaxed);
+        connections.spawn(connect(number, client, to.clone(), troubles.clone()));
         while connections.try_join_next().is_some() {}
     }
 }
 
-async fn connect(client: TcpStream, to: String, troubles: watch::Receiver<Trouble>) {
+async fn next(listener: Option<&TcpListener>) -> TcpStream {
+    if let Some(listener) = listener
+        && let Ok((client, _)) = listener.accept().await
+    {
+        return client;
+    }
+    std::future::pending().await
+}
+
+async fn connect(number: usize, client: TcpStream, to: String, mut troubles: watch::Receiver<Trouble>) {
+    if troubles.wait_for(|trouble| !trouble.freezes(number)).await.is_err() {
+        return;
+    }
     let Ok(server) = TcpStream::connect(to).await else { return };
-    let generation = troubles.borrow().generation;
+    for stream in [&client, &server] {
+        let _ = stream.set_nodelay(true);
+    }
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
     let (muted, hears) = watch::channel(false);
     let passing = async {
         tokio::join!(
-            requests(from_client, to_server, troubles.clone(), muted),
-            answers(from_server, to_client, troubles.clone(), hears)
+            requests(number, from_client, to_server, troubles.clone(), muted),
+            answers(number, from_server, to_client, troubles.clone(), hears)
         )
     };
     let mut watching = troubles.clone();
     tokio::select! {
         _ = passing => {}
-        _ = watching.wait_for(|trouble| trouble.generation != generation) => {}
+        _ = watching.wait_for(|trouble| number < trouble.cut) => {}
     }
 }
 
 async fn requests(
+    number: usize,
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     mut troubles: watch::Receiver<Trouble>,
@@ -135,14 +216,14 @@ async fn requests(
         if mute(&troubles.borrow()) {
             muted.send_replace(true);
         }
-        if troubles.wait_for(|trouble| !trouble.frozen).await.is_err() || to.write_all(passed).await.is_err()
-        {
+        if !passes(number, &mut troubles).await || to.write_all(passed).await.is_err() {
             return;
         }
     }
 }
 
 async fn answers(
+    number: usize,
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     mut troubles: watch::Receiver<Trouble>,
@@ -150,10 +231,16 @@ async fn answers(
 ) {
     let mut bytes = vec![0; 64 << 10];
     while let Ok(count @ 1..) = from.read(&mut bytes).await {
-        let goes_on = muted.wait_for(|muted| !muted).await.is_ok()
-            && troubles.wait_for(|trouble| !trouble.frozen).await.is_ok();
+        let goes_on = muted.wait_for(|muted| !muted).await.is_ok() && passes(number, &mut troubles).await;
         if !goes_on || to.write_all(&bytes[..count]).await.is_err() {
             return;
         }
     }
+}
+
+/// Waits until bytes may pass; false when the proxy is gone.
+async fn passes(number: usize, troubles: &mut watch::Receiver<Trouble>) -> bool {
+    let delay = troubles.borrow().delay;
+    sleep(delay).await;
+    troubles.wait_for(|trouble| !trouble.freezes(number)).await.is_ok()
 }

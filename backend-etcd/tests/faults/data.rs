@@ -1,0 +1,247 @@
+//! What stands in etcd: compacted, wiped, put back from a copy, and changed by other hands.
+
+use std::time::Duration;
+
+use etcd_client::{Client, PutOptions, Txn, TxnOp};
+use hither_core::{Claim, Registrar, Registration};
+use hither_etcd::EtcdOptions;
+use tokio::time::sleep;
+
+use crate::scene::{Lease, Scene, TTL, Truth};
+use crate::support::{Etcd, Proxy, delete, get, instance, put};
+
+async fn scene(fault: &'static str) -> (Etcd, Scene) {
+    let etcd = Etcd::start().await;
+    let scene = Scene::new(fault, etcd.options(), Truth::at([etcd.endpoint()])).await;
+    (etcd, scene)
+}
+
+/// The same with a way to etcd that can be lost.
+async fn scene_with_a_way(fault: &'static str) -> (Etcd, Proxy, Scene) {
+    let etcd = Etcd::start().await;
+    let proxy = Proxy::start(etcd.endpoint()).await;
+    let truth = Truth::at([etcd.endpoint()]);
+    let scene = Scene::new(fault, EtcdOptions::new([proxy.endpoint()]), truth).await;
+    (etcd, proxy, scene)
+}
+
+async fn compact(client: &mut Client) {
+    let now = client.get("any", None).await.unwrap().header().unwrap().revision();
+    client.compact(now, None).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn compacted_while_connected() {
+    let (_etcd, mut scene) = scene("history compacted under an open watch").await;
+    for round in 0..5 {
+        scene.joins(&format!("10.0.1.{round}:80")).await;
+        scene.note().await;
+        compact(&mut scene.client().await).await;
+    }
+    scene.over();
+    scene.recovers(Lease::Kept).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn compacted_while_disconnected() {
+    let (_etcd, proxy, mut scene) = scene_with_a_way("history compacted while disconnected").await;
+    proxy.refuse_new();
+    // What makes the proxy see to it is not the cut: until it has, a new connection may still come through.
+    sleep(Duration::from_millis(100)).await;
+    proxy.cut();
+    scene.is_stale().await;
+    let mut client = scene.client().await;
+    for round in 0..5 {
+        scene.joins(&format!("10.0.1.{round}:80")).await;
+    }
+    delete(&client, &format!("{}/10.0.0.2:80", scene.service())).await;
+    scene.note().await;
+    compact(&mut client).await;
+    proxy.thaw();
+    scene.over();
+    scene.recovers(Lease::Kept).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wiped() {
+    let (mut etcd, mut scene) = scene("data wiped").await;
+    etcd.kill();
+    scene.is_stale().await;
+    etcd.wipe();
+    scene.another_past();
+    let _etcd = etcd.start_again().await;
+    scene.over();
+    scene.recovers(Lease::New).await;
+}
+
+/// So quick that nobody was disconnected for long, and with more written to it than before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wiped_and_written_to() {
+    let (mut etcd, mut scene) = scene("data wiped, and as many revisions written at once").await;
+    etcd.kill();
+    etcd.wipe();
+    scene.another_past();
+    let etcd = etcd.start_again().await;
+    let client = etcd.client().await;
+    for _ in 0..50 {
+        put(&client, "other", "", 0).await;
+    }
+    scene.over();
+    scene.recovers(Lease::New).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn older_copy_put_back() {
+    let (mut etcd, mut scene) = scene("an older copy of the data put back, with our lease").await;
+    etcd.kill();
+    etcd.back_up();
+    let mut etcd = etcd.start_again().await;
+    scene.joins("10.0.0.4:80").await;
+    delete(&scene.client().await, &format!("{}/10.0.0.2:80", scene.service())).await;
+    scene.is_fresh_and_right().await;
+    etcd.kill();
+    etcd.restore();
+    scene.another_past();
+    let _etcd = etcd.start_again().await;
+    scene.over();
+    scene.recovers(Lease::Kept).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn older_copy_without_us_put_back() {
+    let mut etcd = Etcd::start().await;
+    etcd.stop().await;
+    etcd.back_up();
+    let mut etcd = etcd.start_again().await;
+    let fault = "an older copy of the data put back, from before us";
+    let mut scene = Scene::new(fault, etcd.options(), Truth::at([etcd.endpoint()])).await;
+    etcd.kill();
+    etcd.restore();
+    scene.another_past();
+    let _etcd = etcd.start_again().await;
+    scene.over();
+    scene.recovers(Lease::New).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn key_deleted() {
+    let (_etcd, mut scene) = scene("our key deleted by hand").await;
+    scene.over();
+    delete(&scene.client().await, &scene.key()).await;
+    scene.recovers(Lease::Kept).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_keys_deleted() {
+    let (_etcd, mut scene) = scene("all keys of the service deleted by hand").await;
+    let mut client = scene.client().await;
+    scene.over();
+    let all = etcd_client::DeleteOptions::new().with_prefix();
+    client.delete(format!("{}/", scene.service()), Some(all)).await.unwrap();
+    scene.recovers(Lease::Kept).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lease_revoked() {
+    let (_etcd, mut scene) = scene("our lease revoked by hand").await;
+    scene.over();
+    scene.client().await.lease_revoke(scene.lease()).await.unwrap();
+    scene.recovers(Lease::New).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn put_without_a_lease() {
+    let (_etcd, mut scene) = scene("our record put again by a Go manager, without a lease").await;
+    scene.over();
+    let value = r#"{"Op":0,"Addr":"10.0.0.1:80","Metadata":null}"#;
+    put(&scene.client().await, &scene.key(), value, 0).await;
+    scene.recovers(Lease::Kept).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changed_under_our_lease() {
+    let (_etcd, mut scene) = scene("our record changed by hand, on our lease").await;
+    scene.over();
+    put(&scene.client().await, &scene.key(), r#"{"Addr":"10.9.9.9:80"}"#, scene.lease()).await;
+    scene.recovers(Lease::Kept).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn garbage_over_our_record() {
+    let (_etcd, mut scene) = scene("garbage put over our record by hand").await;
+    scene.over();
+    put(&scene.client().await, &scene.key(), &b"\xff\x00{"[..], 0).await;
+    scene.recovers(Lease::Kept).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn poison_under_the_prefix() {
+    let (_etcd, mut scene) = scene("undecodable records under the prefix").await;
+    scene.over();
+    let client = scene.client().await;
+    for (number, poison) in
+        [&b""[..], b"\xff\xfe", b"null", b"{", b"{\"Addr\":7}", b"[[[[", b"{\"Addr\":\"\"}"]
+            .into_iter()
+            .chain([b"[".repeat(100_000).as_slice()])
+            .enumerate()
+    {
+        put(&client, &format!("{}/poison-{number}", scene.service()), poison, 0).await;
+    }
+    // Also over a good one, which is gone then.
+    put(&client, &format!("{}/10.0.0.2:80", scene.service()), "10", 0).await;
+    scene.recovers(Lease::Kept).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn taken_over() {
+    let (etcd, mut scene) = scene("another process takes our id over").await;
+    scene.over();
+    let wish = Registration::new(scene.service().clone(), instance("10.0.0.1:80")).with_ttl(4 * TTL);
+    let _theirs = etcd.registry().register(&wish, Claim::TakeOver).await.unwrap();
+    scene.yields().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn returns_after_its_successor() {
+    let etcd = Etcd::start().await;
+    let proxy = Proxy::start(etcd.endpoint()).await;
+    let truth = Truth::at([etcd.endpoint()]);
+    let options = EtcdOptions::new([proxy.endpoint()]);
+    let fault = "an owner returns from a partition after its successor registered";
+    let mut scene = Scene::new(fault, options, truth).await;
+    proxy.freeze();
+    scene.is_stale().await;
+    let client = scene.client().await;
+    while get(&client, &scene.key()).await.is_some() {
+        sleep(Duration::from_millis(50)).await;
+    }
+    let wish = Registration::new(scene.service().clone(), instance("10.0.0.1:80")).with_ttl(4 * TTL);
+    let _successor = etcd.registry().register(&wish, Claim::IfVacant).await.unwrap();
+    proxy.thaw();
+    scene.over();
+    scene.yields().await;
+}
+
+/// 10,000 instances of 500 bytes and more: the listing, and the events that a watch missed, are both above 4 MiB.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_than_four_mebibytes() {
+    const COUNT: usize = 10_000;
+    let (_etcd, proxy, mut scene) =
+        scene_with_a_way("10,000 instances, more than 4 MiB, come while disconnected").await;
+    proxy.refuse_new();
+    sleep(Duration::from_millis(100)).await;
+    proxy.cut();
+    scene.is_stale().await;
+    let mut client = scene.client().await;
+    let padding = "x".repeat(500);
+    for chunk in (0..COUNT).collect::<Vec<_>>().chunks(100) {
+        let put = |at: &usize| {
+            let value = format!(r#"{{"Op":0,"Addr":"h{at}:80","Metadata":"{padding}"}}"#);
+            TxnOp::put(format!("{}/h{at}:80", scene.service()), value, None::<PutOptions>)
+        };
+        client.txn(Txn::new().and_then(chunk.iter().map(put).collect::<Vec<_>>())).await.unwrap();
+    }
+    proxy.thaw();
+    scene.over();
+    scene.recovers(Lease::Either).await;
+}

@@ -1,0 +1,316 @@
+//! One fault: a registration and a watcher that live through it, and the verdict on both.
+
+use std::time::Duration;
+
+use etcd_client::{Client, ConnectOptions};
+use futures_util::StreamExt;
+use hither_core::{
+    Freshness, KeepAliveConfig, Registration, RegistrationHandle, RegistrationStatus, ServiceName, Update,
+    keep_registered,
+};
+use hither_etcd::{EtcdOptions, EtcdRegistry};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::history::{Content, History, content};
+use crate::recorded::{Confirmed, Seen};
+use crate::report::{self, Row};
+use crate::support::{LONG, Raw, get, instance, put, unique_service};
+
+/// Short, so that a fault need not last long to outlast it; etcd needs about a second to elect a leader.
+pub(crate) const TTL: Duration = Duration::from_secs(5);
+
+/// Within this everything is right again after a fault: the longest backoff of a watcher, and the deadlines of one
+/// attempt.
+const SOON: Duration = Duration::from_secs(16);
+
+const OURS: &str = "10.0.0.1:80";
+
+/// What becomes of the lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lease {
+    /// etcd kept it, and so do we.
+    Kept,
+    /// etcd lost it, and there is a new one.
+    New,
+    /// Both are right: it depends on who is faster.
+    Either,
+}
+
+/// A registration and a watcher, each over a registry of its own, and two neighbours that somebody else has put.
+pub(crate) struct Scene {
+    fault: &'static str,
+    service: ServiceName,
+    truth: Truth,
+    pub(crate) handle: RegistrationHandle,
+    confirmed: watch::Receiver<Instant>,
+    before: Raw,
+    history: History,
+    seen: Seen,
+    over: Instant,
+}
+
+impl Scene {
+    /// Both talk to etcd as `options` say; `truth` is a way around the fault.
+    pub(crate) async fn new(fault: &'static str, options: EtcdOptions, truth: Truth) -> Self {
+        Self::in_service(fault, unique_service(), options.clone(), options, truth).await
+    }
+
+    /// The same in a service of a certain name, and with options of its own for the server and for the client.
+    pub(crate) async fn in_service(
+        fault: &'static str,
+        service: ServiceName,
+        server: EtcdOptions,
+        client: EtcdOptions,
+        truth: Truth,
+    ) -> Self {
+        let acting = Acting::begin(&service, server, client);
+        let raw = truth.client().await;
+        for neighbour in ["10.0.0.2:80", "10.0.0.3:80"] {
+            put(&raw, &format!("{service}/{neighbour}"), record(neighbour), 0).await;
+        }
+        let Acting { handle, confirmed, seen } = acting;
+        timeout(LONG, handle.registered()).await.unwrap().unwrap();
+        let before = get(&raw, &format!("{service}/{OURS}")).await.unwrap();
+        let history = History::new(&service);
+        let over = Instant::now();
+        let mut scene = Self { fault, service, truth, handle, confirmed, before, history, seen, over };
+        scene.view_is_right().await;
+        scene
+    }
+
+    pub(crate) fn service(&self) -> &ServiceName {
+        &self.service
+    }
+
+    /// The key of our record.
+    pub(crate) fn key(&self) -> String {
+        format!("{}/{OURS}", self.service)
+    }
+
+    /// The lease that our record was on before the fault.
+    pub(crate) fn lease(&self) -> i64 {
+        self.before.lease
+    }
+
+    /// A way to etcd around the fault.
+    pub(crate) async fn client(&self) -> Client {
+        self.truth.client().await
+    }
+
+    /// Somebody else registers.
+    pub(crate) async fn joins(&self, neighbour: &str) {
+        put(&self.client().await, &format!("{}/{neighbour}", self.service), record(neighbour), 0).await;
+    }
+
+    /// Reads etcd's history: before it is compacted, or lost.
+    pub(crate) async fn note(&mut self) {
+        let client = self.client().await;
+        self.history.read(&client).await;
+    }
+
+    /// etcd has another past now, which has to be read too.
+    pub(crate) fn another_past(&mut self) {
+        self.history.begin_anew();
+    }
+
+    /// The fault has lasted long enough to be noticed: the view says that it is stale, and shows what etcd had last.
+    pub(crate) async fn is_stale(&mut self) {
+        let last = self.seen.last();
+        let stale = self.seen.comes_to(|update| matches!(update.freshness, Freshness::Stale { .. }));
+        let stale = timeout(SOON, stale).await.unwrap_or_else(|_| panic!("the watcher does not notice"));
+        assert_eq!(stale.snapshot, last.snapshot, "the view goes on showing what etcd had last");
+    }
+
+    /// Waits until the view shows what etcd has.
+    pub(crate) async fn is_fresh_and_right(&mut self) {
+        self.over();
+        self.view_is_right().await;
+    }
+
+    /// The fault is over: from here on the time is taken.
+    pub(crate) fn over(&mut self) {
+        self.over = Instant::now();
+    }
+
+    /// Waits until everything is right again, and judges how it came to that.
+    pub(crate) async fn recovers(mut self, lease: Lease) {
+        // Nothing that was right before would show that the watch hears anything.
+        self.joins("10.0.0.9:80").await;
+        let (registered, after) = self.is_registered().await;
+        let right = self.view_is_right().await;
+        let kept = after.lease == self.before.lease;
+        match lease {
+            Lease::Kept => assert!(kept, "{}: etcd had kept the lease", self.fault),
+            Lease::New => assert!(!kept, "{}: etcd had lost the lease", self.fault),
+            Lease::Either => {}
+        }
+        assert_eq!(after.value, self.before.value);
+        self.is_renewed(&after).await;
+        self.verdict(Row { registered: Some(registered), right, kept: Some(kept) }).await;
+    }
+
+    /// Waits until the view is right, where the registration has rightly ended.
+    pub(crate) async fn yields(mut self) {
+        self.joins("10.0.0.9:80").await;
+        let yielded = self.has(|status| matches!(status, RegistrationStatus::Superseded)).await;
+        let right = self.view_is_right().await;
+        let theirs = get(&self.client().await, &self.key()).await.unwrap();
+        // A renewal later it is still theirs.
+        sleep(TTL / 2).await;
+        assert_eq!(get(&self.client().await, &self.key()).await, Some(theirs), "two owners never fight");
+        self.verdict(Row { registered: Some(yielded), right, kept: None }).await;
+    }
+
+    /// Judges all that was seen, and writes the row.
+    async fn verdict(mut self, row: Row) {
+        self.note().await;
+        let seen = self.seen.told();
+        let verdict = self.history.judge(&seen.snapshots).and_then(|()| keeps_what_it_has(&seen.updates));
+        report::write(self.fault, &row, verdict.as_ref().err());
+        if let Err(why) = verdict {
+            panic!("{}: the view was wrong: {why}", self.fault);
+        }
+    }
+
+    /// Waits until etcd has our record and has confirmed it to us; how long that took, and the record.
+    async fn is_registered(&mut self) -> (Duration, Raw) {
+        let over = self.over;
+        let mut confirmed = self.confirmed.clone();
+        let confirmed = timeout(LONG, confirmed.wait_for(|at| *at >= over)).await;
+        let Ok(Ok(at)) = confirmed else {
+            panic!("{}: it is not registered again, but {:?}", self.fault, self.handle.status());
+        };
+        let took = at.duration_since(over);
+        drop(at);
+        self.has(|status| matches!(status, RegistrationStatus::Registered)).await;
+        let raw = get(&self.client().await, &self.key()).await;
+        (took, raw.unwrap_or_else(|| panic!("{}: the record is not there", self.fault)))
+    }
+
+    /// Waits for a status of the registration; how long after the fault it came.
+    pub(crate) async fn has(&self, is_so: impl Fn(&RegistrationStatus) -> bool) -> Duration {
+        let mut statuses = Box::pin(self.handle.statuses());
+        let wanted = async {
+            while let Some(status) = statuses.next().await {
+                if is_so(&status) {
+                    return;
+                }
+            }
+            panic!("{}: it stays {:?}", self.fault, self.handle.status());
+        };
+        timeout(LONG, wanted)
+            .await
+            .unwrap_or_else(|_| panic!("{}: it is {:?}", self.fault, self.handle.status()));
+        self.over.elapsed()
+    }
+
+    /// Waits until the view is fresh and equal to what etcd has now; how long after the fault that was.
+    async fn view_is_right(&mut self) -> Duration {
+        loop {
+            self.note().await;
+            let present = self.history.present();
+            let right = |update: &Update| update.freshness.is_fresh() && shown(update) == present;
+            // What etcd has may change meanwhile: then once more.
+            if timeout(Duration::from_millis(500), self.seen.comes_to(right)).await.is_ok() {
+                return self.seen.since().saturating_duration_since(self.over);
+            }
+            self.in_time("the view is not right");
+        }
+    }
+
+    fn in_time(&self, what: &str) {
+        assert!(
+            self.over.elapsed() < SOON,
+            "{}: {what} after {:?}: {:?}, {:?}, etcd has {:?}",
+            self.fault,
+            self.over.elapsed(),
+            self.handle.status(),
+            self.seen.last(),
+            self.history.present(),
+        );
+    }
+
+    /// Only a lease that is renewed outlives its TTL.
+    async fn is_renewed(&self, record: &Raw) {
+        sleep(TTL + Duration::from_secs(1)).await;
+        assert_eq!(get(&self.client().await, &self.key()).await.as_ref(), Some(record), "{}", self.fault);
+    }
+}
+
+/// The server's part and the client's, which wait for nobody.
+struct Acting {
+    handle: RegistrationHandle,
+    confirmed: watch::Receiver<Instant>,
+    seen: Seen,
+}
+
+impl Acting {
+    fn begin(service: &ServiceName, server: EtcdOptions, client: EtcdOptions) -> Self {
+        let registration = Registration::new(service.clone(), instance(OURS)).with_ttl(TTL);
+        let (server, confirmed) = Confirmed::by(EtcdRegistry::connect(server).unwrap());
+        let handle = keep_registered(server, registration, KeepAliveConfig::default());
+        let seen = Seen::through(EtcdRegistry::connect(client).unwrap(), service);
+        Self { handle, confirmed, seen }
+    }
+}
+
+/// A way to etcd around the fault.
+#[derive(Clone)]
+pub(crate) struct Truth {
+    endpoints: Vec<String>,
+    connect: Option<ConnectOptions>,
+}
+
+impl Truth {
+    pub(crate) fn at(endpoints: impl IntoIterator<Item = String>) -> Self {
+        Self { endpoints: endpoints.into_iter().collect(), connect: None }
+    }
+
+    #[must_use]
+    pub(crate) fn with(mut self, connect: ConnectOptions) -> Self {
+        self.connect = Some(connect);
+        self
+    }
+
+    /// A connection to whichever endpoint answers.
+    pub(crate) async fn client(&self) -> Client {
+        let begun = Instant::now();
+        loop {
+            for endpoint in &self.endpoints {
+                let answers = async {
+                    let mut client = Client::connect([endpoint], self.connect.clone()).await.ok()?;
+                    client.get("any", None).await.ok().map(|_| client)
+                };
+                if let Ok(Some(client)) = timeout(Duration::from_secs(2), answers).await {
+                    return client;
+                }
+            }
+            assert!(begun.elapsed() < LONG, "no endpoint of {:?} answers", self.endpoints);
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+fn shown(update: &Update) -> Content {
+    update.snapshot.as_ref().map(content).unwrap_or_default()
+}
+
+/// While etcd is not heard the view stays as it is; and where a service vanishes as a whole, it is held.
+fn keeps_what_it_has(updates: &[Update]) -> Result<(), String> {
+    for pair in updates.windows(2) {
+        let [before, after] = pair else { continue };
+        if !after.freshness.is_fresh() && shown(after) != shown(before) {
+            return Err(format!("while stale it went from {:?} to {:?}", shown(before), shown(after)));
+        }
+        let (had, has) = (before.instances(), after.instances());
+        if has.is_empty() && had.iter().any(|had| !after.held.iter().any(|held| held.id() == had.id())) {
+            return Err(format!("{had:?} vanished, and only {:?} is held", after.held));
+        }
+    }
+    Ok(())
+}
+
+fn record(address: &str) -> String {
+    format!(r#"{{"Op":0,"Addr":"{address}","Metadata":null}}"#)
+}

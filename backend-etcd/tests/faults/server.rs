@@ -1,0 +1,115 @@
+//! One etcd, which dies, stops, freezes and comes back.
+
+use std::time::Duration;
+
+use hither_etcd::EtcdOptions;
+use tokio::time::sleep;
+
+use crate::scene::{Lease, Scene, TTL, Truth};
+use crate::support::{Etcd, Proxy};
+
+async fn scene(fault: &'static str, etcd: &Etcd) -> Scene {
+    Scene::new(fault, etcd.options(), Truth::at([etcd.endpoint()])).await
+}
+
+async fn killed_for(fault: &'static str, outage: Duration) {
+    let mut etcd = Etcd::start().await;
+    let mut scene = scene(fault, &etcd).await;
+    etcd.kill();
+    scene.is_stale().await;
+    sleep(outage).await;
+    let _etcd = etcd.start_again().await;
+    scene.over();
+    // etcd gives every lease its whole TTL again when it comes back.
+    scene.recovers(Lease::Kept).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_for_less_than_the_ttl() {
+    killed_for("etcd killed for 2 s, less than the TTL", Duration::from_secs(2)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_for_more_than_the_ttl() {
+    killed_for("etcd killed for 9 s, more than the TTL", Duration::from_secs(9)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stopped_and_started() {
+    let mut etcd = Etcd::start().await;
+    let mut scene = scene("etcd stopped in order and started again", &etcd).await;
+    etcd.stop().await;
+    let _etcd = etcd.start_again().await;
+    scene.over();
+    // While it waits for its streams to end it takes no connection any more, but goes on expiring leases: for up to 7 s,
+    // with etcd 3.6.
+    scene.recovers(Lease::Either).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn restarted_again_and_again() {
+    let mut etcd = Etcd::start().await;
+    let mut scene = scene("etcd killed five times, as soon as it serves", &etcd).await;
+    for _ in 0..5 {
+        etcd.kill();
+        etcd = etcd.start_again().await;
+    }
+    scene.over();
+    scene.recovers(Lease::Kept).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn frozen_for_less_than_the_ttl() {
+    let etcd = Etcd::start().await;
+    let mut scene = scene("etcd frozen for 3 s, less than the TTL", &etcd).await;
+    let frozen = etcd.freeze();
+    sleep(TTL - Duration::from_secs(2)).await;
+    drop(frozen);
+    scene.over();
+    scene.recovers(Lease::Kept).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn frozen_for_more_than_the_ttl() {
+    let etcd = Etcd::start().await;
+    let mut scene = scene("etcd frozen for 10 s, more than the TTL", &etcd).await;
+    let frozen = etcd.freeze();
+    sleep(2 * TTL).await;
+    scene.is_stale().await;
+    drop(frozen);
+    scene.over();
+    // It awakes with the lease in its hands, and who comes first is chance: its expiry, or our renewal.
+    scene.recovers(Lease::Either).await;
+}
+
+/// Neither the server nor the client waits for etcd to be there first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn started_last() {
+    let mut etcd = Etcd::start().await;
+    etcd.stop().await;
+    let options = etcd.options();
+    let truth = Truth::at([etcd.endpoint()]);
+    let coming = async {
+        sleep(TTL).await;
+        etcd.start_again().await
+    };
+    let fault = "etcd not there yet when both start";
+    let scene = Scene::new(fault, options, truth);
+    let (mut scene, _etcd) = tokio::join!(scene, coming);
+    scene.over();
+    scene.recovers(Lease::Kept).await;
+}
+
+/// Longer than it takes etcd to send somebody away for too many pings: a third strike, a minute and a quarter.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_happens() {
+    let etcd = Etcd::start().await;
+    let proxy = Proxy::start(etcd.endpoint()).await;
+    let options = EtcdOptions::new([proxy.endpoint()]);
+    let mut scene = Scene::new("nothing at all for 75 s", options, Truth::at([etcd.endpoint()])).await;
+    let before = proxy.connections();
+    sleep(Duration::from_secs(75)).await;
+    assert_eq!(proxy.connections(), before, "etcd has closed a connection");
+    scene.over();
+    scene.recovers(Lease::Kept).await;
+}

@@ -1,0 +1,121 @@
+//! The way to etcd: cut, swallowed, refused, slow.
+
+use std::time::Duration;
+
+use hither_etcd::EtcdOptions;
+use tokio::time::sleep;
+
+use crate::scene::{Lease, Scene, TTL, Truth};
+use crate::support::{Etcd, Proxy};
+
+async fn scene(fault: &'static str) -> (Etcd, Proxy, Scene) {
+    let etcd = Etcd::start().await;
+    let proxy = Proxy::start(etcd.endpoint()).await;
+    let options = EtcdOptions::new([proxy.endpoint()]);
+    let scene = Scene::new(fault, options, Truth::at([etcd.endpoint()])).await;
+    (etcd, proxy, scene)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cut() {
+    let (_etcd, proxy, mut scene) = scene("all connections cut").await;
+    scene.over();
+    proxy.cut();
+    scene.recovers(Lease::Kept).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cut_again_and_again() {
+    let (_etcd, proxy, mut scene) = scene("all connections cut every 300 ms for 6 s").await;
+    for round in 0..20 {
+        proxy.cut();
+        if round % 5 == 0 {
+            scene.joins(&format!("10.0.1.{round}:80")).await;
+        }
+        sleep(Duration::from_millis(300)).await;
+    }
+    scene.over();
+    scene.recovers(Lease::Kept).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn old_connections_swallowed() {
+    let (_etcd, proxy, mut scene) = scene("old connections swallow everything, new ones work").await;
+    scene.over();
+    proxy.freeze_old();
+    scene.recovers(Lease::Kept).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_connections_swallowed_for_less_than_the_ttl() {
+    let (_etcd, proxy, mut scene) = scene("every connection swallows everything for 2 s").await;
+    proxy.freeze();
+    sleep(Duration::from_secs(2)).await;
+    proxy.thaw();
+    scene.over();
+    scene.recovers(Lease::Kept).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_connections_swallowed_for_more_than_the_ttl() {
+    let (_etcd, proxy, mut scene) = scene("every connection swallows everything for 10 s").await;
+    proxy.freeze();
+    scene.is_stale().await;
+    scene.joins("10.0.0.4:80").await;
+    sleep(2 * TTL).await;
+    proxy.thaw();
+    scene.over();
+    scene.recovers(Lease::New).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn new_connections_swallowed() {
+    let (_etcd, proxy, mut scene) =
+        scene("new connections swallow everything, then the old are cut, for 2 s").await;
+    proxy.freeze_new();
+    sleep(Duration::from_secs(2)).await;
+    proxy.cut();
+    sleep(Duration::from_secs(2)).await;
+    proxy.thaw();
+    scene.over();
+    scene.recovers(Lease::Kept).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn new_connections_refused() {
+    let (_etcd, proxy, mut scene) = scene("new connections refused and the old cut, for 10 s").await;
+    proxy.refuse_new();
+    sleep(Duration::from_secs(1)).await;
+    proxy.cut();
+    scene.is_stale().await;
+    scene.joins("10.0.0.4:80").await;
+    sleep(2 * TTL).await;
+    proxy.thaw();
+    scene.over();
+    scene.recovers(Lease::New).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slow() {
+    let (_etcd, proxy, mut scene) = scene("everything 200 ms late, each way").await;
+    proxy.delay(Duration::from_millis(200));
+    scene.joins("10.0.0.4:80").await;
+    scene.over();
+    scene.recovers(Lease::Kept).await;
+}
+
+/// A way that works and one that does not: where both were up when it began, and the one in use fails.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_of_two_ways_swallowed() {
+    let etcd = Etcd::start().await;
+    let ways = [Proxy::start(etcd.endpoint()).await, Proxy::start(etcd.endpoint()).await];
+    let options = EtcdOptions::new(ways.each_ref().map(Proxy::endpoint));
+    let fault = "one of two ways swallows everything, then only the other";
+    let mut scene = Scene::new(fault, options, Truth::at([etcd.endpoint()])).await;
+    ways[0].freeze();
+    sleep(2 * TTL).await;
+    ways[0].thaw();
+    ways[1].freeze();
+    scene.over();
+    scene.recovers(Lease::Kept).await;
+}
