@@ -157,3 +157,30 @@ async fn an_etcd_that_was_restarted_serves_the_next_call_or_the_one_after() {
     });
     assert_eq!(ids(&snapshot.await.unwrap()), ["a"]);
 }
+
+#[tokio::test]
+async fn what_is_given_up_and_dropped_leaves_no_connection_behind() {
+    let etcd = Etcd::start().await;
+    let proxy = Proxy::start(etcd.endpoint()).await;
+    let service = unique_service();
+    let mut open = Vec::new();
+    for _ in 0..20 {
+        let registry = hasty([proxy.endpoint()]);
+        let watch = registry.watch(&service, None).await.unwrap();
+        let lease = register(&registry, &service, "a:1").await;
+        open.push((registry, watch, lease));
+    }
+    assert!(proxy.open_connections() >= 20);
+    let _frozen = etcd.freeze();
+    for (registry, _watch, lease) in &mut open {
+        assert!(timeout(SHORT / 10, lease.renew()).await.is_err());
+        assert!(timeout(SHORT / 10, registry.resolve(&service)).await.is_err());
+    }
+    drop(open);
+    let closed = timeout(LONG, async {
+        while proxy.open_connections() > 0 {
+            tokio::task::yield_now().await;
+        }
+    });
+    assert!(closed.await.is_ok(), "{} are left", proxy.open_connections());
+}

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::command::{Failure, Step};
 use crate::tools::Tools;
+use crate::{faults, interop};
 
 pub(crate) fn run(root: &Path) -> Result<(), Failure> {
     let cargo = |arguments: &[&str]| Step::cargo(root).args(arguments);
@@ -28,7 +29,16 @@ pub(crate) fn run(root: &Path) -> Result<(), Failure> {
     }
     cargo(&["doc", "--workspace", "--all-features", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings").run()?;
     cargo(&["xtask", "test"]).run()?;
-    cargo(&["quickstart"]).run()
+    cargo(&["quickstart"]).run()?;
+    faults::run(root, &[], 1)?;
+    interop::run(root)
+}
+
+/// That, and what takes too long for every change.
+pub(crate) fn nightly(root: &Path) -> Result<(), Failure> {
+    run(root)?;
+    faults::run(root, &[], 3)?;
+    Step::cargo(root).args(["bench", "-p", "hither-etcd"]).run()
 }
 
 #[derive(Debug, PartialEq, Eq)]

@@ -4,12 +4,10 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use crate::AT_ONCE;
 use crate::command::{Failure, Step};
 use crate::go;
 use crate::tools::Tools;
-
-/// Each waits most of its time.
-const AT_ONCE: &str = "8";
 
 /// Runs the faults whose names contain `filter`, and prints the table; `rounds` times.
 pub(crate) fn run(root: &Path, filter: &[String], rounds: u32) -> Result<(), Failure> {

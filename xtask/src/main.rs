@@ -22,7 +22,9 @@ Set-up and test commands of hither.
                             Debian's and Ubuntu's packages, unpacked there; nothing is installed or started
   cargo xtask test [ARGS]   tools, then every test, doc test and conformance run; ARGS go to `cargo test`
   cargo xtask ci            what has to hold before a change goes in: formatting, clippy on all features and on
-                            each alone, docs, `cargo xtask test`, `cargo quickstart`
+                            each alone, docs, `cargo xtask test`, `cargo quickstart`, and with Go `faults` and
+                            `interop`
+  cargo xtask nightly       `ci`, then what takes longer: the faults three times more, and the benchmarks
   cargo xtask etcd          builds an etcd of 3.6 with Go, and says how to run the tests on it
   cargo xtask faults [NAME] what registrations and views go through when etcd has a bad day, on two versions of
                             etcd, one row a fault; needs Go; NAME is a part of a test's
@@ -31,6 +33,10 @@ Set-up and test commands of hither.
 
 ETCD_BIN, ETCDCTL_BIN and PROTOC in the environment name other binaries.
 ";
+
+/// How many tests run at the same time. Those that are many wait for timers and processes most of their time, so this
+/// has nothing to do with the number of processors.
+const AT_ONCE: &str = "8";
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
@@ -51,6 +57,7 @@ fn run(command: Option<&str>, rest: &[String]) -> Result<(), Failure> {
         (Some("test"), arguments) => test(&root, arguments),
         (Some("tools"), []) => Tools::ensure(&root).map(|tools| tools.announce()),
         (Some("ci"), []) => ci::run(&root),
+        (Some("nightly"), []) => ci::nightly(&root),
         (Some("faults"), filter) => faults::run(&root, filter, 1),
         (Some("interop"), []) => interop::run(&root),
         (Some("etcd"), []) => go::etcd(&root).map(|etcd| println!("ETCD_BIN={}", etcd.display())),
@@ -58,7 +65,7 @@ fn run(command: Option<&str>, rest: &[String]) -> Result<(), Failure> {
             print!("{HELP}");
             Ok(())
         }
-        (Some(command @ ("tools" | "ci" | "interop" | "etcd")), _) => {
+        (Some(command @ ("tools" | "ci" | "nightly" | "interop" | "etcd")), _) => {
             Err(Failure::usage(format!("`{command}` takes no arguments")))
         }
         (Some(other), _) => {
@@ -70,7 +77,11 @@ fn run(command: Option<&str>, rest: &[String]) -> Result<(), Failure> {
 fn test(root: &Path, arguments: &[String]) -> Result<(), Failure> {
     let tools = Tools::ensure(root)?;
     tools.announce();
-    Step::cargo(root).args(test_arguments(arguments)).envs(tools.env()).run()
+    let mut step = Step::cargo(root).args(test_arguments(arguments)).envs(tools.env());
+    if std::env::var_os("RUST_TEST_THREADS").is_none() {
+        step = step.env("RUST_TEST_THREADS", AT_ONCE);
+    }
+    step.run()
 }
 
 /// Everything, unless the caller names packages.

@@ -18,6 +18,7 @@ pub(crate) struct Proxy {
     address: SocketAddr,
     trouble: watch::Sender<Trouble>,
     taken: Arc<AtomicUsize>,
+    open: Arc<()>,
     task: JoinHandle<()>,
 }
 
@@ -63,8 +64,9 @@ impl Proxy {
         let address = listener.local_addr().unwrap();
         let (trouble, troubles) = watch::channel(Trouble::default());
         let taken = Arc::new(AtomicUsize::new(0));
-        let task = tokio::spawn(accept(listener, to, troubles, Arc::clone(&taken)));
-        Self { address, trouble, taken, task }
+        let open = Arc::new(());
+        let task = tokio::spawn(accept(listener, to, troubles, Arc::clone(&taken), Arc::clone(&open)));
+        Self { address, trouble, taken, open, task }
     }
 
     pub(crate) fn endpoint(&self) -> String {
@@ -74,6 +76,12 @@ impl Proxy {
     /// How many connections it has taken so far.
     pub(crate) fn connections(&self) -> usize {
         self.taken.load(Ordering::Relaxed)
+    }
+
+    /// How many connections neither side has closed.
+    pub(crate) fn open_connections(&self) -> usize {
+        // One is ours, and one the accepting task's.
+        Arc::strong_count(&self.open).saturating_sub(2)
     }
 
     /// Closes all connections; new ones are welcome.
@@ -142,6 +150,7 @@ async fn accept(
     to: String,
     mut troubles: watch::Receiver<Trouble>,
     taken: Arc<AtomicUsize>,
+    open: Arc<()>,
 ) {
     let Ok(address) = listener.local_addr() else { return };
     let mut listener = Some(listener);
@@ -160,7 +169,11 @@ async fn accept(
             },
         };
         let number = taken.fetch_add(1, Ordering::Relaxed);
-        connections.spawn(connect(number, client, to.clone(), troubles.clone()));
+        let (to, troubles, open) = (to.clone(), troubles.clone(), Arc::clone(&open));
+        connections.spawn(async move {
+            connect(number, client, to, troubles).await;
+            drop(open);
+        });
         while connections.try_join_next().is_some() {}
     }
 }
@@ -186,14 +199,15 @@ async fn connect(number: usize, client: TcpStream, to: String, mut troubles: wat
     let (from_server, to_server) = server.into_split();
     let (muted, hears) = watch::channel(false);
     let passing = async {
-        tokio::join!(
-            requests(number, from_client, to_server, troubles.clone(), muted),
-            answers(number, from_server, to_client, troubles.clone(), hears)
-        )
+        // A peer that has closed its side is gone, and the other one is told.
+        tokio::select! {
+            () = requests(number, from_client, to_server, troubles.clone(), muted) => {}
+            () = answers(number, from_server, to_client, troubles.clone(), hears) => {}
+        }
     };
     let mut watching = troubles.clone();
     tokio::select! {
-        _ = passing => {}
+        () = passing => {}
         _ = watching.wait_for(|trouble| number < trouble.cut) => {}
     }
 }
