@@ -17,6 +17,8 @@ pub(crate) struct View {
     cluster: u64,
     /// Everything up to here has been applied; what comes again from before is an echo.
     revision: i64,
+    /// How many keys there are, of instances or not.
+    count: i64,
     /// By what follows the service in the key.
     entries: BTreeMap<Box<str>, Entry>,
 }
@@ -31,15 +33,18 @@ struct Entry {
 
 /// Where a snapshot stands in the history of one etcd, and something by which to know that history again.
 ///
-/// A wiped etcd may reach the same revision with the same cluster id; but a lease id is never given twice.
+/// An etcd that was wiped, or got an older copy of its data back, may reach the same revision with the same cluster
+/// id. But a lease id is never given twice, so a history with our newest record has all that was written before it;
+/// and one in which no record is newer, and there are as many, differs at most in which ones have been deleted since.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Mark {
     pub(crate) cluster: u64,
     pub(crate) revision: i64,
+    pub(crate) count: i64,
     pub(crate) witness: Option<Witness>,
 }
 
-/// A record as it stood at the revision of a mark.
+/// The newest record at the revision of a mark, if it is on a lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Witness {
     pub(crate) suffix: String,
@@ -54,14 +59,14 @@ const DELETE: i32 = 1;
 impl View {
     /// Knows of nobody yet.
     pub(crate) fn new(service: ServiceName) -> Self {
-        Self { service, cluster: 0, revision: 0, entries: BTreeMap::new() }
+        Self { service, cluster: 0, revision: 0, count: 0, entries: BTreeMap::new() }
     }
 
     /// What `snapshot` says, as of `mark`.
     pub(crate) fn resumed(snapshot: &Snapshot, mark: Option<&Mark>) -> Self {
         let mut view = Self::new(snapshot.service().clone());
         if let Some(mark) = mark {
-            (view.cluster, view.revision) = (mark.cluster, mark.revision);
+            (view.cluster, view.revision, view.count) = (mark.cluster, mark.revision, mark.count);
         }
         let witness = mark.and_then(|mark| mark.witness.as_ref());
         for instance in snapshot.instances() {
@@ -75,7 +80,7 @@ impl View {
     }
 
     pub(crate) fn stand_at(&mut self, at: At) {
-        (self.cluster, self.revision) = (at.cluster, at.revision);
+        (self.cluster, self.revision, self.count) = (at.cluster, at.revision, at.count);
     }
 
     pub(crate) fn cluster(&self) -> u64 {
@@ -97,8 +102,14 @@ impl View {
                 continue;
             }
             changed |= match event.r#type {
-                PUT => self.put(shared, suffix, kv),
-                DELETE => self.remove(suffix),
+                PUT => {
+                    self.count += i64::from(kv.create_revision == kv.mod_revision);
+                    self.put(shared, suffix, kv)
+                }
+                DELETE => {
+                    self.count -= 1;
+                    self.remove(suffix)
+                }
                 _ => false,
             };
             self.revision = self.revision.max(kv.mod_revision);
@@ -158,20 +169,21 @@ impl View {
     }
 
     fn mark(&self) -> Mark {
-        // Of records without a lease, another history could have the like.
-        let leased = self.entries.iter().filter(|(_, entry)| entry.lease != 0 && entry.mod_revision != 0);
-        let witness = leased.max_by_key(|(_, entry)| entry.mod_revision).map(|(suffix, entry)| Witness {
+        let newest = self.entries.iter().max_by_key(|(_, entry)| entry.mod_revision);
+        // Of a record without a lease, another history could have the like.
+        let witness = newest.filter(|(_, entry)| entry.lease != 0 && entry.mod_revision != 0);
+        let witness = witness.map(|(suffix, entry)| Witness {
             suffix: suffix.to_string(),
             mod_revision: entry.mod_revision,
             lease: entry.lease,
         });
-        Mark { cluster: self.cluster, revision: self.revision, witness }
+        Mark { cluster: self.cluster, revision: self.revision, count: self.count, witness }
     }
 }
 
 impl Mark {
     fn to_revision(&self) -> Revision {
-        let mut text = format!("{:x}.{}", self.cluster, self.revision);
+        let mut text = format!("{:x}.{}.{}", self.cluster, self.revision, self.count);
         if let Some(Witness { suffix, mod_revision, lease }) = &self.witness {
             text.push_str(&format!(".{mod_revision}.{lease:x}.{suffix}"));
         }
@@ -180,9 +192,10 @@ impl Mark {
 
     /// Reads what a snapshot of this backend was marked with.
     pub(crate) fn of(snapshot: &Snapshot) -> Option<Self> {
-        let mut parts = snapshot.revision()?.as_str().splitn(5, '.');
+        let mut parts = snapshot.revision()?.as_str().splitn(6, '.');
         let cluster = u64::from_str_radix(parts.next()?, 16).ok()?;
         let revision = parts.next()?.parse().ok()?;
+        let count = parts.next()?.parse().ok()?;
         let witness = match (parts.next(), parts.next(), parts.next()) {
             (Some(mod_revision), Some(lease), Some(suffix)) => Some(Witness {
                 suffix: suffix.to_owned(),
@@ -191,7 +204,7 @@ impl Mark {
             }),
             _ => None,
         };
-        Some(Self { cluster, revision, witness })
+        Some(Self { cluster, revision, count, witness })
     }
 }
 
@@ -230,7 +243,7 @@ mod tests {
     fn view(shared: &Shared) -> View {
         let mut view = View::new("svc".parse().unwrap());
         view.put(shared, b"a", &kv("a", 9, 7));
-        view.stand_at(At { cluster: 1, revision: 10 });
+        view.stand_at(At { cluster: 1, revision: 10, count: 1 });
         view
     }
 
@@ -286,24 +299,50 @@ mod tests {
         let shared = shared();
         let mut view = view(&shared);
         view.put(&shared, b"with.dots", &kv("with.dots", 10, i64::MAX));
-        view.put(&shared, b"unleased", &kv("unleased", 11, 0));
         let snapshot = view.snapshot();
         let mark = Mark::of(&snapshot).unwrap();
         let witness = Witness { suffix: "with.dots".into(), mod_revision: 10, lease: i64::MAX };
-        assert_eq!(mark, Mark { cluster: 1, revision: 10, witness: Some(witness) });
+        assert_eq!(mark, Mark { cluster: 1, revision: 10, count: 1, witness: Some(witness) });
         let resumed = View::resumed(&snapshot, Some(&mark));
         assert_eq!((resumed.cluster(), resumed.revision()), (1, 10));
         assert_eq!(resumed.snapshot(), snapshot, "it can be resumed from again");
     }
 
     #[test]
+    fn a_newest_record_without_a_lease_is_no_witness() {
+        let shared = shared();
+        let mut view = view(&shared);
+        view.put(&shared, b"b", &kv("b", 10, 0));
+        assert_eq!(Mark::of(&view.snapshot()).unwrap().witness, None);
+    }
+
+    #[test]
+    fn keys_are_counted_whether_they_are_instances_or_not() {
+        let (shared, mut view) = (shared(), view(&shared()));
+        let count = |view: &View| Mark::of(&view.snapshot()).unwrap().count;
+        let created = |id: &str, revision: i64, value: &[u8]| {
+            let created = PbKeyValue { create_revision: revision, ..kv(id, revision, 7) };
+            PbEvent { kv: Some(PbKeyValue { value: value.to_vec(), ..created }), ..put(id, revision) }
+        };
+        view.apply(
+            &shared,
+            PREFIX,
+            &[created("b", 11, b"{\"Addr\":\"h:1\"}"), created("c", 12, b"no record")],
+        );
+        assert_eq!(count(&view), 3);
+        view.apply(&shared, PREFIX, &[put("a", 13), gone("b", 14), gone("c", 15)]);
+        assert_eq!(count(&view), 1);
+    }
+
+    #[test]
     fn a_snapshot_of_another_registry_says_nothing() {
         let snapshot =
             |text: &'static str| Snapshot::new("svc".parse().unwrap(), []).with_revision(Revision::new(text));
-        for text in ["", "7", "x.7", "1.x", "1.2.x.3.a"] {
+        for text in ["", "7", "x.7.1", "1.x.1", "1.2", "1.2.x", "1.2.3.x.3.a"] {
             assert_eq!(Mark::of(&snapshot(text)), None, "{text}");
         }
         assert_eq!(Mark::of(&Snapshot::new("svc".parse().unwrap(), [])), None);
-        assert_eq!(Mark::of(&snapshot("f.2")), Some(Mark { cluster: 15, revision: 2, witness: None }));
+        let mark = Mark { cluster: 15, revision: 2, count: 3, witness: None };
+        assert_eq!(Mark::of(&snapshot("f.2.3")), Some(mark));
     }
 }

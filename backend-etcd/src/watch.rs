@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use etcd_client::proto::PbEvent;
-use etcd_client::{GetOptions, WatchOptions, WatchResponse, WatchStream};
+use etcd_client::proto::{PbEvent, PbTxnOpResponse};
+use etcd_client::{GetOptions, Txn, TxnOp, WatchOptions, WatchResponse, WatchStream};
 use futures_util::stream::try_unfold;
 use hither_core::{Error, Result, ServiceName, Snapshot, SnapshotStream};
 use tokio::time::{Instant, timeout_at};
@@ -68,16 +68,33 @@ fn reusing(since: Option<&Snapshot>, listed: View) -> View {
 async fn resume(lent: &Lent, prefix: &str, since: &Snapshot) -> Result<Option<Start>> {
     let Some(mark) = Mark::of(since) else { return Ok(None) };
     let Some(witness) = &mark.witness else { return Ok(None) };
-    let key = format!("{prefix}{}", witness.suffix);
-    let then = GetOptions::new().with_revision(mark.revision);
-    let answer = match lent.call(lent.connection().kv().get(key, Some(then))).await {
+    let then = || GetOptions::new().with_revision(mark.revision);
+    let of_service = || then().with_range(prefix_end(prefix.as_bytes()));
+    let newer = of_service().with_min_mod_revision(witness.mod_revision + 1).with_keys_only().with_limit(1);
+    let looks = Txn::new().and_then([
+        TxnOp::get(format!("{prefix}{}", witness.suffix), Some(then())),
+        TxnOp::get(prefix, Some(of_service().with_count_only())),
+        TxnOp::get(prefix, Some(newer)),
+    ]);
+    let answer = match lent.call(lent.connection().kv().txn(looks)).await {
         Ok(answer) => answer,
         Err(failure) if failure.reason == Reason::RevisionUnknown => return Ok(None),
         Err(failure) => return Err(failure.error),
     };
     let Some(header) = answer.header() else { return Ok(None) };
-    let stood = answer.kvs().first().map(|kv| (kv.mod_revision(), kv.lease()));
-    if header.cluster_id() != mark.cluster || stood != Some((witness.mod_revision, witness.lease)) {
+    let mut looked = answer.0.responses.iter().filter_map(|response| match &response.response {
+        Some(PbTxnOpResponse::ResponseRange(range)) => Some(range),
+        _ => None,
+    });
+    let (Some(stood), Some(counted), Some(newer)) = (looked.next(), looked.next(), looked.next()) else {
+        return Ok(None);
+    };
+    let stood = stood.kvs.first().map(|kv| (kv.mod_revision, kv.lease));
+    let is_ours = header.cluster_id() == mark.cluster
+        && stood == Some((witness.mod_revision, witness.lease))
+        && counted.count == mark.count
+        && newer.kvs.is_empty();
+    if !is_ours {
         return Ok(None);
     }
     let view = View::resumed(since, Some(&mark));

@@ -166,6 +166,43 @@ async fn an_etcd_that_was_wiped_is_noticed_even_if_it_looks_like_the_old_one() {
     }
 }
 
+/// Up to the copy the two pasts are the same, our newest record included; after it one has lost another record.
+#[tokio::test]
+async fn an_older_copy_of_the_data_that_has_caught_up_is_noticed() {
+    let mut etcd = Etcd::start().await;
+    let (registry, service) = (EtcdRegistry::connect(hasty(etcd.endpoint())).unwrap(), unique_service());
+    let _older = register(&registry, &service, "older:1").await;
+    let mut leaves = register(&registry, &service, "leaves:1").await;
+    let _stays = register(&registry, &service, "stays:1").await;
+    etcd.kill();
+    etcd.back_up();
+    let mut etcd = etcd.start_again().await;
+    resume_in_time(&registry, &Snapshot::new(service.clone(), [])).await;
+    leaves.revoke().await.unwrap();
+    let since = comes_to(&mut watch(&registry, &service).await, &["older:1", "stays:1"]).await;
+    let then = revision(&mut etcd.client().await).await;
+
+    for newcomer in [false, true] {
+        etcd.kill();
+        etcd.restore();
+        etcd = etcd.start_again().await;
+        let mut client = etcd.client().await;
+        if newcomer {
+            // There are as many as before, but not the same.
+            put(&client, &format!("{service}/comes:1"), r#"{"Addr":"comes:1"}"#, 0).await;
+            delete(&client, &format!("{service}/leaves:1")).await;
+            delete(&client, &format!("{service}/older:1")).await;
+        }
+        while revision(&mut client).await < then + 5 {
+            put(&client, "other", "", 0).await;
+        }
+        let (_watch, first) = resume_in_time(&registry, &since).await;
+        let expected: &[&str] =
+            if newcomer { &["comes:1", "stays:1"] } else { &["leaves:1", "older:1", "stays:1"] };
+        assert_eq!(ids(&first), expected);
+    }
+}
+
 async fn revision(client: &mut Client) -> i64 {
     client.get("any", None).await.unwrap().header().unwrap().revision()
 }

@@ -67,7 +67,7 @@ impl Scene {
         let acting = Acting::begin(&service, server, client);
         let raw = truth.client().await;
         for neighbour in ["10.0.0.2:80", "10.0.0.3:80"] {
-            put(&raw, &format!("{service}/{neighbour}"), record(neighbour), 0).await;
+            join(&raw, &service, neighbour).await;
         }
         let Acting { handle, confirmed, seen } = acting;
         timeout(LONG, handle.registered()).await.unwrap().unwrap();
@@ -100,7 +100,7 @@ impl Scene {
 
     /// Somebody else registers.
     pub(crate) async fn joins(&self, neighbour: &str) {
-        put(&self.client().await, &format!("{}/{neighbour}", self.service), record(neighbour), 0).await;
+        join(&self.client().await, &self.service, neighbour).await;
     }
 
     /// Reads etcd's history: before it is compacted, or lost.
@@ -311,6 +311,9 @@ fn keeps_what_it_has(updates: &[Update]) -> Result<(), String> {
     Ok(())
 }
 
-fn record(address: &str) -> String {
-    format!(r#"{{"Op":0,"Addr":"{address}","Metadata":null}}"#)
+/// Puts a record as a server does that outlives everything here.
+async fn join(client: &Client, service: &ServiceName, address: &str) {
+    let lease = client.clone().lease_grant(600, None).await.unwrap().id();
+    let value = format!(r#"{{"Op":0,"Addr":"{address}","Metadata":null}}"#);
+    put(client, &format!("{service}/{address}"), value, lease).await;
 }
