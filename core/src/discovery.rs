@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -13,9 +14,9 @@ use tokio::task::AbortHandle;
 use tokio::time::timeout;
 use tracing::Instrument;
 
-use crate::{
-    Error, ErrorKind, Freshness, Resolver, Result, ServiceName, Snapshot, Update, WatcherConfig, watcher,
-};
+use crate::cache::Cache;
+use crate::watcher::watcher_from;
+use crate::{Error, ErrorKind, Freshness, Resolver, Result, ServiceName, Snapshot, Update, WatcherConfig};
 
 /// Finds services through one registry: any [`Resolver`] becomes one with `into()`, and clones share it.
 ///
@@ -40,13 +41,45 @@ pub struct Discovery(Arc<Inner>);
 struct Inner {
     resolver: Arc<dyn Resolver>,
     config: WatcherConfig,
+    cache: Option<Cache>,
     services: Mutex<HashMap<ServiceName, Weak<Shared>>>,
 }
 
 impl Discovery {
     /// Finds services through `resolver`, watching as `config` says.
     pub fn with_config(resolver: impl Resolver, config: WatcherConfig) -> Self {
-        Self(Arc::new(Inner { resolver: Arc::new(resolver), config, services: Mutex::default() }))
+        let resolver = Arc::new(resolver);
+        Self(Arc::new(Inner { resolver, config, cache: None, services: Mutex::default() }))
+    }
+
+    /// Keeps the last snapshot of each service in a file in `directory`, so that a client which starts while the
+    /// registry is down finds its servers.
+    ///
+    /// Until the registry has spoken, a view shows what the file has: [`Stale`](Freshness::Stale), with its age, and
+    /// not if it is older than 24 h. The age counts from the last time that the registry confirmed it, give or
+    /// take an hour. A service is written when it has changed, at most every 5 s, in one step: no reader ever
+    /// finds half a file. A file that cannot be read or written is logged, and otherwise as if it were not there.
+    ///
+    /// The directory is made if there is none. Processes may share one, if they share the registry too, prefix
+    /// included: the files have the names of services, and nothing of where they are registered. Whoever can write
+    /// there decides where calls go.
+    ///
+    /// Views that there are already keep nothing.
+    ///
+    /// ```no_run
+    /// use hither_core::{Discovery, Instance, StaticResolver};
+    ///
+    /// # fn example() -> hither_core::Result<()> {
+    /// # let registry = StaticResolver::new([Instance::new("10.0.0.7:8001".parse()?)]);
+    /// let discovery = Discovery::from(registry).with_cache_dir("/var/cache/checkout/services");
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn with_cache_dir(self, directory: impl Into<PathBuf>) -> Self {
+        let (resolver, config) = (Arc::clone(&self.0.resolver), self.0.config.clone());
+        let cache = Some(Cache::new(directory.into()));
+        Self(Arc::new(Inner { resolver, config, cache, services: Mutex::default() }))
     }
 
     /// The view of one service, which begins to be watched if it is not yet.
@@ -84,10 +117,30 @@ impl Discovery {
         };
         let why = "has not been resolved yet";
         let (sender, updates) = watch::channel(unknown(ErrorKind::Unavailable, why));
-        let stream = watcher(Arc::clone(&self.0.resolver), service.clone(), self.0.config.clone());
+        let (resolver, config) = (Arc::clone(&self.0.resolver), self.0.config.clone());
+        let (of, cache) = (service.clone(), self.0.cache.clone());
         let follow = async move {
-            let mut stream = std::pin::pin!(stream);
-            while let Some(update) = stream.next().await {
+            let (cached, mut keeper) = match &cache {
+                Some(cache) => (cache.load(&of).await, Some(cache.keeper(&of))),
+                None => (None, None),
+            };
+            let mut updates = std::pin::pin!(watcher_from(resolver, of, config, cached));
+            loop {
+                let writing = async {
+                    match &mut keeper {
+                        Some(keeper) => keeper.write().await,
+                        None => std::future::pending().await,
+                    }
+                };
+                let update = tokio::select! {
+                    update = updates.next() => update,
+                    () = writing => continue,
+                };
+                // A watcher never ends.
+                let Some(update) = update else { return };
+                if let Some(keeper) = &mut keeper {
+                    keeper.note(&update);
+                }
                 sender.send_replace(update);
             }
         };

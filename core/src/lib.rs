@@ -68,6 +68,7 @@
 
 mod address;
 mod backoff;
+mod cache;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod discovery;

@@ -10,6 +10,7 @@ use futures_util::StreamExt;
 use futures_util::stream;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use crate::cache::Cached;
 use crate::protection::Guard;
 use crate::{
     Backoff, Error, ErrorKind, Instance, Protection, Resolver, Result, ServiceName, Snapshot, SnapshotStream,
@@ -34,7 +35,7 @@ impl Update {
         Self {
             snapshot: None,
             held: Arc::new([]),
-            freshness: Freshness::Stale { since: Instant::now(), cause },
+            freshness: Freshness::Stale { since: Instant::now(), age: Duration::ZERO, cause },
         }
     }
 
@@ -53,6 +54,9 @@ pub enum Freshness {
     Stale {
         /// Since when.
         since: Instant,
+        /// How old the snapshot was by then: zero, unless it was found on disk
+        /// ([`Discovery::with_cache_dir`](crate::Discovery::with_cache_dir)).
+        age: Duration,
         /// The newest reason.
         cause: Error,
     },
@@ -153,7 +157,17 @@ pub fn watcher(
     service: ServiceName,
     config: WatcherConfig,
 ) -> impl Stream<Item = Update> + Send + 'static {
-    let watcher = Watcher {
+    watcher_from(resolver, service, config, None)
+}
+
+/// The same, beginning with what was found on disk.
+pub(crate) fn watcher_from(
+    resolver: impl Resolver,
+    service: ServiceName,
+    config: WatcherConfig,
+    cached: Option<Cached>,
+) -> impl Stream<Item = Update> + Send + 'static {
+    let mut watcher = Watcher {
         guard: Guard::new(config.protection),
         backoff: config.backoff.clone(),
         resolver: Arc::new(resolver),
@@ -167,6 +181,9 @@ pub fn watcher(
         quiet_until: None,
         held: Arc::new([]),
     };
+    if let Some(cached) = cached {
+        watcher.begin_with(cached);
+    }
     stream::unfold(watcher, |mut watcher| async move {
         let update = watcher.next().await;
         Some((update, watcher))
@@ -192,6 +209,12 @@ enum Event {
     BurstEnds,
 }
 
+struct Stale {
+    since: Instant,
+    age: Duration,
+    cause: Error,
+}
+
 struct Watcher {
     config: WatcherConfig,
     resolver: Arc<dyn Resolver>,
@@ -203,7 +226,7 @@ struct Watcher {
     opened: Option<Instant>,
     snapshot: Option<Snapshot>,
     /// `None` is fresh.
-    stale: Option<(Instant, Error)>,
+    stale: Option<Stale>,
     /// Something changed that nobody was told yet.
     pending: bool,
     /// Changes are gathered until then.
@@ -279,6 +302,17 @@ impl Watcher {
         })
     }
 
+    /// Knows what was found on disk, until the registry says something.
+    fn begin_with(&mut self, Cached { snapshot, age }: Cached) {
+        let now = Instant::now();
+        // So the instances may be called, and where the registry has lost them they are held.
+        self.guard.observe(&snapshot, now);
+        let why = format!("{} has not been resolved yet, and is known from disk", self.service);
+        let cause = Error::new(ErrorKind::Unavailable, why).with_operation("watch");
+        self.stale = Some(Stale { since: now, age, cause });
+        self.snapshot = Some(snapshot);
+    }
+
     fn take(&mut self, snapshot: Snapshot) {
         let snapshot = match &self.snapshot {
             Some(last) => snapshot.reusing(last),
@@ -309,9 +343,9 @@ impl Watcher {
         };
         tracing::debug!(service = %self.service, cause = cause.report(), ?delay, "watch lost");
         // The freshness is told anew when it changes or its reason does, not at each attempt.
-        self.pending |= self.stale.as_ref().is_none_or(|(_, last)| last.kind() != cause.kind());
-        let since = self.stale.take().map_or(now, |(since, _)| since);
-        self.stale = Some((since, cause));
+        self.pending |= self.stale.as_ref().is_none_or(|stale| stale.cause.kind() != cause.kind());
+        let (since, age) = self.stale.take().map_or((now, Duration::ZERO), |stale| (stale.since, stale.age));
+        self.stale = Some(Stale { since, age, cause });
         self.source = Source::Waiting(now + delay);
     }
 
@@ -326,7 +360,9 @@ impl Watcher {
     fn update(&self) -> Update {
         let freshness = match &self.stale {
             None => Freshness::Fresh,
-            Some((since, cause)) => Freshness::Stale { since: *since, cause: cause.clone() },
+            Some(Stale { since, age, cause }) => {
+                Freshness::Stale { since: *since, age: *age, cause: cause.clone() }
+            }
         };
         Update { snapshot: self.snapshot.clone(), held: Arc::clone(&self.held), freshness }
     }

@@ -3,6 +3,7 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "this is a part of tests")]
 
 mod etcd;
+mod metrics;
 mod proxy;
 
 use std::sync::LazyLock;
@@ -18,6 +19,7 @@ use hither_etcd::EtcdRegistry;
 use tokio::time::timeout;
 
 pub(crate) use etcd::{Etcd, Frozen};
+pub(crate) use metrics::{Requests, Sampler};
 pub(crate) use proxy::Proxy;
 
 /// As long as anything may take on a slow machine.

@@ -211,7 +211,7 @@ impl Pool {
         };
         let stale = match &update.freshness {
             Freshness::Fresh => None,
-            Freshness::Stale { since, cause } => Some((*since, cause.clone())),
+            Freshness::Stale { since, cause, .. } => Some((*since, cause.clone())),
         };
         let mut connecting = false;
         let mut last_error = None;

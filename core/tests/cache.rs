@@ -1,0 +1,216 @@
+//! A client that starts while the registry is down finds its servers on disk.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "these are tests")]
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hither_core::{
+    Discovery, ErrorKind, Freshness, Instance, KeepAliveConfig, Registration, keep_registered,
+};
+use hither_memory::MemoryRegistry;
+use support::{OpenWatch, SECOND, Script, names, scripted, service, soon};
+use tempfile::TempDir;
+use tokio::runtime::Handle;
+use tokio::task::yield_now;
+use tokio::time::sleep;
+
+fn cached(directory: &Path) -> (Discovery, Script) {
+    let (resolver, script) = scripted();
+    (Discovery::from(resolver).with_cache_dir(directory), script)
+}
+
+fn directory() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+/// The one file in the directory, once there is one that `is_so`.
+async fn file(directory: &Path, is_so: impl Fn(&str) -> bool) -> PathBuf {
+    soon(async {
+        loop {
+            let files = fs::read_dir(directory).into_iter().flatten().map(|file| file.unwrap().path());
+            let files: Vec<_> =
+                files.filter(|file| file.extension().is_some_and(|ext| ext == "json")).collect();
+            if let [file] = files.as_slice()
+                && fs::read_to_string(file).is_ok_and(|text| is_so(&text))
+            {
+                return file.clone();
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+    })
+    .await
+}
+
+/// A client that hears of these instances, and ends when they are on disk.
+async fn client_that_knew(directory: &Path, instances: &[&str]) -> PathBuf {
+    let (discovery, mut script) = cached(directory);
+    let _view = discovery.service(&service());
+    let _open: OpenWatch = soon(script.watch()).await.open(instances);
+    file(directory, |text| instances.iter().all(|instance| text.contains(&format!("\"{instance}")))).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_starts_in_an_outage_finds_what_was_known_last() {
+    let directory = directory();
+    client_that_knew(directory.path(), &["a", "b"]).await;
+
+    let (discovery, mut script) = cached(directory.path());
+    let mut view = discovery.service(&service());
+    let snapshot = view.ready(SECOND).await.unwrap();
+    assert_eq!(names(snapshot.instances()), ["a", "b"]);
+    let Freshness::Stale { age, cause, .. } = view.current().freshness else { panic!("it is from disk") };
+    assert!(age < Duration::from_secs(60), "{age:?}");
+    assert_eq!(cause.kind(), ErrorKind::Unavailable);
+
+    // Failures leave it as it is, and its age too.
+    soon(script.watch()).await.fail(ErrorKind::Timeout);
+    let call = soon(script.watch()).await;
+    assert_eq!(names(view.current().instances()), ["a", "b"]);
+    assert!(!view.current().freshness.is_fresh());
+
+    // The registry has the last word.
+    assert_eq!(names(call.since.clone().unwrap().instances()), ["a", "b"], "the backend may resume from it");
+    let _open = call.open(&["b", "c"]);
+    while !view.current().freshness.is_fresh() {
+        soon(view.changed()).await.unwrap();
+    }
+    assert_eq!(names(view.current().instances()), ["b", "c"]);
+    assert!(Arc::ptr_eq(&snapshot.instances()[1], &view.current().instances()[0]), "b is the same b");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_of_no_use_is_as_if_it_were_not_there() {
+    let directory = directory();
+    let file = client_that_knew(directory.path(), &["a"]).await;
+    let written = fs::read_to_string(&file).unwrap();
+    let old = written.replace("\"confirmed\":1", "\"confirmed\":0");
+    assert_ne!(old, written);
+    for bytes in [&b""[..], b"{", b"\xff\xfe", b"[]", &written.as_bytes()[..40], old.as_bytes()] {
+        // Each its own: what a client writes last, it may write when it is gone.
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join(file.file_name().unwrap()), bytes).unwrap();
+        let (discovery, mut script) = cached(directory.path());
+        let view = discovery.service(&service());
+        let call = soon(script.watch()).await;
+        assert!(view.current().snapshot.is_none(), "{:?}", String::from_utf8_lossy(bytes));
+        let _open = call.open(&["b"]);
+        assert_eq!(names(view.ready(SECOND).await.unwrap().instances()), ["b"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_directory_that_cannot_be_used_hurts_nobody() {
+    let directory = directory();
+    let occupied = directory.path().join("a file");
+    fs::write(&occupied, "").unwrap();
+    let (discovery, mut script) = cached(&occupied.join("below"));
+    let view = discovery.service(&service());
+    let open = soon(script.watch()).await.open(&["a"]);
+    assert_eq!(names(view.ready(SECOND).await.unwrap().instances()), ["a"]);
+    sleep(10 * SECOND).await;
+    open.send(&["a", "b"]);
+    sleep(10 * SECOND).await;
+    assert_eq!(names(view.current().instances()), ["a", "b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_are_written_but_not_each_of_them() {
+    let directory = directory();
+    let (discovery, mut script) = cached(directory.path());
+    let _view = discovery.service(&service());
+    let open = soon(script.watch()).await.open(&["a"]);
+    let file = file(directory.path(), |text| text.contains("\"a")).await;
+    open.send(&["b"]);
+    sleep(4 * SECOND).await;
+    assert!(!fs::read_to_string(&file).unwrap().contains("\"b"), "within 5 s of the write before");
+    open.send(&["c"]);
+    sleep(2 * SECOND).await;
+    comes_to_have(&file, "\"c").await;
+}
+
+async fn comes_to_have(at: &Path, what: &str) {
+    file(at.parent().unwrap(), |text| text.contains(what)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_does_not_change_is_confirmed_every_hour_as_long_as_it_is_fresh() {
+    let directory = directory();
+    let (discovery, mut script) = cached(directory.path());
+    let _view = discovery.service(&service());
+    let open = soon(script.watch()).await.open(&["a"]);
+    let written = file(directory.path(), |text| text.contains("\"a")).await;
+    fs::remove_file(&written).unwrap();
+    sleep(3700 * SECOND).await;
+    comes_to_have(&written, "\"a").await;
+
+    open.fail(ErrorKind::Unavailable);
+    let _lost = soon(script.watch()).await;
+    fs::remove_file(&written).unwrap();
+    sleep(3 * 3600 * SECOND).await;
+    assert!(!written.exists(), "nobody has confirmed it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_registry_lost_stays_on_disk_and_is_held() {
+    let directory = directory();
+    let written = client_that_knew(directory.path(), &["a", "b"]).await;
+    let (discovery, mut script) = cached(directory.path());
+    let mut view = discovery.service(&service());
+    view.ready(SECOND).await.unwrap();
+    let _open = soon(script.watch()).await.open(&[]);
+    while !view.current().freshness.is_fresh() {
+        soon(view.changed()).await.unwrap();
+    }
+    assert_eq!(names(view.current().held.iter()), ["a", "b"]);
+    sleep(10 * SECOND).await;
+    assert!(fs::read_to_string(&written).unwrap().contains("\"a"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_task_is_left_behind() {
+    let directory = directory();
+    client_that_knew(directory.path(), &["a"]).await;
+    let (discovery, mut script) = cached(directory.path());
+    yield_now().await;
+    let before = Handle::current().metrics().num_alive_tasks();
+    let view = discovery.service(&service());
+    let _open = soon(script.watch()).await.open(&["a", "b"]);
+    file(directory.path(), |text| text.contains("\"b")).await;
+    drop((view, discovery));
+    soon(script.is_dropped()).await;
+    for _ in 0..10 {
+        yield_now().await;
+    }
+    assert_eq!(Handle::current().metrics().num_alive_tasks(), before);
+}
+
+/// Several processes of one host may share a directory.
+#[tokio::test]
+async fn readers_never_find_half_a_file() {
+    let directory = directory();
+    let registry = MemoryRegistry::new();
+    let mut kept = Vec::new();
+    for port in 1..200 {
+        let instance = Instance::new(format!("10.0.0.1:{port}").parse().unwrap());
+        let registration = Registration::new(service(), instance);
+        kept.push(keep_registered(registry.clone(), registration, KeepAliveConfig::default()));
+    }
+    for handle in &kept {
+        handle.registered().await.unwrap();
+    }
+    let mut writers = Vec::new();
+    for _ in 0..50 {
+        let discovery = Discovery::from(registry.clone()).with_cache_dir(directory.path());
+        writers.push(discovery.service(&service()));
+    }
+    let written = file(directory.path(), |text| text.len() > 1000).await;
+    for _ in 0..200 {
+        let text = fs::read_to_string(&written).unwrap();
+        assert!(text.starts_with('{') && text.ends_with('}'), "{text}");
+        yield_now().await;
+    }
+}
