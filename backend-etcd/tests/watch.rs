@@ -177,7 +177,7 @@ async fn an_older_copy_of_the_data_that_has_caught_up_is_noticed() {
     etcd.kill();
     etcd.back_up();
     let mut etcd = etcd.start_again().await;
-    resume_in_time(&registry, &Snapshot::new(service.clone(), [])).await;
+    drop(resume_in_time(&registry, &Snapshot::new(service.clone(), [])).await);
     leaves.revoke().await.unwrap();
     for _ in 0..5 {
         put(&etcd.client().await, "other", "", 0).await;

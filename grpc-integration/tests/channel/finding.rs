@@ -1,6 +1,6 @@
 //! Whom calls are sent to, and what becomes of them when there is nobody.
 
-use hither_core::{Backends, ErrorKind, Instance, StaticResolver};
+use hither_core::{Backends, Discovery, ErrorKind, Instance, StaticResolver};
 use hither_tonic::{DiscoveryChannel, WaitForReady};
 use tokio::time::{Instant, sleep, timeout};
 use tonic::{Code, Request};
@@ -27,6 +27,28 @@ async fn a_server_on_a_unix_socket_is_called_like_any_other() {
     let mut registry = Registry::new();
     registry.up(&server.address).await;
     let channel = DiscoveryChannel::builder(registry.resolver(), SERVICE).connect().await.unwrap();
+    assert_eq!(Client::new(&channel).name().await.unwrap(), server.address);
+}
+
+#[tokio::test]
+async fn a_client_that_starts_while_the_registry_is_down_calls_the_servers_that_are_on_disk() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut registry = Registry::new();
+    let server = Server::start().await;
+    registry.up(&server.address).await;
+    let discovery = || Discovery::from(registry.resolver()).with_cache_dir(directory.path());
+    let before = DiscoveryChannel::builder(discovery(), SERVICE).connect().await.unwrap();
+    Client::new(&before).name().await.unwrap();
+    let is_written = || {
+        std::fs::read_dir(directory.path())
+            .unwrap()
+            .any(|file| file.unwrap().file_name().to_string_lossy().ends_with(".json"))
+    };
+    until("a file is written", is_written).await;
+    drop(before);
+
+    registry.faults().stop();
+    let channel = DiscoveryChannel::builder(discovery(), SERVICE).connect().await.unwrap();
     assert_eq!(Client::new(&channel).name().await.unwrap(), server.address);
 }
 
