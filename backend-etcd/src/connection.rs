@@ -9,7 +9,7 @@ use hither_core::{Error, ErrorKind};
 use tokio::time::timeout;
 
 use crate::EtcdOptions;
-use crate::error::{Advice, Failure};
+use crate::error::{Advice, Failure, Reason};
 use crate::version::Version;
 
 /// etcd refuses pings more often than every 5 s, and on a connection without streams.
@@ -24,6 +24,8 @@ pub(crate) struct Connection {
     endpoint: Arc<str>,
     client: Client,
     version: Version,
+    /// There is a user, and etcd has not asked for one.
+    without_user: bool,
 }
 
 impl Connection {
@@ -37,16 +39,32 @@ impl Connection {
     }
 
     async fn connect(endpoint: &Arc<str>, options: &EtcdOptions) -> Result<Self, Failure> {
-        let connect = connect_options(options);
+        // What stands in files is read anew: a password or a certificate may have been changed meanwhile.
+        let (with, without) =
+            settings(options).map_err(|error| Failure::new(error.with_retryable(true), Advice::Keep))?;
         let failed = |error| Failure::of(error, endpoint);
         // One endpoint per client: given several, the crate sends every second request to a dead one.
-        let mut client = Client::connect([&**endpoint], Some(connect)).await.map_err(failed)?;
+        let (mut client, without_user) =
+            match Client::connect([&**endpoint], Some(with)).await.map_err(failed) {
+                Ok(client) => (client, false),
+                Err(failure) if failure.reason == Reason::AuthOff => {
+                    tracing::warn!(%endpoint, "etcd asks nobody who they are: going on without a user");
+                    (Client::connect([&**endpoint], Some(without)).await.map_err(failed)?, true)
+                }
+                Err(failure) => return Err(failure),
+            };
         // Connecting is lazy; only an answer says that somebody is there.
         let status = client.status().await.map_err(failed)?;
         if status.leader() == 0 {
             return Err(Failure::unavailable(endpoint, "no leader"));
         }
-        Ok(Self { endpoint: Arc::clone(endpoint), client, version: Version::parse(status.version()) })
+        let version = Version::parse(status.version());
+        Ok(Self { endpoint: Arc::clone(endpoint), client, version, without_user })
+    }
+
+    /// Whether the next connection would not fail in this way: etcd has begun to ask who we are, and we can say it.
+    pub(crate) fn mends(&self, failure: &Failure) -> bool {
+        self.without_user && failure.reason == Reason::NoToken
     }
 
     pub(crate) fn endpoint(&self) -> &str {
@@ -92,19 +110,22 @@ impl Connection {
     }
 }
 
-fn connect_options(options: &EtcdOptions) -> ConnectOptions {
-    let mut connect = ConnectOptions::new()
+/// How to connect with the user, if there is one, and without.
+fn settings(options: &EtcdOptions) -> hither_core::Result<(ConnectOptions, ConnectOptions)> {
+    let without = ConnectOptions::new()
         .with_connect_timeout(options.connect_timeout())
         .with_keep_alive(PING_INTERVAL, PING_TIMEOUT)
         .with_keep_alive_while_idle(false)
         // A member that lost its cluster must not go on serving what it knew.
         .with_require_leader(true);
-    if let Some((name, password)) = options.user() {
-        connect = connect.with_user(name, password).with_auto_token_refresh(true);
-    }
     #[cfg(feature = "tls")]
-    if let Some(tls) = options.tls() {
-        connect = connect.with_tls(tls.to_client());
-    }
-    connect
+    let without = match options.tls() {
+        Some(tls) => without.with_tls(tls.to_client()?),
+        None => without,
+    };
+    let with = match options.credentials()? {
+        Some((name, password)) => without.clone().with_user(name, password).with_auto_token_refresh(true),
+        None => without.clone(),
+    };
+    Ok((with, without))
 }

@@ -22,6 +22,10 @@ pub(crate) struct Failure {
 pub(crate) enum Reason {
     LeaseNotFound,
     LeaseExists,
+    /// etcd asks nobody who they are.
+    AuthOff,
+    /// etcd asks who we are, and we said nothing.
+    NoToken,
     /// The revision asked for has been compacted, or has not happened yet: history has to be read anew.
     RevisionUnknown,
     Other,
@@ -82,13 +86,13 @@ const SERVER: &[Row] = &[
         Advice::Reauthenticate,
     ),
     // A password, or its absence, does not get better by repetition; an operator's change of it does.
-    row("user name is empty", ErrorKind::Unauthenticated, false, Reason::Other, Advice::Reauthenticate),
+    row("user name is empty", ErrorKind::Unauthenticated, false, Reason::NoToken, Advice::Reauthenticate),
     row("authentication failed", ErrorKind::Unauthenticated, false, Reason::Other, Advice::Reauthenticate),
     row(
         "authentication is not enabled",
         ErrorKind::Unauthenticated,
         false,
-        Reason::Other,
+        Reason::AuthOff,
         Advice::Reauthenticate,
     ),
     // Members of 2023 say this of an expired token too, so the next try authenticates anew.
@@ -237,7 +241,7 @@ mod tests {
     fn every_answer_of_the_server_has_its_row() {
         use Advice::{Keep, Reauthenticate, Rotate};
         use ErrorKind as K;
-        use Reason::{LeaseExists, LeaseNotFound, Other, RevisionUnknown};
+        use Reason::{AuthOff, LeaseExists, LeaseNotFound, NoToken, Other, RevisionUnknown};
 
         let cases = [
             (Code::NotFound, "requested lease not found", K::LeaseExpired, true, LeaseNotFound, Keep),
@@ -271,7 +275,7 @@ mod tests {
                 Other,
                 Reauthenticate,
             ),
-            (Code::InvalidArgument, "user name is empty", K::Unauthenticated, false, Other, Reauthenticate),
+            (Code::InvalidArgument, "user name is empty", K::Unauthenticated, false, NoToken, Reauthenticate),
             (
                 Code::InvalidArgument,
                 "authentication failed, invalid user ID or password",
@@ -285,7 +289,7 @@ mod tests {
                 "authentication is not enabled",
                 K::Unauthenticated,
                 false,
-                Other,
+                AuthOff,
                 Reauthenticate,
             ),
             (Code::PermissionDenied, "permission denied", K::PermissionDenied, false, Other, Reauthenticate),

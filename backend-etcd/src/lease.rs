@@ -161,9 +161,11 @@ impl EtcdLease {
             || self.lost_its_lease(found)
     }
 
-    /// Whether a Go `Manager` has put our endpoint again, which takes it off its lease: nobody would ever remove it.
+    /// Whether a Go `Manager` has put our endpoint again, which takes it off its lease, or somebody something that is
+    /// no endpoint at all: nobody would ever remove it.
     fn lost_its_lease(&self, found: &Found) -> bool {
-        found.lease == 0 && address_text(&found.value).is_some_and(|address| address == self.address)
+        let address = address_text(&found.value).unwrap_or_default();
+        found.lease == 0 && (address == self.address || address.is_empty())
     }
 
     /// Removes what revoking the lease has not.

@@ -63,9 +63,25 @@
 //!
 //! # Where etcd has users
 //!
-//! [`EtcdOptions::with_user`]. Servers and clients of the service `greeter` need, as `etcdctl` says it,
-//! `role grant-permission ROLE readwrite greeter/ greeter0` and the same with `read`: the range ends with the first
-//! key that does not begin with `greeter/`.
+//! [`EtcdOptions::with_user`], or
+//! [`with_password_file`](EtcdOptions::with_password_file). The least that servers and clients of the service `greeter` need
+//! (the range ends with the first key that does not begin with `greeter/`; with a prefix, that stands before both):
+//!
+//! ```console
+//! $ etcdctl role add greeter-server
+//! $ etcdctl role grant-permission greeter-server readwrite greeter/ greeter0
+//! $ etcdctl user add server && etcdctl user grant-role server greeter-server
+//!
+//! $ etcdctl role add greeter-client
+//! $ etcdctl role grant-permission greeter-client read greeter/ greeter0
+//! $ etcdctl user add client && etcdctl user grant-role client greeter-client
+//! ```
+//!
+//! A server whose address is known beforehand does with `readwrite greeter/10.0.0.7:8001`, its own key.
+//!
+//! A token that expired, a restarted member that never knew it, a password changed together with its file, and
+//! authentication being switched on or off are taken care of. Who loses a role, or is refused for a wrong password,
+//! tries on, slowly, until an operator has mended it.
 //!
 //! # Features and foreign types
 //!

@@ -1,19 +1,21 @@
 //! Where etcd is, and how it is talked to.
 
+mod environment;
+mod url;
+
 use std::fmt;
-use std::str::FromStr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hither_core::{Address, Error, ErrorKind, Result};
-use percent_encoding::percent_decode_str;
 
 #[cfg(feature = "tls")]
 use crate::EtcdTls;
 
 /// Where etcd is, and how it is talked to: for [`EtcdRegistry::connect`](crate::EtcdRegistry::connect).
 ///
-/// From a list of endpoints, or from a URL: `etcd://h1:2379,h2:2379/prefix`, before which may stand
-/// `user:password@`, percent-encoded.
+/// From a list of endpoints; from a URL, `etcd://user@h1:2379,h2:2379/prefix?password_file=/run/etcd/password`
+/// ([`from_str`](Self::from_str)); or from the variables that etcdctl takes ([`from_env`](Self::from_env)).
 ///
 /// ```
 /// use std::time::Duration;
@@ -32,7 +34,8 @@ pub struct EtcdOptions {
     endpoints: Vec<String>,
     prefix: String,
     nested_ids: bool,
-    user: Option<(String, String)>,
+    user: Option<String>,
+    password: Option<Password>,
     #[cfg(feature = "tls")]
     tls: Option<EtcdTls>,
     connect_timeout: Duration,
@@ -50,6 +53,7 @@ impl EtcdOptions {
             prefix: String::new(),
             nested_ids: false,
             user: None,
+            password: None,
             #[cfg(feature = "tls")]
             tls: None,
             connect_timeout: Duration::from_secs(2),
@@ -76,10 +80,32 @@ impl EtcdOptions {
         self
     }
 
-    /// Authenticates. The token is renewed when etcd no longer takes it.
+    /// Authenticates. The token is renewed when etcd no longer takes it. An etcd that asks nobody who they are is
+    /// used without, as Go's client does, and said so in the log.
     #[must_use]
-    pub fn with_user(mut self, name: impl Into<String>, password: impl Into<String>) -> Self {
-        self.user = Some((name.into(), password.into()));
+    pub fn with_user(self, name: impl Into<String>, password: impl Into<String>) -> Self {
+        self.with_user_name(name).with_password(password)
+    }
+
+    /// The name alone: the password comes from elsewhere.
+    #[must_use]
+    pub fn with_user_name(mut self, name: impl Into<String>) -> Self {
+        self.user = Some(name.into());
+        self
+    }
+
+    /// The password of the user.
+    #[must_use]
+    pub fn with_password(mut self, password: impl Into<String>) -> Self {
+        self.password = Some(Password::Text(password.into()));
+        self
+    }
+
+    /// A file with the password of the user, in its first line. It is read for each new connection, so a
+    /// password that is changed needs no restart.
+    #[must_use]
+    pub fn with_password_file(mut self, file: impl Into<PathBuf>) -> Self {
+        self.password = Some(Password::File(file.into()));
         self
     }
 
@@ -138,8 +164,22 @@ impl EtcdOptions {
         self.nested_ids
     }
 
-    pub(crate) fn user(&self) -> Option<&(String, String)> {
-        self.user.as_ref()
+    /// Name and password, as they are now.
+    ///
+    /// # Errors
+    /// `InvalidArgument` when one of them is missing, or the file cannot be read.
+    pub(crate) fn credentials(&self) -> Result<Option<(String, String)>> {
+        match (&self.user, &self.password) {
+            (None, None) => Ok(None),
+            (None, Some(_)) => Err(invalid("a password for etcd needs a user")),
+            (Some(user), None) => Err(invalid(format!("the etcd user {user:?} has no password"))),
+            (Some(user), Some(Password::Text(password))) => Ok(Some((user.clone(), password.clone()))),
+            (Some(user), Some(Password::File(file))) => {
+                let text = read(file, "the password of etcd")?;
+                let text = String::from_utf8_lossy(&text);
+                Ok(Some((user.clone(), text.lines().next().unwrap_or_default().to_owned())))
+            }
+        }
     }
 
     #[cfg(feature = "tls")]
@@ -170,6 +210,7 @@ impl EtcdOptions {
         if times.iter().any(|time| time.is_zero() || *time > LONGEST) {
             return Err(invalid("timeouts and intervals are above zero and not above a year"));
         }
+        self.credentials()?;
         #[cfg(feature = "tls")]
         self.tls.as_ref().map_or(Ok(()), EtcdTls::check)?;
         Ok(())
@@ -214,38 +255,6 @@ impl EtcdOptions {
     }
 }
 
-impl FromStr for EtcdOptions {
-    type Err = Error;
-
-    /// # Errors
-    /// `InvalidArgument` when the text is no URL of this form, or has an endpoint that is none. A password in it
-    /// is not repeated in the error.
-    fn from_str(url: &str) -> Result<Self> {
-        let Some(rest) = url.strip_prefix("etcd://") else {
-            return Err(invalid(
-                "a registry URL of etcd begins with etcd:// (etcd://h1:2379,h2:2379/prefix)",
-            ));
-        };
-        if rest.contains(['?', '#']) {
-            return Err(invalid("a registry URL of etcd has no query and no fragment"));
-        }
-        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-        let (user, endpoints) = match authority.rsplit_once('@') {
-            Some((user, endpoints)) => (Some(user), endpoints),
-            None => (None, authority),
-        };
-        let mut options = Self::new(endpoints.split(',')).with_prefix(decoded(path)?);
-        if let Some(user) = user {
-            let Some((name, password)) = user.split_once(':') else {
-                return Err(invalid("before the '@' of a registry URL stand user:password"));
-            };
-            options = options.with_user(decoded(name)?, decoded(password)?);
-        }
-        options.checked_endpoints()?;
-        Ok(options)
-    }
-}
-
 impl fmt::Debug for EtcdOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut debug = f.debug_struct("EtcdOptions");
@@ -253,7 +262,7 @@ impl fmt::Debug for EtcdOptions {
             .field("endpoints", &self.endpoints)
             .field("prefix", &self.prefix)
             .field("nested_ids", &self.nested_ids);
-        debug.field("user", &self.user.as_ref().map(|(name, _)| name));
+        debug.field("user", &self.user);
         #[cfg(feature = "tls")]
         debug.field("tls", &self.tls);
         debug
@@ -265,15 +274,65 @@ impl fmt::Debug for EtcdOptions {
     }
 }
 
-/// Sums with it do not overflow.
-const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+/// The files of TLS, as they come one by one in a URL or in the environment.
+#[derive(Debug, Default)]
+struct TlsFiles {
+    ca: Option<String>,
+    certificate: Option<String>,
+    key: Option<String>,
+    server_name: Option<String>,
+}
 
-fn decoded(text: &str) -> Result<String> {
-    match percent_decode_str(text).decode_utf8() {
-        Ok(text) => Ok(text.into_owned()),
-        Err(_) => Err(invalid("a registry URL of etcd has percent-encoded bytes that are not UTF-8")),
+impl TlsFiles {
+    /// # Errors
+    /// `InvalidArgument` where the authority is missing, `Unsupported` without the feature.
+    fn apply(self, options: EtcdOptions) -> Result<EtcdOptions> {
+        let Self { ca, certificate, key, server_name } = self;
+        let Some(ca) = ca else {
+            return match certificate.or(key).or(server_name) {
+                None => Ok(options),
+                Some(_) => {
+                    Err(invalid("TLS to etcd needs the authority that signed its certificate (cacert)"))
+                }
+            };
+        };
+        #[cfg(feature = "tls")]
+        {
+            let mut tls = EtcdTls::from_files(ca);
+            if let Some(certificate) = certificate {
+                tls = tls.with_client_certificate_file(certificate);
+            }
+            if let Some(key) = key {
+                tls = tls.with_client_key_file(key);
+            }
+            if let Some(name) = server_name {
+                tls = tls.with_server_name(name);
+            }
+            Ok(options.with_tls(tls))
+        }
+        #[cfg(not(feature = "tls"))]
+        {
+            drop((ca, certificate, key, server_name, options));
+            Err(Error::new(ErrorKind::Unsupported, "TLS to etcd needs the feature `tls` of hither-etcd"))
+        }
     }
 }
+
+/// Where the password stands.
+#[derive(Clone)]
+enum Password {
+    Text(String),
+    File(PathBuf),
+}
+
+/// A file that is a part of the settings.
+pub(crate) fn read(file: &Path, what: &str) -> Result<Vec<u8>> {
+    std::fs::read(file)
+        .map_err(|error| invalid(format!("{what} cannot be read from {}", file.display())).with_source(error))
+}
+
+/// Sums with it do not overflow.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
 fn invalid(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
     Error::new(ErrorKind::InvalidArgument, message)
@@ -282,34 +341,6 @@ fn invalid(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_url_has_endpoints_prefix_and_user() {
-        let options: EtcdOptions = "etcd://me:p%40ss@h1:2379,[::1]:2379//a%20b/c".parse().unwrap();
-        assert_eq!(options.endpoints(), ["h1:2379", "[::1]:2379"]);
-        assert_eq!(options.prefix(), "/a b/c");
-        assert_eq!(options.user(), Some(&("me".to_owned(), "p@ss".to_owned())));
-        assert_eq!("etcd://h:1".parse::<EtcdOptions>().unwrap().prefix(), "");
-        assert_eq!("etcd://h:1/".parse::<EtcdOptions>().unwrap().prefix(), "");
-    }
-
-    #[test]
-    fn what_is_no_url_of_etcd_is_refused() {
-        for bad in [
-            "",
-            "h:1",
-            "http://h:1",
-            "etcd://",
-            "etcd://h",
-            "etcd://h:1,",
-            "etcd://me@h:1",
-            "etcd://h:1?x=1",
-            "etcd://h:1/%ff",
-        ] {
-            let error = bad.parse::<EtcdOptions>().unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{bad}");
-        }
-    }
 
     #[test]
     fn endpoints_are_checked() {
@@ -339,10 +370,33 @@ mod tests {
     }
 
     #[test]
+    fn a_user_needs_a_password() {
+        let error = EtcdOptions::new(["h:1"]).with_user_name("me").check().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+        assert!(error.message().contains("\"me\"") && error.message().contains("password"), "{error}");
+        EtcdOptions::new(["h:1"]).with_user_name("me").with_password("secret").check().unwrap();
+        let error = EtcdOptions::new(["h:1"]).with_password("secret").check().unwrap_err();
+        assert!(error.message().contains("user"), "{error}");
+    }
+
+    #[test]
+    fn a_password_file_is_read_without_its_last_line_break() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("password");
+        let options = EtcdOptions::new(["h:1"]).with_user_name("me").with_password_file(&file);
+        let error = options.check().unwrap_err();
+        assert!(error.message().contains(file.to_str().unwrap()), "{error}");
+        for (text, password) in [("secret\n", "secret"), ("secret\r\n", "secret"), (" se cret", " se cret")] {
+            std::fs::write(&file, text).unwrap();
+            options.check().unwrap();
+            assert_eq!(options.credentials().unwrap(), Some(("me".to_owned(), password.to_owned())));
+        }
+    }
+
+    #[test]
     fn secrets_are_not_printed() {
-        let options: EtcdOptions = "etcd://me:hunter2@h:1".parse().unwrap();
-        assert!(!format!("{options:?}").contains("hunter2"));
-        let error = "etcd://me:hunter2@h".parse::<EtcdOptions>().unwrap_err();
-        assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
+        let options = EtcdOptions::new(["h:1"]).with_user("me", "hunter2");
+        assert!(!format!("{options:?}").contains("hunter2"), "{options:?}");
+        assert!(format!("{options:?}").contains("me"), "{options:?}");
     }
 }

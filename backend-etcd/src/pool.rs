@@ -153,7 +153,10 @@ impl Lent {
     }
 
     /// Does to the connection what the failure advises, and hands the failure back.
-    pub(crate) fn failed(&self, failure: Failure) -> Failure {
+    pub(crate) fn failed(&self, mut failure: Failure) -> Failure {
+        if self.connection.mends(&failure) {
+            failure.error = failure.error.with_retryable(true);
+        }
         match failure.advice {
             Advice::Keep => {}
             Advice::Rotate => self.pool.replace(&self.slot, self.at + 1),

@@ -1,53 +1,86 @@
 //! TLS to etcd: PEM in, none of a TLS library's types out.
 
+use std::borrow::Cow;
 use std::fmt;
+use std::path::PathBuf;
 
 use etcd_client::{Certificate, Identity, TlsOptions};
 use hither_core::{Error, ErrorKind, Result};
 use tonic::transport::Endpoint;
 
+use crate::options;
+
 /// How etcd is known, and how we are known to it: for [`EtcdOptions::with_tls`](crate::EtcdOptions::with_tls).
 /// Feature `tls`.
 ///
-/// Everything is PEM text as it stands in files. It is checked as a whole by
-/// [`EtcdRegistry::connect`](crate::EtcdRegistry::connect), where settings given by half are an error.
+/// Everything is PEM, given as files or as text. It is checked as a whole by
+/// [`EtcdRegistry::connect`](crate::EtcdRegistry::connect), where settings given by half are an error. Files are read
+/// again for each new connection, so that certificates which are renewed in time need no restart; one that cannot be
+/// read then fails that connection, which is tried again. A connection that is open stays open when its
+/// certificate expires: neither etcd nor hither looks at it again.
 ///
 /// ```no_run
 /// use hither_etcd::{EtcdOptions, EtcdRegistry, EtcdTls};
 ///
 /// # fn example() -> Result<(), Box<dyn std::error::Error>> {
-/// let tls = EtcdTls::new(std::fs::read("ca.pem")?)
-///     .with_client_certificate(std::fs::read("client.pem")?)
-///     .with_client_key(std::fs::read("client-key.pem")?);
+/// let tls = EtcdTls::from_files("/etc/etcd/ca.pem")
+///     .with_client_certificate_file("/etc/etcd/client.pem")
+///     .with_client_key_file("/etc/etcd/client-key.pem");
 /// let registry = EtcdRegistry::connect(EtcdOptions::new(["etcd-1.internal:2379"]).with_tls(tls))?;
 /// # Ok(())
 /// # }
 /// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct EtcdTls {
-    ca: Vec<u8>,
-    certificate: Option<Vec<u8>>,
-    key: Option<Vec<u8>>,
+    ca: Pem,
+    certificate: Option<Pem>,
+    key: Option<Pem>,
     server_name: Option<String>,
+}
+
+/// Where a part of the settings stands.
+#[derive(Clone, PartialEq, Eq)]
+enum Pem {
+    Text(Vec<u8>),
+    File(PathBuf),
 }
 
 impl EtcdTls {
     /// Trusts servers whose certificate was signed by one of the authorities in `ca`, and no others.
     pub fn new(ca: impl Into<Vec<u8>>) -> Self {
-        Self { ca: ca.into(), certificate: None, key: None, server_name: None }
+        Self { ca: Pem::Text(ca.into()), certificate: None, key: None, server_name: None }
+    }
+
+    /// Trusts servers whose certificate was signed by one of the authorities in the file `ca`, and no others.
+    pub fn from_files(ca: impl Into<PathBuf>) -> Self {
+        Self { ca: Pem::File(ca.into()), certificate: None, key: None, server_name: None }
     }
 
     /// What we show to an etcd that asks who we are; needs [`with_client_key`](Self::with_client_key).
     #[must_use]
     pub fn with_client_certificate(mut self, certificate: impl Into<Vec<u8>>) -> Self {
-        self.certificate = Some(certificate.into());
+        self.certificate = Some(Pem::Text(certificate.into()));
+        self
+    }
+
+    /// The same from a file.
+    #[must_use]
+    pub fn with_client_certificate_file(mut self, file: impl Into<PathBuf>) -> Self {
+        self.certificate = Some(Pem::File(file.into()));
         self
     }
 
     /// The private key of our certificate; needs [`with_client_certificate`](Self::with_client_certificate).
     #[must_use]
     pub fn with_client_key(mut self, key: impl Into<Vec<u8>>) -> Self {
-        self.key = Some(key.into());
+        self.key = Some(Pem::Text(key.into()));
+        self
+    }
+
+    /// The same from a file.
+    #[must_use]
+    pub fn with_client_key_file(mut self, file: impl Into<PathBuf>) -> Self {
+        self.key = Some(Pem::File(file.into()));
         self
     }
 
@@ -59,54 +92,82 @@ impl EtcdTls {
     }
 
     /// # Errors
-    /// `InvalidArgument` for what is given by half, or is not what it is given as. Keys are not repeated.
+    /// As [`to_client`](Self::to_client).
     pub(crate) fn check(&self) -> Result<()> {
+        self.to_client().map(drop)
+    }
+
+    /// The settings as they are now, files being read.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for what is given by half, or is not what it is given as. Keys are not repeated.
+    pub(crate) fn to_client(&self) -> Result<TlsOptions> {
         // The library takes a text without any certificate, and then trusts nobody.
-        has_certificate(&self.ca, "the CA")?;
+        let ca = self.ca.certificate("the CA")?;
+        let mut options = TlsOptions::new().ca_certificate(Certificate::from_pem(ca));
         match (&self.certificate, &self.key) {
-            (Some(certificate), Some(_)) => has_certificate(certificate, "the client certificate")?,
+            (Some(certificate), Some(key)) => {
+                let certificate = certificate.certificate("the client certificate")?;
+                options = options.identity(Identity::from_pem(certificate, key.read("the client key")?));
+            }
             (None, None) => {}
             (Some(_), None) => return Err(invalid("a client certificate needs its key (`with_client_key`)")),
             (None, Some(_)) => {
                 return Err(invalid("a client key needs its certificate (`with_client_certificate`)"));
             }
         }
-        let endpoint = Endpoint::from_static("https://localhost").tls_config(self.to_client());
-        endpoint.map(drop).map_err(|error| invalid("the TLS settings cannot be used").with_source(error))
-    }
-
-    pub(crate) fn to_client(&self) -> TlsOptions {
-        let mut options = TlsOptions::new().ca_certificate(Certificate::from_pem(&self.ca));
-        if let (Some(certificate), Some(key)) = (&self.certificate, &self.key) {
-            options = options.identity(Identity::from_pem(certificate, key));
-        }
         if let Some(name) = &self.server_name {
             options = options.domain_name(name);
         }
-        options
+        match Endpoint::from_static("https://localhost").tls_config(options.clone()) {
+            Ok(_) => Ok(options),
+            Err(error) => Err(invalid("the TLS settings cannot be used").with_source(error)),
+        }
+    }
+}
+
+impl Pem {
+    fn read(&self, what: &str) -> Result<Cow<'_, [u8]>> {
+        match self {
+            Self::Text(text) => Ok(Cow::Borrowed(text)),
+            Self::File(file) => options::read(file, what).map(Cow::Owned),
+        }
+    }
+
+    fn certificate(&self, what: &str) -> Result<Cow<'_, [u8]>> {
+        const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
+        let pem = self.read(what)?;
+        if pem.windows(BEGIN.len()).any(|window| window == BEGIN) {
+            return Ok(pem);
+        }
+        let place = match self {
+            Self::Text(_) => String::new(),
+            Self::File(file) => format!(" {}", file.display()),
+        };
+        Err(invalid(format!("{what}{place} has no certificate in it (expected PEM)")))
+    }
+}
+
+/// The file, but not what a text says.
+impl fmt::Debug for Pem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => write!(f, "{} bytes", text.len()),
+            Self::File(file) => write!(f, "{}", file.display()),
+        }
     }
 }
 
 impl fmt::Debug for EtcdTls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut debug = f.debug_struct("EtcdTls");
-        debug.field("ca", &format_args!("{} bytes", self.ca.len()));
-        debug
-            .field("client_certificate", &self.certificate.is_some())
-            .field("client_key", &self.key.is_some());
+        debug.field("ca", &self.ca);
+        debug.field("client_certificate", &self.certificate).field("client_key", &self.key);
         debug.field("server_name", &self.server_name).finish()
     }
 }
 
-fn has_certificate(pem: &[u8], what: &str) -> Result<()> {
-    const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
-    if pem.windows(BEGIN.len()).any(|window| window == BEGIN) {
-        return Ok(());
-    }
-    Err(invalid(format!("{what} has no certificate in it (expected PEM)")))
-}
-
-fn invalid(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+fn invalid(message: impl Into<Cow<'static, str>>) -> Error {
     Error::new(ErrorKind::InvalidArgument, message)
 }
 
@@ -142,6 +203,25 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{bad:?}");
             assert!(error.message().contains(why), "{error}");
         }
+    }
+
+    #[test]
+    fn files_are_read_each_time() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = |name: &str| directory.path().join(name);
+        let tls = EtcdTls::from_files(file("ca"))
+            .with_client_certificate_file(file("certificate"))
+            .with_client_key_file(file("key"));
+        for (name, content, why) in
+            [("ca", CA, "certificate"), ("certificate", CERTIFICATE, "key"), ("key", KEY, "")]
+        {
+            let error = tls.check().unwrap_err();
+            assert!(error.message().contains(file(name).to_str().unwrap()), "{error}");
+            std::fs::write(file(name), content).unwrap();
+            assert_eq!(tls.check().is_ok(), why.is_empty());
+        }
+        std::fs::write(file("certificate"), &CERTIFICATE[..40]).unwrap();
+        assert_eq!(tls.check().unwrap_err().kind(), ErrorKind::InvalidArgument, "half of it");
     }
 
     #[test]

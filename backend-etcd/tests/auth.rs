@@ -5,10 +5,10 @@ mod support;
 
 use std::time::Duration;
 
-use etcd_client::{Client, Permission};
+use etcd_client::{Client, ConnectOptions, Permission};
 use hither_core::{Claim, ErrorKind, Registrar, Resolver, Result, ServiceName};
 use hither_etcd::EtcdRegistry;
-use support::{Etcd, comes_to, ids, instance, put, register, registration};
+use support::{Etcd, comes_to, ids, instance, register, registration};
 use tokio::time::sleep;
 
 /// An etcd on which user `server`, whose password is `secret`, may do what servers and clients of `svc` must, and
@@ -16,6 +16,11 @@ use tokio::time::sleep;
 async fn guarded(arguments: &[&str]) -> (Etcd, Client) {
     let etcd = Etcd::start_with(&[&["--bcrypt-cost", "4"], arguments].concat()).await;
     let mut client = etcd.client().await;
+    enable(&mut client).await;
+    (etcd, client)
+}
+
+async fn enable(client: &mut Client) {
     for (user, role) in [("root", "root"), ("server", "svc")] {
         client.user_add(user, "secret", None).await.unwrap();
         client.role_add(role).await.unwrap();
@@ -24,7 +29,6 @@ async fn guarded(arguments: &[&str]) -> (Etcd, Client) {
     let permission = Permission::read_write("svc/").with_range_end("svc0");
     client.role_grant_permission("svc", permission).await.unwrap();
     client.auth_enable().await.unwrap();
-    (etcd, client)
 }
 
 fn registry(etcd: &Etcd, user: &str, password: &str) -> EtcdRegistry {
@@ -53,6 +57,37 @@ async fn the_least_permissions_let_a_server_come_and_go_and_a_client_look() {
     assert_eq!(ids(&registry.resolve(&service()).await.unwrap()), ["a:1"]);
     lease.revoke().await.unwrap();
     comes_to(&mut watch, &[]).await;
+}
+
+#[tokio::test]
+async fn a_server_needs_no_more_than_its_own_key_and_a_client_no_more_than_to_read() {
+    let (etcd, _) = guarded(&[]).await;
+    let permissions = [
+        ("own", Permission::read_write("svc/a:1")),
+        ("reads", Permission::read("svc/").with_range_end("svc0")),
+    ];
+    let mut client =
+        Client::connect([etcd.endpoint()], Some(ConnectOptions::new().with_user("root", "secret")))
+            .await
+            .unwrap();
+    for (name, permission) in permissions {
+        client.user_add(name, "secret", None).await.unwrap();
+        client.role_add(name).await.unwrap();
+        client.user_grant_role(name, name).await.unwrap();
+        client.role_grant_permission(name, permission).await.unwrap();
+    }
+    let (server, reader) = (registry(&etcd, "own", "secret"), registry(&etcd, "reads", "secret"));
+    let mut watch = reader.watch(&service(), None).await.unwrap();
+    let mut lease = register(&server, &service(), "a:1").await;
+    let since = comes_to(&mut watch, &["a:1"]).await;
+    lease.renew().await.unwrap();
+    drop(reader.watch(&service(), Some(since)).await.unwrap());
+    lease.update(&instance("a:1").with_weight(2)).await.unwrap();
+    lease.revoke().await.unwrap();
+    comes_to(&mut watch, &[]).await;
+    assert_eq!(refusal(server.resolve(&service()).await).0, ErrorKind::PermissionDenied);
+    let wish = registration(&service(), instance("a:1"));
+    assert_eq!(refusal(reader.register(&wish, Claim::TakeOver).await).0, ErrorKind::PermissionDenied);
 }
 
 #[tokio::test]
@@ -103,10 +138,13 @@ async fn a_token_that_expired_is_renewed_for_every_kind_of_call() {
 }
 
 #[tokio::test]
-async fn a_password_where_etcd_asks_for_none_is_said_to_be_wrong() {
-    let etcd = Etcd::start().await;
-    put(&etcd.client().await, "svc/a", r#"{"Addr":"h:1"}"#, 0).await;
-    let error = registry(&etcd, "server", "secret").resolve(&service()).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unauthenticated);
-    assert!(error.message().contains("authentication is not enabled"), "{error}");
+async fn an_etcd_that_asks_nobody_is_used_without_a_user_until_it_asks() {
+    let etcd = Etcd::start_with(&["--bcrypt-cost", "4"]).await;
+    let registry = registry(&etcd, "server", "secret");
+    let mut lease = register(&registry, &service(), "a:1").await;
+    enable(&mut etcd.client().await).await;
+    // The connection that has no token learns it once, and the next one has one.
+    assert_eq!(refusal(registry.resolve(&service()).await).0, ErrorKind::Unauthenticated);
+    assert_eq!(ids(&registry.resolve(&service()).await.unwrap()), ["a:1"]);
+    lease.renew().await.unwrap();
 }

@@ -101,11 +101,15 @@ async fn a_record_without_a_lease_that_has_another_address_supersedes() {
 }
 
 #[tokio::test]
-async fn a_record_without_a_lease_that_nobody_can_read_supersedes() {
+async fn a_record_without_a_lease_that_is_no_endpoint_at_all_is_reclaimed() {
     let scene = Scene::new().await;
     let mut lease = scene.register().await;
-    put(&scene.client, &scene.key, "10.0.0.1:80", 0).await;
-    assert_eq!(kind(lease.renew().await), Some(ErrorKind::Superseded));
+    let before = scene.record().await;
+    for garbage in [&b"10.0.0.1:80"[..], b"", b"\xff\x00{", b"null", br#"{"Addr":""}"#] {
+        put(&scene.client, &scene.key, garbage, 0).await;
+        lease.renew().await.unwrap();
+        assert_eq!(scene.record().await, before, "{:?}", String::from_utf8_lossy(garbage));
+    }
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "these are tests")]
 #![allow(clippy::large_futures, reason = "a test polls one, and is done")]
 
+mod auth;
 mod data;
 mod history;
 mod recorded;

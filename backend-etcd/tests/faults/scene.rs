@@ -277,9 +277,12 @@ impl Truth {
     pub(crate) async fn client(&self) -> Client {
         let begun = Instant::now();
         loop {
-            for endpoint in &self.endpoints {
+            // Without a user too: where nobody is asked, one with a user is refused.
+            let ways =
+                self.endpoints.iter().flat_map(|endpoint| [(endpoint, &self.connect), (endpoint, &None)]);
+            for (endpoint, connect) in ways {
                 let answers = async {
-                    let mut client = Client::connect([endpoint], self.connect.clone()).await.ok()?;
+                    let mut client = Client::connect([endpoint], connect.clone()).await.ok()?;
                     client.get("any", None).await.ok().map(|_| client)
                 };
                 if let Ok(Some(client)) = timeout(Duration::from_secs(2), answers).await {

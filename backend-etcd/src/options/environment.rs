@@ -1,0 +1,121 @@
+//! Options from the variables that etcdctl takes.
+
+use hither_core::{Error, ErrorKind, Result};
+
+use super::url::time;
+use super::{EtcdOptions, TlsFiles, invalid};
+
+impl EtcdOptions {
+    /// The etcd that `etcdctl` would talk to, given the same environment.
+    ///
+    /// | variable | |
+    /// |---|---|
+    /// | `ETCDCTL_ENDPOINTS` | separated by commas; `127.0.0.1:2379` if it is not set, as for etcdctl |
+    /// | `ETCDCTL_USER`, `ETCDCTL_PASSWORD` | `name`, or `name:password` |
+    /// | `ETCDCTL_CACERT`, `ETCDCTL_CERT`, `ETCDCTL_KEY` | files in PEM: [`EtcdTls::from_files`](crate::EtcdTls::from_files) |
+    /// | `ETCDCTL_DIAL_TIMEOUT`, `ETCDCTL_COMMAND_TIMEOUT` | [`with_connect_timeout`](Self::with_connect_timeout), [`with_request_timeout`](Self::with_request_timeout) |
+    ///
+    /// An empty variable is as good as none. Others of etcdctl's are ignored, but not those that would make it talk
+    /// to somebody else, or to somebody unknown.
+    ///
+    /// # Errors
+    /// `InvalidArgument` when a variable is not what it has to be; `Unsupported` for `ETCDCTL_DISCOVERY_SRV` and
+    /// `ETCDCTL_INSECURE_SKIP_TLS_VERIFY`. No password is repeated in the error.
+    pub fn from_env() -> Result<Self> {
+        from(|name| std::env::var(name).ok())
+    }
+}
+
+fn from(variable: impl Fn(&str) -> Option<String>) -> Result<EtcdOptions> {
+    let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
+    for name in ["ETCDCTL_DISCOVERY_SRV", "ETCDCTL_INSECURE_SKIP_TLS_VERIFY"] {
+        if variable(name).is_some_and(|value| value != "false") {
+            let message = format!("{name} is set, which hither does not do");
+            return Err(Error::new(ErrorKind::Unsupported, message));
+        }
+    }
+    let endpoints = variable("ETCDCTL_ENDPOINTS").unwrap_or_else(|| "127.0.0.1:2379".to_owned());
+    let mut options = EtcdOptions::new(endpoints.split(','));
+    let tls = TlsFiles {
+        ca: variable("ETCDCTL_CACERT"),
+        certificate: variable("ETCDCTL_CERT"),
+        key: variable("ETCDCTL_KEY"),
+        server_name: None,
+    };
+    options = tls.apply(options)?;
+    if let Some(user) = variable("ETCDCTL_USER") {
+        options = match (user.split_once(':'), variable("ETCDCTL_PASSWORD")) {
+            // As etcdctl: with a password of its own, the user is a name with whatever is in it.
+            (_, Some(password)) => options.with_user(user, password),
+            (Some((name, password)), None) => options.with_user(name, password),
+            (None, None) => options.with_user_name(user),
+        };
+    } else if variable("ETCDCTL_PASSWORD").is_some() {
+        return Err(invalid("ETCDCTL_PASSWORD is set, and ETCDCTL_USER is not"));
+    }
+    if let Some(text) = variable("ETCDCTL_DIAL_TIMEOUT") {
+        options = options.with_connect_timeout(time("ETCDCTL_DIAL_TIMEOUT", &text)?);
+    }
+    if let Some(text) = variable("ETCDCTL_COMMAND_TIMEOUT") {
+        options = options.with_request_timeout(time("ETCDCTL_COMMAND_TIMEOUT", &text)?);
+    }
+    options.checked_endpoints()?;
+    Ok(options)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    use super::*;
+
+    fn given(variables: &[(&str, &str)]) -> Result<EtcdOptions> {
+        let variables: BTreeMap<_, _> = variables.iter().copied().collect();
+        from(|name| variables.get(name).map(ToString::to_string))
+    }
+
+    #[test]
+    fn without_any_it_is_the_etcd_of_this_machine() {
+        let options = given(&[("ETCDCTL_ENDPOINTS", ""), ("ETCDCTL_API", "3")]).unwrap();
+        assert_eq!(options.endpoints(), ["127.0.0.1:2379"]);
+        assert_eq!(options.credentials().unwrap(), None);
+    }
+
+    #[test]
+    fn endpoints_user_and_times_are_taken() {
+        let options = given(&[
+            ("ETCDCTL_ENDPOINTS", "http://h1:2379,h2:2379"),
+            ("ETCDCTL_USER", "me:secret"),
+            ("ETCDCTL_DIAL_TIMEOUT", "1s"),
+            ("ETCDCTL_COMMAND_TIMEOUT", "700ms"),
+            ("ETCDCTL_INSECURE_SKIP_TLS_VERIFY", "false"),
+        ])
+        .unwrap();
+        assert_eq!(options.endpoints(), ["http://h1:2379", "h2:2379"]);
+        assert_eq!(options.credentials().unwrap(), Some(("me".into(), "secret".into())));
+        assert_eq!(options.connect_timeout(), Duration::from_secs(1));
+        assert_eq!(options.request_timeout(), Duration::from_millis(700));
+        let options = given(&[("ETCDCTL_USER", "me"), ("ETCDCTL_PASSWORD", "se:cret")]).unwrap();
+        assert_eq!(options.credentials().unwrap(), Some(("me".into(), "se:cret".into())));
+        let options = given(&[("ETCDCTL_USER", "me")]).unwrap();
+        assert!(options.check().is_err(), "there is nobody to ask for the password");
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused() {
+        for (variables, why) in [
+            (&[("ETCDCTL_ENDPOINTS", "nowhere")][..], "nowhere"),
+            (&[("ETCDCTL_ENDPOINTS", "https://h:1")], "https://h:1"),
+            (&[("ETCDCTL_PASSWORD", "hunter2")], "ETCDCTL_USER"),
+            (&[("ETCDCTL_USER", "me:hunter2"), ("ETCDCTL_DIAL_TIMEOUT", "2")], "ETCDCTL_DIAL_TIMEOUT"),
+            (&[("ETCDCTL_DISCOVERY_SRV", "example.org")], "ETCDCTL_DISCOVERY_SRV"),
+            (&[("ETCDCTL_INSECURE_SKIP_TLS_VERIFY", "true")], "ETCDCTL_INSECURE_SKIP_TLS_VERIFY"),
+            (&[("ETCDCTL_CERT", "/c"), ("ETCDCTL_KEY", "/k")], "cacert"),
+        ] {
+            let error = given(variables).unwrap_err();
+            assert!(error.message().contains(why), "{error}");
+            assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
+        }
+    }
+}

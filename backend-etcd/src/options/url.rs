@@ -1,0 +1,216 @@
+//! Options from a URL.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use hither_core::{Error, Result};
+use percent_encoding::percent_decode_str;
+
+use super::{EtcdOptions, TlsFiles, invalid};
+
+impl FromStr for EtcdOptions {
+    type Err = Error;
+
+    /// Reads `etcd://user:password@h1:2379,h2:2379/prefix?parameter=value&…`, of which only one endpoint is needed.
+    /// Everything but the endpoints is percent-encoded.
+    ///
+    /// | parameter | |
+    /// |---|---|
+    /// | `password_file` | [`with_password_file`](Self::with_password_file), for `user@` |
+    /// | `cacert`, `cert`, `key` | files in PEM, as etcdctl's flags: [`EtcdTls::from_files`](crate::EtcdTls::from_files) |
+    /// | `server_name` | [`EtcdTls::with_server_name`](crate::EtcdTls::with_server_name) |
+    /// | `connect_timeout`, `request_timeout`, `probe_interval`, `resync_interval` | `2s`, `500ms`, `5m` |
+    /// | `nested_ids` | `true` or `false` |
+    ///
+    /// ```
+    /// use hither_etcd::EtcdOptions;
+    ///
+    /// let options: EtcdOptions = "etcd://10.0.0.1:2379,10.0.0.2:2379/production?request_timeout=2s".parse()?;
+    /// assert_eq!(options.prefix(), "production");
+    /// # Ok::<(), hither_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `InvalidArgument` when the text is no URL of this form, has an endpoint that is none, or a parameter that is
+    /// unknown, given twice, or not what it has to be. A password in it is not repeated in the error.
+    fn from_str(url: &str) -> Result<Self> {
+        let Some(rest) = url.strip_prefix("etcd://") else {
+            return Err(invalid(
+                "a registry URL of etcd begins with etcd:// (etcd://h1:2379,h2:2379/prefix)",
+            ));
+        };
+        if rest.contains('#') {
+            return Err(invalid("a registry URL of etcd has no fragment"));
+        }
+        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let (user, endpoints) = match authority.rsplit_once('@') {
+            Some((user, endpoints)) => (Some(user), endpoints),
+            None => (None, authority),
+        };
+        let mut options = Self::new(endpoints.split(',')).with_prefix(decoded(path)?);
+        if let Some(user) = user {
+            options = match user.split_once(':') {
+                Some((name, password)) => options.with_user(decoded(name)?, decoded(password)?),
+                None => options.with_user_name(decoded(user)?),
+            };
+        }
+        options = Parameters::read(query)?.apply(options)?;
+        options.checked_endpoints()?;
+        Ok(options)
+    }
+}
+
+/// What stands behind the question mark, each once.
+struct Parameters(Vec<(String, String)>);
+
+impl Parameters {
+    fn read(query: &str) -> Result<Self> {
+        let mut read: Vec<(String, String)> = Vec::new();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let (name, value) = (decoded(name)?, decoded(value)?);
+            if value.is_empty() {
+                return Err(invalid(format!("the parameter {name:?} of a registry URL has no value")));
+            }
+            if read.iter().any(|(known, _)| *known == name) {
+                return Err(invalid(format!("the parameter {name:?} of a registry URL stands twice")));
+            }
+            read.push((name, value));
+        }
+        Ok(Self(read))
+    }
+
+    fn apply(self, mut options: EtcdOptions) -> Result<EtcdOptions> {
+        let mut tls = TlsFiles::default();
+        for (name, value) in self.0 {
+            match name.as_str() {
+                "password_file" => options = options.with_password_file(value),
+                "cacert" => tls.ca = Some(value),
+                "cert" => tls.certificate = Some(value),
+                "key" => tls.key = Some(value),
+                "server_name" => tls.server_name = Some(value),
+                "connect_timeout" => options = options.with_connect_timeout(time(&name, &value)?),
+                "request_timeout" => options = options.with_request_timeout(time(&name, &value)?),
+                "probe_interval" => options = options.with_probe_interval(time(&name, &value)?),
+                "resync_interval" => options = options.with_resync_interval(time(&name, &value)?),
+                "nested_ids" => options = options.with_nested_ids(yes_or_no(&name, &value)?),
+                _ => return Err(invalid(format!("a registry URL of etcd has no parameter {name:?}"))),
+            }
+        }
+        tls.apply(options)
+    }
+}
+
+fn decoded(text: &str) -> Result<String> {
+    match percent_decode_str(text).decode_utf8() {
+        Ok(text) => Ok(text.into_owned()),
+        Err(_) => Err(invalid("a registry URL of etcd has percent-encoded bytes that are not UTF-8")),
+    }
+}
+
+fn yes_or_no(name: &str, text: &str) -> Result<bool> {
+    text.parse().map_err(|_| invalid(format!("{name} is true or false, not {text:?}")))
+}
+
+/// `2s`, `500ms`, `5m`, `1h`, as etcdctl writes times.
+pub(super) fn time(name: &str, text: &str) -> Result<Duration> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let milliseconds = match unit {
+        "ms" => Some(1),
+        "s" => Some(1000),
+        "m" => Some(60 * 1000),
+        "h" => Some(3600 * 1000),
+        _ => None,
+    };
+    number
+        .parse::<u64>()
+        .ok()
+        .zip(milliseconds)
+        .and_then(|(number, unit)| number.checked_mul(unit))
+        .map(Duration::from_millis)
+        .ok_or_else(|| invalid(format!("{name} is a time such as 2s or 500ms, not {text:?}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use hither_core::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn a_url_has_endpoints_prefix_and_user() {
+        let options: EtcdOptions = "etcd://me:p%40ss@h1:2379,[::1]:2379//a%20b/c".parse().unwrap();
+        assert_eq!(options.endpoints(), ["h1:2379", "[::1]:2379"]);
+        assert_eq!(options.prefix(), "/a b/c");
+        assert_eq!(options.credentials().unwrap(), Some(("me".to_owned(), "p@ss".to_owned())));
+        assert_eq!("etcd://h:1".parse::<EtcdOptions>().unwrap().prefix(), "");
+        assert_eq!("etcd://h:1/".parse::<EtcdOptions>().unwrap().prefix(), "");
+    }
+
+    #[test]
+    fn a_url_has_parameters() {
+        let options: EtcdOptions = "etcd://h:1/p?connect_timeout=1s&request_timeout=1500ms&probe_interval=1m\
+                                    &resync_interval=1h&nested_ids=true"
+            .parse()
+            .unwrap();
+        assert_eq!(options.connect_timeout(), Duration::from_secs(1));
+        assert_eq!(options.request_timeout(), Duration::from_millis(1500));
+        assert_eq!(options.probe_interval(), Duration::from_secs(60));
+        assert_eq!(options.resync_interval, Duration::from_secs(3600));
+        assert!(options.nested_ids());
+    }
+
+    #[test]
+    fn a_password_may_come_from_elsewhere() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("pass word");
+        std::fs::write(&file, "secret\n").unwrap();
+        let path = file.to_str().unwrap().replace(' ', "%20");
+        let options: EtcdOptions = format!("etcd://me@h:1?password_file={path}").parse().unwrap();
+        assert_eq!(options.credentials().unwrap(), Some(("me".to_owned(), "secret".to_owned())));
+        let options: EtcdOptions = "etcd://me@h:1".parse().unwrap();
+        assert_eq!(options.check().unwrap_err().kind(), ErrorKind::InvalidArgument);
+        options.with_password("secret").check().unwrap();
+    }
+
+    #[test]
+    fn what_is_no_url_of_etcd_is_refused() {
+        for (bad, why) in [
+            ("", "etcd://"),
+            ("h:1", "etcd://"),
+            ("http://h:1", "etcd://"),
+            ("etcd://", "\"\""),
+            ("etcd://h", "\"h\""),
+            ("etcd://h:1,", "\"\""),
+            ("etcd://h:1#x", "fragment"),
+            ("etcd://h:1?x=1", "\"x\""),
+            ("etcd://h:1?nested_ids=true&nested_ids=true", "\"nested_ids\" of a registry URL stands twice"),
+            ("etcd://h:1?nested_ids", "\"nested_ids\" of a registry URL has no value"),
+            ("etcd://h:1?nested_ids=yes", "\"yes\""),
+            ("etcd://h:1?connect_timeout=2", "connect_timeout"),
+            ("etcd://h:1?connect_timeout=s", "connect_timeout"),
+            ("etcd://h:1?connect_timeout=99999999999999999999h", "connect_timeout"),
+            ("etcd://h:1?cert=/c&key=/k", "cacert"),
+            ("etcd://h:1?server_name=x", "cacert"),
+            ("etcd://h:1/%ff", "UTF-8"),
+        ] {
+            let error = bad.parse::<EtcdOptions>().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{bad}");
+            assert!(error.message().contains(why), "{bad}: {error}");
+        }
+    }
+
+    #[test]
+    fn secrets_are_not_printed() {
+        let options: EtcdOptions = "etcd://me:hunter2@h:1".parse().unwrap();
+        assert!(!format!("{options:?}").contains("hunter2"));
+        for bad in
+            ["etcd://me:hunter2@h", "etcd://me:hunter2@h:1?x=1", "etcd://me:hunter2@h:1#x", "me:hunter2@h:1"]
+        {
+            let error = bad.parse::<EtcdOptions>().unwrap_err();
+            assert!(!format!("{error:?} {error}").contains("hunter2"), "{error:?}");
+        }
+    }
+}

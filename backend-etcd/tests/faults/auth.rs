@@ -1,0 +1,167 @@
+//! An etcd that wants to know who calls, and changes its mind. Server and client have the least permissions that they
+//! need, as the crate's documentation says them.
+
+use std::time::Duration;
+
+use etcd_client::{Client, ConnectOptions, Permission};
+use hither_core::ServiceName;
+use hither_etcd::EtcdOptions;
+use tokio::time::sleep;
+
+use crate::scene::{Lease, Scene, TTL, Truth};
+use crate::support::Etcd;
+
+/// Everybody's.
+const PASSWORD: &str = "secret";
+
+const BCRYPT: [&str; 2] = ["--bcrypt-cost", "4"];
+
+async fn start(arguments: &[&str]) -> Etcd {
+    Etcd::start_with(&[&BCRYPT, arguments].concat()).await
+}
+
+fn service() -> ServiceName {
+    "fleet/svc".parse().unwrap()
+}
+
+async fn scene(fault: &'static str, etcd: &Etcd) -> Scene {
+    let options = |user: &str| etcd.options().with_user(user, PASSWORD);
+    scene_with(fault, etcd, options("server"), options("client")).await
+}
+
+async fn scene_with(fault: &'static str, etcd: &Etcd, server: EtcdOptions, client: EtcdOptions) -> Scene {
+    let root = ConnectOptions::new().with_user("root", PASSWORD);
+    let truth = Truth::at([etcd.endpoint()]).with(root);
+    // Not every five minutes: so that a call is made on each connection while it has no token that counts.
+    let client = client.with_resync_interval(Duration::from_secs(2));
+    Scene::in_service(fault, service(), server, client, truth).await
+}
+
+/// Makes the users, and asks everybody who they are from now on.
+async fn enable(client: &mut Client) {
+    let range = |permission: Permission| permission.with_range_end("fleet/svc0");
+    let roles = [
+        ("root", None),
+        ("server", Some(range(Permission::read_write("fleet/svc/")))),
+        ("client", Some(range(Permission::read("fleet/svc/")))),
+    ];
+    for (name, permission) in roles {
+        client.user_add(name, PASSWORD, None).await.unwrap();
+        client.role_add(name).await.unwrap();
+        client.user_grant_role(name, name).await.unwrap();
+        if let Some(permission) = permission {
+            client.role_grant_permission(name, permission).await.unwrap();
+        }
+    }
+    client.auth_enable().await.unwrap();
+}
+
+async fn guarded(arguments: &[&str]) -> Etcd {
+    let etcd = start(arguments).await;
+    enable(&mut etcd.client().await).await;
+    etcd
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn simple_tokens_expire() {
+    let etcd = guarded(&["--auth-token-ttl", "1"]).await;
+    let mut scene = scene("simple tokens expire after 1 s without use", &etcd).await;
+    sleep(2 * TTL).await;
+    scene.over();
+    scene.recovers(Lease::Kept).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn jwt_expire() {
+    let file = |name: &str| format!("{}/tests/jwt/{name}", env!("CARGO_MANIFEST_DIR"));
+    let (public, private) = (file("public.pem"), file("key.pem"));
+    let token = format!("jwt,pub-key={public},priv-key={private},sign-method=RS256,ttl=2s");
+    let etcd = guarded(&["--auth-token", &token]).await;
+    let mut scene = scene("JWT expire every 2 s, also in use", &etcd).await;
+    sleep(2 * TTL).await;
+    scene.over();
+    scene.recovers(Lease::Kept).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_and_restarted() {
+    let mut etcd = guarded(&[]).await;
+    let mut scene = scene("etcd with users killed and restarted", &etcd).await;
+    etcd.kill();
+    scene.is_stale().await;
+    let _etcd = etcd.start_again().await;
+    scene.over();
+    scene.recovers(Lease::Kept).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn passwords_changed_and_changed_back() {
+    let etcd = guarded(&[]).await;
+    let mut scene = scene("passwords changed, and changed back after 10 s", &etcd).await;
+    for password in ["another", PASSWORD] {
+        let mut root = scene.client().await;
+        for user in ["server", "client"] {
+            root.user_change_password(user, password).await.unwrap();
+        }
+        if password != PASSWORD {
+            scene.is_stale().await;
+            sleep(2 * TTL).await;
+        }
+    }
+    scene.over();
+    scene.recovers(Lease::New).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn passwords_changed_with_their_files() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("password");
+    std::fs::write(&file, PASSWORD).unwrap();
+    let etcd = guarded(&[]).await;
+    let options = |user: &str| etcd.options().with_user_name(user).with_password_file(&file);
+    let fault = "passwords changed, and their file with them";
+    let mut scene = scene_with(fault, &etcd, options("server"), options("client")).await;
+    let mut root = scene.client().await;
+    for user in ["server", "client"] {
+        root.user_change_password(user, "another").await.unwrap();
+    }
+    std::fs::write(&file, "another").unwrap();
+    scene.over();
+    scene.recovers(Lease::Either).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn roles_taken_away_for_a_while() {
+    let etcd = guarded(&[]).await;
+    let mut scene = scene("roles taken away, and given back after 10 s", &etcd).await;
+    let mut root = scene.client().await;
+    for user in ["server", "client"] {
+        root.user_revoke_role(user, user).await.unwrap();
+    }
+    scene.is_stale().await;
+    sleep(2 * TTL).await;
+    for user in ["server", "client"] {
+        scene.client().await.user_grant_role(user, user).await.unwrap();
+    }
+    scene.over();
+    // Before 3.4.42, 3.5.28 and 3.6.9, etcd renews the leases of those who may not write what is on them.
+    scene.recovers(Lease::Either).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn switched_on() {
+    let etcd = start(&[]).await;
+    let mut scene = scene("authentication switched on", &etcd).await;
+    scene.over();
+    enable(&mut etcd.client().await).await;
+    scene.recovers(Lease::Kept).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn switched_off() {
+    let etcd = guarded(&[]).await;
+    let mut scene = scene("authentication switched off", &etcd).await;
+    scene.over();
+    scene.client().await.auth_disable().await.unwrap();
+    scene.recovers(Lease::Kept).await;
+}
