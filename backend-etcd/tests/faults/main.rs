@@ -5,6 +5,7 @@
 #![allow(clippy::large_futures, reason = "a test polls one, and is done")]
 
 mod auth;
+mod cluster;
 mod data;
 mod history;
 mod recorded;

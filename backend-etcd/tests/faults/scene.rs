@@ -41,6 +41,7 @@ pub(crate) enum Lease {
 pub(crate) struct Scene {
     fault: &'static str,
     service: ServiceName,
+    ttl: Duration,
     truth: Truth,
     pub(crate) handle: RegistrationHandle,
     confirmed: watch::Receiver<Instant>,
@@ -53,7 +54,19 @@ pub(crate) struct Scene {
 impl Scene {
     /// Both talk to etcd as `options` say; `truth` is a way around the fault.
     pub(crate) async fn new(fault: &'static str, options: EtcdOptions, truth: Truth) -> Self {
-        Self::in_service(fault, unique_service(), options.clone(), options, truth).await
+        Self::with_ttl(fault, TTL, options, truth).await
+    }
+
+    /// The same with another TTL.
+    pub(crate) async fn with_ttl(
+        fault: &'static str,
+        ttl: Duration,
+        options: EtcdOptions,
+        truth: Truth,
+    ) -> Self {
+        let service = unique_service();
+        let acting = Acting::begin(&service, ttl, options.clone(), options);
+        Self::stage(fault, service, acting, truth).await
     }
 
     /// The same in a service of a certain name, and with options of its own for the server and for the client.
@@ -64,17 +77,21 @@ impl Scene {
         client: EtcdOptions,
         truth: Truth,
     ) -> Self {
-        let acting = Acting::begin(&service, server, client);
+        let acting = Acting::begin(&service, TTL, server, client);
+        Self::stage(fault, service, acting, truth).await
+    }
+
+    async fn stage(fault: &'static str, service: ServiceName, acting: Acting, truth: Truth) -> Self {
         let raw = truth.client().await;
         for neighbour in ["10.0.0.2:80", "10.0.0.3:80"] {
             join(&raw, &service, neighbour).await;
         }
-        let Acting { handle, confirmed, seen } = acting;
+        let Acting { ttl, handle, confirmed, seen } = acting;
         timeout(LONG, handle.registered()).await.unwrap().unwrap();
         let before = get(&raw, &format!("{service}/{OURS}")).await.unwrap();
         let history = History::new(&service);
         let over = Instant::now();
-        let mut scene = Self { fault, service, truth, handle, confirmed, before, history, seen, over };
+        let mut scene = Self { fault, service, ttl, truth, handle, confirmed, before, history, seen, over };
         scene.view_is_right().await;
         scene
     }
@@ -101,6 +118,12 @@ impl Scene {
     /// Somebody else registers.
     pub(crate) async fn joins(&self, neighbour: &str) {
         join(&self.client().await, &self.service, neighbour).await;
+    }
+
+    /// The same at certain endpoints.
+    pub(crate) async fn joins_where(&self, neighbour: &str, endpoints: &[String]) {
+        let client = Truth::at(endpoints.iter().cloned()).client().await;
+        join(&client, &self.service, neighbour).await;
     }
 
     /// Reads etcd's history: before it is compacted, or lost.
@@ -157,7 +180,7 @@ impl Scene {
         let right = self.view_is_right().await;
         let theirs = get(&self.client().await, &self.key()).await.unwrap();
         // A renewal later it is still theirs.
-        sleep(TTL / 2).await;
+        sleep(self.ttl / 2).await;
         assert_eq!(get(&self.client().await, &self.key()).await, Some(theirs), "two owners never fight");
         self.verdict(Row { registered: Some(yielded), right, kept: None }).await;
     }
@@ -233,25 +256,26 @@ impl Scene {
 
     /// Only a lease that is renewed outlives its TTL.
     async fn is_renewed(&self, record: &Raw) {
-        sleep(TTL + Duration::from_secs(1)).await;
+        sleep(self.ttl + Duration::from_secs(1)).await;
         assert_eq!(get(&self.client().await, &self.key()).await.as_ref(), Some(record), "{}", self.fault);
     }
 }
 
 /// The server's part and the client's, which wait for nobody.
 struct Acting {
+    ttl: Duration,
     handle: RegistrationHandle,
     confirmed: watch::Receiver<Instant>,
     seen: Seen,
 }
 
 impl Acting {
-    fn begin(service: &ServiceName, server: EtcdOptions, client: EtcdOptions) -> Self {
-        let registration = Registration::new(service.clone(), instance(OURS)).with_ttl(TTL);
+    fn begin(service: &ServiceName, ttl: Duration, server: EtcdOptions, client: EtcdOptions) -> Self {
+        let registration = Registration::new(service.clone(), instance(OURS)).with_ttl(ttl);
         let (server, confirmed) = Confirmed::by(EtcdRegistry::connect(server).unwrap());
         let handle = keep_registered(server, registration, KeepAliveConfig::default());
         let seen = Seen::through(EtcdRegistry::connect(client).unwrap(), service);
-        Self { handle, confirmed, seen }
+        Self { ttl, handle, confirmed, seen }
     }
 }
 

@@ -13,6 +13,16 @@ use hither_etcd::{EtcdOptions, EtcdRegistry};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+/// A member of a cluster.
+#[derive(Debug, Clone)]
+pub(crate) struct Member {
+    pub(crate) name: String,
+    /// Where the others find it, `host:port`.
+    pub(crate) advertised: String,
+    /// `--initial-cluster`.
+    pub(crate) cluster: String,
+}
+
 /// One etcd, on a port and a directory of its own.
 #[derive(Debug)]
 pub(crate) struct Etcd {
@@ -20,6 +30,8 @@ pub(crate) struct Etcd {
     arguments: Vec<String>,
     client_port: u16,
     peer_port: u16,
+    /// What it is told of the cluster that it is a member of.
+    member: Option<Member>,
     running: Option<Running>,
 }
 
@@ -37,8 +49,7 @@ impl Etcd {
 
     /// A new one for who is not in a runtime.
     pub(crate) fn start_blocking(arguments: Vec<String>) -> Self {
-        let directory = tempfile::Builder::new().prefix("hither-etcd-").tempdir().unwrap();
-        let mut etcd = Self { directory, arguments, client_port: 0, peer_port: 0, running: None };
+        let mut etcd = Self::new(arguments);
         // Between the choice and the use of a port somebody else may take it.
         for _ in 0..5 {
             (etcd.client_port, etcd.peer_port) = (free_port(), free_port());
@@ -49,6 +60,23 @@ impl Etcd {
             }
         }
         panic!("no port is free for etcd");
+    }
+
+    /// One that is not started yet, and has its ports.
+    pub(crate) fn new(arguments: Vec<String>) -> Self {
+        let directory = tempfile::Builder::new().prefix("hither-etcd-").tempdir().unwrap();
+        let (client_port, peer_port) = (free_port(), free_port());
+        Self { directory, arguments, client_port, peer_port, member: None, running: None }
+    }
+
+    /// Makes it a member of a cluster, whose first start waits for the others.
+    pub(crate) fn join(&mut self, member: Member) {
+        self.member = Some(member);
+    }
+
+    /// Where it talks to other members, `127.0.0.1:port`.
+    pub(crate) fn peer_endpoint(&self) -> String {
+        format!("127.0.0.1:{}", self.peer_port)
     }
 
     /// `127.0.0.1:port`.
@@ -134,16 +162,22 @@ impl Etcd {
     }
 
     /// Starts the process, and waits until it says that it serves.
-    fn launch(&mut self) -> Result<(), String> {
+    pub(crate) fn launch(&mut self) -> Result<(), String> {
         let scheme =
             if self.arguments.iter().any(|argument| argument == "--cert-file") { "https" } else { "http" };
         let clients = format!("{scheme}://127.0.0.1:{}", self.client_port);
-        let peers = format!("http://127.0.0.1:{}", self.peer_port);
+        let peers = format!("http://{}", self.peer_endpoint());
+        let member = self.member.clone().unwrap_or_else(|| Member {
+            name: "test".to_owned(),
+            advertised: self.peer_endpoint(),
+            cluster: format!("test={peers}"),
+        });
         let mut command = Command::new(program());
-        command.args(["--name", "test", "--data-dir"]).arg(self.data());
+        command.args(["--name", &member.name, "--data-dir"]).arg(self.data());
         command.args(["--listen-client-urls", &clients, "--advertise-client-urls", &clients]);
-        command.args(["--listen-peer-urls", &peers, "--initial-advertise-peer-urls", &peers]);
-        command.args(["--initial-cluster", &format!("test={peers}"), "--unsafe-no-fsync"]);
+        let advertised = format!("http://{}", member.advertised);
+        command.args(["--listen-peer-urls", &peers, "--initial-advertise-peer-urls", &advertised]);
+        command.args(["--initial-cluster", &member.cluster, "--unsafe-no-fsync"]);
         command.args(&self.arguments);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| {

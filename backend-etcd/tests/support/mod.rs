@@ -2,6 +2,7 @@
 #![allow(dead_code, unused_imports, reason = "not every test file needs everything")]
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "this is a part of tests")]
 
+mod cluster;
 mod etcd;
 mod metrics;
 mod proxy;
@@ -18,6 +19,7 @@ use hither_core::{
 use hither_etcd::EtcdRegistry;
 use tokio::time::timeout;
 
+pub(crate) use cluster::Cluster;
 pub(crate) use etcd::{Etcd, Frozen};
 pub(crate) use metrics::{Requests, Sampler};
 pub(crate) use proxy::Proxy;

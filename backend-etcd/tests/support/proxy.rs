@@ -1,8 +1,8 @@
 //! A TCP proxy that has bad days.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -29,6 +29,8 @@ struct Trouble {
     cut: usize,
     /// Nothing passes on these, and they stay open.
     frozen: Frozen,
+    /// Nor on those that began with this in their first bytes.
+    frozen_with: Option<Vec<u8>>,
     /// Nobody listens.
     refuses: bool,
     /// How late everything comes.
@@ -46,8 +48,15 @@ enum Frozen {
     All,
 }
 
+/// The first bytes of a connection, once there are any.
+type Began = OnceLock<Vec<u8>>;
+
 impl Trouble {
-    fn freezes(&self, number: usize) -> bool {
+    fn freezes(&self, number: usize, began: &Began) -> bool {
+        let told = self.frozen_with.as_ref().zip(began.get());
+        if told.is_some_and(|(with, began)| began.windows(with.len()).any(|window| window == with)) {
+            return true;
+        }
         match self.frozen {
             Frozen::None => false,
             Frozen::Before(first) => number < first,
@@ -105,6 +114,11 @@ impl Proxy {
     pub(crate) fn freeze_new(&self) {
         let first = self.connections();
         self.trouble.send_modify(|trouble| trouble.frozen = Frozen::From(first));
+    }
+
+    /// Lets nothing through on connections, old and new, that began with a request that has these bytes.
+    pub(crate) fn freeze_with(&self, bytes: &[u8]) {
+        self.trouble.send_modify(|trouble| trouble.frozen_with = Some(bytes.to_vec()));
     }
 
     /// Takes no new connections; the old ones go on.
@@ -188,7 +202,8 @@ async fn next(listener: Option<&TcpListener>) -> TcpStream {
 }
 
 async fn connect(number: usize, client: TcpStream, to: String, mut troubles: watch::Receiver<Trouble>) {
-    if troubles.wait_for(|trouble| !trouble.freezes(number)).await.is_err() {
+    let began = Began::new();
+    if troubles.wait_for(|trouble| !trouble.freezes(number, &began)).await.is_err() {
         return;
     }
     let Ok(server) = TcpStream::connect(to).await else { return };
@@ -201,8 +216,8 @@ async fn connect(number: usize, client: TcpStream, to: String, mut troubles: wat
     let passing = async {
         // A peer that has closed its side is gone, and the other one is told.
         tokio::select! {
-            () = requests(number, from_client, to_server, troubles.clone(), muted) => {}
-            () = answers(number, from_server, to_client, troubles.clone(), hears) => {}
+            () = requests((number, &began), from_client, to_server, troubles.clone(), muted) => {}
+            () = answers((number, &began), from_server, to_client, troubles.clone(), hears) => {}
         }
     };
     let mut watching = troubles.clone();
@@ -213,7 +228,7 @@ async fn connect(number: usize, client: TcpStream, to: String, mut troubles: wat
 }
 
 async fn requests(
-    number: usize,
+    (number, began): (usize, &Began),
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     mut troubles: watch::Receiver<Trouble>,
@@ -222,6 +237,7 @@ async fn requests(
     let mut bytes = vec![0; 64 << 10];
     while let Ok(count @ 1..) = from.read(&mut bytes).await {
         let passed = &bytes[..count];
+        began.get_or_init(|| passed.to_vec());
         let mute = |trouble: &Trouble| {
             trouble.mute_after.as_ref().is_some_and(|after| {
                 after.is_empty() || passed.windows(after.len()).any(|window| window == after)
@@ -230,14 +246,14 @@ async fn requests(
         if mute(&troubles.borrow()) {
             muted.send_replace(true);
         }
-        if !passes(number, &mut troubles).await || to.write_all(passed).await.is_err() {
+        if !passes((number, began), &mut troubles).await || to.write_all(passed).await.is_err() {
             return;
         }
     }
 }
 
 async fn answers(
-    number: usize,
+    (number, began): (usize, &Began),
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     mut troubles: watch::Receiver<Trouble>,
@@ -245,7 +261,8 @@ async fn answers(
 ) {
     let mut bytes = vec![0; 64 << 10];
     while let Ok(count @ 1..) = from.read(&mut bytes).await {
-        let goes_on = muted.wait_for(|muted| !muted).await.is_ok() && passes(number, &mut troubles).await;
+        let goes_on =
+            muted.wait_for(|muted| !muted).await.is_ok() && passes((number, began), &mut troubles).await;
         if !goes_on || to.write_all(&bytes[..count]).await.is_err() {
             return;
         }
@@ -253,8 +270,8 @@ async fn answers(
 }
 
 /// Waits until bytes may pass; false when the proxy is gone.
-async fn passes(number: usize, troubles: &mut watch::Receiver<Trouble>) -> bool {
+async fn passes((number, began): (usize, &Began), troubles: &mut watch::Receiver<Trouble>) -> bool {
     let delay = troubles.borrow().delay;
     sleep(delay).await;
-    troubles.wait_for(|trouble| !trouble.freezes(number)).await.is_ok()
+    troubles.wait_for(|trouble| !trouble.freezes(number, began)).await.is_ok()
 }

@@ -1,0 +1,161 @@
+//! A cluster of three, of which one or two are lost.
+
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use crate::scene::{Lease, Scene, Truth};
+use crate::support::Cluster;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// The default: it has to outlast an election and the renewals that fail until then.
+const TTL: Duration = Duration::from_secs(10);
+
+async fn scene(fault: &'static str) -> (Cluster, Scene) {
+    let cluster = Cluster::start().await;
+    let scene = Scene::with_ttl(fault, TTL, cluster.options(), Truth::at(cluster.endpoints())).await;
+    (cluster, scene)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leader_killed() {
+    let (mut cluster, mut scene) = scene("cluster: leader killed").await;
+    let (leader, _) = cluster.leader().await;
+    scene.over();
+    cluster.kill(leader);
+    scene.recovers(Lease::Kept).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leader_killed_and_back() {
+    let (mut cluster, mut scene) = scene("cluster: leader killed, and back after 20 s").await;
+    let (leader, _) = cluster.leader().await;
+    cluster.kill(leader);
+    scene.joins("10.0.0.4:80").await;
+    sleep(2 * TTL).await;
+    cluster.start_again(&[leader]).await;
+    scene.over();
+    scene.recovers(Lease::Kept).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leader_frozen() {
+    let (cluster, mut scene) = scene("cluster: leader frozen").await;
+    let (leader, _) = cluster.leader().await;
+    scene.over();
+    let _frozen = cluster.freeze(leader);
+    scene.recovers(Lease::Kept).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leader_frozen_and_back() {
+    let (cluster, mut scene) = scene("cluster: leader frozen for 20 s").await;
+    let (leader, _) = cluster.leader().await;
+    let frozen = cluster.freeze(leader);
+    sleep(2 * TTL).await;
+    drop(frozen);
+    scene.over();
+    // An old leader that awakes may revoke what has expired in its eyes: etcd-io/etcd#15247, until 3.4.31 and 3.5.13.
+    scene.recovers(Lease::Either).await;
+}
+
+/// One of the two is the one that is talked to, as often as not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn followers_killed() {
+    let (mut cluster, mut scene) = scene("cluster: one follower killed for 4 s, then the other").await;
+    let (_, followers) = cluster.leader().await;
+    for follower in followers {
+        cluster.kill(follower);
+        scene.joins(&format!("10.0.1.{follower}:80")).await;
+        sleep(4 * SECOND).await;
+        cluster.start_again(&[follower]).await;
+    }
+    scene.over();
+    scene.recovers(Lease::Kept).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn followers_frozen() {
+    let (cluster, mut scene) = scene("cluster: one follower frozen for 6 s, then the other").await;
+    let (_, followers) = cluster.leader().await;
+    for follower in followers {
+        let frozen = cluster.freeze(follower);
+        scene.joins(&format!("10.0.1.{follower}:80")).await;
+        sleep(6 * SECOND).await;
+        drop(frozen);
+    }
+    scene.over();
+    scene.recovers(Lease::Kept).await;
+}
+
+async fn quorum_killed_for(fault: &'static str, outage: Duration) {
+    let (mut cluster, mut scene) = scene(fault).await;
+    let (leader, [follower, _]) = cluster.leader().await;
+    scene.note().await;
+    cluster.kill(leader);
+    cluster.kill(follower);
+    scene.is_stale().await;
+    sleep(outage).await;
+    cluster.start_again(&[leader, follower]).await;
+    scene.over();
+    scene.recovers(Lease::Kept).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn quorum_lost() {
+    quorum_killed_for("cluster: two killed for 2 s", 2 * SECOND).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn quorum_lost_for_long() {
+    quorum_killed_for("cluster: two killed for 20 s, more than the TTL", 2 * TTL).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn quorum_frozen() {
+    let (cluster, mut scene) = scene("cluster: two frozen for more than 20 s").await;
+    let (_, [one, other]) = cluster.leader().await;
+    let frozen = [cluster.freeze(one), cluster.freeze(other)];
+    scene.is_stale().await;
+    sleep(2 * TTL).await;
+    drop(frozen);
+    scene.over();
+    // The leader has stepped down meanwhile, and whoever is elected gives every lease its whole TTL.
+    scene.recovers(Lease::Kept).await;
+}
+
+/// One of them is the one that is talked to: it goes on serving what it knew, to those who do not ask for a leader.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_isolated() {
+    let (cluster, mut scene) = scene("cluster: each member in turn cut off from the others for 8 s").await;
+    for member in 0..3 {
+        cluster.leader().await;
+        cluster.isolate(member).await;
+        sleep(4 * SECOND).await;
+        scene.joins_where(&format!("10.0.1.{member}:80"), &others(&cluster, member)).await;
+        sleep(4 * SECOND).await;
+        cluster.heal();
+        sleep(2 * SECOND).await;
+    }
+    scene.over();
+    scene.recovers(Lease::Kept).await;
+}
+
+fn others(cluster: &Cluster, member: usize) -> Vec<String> {
+    let endpoints = cluster.endpoints().into_iter().enumerate();
+    endpoints.filter(|(at, _)| *at != member).map(|(_, endpoint)| endpoint).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rolling_restart() {
+    let (mut cluster, mut scene) = scene("cluster: all members restarted, one after the other").await;
+    for member in 0..3 {
+        cluster.kill(member);
+        sleep(SECOND).await;
+        cluster.start_again(&[member]).await;
+        scene.joins(&format!("10.0.1.{member}:80")).await;
+    }
+    scene.over();
+    scene.recovers(Lease::Kept).await;
+}

@@ -1,0 +1,143 @@
+//! Three real etcds that are one.
+
+use std::thread;
+use std::time::Duration;
+
+use etcd_client::Client;
+use hither_etcd::EtcdOptions;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::etcd::{Etcd, Frozen, Member};
+use super::{LONG, Proxy};
+
+/// A cluster of three, whose members talk to each other through proxies.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    members: Vec<Etcd>,
+    /// What stands before each member for the others.
+    peers: Vec<Proxy>,
+}
+
+impl Cluster {
+    pub(crate) async fn start() -> Self {
+        // Between the choice and the use of a port somebody else may take it.
+        for _ in 0..5 {
+            let mut members: Vec<_> = (0..3).map(|_| Etcd::new(Vec::new())).collect();
+            let mut peers = Vec::new();
+            for member in &members {
+                peers.push(Proxy::start(member.peer_endpoint()).await);
+            }
+            let names =
+                peers.iter().enumerate().map(|(at, peer)| format!("m{at}=http://{}", peer.endpoint()));
+            let cluster = names.collect::<Vec<_>>().join(",");
+            for (at, (member, peer)) in members.iter_mut().zip(&peers).enumerate() {
+                let (name, advertised) = (format!("m{at}"), peer.endpoint());
+                member.join(Member { name, advertised, cluster: cluster.clone() });
+            }
+            let (started, members) = launch(members).await;
+            match started {
+                Ok(()) => return Self { members, peers },
+                Err(said) if said.contains("address already in use") => {}
+                Err(said) => panic!("a member does not start; it said:\n{said}"),
+            }
+        }
+        panic!("no ports are free for a cluster");
+    }
+
+    pub(crate) fn endpoints(&self) -> Vec<String> {
+        self.members.iter().map(Etcd::endpoint).collect()
+    }
+
+    pub(crate) fn options(&self) -> EtcdOptions {
+        EtcdOptions::new(self.endpoints())
+    }
+
+    /// Which one leads: its number, and those of the other two.
+    pub(crate) async fn leader(&self) -> (usize, [usize; 2]) {
+        let begun = Instant::now();
+        loop {
+            for at in 0..3 {
+                if let Some((member, leader)) = self.status(at).await
+                    && member == leader
+                {
+                    return (at, [(at + 1) % 3, (at + 2) % 3]);
+                }
+            }
+            assert!(begun.elapsed() < LONG, "nobody leads");
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// The member's id, and that of whom it takes for the leader.
+    async fn status(&self, at: usize) -> Option<(u64, u64)> {
+        let asked = async {
+            let mut client = Client::connect([self.members[at].endpoint()], None).await.ok()?;
+            let status = client.status().await.ok()?;
+            Some((status.header()?.member_id(), status.leader()))
+        };
+        timeout(Duration::from_secs(1), asked).await.ok()?
+    }
+
+    /// Ends one without a word.
+    pub(crate) fn kill(&mut self, at: usize) {
+        self.members[at].kill();
+    }
+
+    /// Lets those that were killed have their ports and their data back.
+    pub(crate) async fn start_again(&mut self, which: &[usize]) {
+        let members = std::mem::take(&mut self.members);
+        let (mut killed, mut others) = (Vec::new(), Vec::new());
+        for (at, member) in members.into_iter().enumerate() {
+            if which.contains(&at) { killed.push((at, member)) } else { others.push((at, member)) }
+        }
+        let (numbers, killed): (Vec<_>, Vec<_>) = killed.into_iter().unzip();
+        let (started, killed) = launch(killed).await;
+        started.unwrap();
+        others.extend(numbers.into_iter().zip(killed));
+        others.sort_by_key(|(at, _)| *at);
+        self.members = others.into_iter().map(|(_, member)| member).collect();
+    }
+
+    /// Stops one where it stands.
+    pub(crate) fn freeze(&self, at: usize) -> Frozen {
+        self.members[at].freeze()
+    }
+
+    /// Lets nothing through any more between one and the other two, and waits until it knows; clients still come to it.
+    pub(crate) async fn isolate(&self, at: usize) {
+        let (id, _) = self.status(at).await.unwrap();
+        // Members say who they are in the first request of each connection.
+        let from = format!("X-Server-From: {id:x}\r\n");
+        for (other, peer) in self.peers.iter().enumerate() {
+            if other == at {
+                peer.freeze();
+            } else {
+                peer.freeze_with(from.as_bytes());
+            }
+        }
+        let begun = Instant::now();
+        while self.status(at).await.is_none_or(|(_, leader)| leader != 0) {
+            assert!(begun.elapsed() < LONG, "it still has a leader");
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Lets everything through between all of them.
+    pub(crate) fn heal(&self) {
+        self.peers.iter().for_each(Proxy::heal);
+    }
+}
+
+/// All at once: the first start of a member waits for another one.
+async fn launch(mut members: Vec<Etcd>) -> (Result<(), String>, Vec<Etcd>) {
+    tokio::task::spawn_blocking(move || {
+        let started = thread::scope(|scope| {
+            let starting: Vec<_> =
+                members.iter_mut().map(|member| scope.spawn(move || member.launch())).collect();
+            starting.into_iter().map(|starting| starting.join().unwrap()).collect()
+        });
+        (started, members)
+    })
+    .await
+    .unwrap()
+}
