@@ -1,23 +1,27 @@
-//! How instances stand in etcd: the keys and values of Go's `naming/endpoints`.
+//! How instances stand in etcd: by default as the keys and values of Go's `naming/endpoints`.
 //!
-//! Everything that knows the layout is here and below; another layout would be another [`Format`].
+//! Everything that knows a layout is here and below.
 
 mod decode;
 mod encode;
+mod foreign;
+mod kitex;
+mod kratos;
 #[cfg(test)]
 mod properties;
 
 use std::borrow::Cow;
 use std::fmt;
 
-use hither_core::{Instance, InstanceId, ServiceName};
+use hither_core::{Address, Error, ErrorKind, Instance, InstanceId, Result, ServiceName};
 
-pub(crate) use decode::address_text;
-pub(crate) use encode::encode;
+use crate::Layout;
+use foreign::Foreign;
 
-/// Key `<prefix><service>/<id>`, value `{"Op":0,"Addr":"…","Metadata":null}`.
+/// Key `<prefix><service>/<id>`, and a value as the layout has it.
 #[derive(Debug, Clone)]
 pub(crate) struct Format {
+    layout: Layout,
     prefix: String,
     nested_ids: bool,
 }
@@ -49,13 +53,87 @@ pub(crate) enum Reading {
     Undecodable(Undecodable),
 }
 
+/// What a value says, whose ever it is.
+enum Record {
+    Naming(decode::Record),
+    Foreign(Foreign),
+}
+
+impl Record {
+    /// The address as it stands in the value, or as we would write it.
+    fn address(&self) -> Cow<'_, str> {
+        match self {
+            Self::Naming(record) => Cow::Borrowed(&record.address),
+            Self::Foreign(foreign) => Cow::Owned(foreign.instance.address().to_string()),
+        }
+    }
+
+    /// The service that it says to be of, if it says so.
+    fn service(&self) -> Option<&str> {
+        match self {
+            Self::Naming(_) => None,
+            Self::Foreign(foreign) => foreign.service.as_deref(),
+        }
+    }
+
+    fn into_instance(self, id: InstanceId) -> std::result::Result<Instance, Undecodable> {
+        match self {
+            Self::Naming(record) => record.into_instance(id),
+            Self::Foreign(foreign) => Ok(foreign.instance.with_id(id)),
+        }
+    }
+}
+
 impl Format {
-    pub(crate) fn new(prefix: &str, nested_ids: bool) -> Self {
+    pub(crate) fn new(layout: Layout, prefix: &str, nested_ids: bool) -> Self {
         let mut prefix = prefix.to_owned();
         if !prefix.is_empty() && !prefix.ends_with('/') {
             prefix.push('/');
         }
-        Self { prefix, nested_ids }
+        Self { layout, prefix, nested_ids }
+    }
+
+    /// The value of `instance`.
+    ///
+    /// # Errors
+    /// `InvalidArgument` where the layout has no place for its address.
+    pub(crate) fn value(&self, service: &ServiceName, instance: &Instance) -> Result<String> {
+        match self.layout {
+            Layout::EtcdNaming => Ok(encode::encode(instance)),
+            Layout::Kratos => Ok(kratos::encode(service, instance)),
+            Layout::Kitex => Ok(kitex::encode(instance)),
+            Layout::GoZero => match instance.address() {
+                address @ Address::Unix(_) => {
+                    let message = format!("the layout of go-zero has no place for {address}");
+                    Err(Error::new(ErrorKind::InvalidArgument, message))
+                }
+                address => Ok(address.to_string()),
+            },
+        }
+    }
+
+    /// The address text of a value, where it has one.
+    pub(crate) fn address_text(&self, value: &[u8]) -> Option<String> {
+        self.record(value).ok().map(|record| record.address().into_owned())
+    }
+
+    /// Reads a value, whose ever it is.
+    fn record(&self, value: &[u8]) -> std::result::Result<Record, Undecodable> {
+        let naming = decode::record(value);
+        match naming {
+            Ok(record) if !record.address.is_empty() => Ok(Record::Naming(record)),
+            naming => {
+                if let Some(foreign) = foreign::record(value) {
+                    return foreign.map(Record::Foreign);
+                }
+                let bare = foreign::bare_address(value);
+                match bare {
+                    Some(bare) if self.layout == Layout::GoZero => Ok(Record::Foreign(bare)),
+                    Some(_) => Err(Undecodable::new("the value is a bare address, as go-zero writes it")),
+                    None => naming.map(Record::Naming),
+                }
+            }
+        }
     }
 
     /// The key of one instance.
@@ -74,16 +152,26 @@ impl Format {
     }
 
     /// Reads a record whose key is the service's prefix and then `suffix`.
-    pub(crate) fn read(&self, suffix: &[u8], value: &[u8]) -> Reading {
+    pub(crate) fn read(&self, service: &ServiceName, suffix: &[u8], value: &[u8]) -> Reading {
         let Ok(suffix) = std::str::from_utf8(suffix) else {
             return Reading::Undecodable(Undecodable::new("the key is not UTF-8"));
         };
-        let record = decode::record(value);
+        let record = self.record(value);
+        // A record that says whose it is settles it.
+        let says = record.as_ref().ok().and_then(Record::service);
+        if let Some(of) = says.filter(|of| *of != service.as_str()) {
+            return match suffix.contains('/') {
+                true => Reading::Elsewhere,
+                false => {
+                    Reading::Undecodable(Undecodable::new(format!("the value says that it is of {of:?}")))
+                }
+            };
+        }
         // `svc/a/b` may be instance `b` of service `svc/a`, or an instance of `svc` whose id is its address
         // (grpc-proxy registers URLs, others Unix sockets). Only the address can tell.
-        if suffix.contains('/') && !self.nested_ids {
+        if suffix.contains('/') && !self.nested_ids && says.is_none() {
             match &record {
-                Ok(record) if record.address == suffix => {}
+                Ok(record) if record.address() == suffix => {}
                 _ => return Reading::Elsewhere,
             }
         }
@@ -101,14 +189,18 @@ impl Format {
     /// The service that the record under `key` belongs to, if it is an instance of any.
     pub(crate) fn service_of(&self, key: &[u8], value: &[u8]) -> Option<ServiceName> {
         let path = std::str::from_utf8(key).ok()?.strip_prefix(&self.prefix)?;
-        let record = decode::record(value).ok()?;
-        let service = match path.strip_suffix(&record.address).and_then(|rest| rest.strip_suffix('/')) {
+        let record = self.record(value).ok()?;
+        let says =
+            record.service().filter(|says| path.strip_prefix(says).is_some_and(|rest| rest.starts_with('/')));
+        let by_address = path.strip_suffix(&*record.address()).and_then(|rest| rest.strip_suffix('/'));
+        let service = match says.or(by_address) {
             Some(service) => service,
             None => path.rsplit_once('/')?.0,
         };
         let suffix = path.get(service.len() + 1..)?;
-        match self.read(suffix.as_bytes(), value) {
-            Reading::Instance(_) => ServiceName::new(service).ok(),
+        let service = ServiceName::new(service).ok()?;
+        match self.read(&service, suffix.as_bytes(), value) {
+            Reading::Instance(_) => Some(service),
             Reading::Elsewhere | Reading::Undecodable(_) => None,
         }
     }
@@ -118,6 +210,10 @@ impl Format {
 mod tests {
     use super::*;
 
+    fn svc() -> ServiceName {
+        "svc".parse().unwrap()
+    }
+
     fn value(address: &str) -> Vec<u8> {
         format!(r#"{{"Op":0,"Addr":"{address}","Metadata":null}}"#).into_bytes()
     }
@@ -125,21 +221,26 @@ mod tests {
     #[test]
     fn a_prefix_ends_at_a_segment() {
         let service: ServiceName = "a/b".parse().unwrap();
-        assert_eq!(Format::new("", false).service_prefix(&service), "a/b/");
-        assert_eq!(Format::new("prod", false).service_prefix(&service), "prod/a/b/");
-        assert_eq!(Format::new("/prod/", false).service_prefix(&service), "/prod/a/b/");
+        assert_eq!(Format::new(Layout::EtcdNaming, "", false).service_prefix(&service), "a/b/");
+        assert_eq!(Format::new(Layout::EtcdNaming, "prod", false).service_prefix(&service), "prod/a/b/");
+        assert_eq!(Format::new(Layout::EtcdNaming, "/prod/", false).service_prefix(&service), "/prod/a/b/");
     }
 
     #[test]
     fn a_suffix_with_a_slash_belongs_to_the_service_only_if_it_is_the_address() {
-        let format = Format::new("", false);
+        let format = Format::new(Layout::EtcdNaming, "", false);
         let address = "unix:///run/a.sock";
-        assert!(matches!(format.read(address.as_bytes(), &value(address)), Reading::Instance(_)));
-        assert_eq!(format.read(b"deeper/10.0.0.1:80", &value("10.0.0.1:80")), Reading::Elsewhere);
-        assert_eq!(format.read(b"deeper/x", b"no json"), Reading::Elsewhere, "the deeper service counts it");
+        assert!(matches!(format.read(&svc(), address.as_bytes(), &value(address)), Reading::Instance(_)));
+        assert_eq!(format.read(&svc(), b"deeper/10.0.0.1:80", &value("10.0.0.1:80")), Reading::Elsewhere);
+        assert_eq!(
+            format.read(&svc(), b"deeper/x", b"no json"),
+            Reading::Elsewhere,
+            "the deeper service counts it"
+        );
 
-        let go = Format::new("", true);
-        let Reading::Instance(instance) = go.read(b"deeper/10.0.0.1:80", &value("10.0.0.1:80")) else {
+        let go = Format::new(Layout::EtcdNaming, "", true);
+        let Reading::Instance(instance) = go.read(&svc(), b"deeper/10.0.0.1:80", &value("10.0.0.1:80"))
+        else {
             panic!("Go lists deeper keys too");
         };
         assert_eq!(instance.id().as_str(), "deeper/10.0.0.1:80");
@@ -147,15 +248,18 @@ mod tests {
 
     #[test]
     fn an_empty_or_broken_id_is_undecodable() {
-        let format = Format::new("", false);
+        let format = Format::new(Layout::EtcdNaming, "", false);
         for suffix in [&b""[..], b"a\nb", b"\xff"] {
-            assert!(matches!(format.read(suffix, &value("h:1")), Reading::Undecodable(_)), "{suffix:?}");
+            assert!(
+                matches!(format.read(&svc(), suffix, &value("h:1")), Reading::Undecodable(_)),
+                "{suffix:?}"
+            );
         }
     }
 
     #[test]
     fn the_service_of_a_key_is_what_stands_before_the_id() {
-        let format = Format::new("p/", false);
+        let format = Format::new(Layout::EtcdNaming, "p/", false);
         let service = |key: &str, address: &str| format.service_of(key.as_bytes(), &value(address));
         assert_eq!(service("p/a/b/10.0.0.1:80", "10.0.0.1:80"), Some("a/b".parse().unwrap()));
         assert_eq!(service("p/a/id-1", "10.0.0.1:80"), Some("a".parse().unwrap()));

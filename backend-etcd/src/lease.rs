@@ -9,7 +9,6 @@ use etcd_client::{Compare, CompareOp, LeaseGrantOptions, PutOptions, Txn, TxnOp,
 use hither_core::{Claim, Error, ErrorKind, Instance, InstanceId, Lease, Registration, Result, ServiceName};
 
 use crate::error::Reason;
-use crate::format::{address_text, encode};
 use crate::pool::Lent;
 use crate::registry::Shared;
 
@@ -69,7 +68,7 @@ impl EtcdLease {
             service: registration.service().clone(),
             instance_id: instance.id().clone(),
             key: registry.format.key(registration.service(), instance.id()),
-            value: encode(instance),
+            value: registry.format.value(registration.service(), instance)?,
             address: instance.address().to_string(),
             state: State::Live,
             registry,
@@ -164,7 +163,7 @@ impl EtcdLease {
     /// Whether a Go `Manager` has put our endpoint again, which takes it off its lease, or somebody something that is
     /// no endpoint at all: nobody would ever remove it.
     fn lost_its_lease(&self, found: &Found) -> bool {
-        let address = address_text(&found.value).unwrap_or_default();
+        let address = self.registry.format.address_text(&found.value).unwrap_or_default();
         found.lease == 0 && (address == self.address || address.is_empty())
     }
 
@@ -284,10 +283,11 @@ impl EtcdLease {
             return Err(Error::new(ErrorKind::InvalidArgument, message));
         }
         Registration::new(self.service.clone(), instance.clone()).validate()?;
+        let value = self.registry.format.value(&self.service, instance)?;
         // From here on the new content is what the record is to say, whatever becomes of this call: a `renew`
         // after a timeout, or after this future was dropped, settles it.
         let before = (
-            std::mem::replace(&mut self.value, encode(instance)),
+            std::mem::replace(&mut self.value, value),
             std::mem::replace(&mut self.address, instance.address().to_string()),
         );
         let outcome = self.update_once().await;

@@ -47,6 +47,8 @@
 //! A key whose id has a `/` belongs to the service only if the id is the address itself, and to a deeper service
 //! otherwise; [`EtcdOptions::with_nested_ids`] gives Go's own rule.
 //!
+//! [`Layout`] writes what go-kratos, go-zero or kitex would, so that a service joins a fleet of theirs.
+//!
 //! # What holds when etcd has a bad day
 //!
 //! - Every request has a deadline ([`EtcdOptions::with_request_timeout`]), and so has connecting. One endpoint is in
@@ -92,6 +94,7 @@
 mod connection;
 mod error;
 mod format;
+mod layout;
 mod lease;
 mod list;
 mod options;
@@ -105,6 +108,7 @@ mod version;
 mod view;
 mod watch;
 
+pub use layout::Layout;
 pub use options::EtcdOptions;
 pub use registry::EtcdRegistry;
 #[cfg(feature = "tls")]

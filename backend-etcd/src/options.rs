@@ -11,6 +11,7 @@ use hither_core::{Address, Error, ErrorKind, Result};
 
 #[cfg(feature = "tls")]
 use crate::EtcdTls;
+use crate::Layout;
 
 /// Where etcd is, and how it is talked to: for [`EtcdRegistry::connect`](crate::EtcdRegistry::connect).
 ///
@@ -32,7 +33,8 @@ use crate::EtcdTls;
 #[derive(Clone)]
 pub struct EtcdOptions {
     endpoints: Vec<String>,
-    prefix: String,
+    layout: Layout,
+    prefix: Option<String>,
     nested_ids: bool,
     user: Option<String>,
     password: Option<Password>,
@@ -50,7 +52,8 @@ impl EtcdOptions {
     pub fn new(endpoints: impl IntoIterator<Item = impl Into<String>>) -> Self {
         Self {
             endpoints: endpoints.into_iter().map(Into::into).collect(),
-            prefix: String::new(),
+            layout: Layout::default(),
+            prefix: None,
             nested_ids: false,
             user: None,
             password: None,
@@ -63,11 +66,18 @@ impl EtcdOptions {
         }
     }
 
-    /// What stands before the service name in every key, none by default; a `/` is put between them where the
+    /// Whose format is written, and which prefix keys have by default. [`Layout::EtcdNaming`] by default.
+    #[must_use]
+    pub fn with_layout(mut self, layout: Layout) -> Self {
+        self.layout = layout;
+        self
+    }
+
+    /// What stands before the service name in every key, by default what the layout has: none; a `/` is put between them where the
     /// prefix does not end with one. A leading `/` stays.
     #[must_use]
     pub fn with_prefix(mut self, prefix: impl Into<String>) -> Self {
-        self.prefix = prefix.into();
+        self.prefix = Some(prefix.into());
         self
     }
 
@@ -155,9 +165,13 @@ impl EtcdOptions {
         &self.endpoints
     }
 
-    /// The prefix, as it was given.
+    /// The prefix, as it was given, or the one of the layout.
     pub fn prefix(&self) -> &str {
-        &self.prefix
+        self.prefix.as_deref().unwrap_or_else(|| self.layout.prefix())
+    }
+
+    pub(crate) fn layout(&self) -> Layout {
+        self.layout
     }
 
     pub(crate) fn nested_ids(&self) -> bool {
@@ -260,7 +274,8 @@ impl fmt::Debug for EtcdOptions {
         let mut debug = f.debug_struct("EtcdOptions");
         debug
             .field("endpoints", &self.endpoints)
-            .field("prefix", &self.prefix)
+            .field("layout", &self.layout)
+            .field("prefix", &self.prefix())
             .field("nested_ids", &self.nested_ids);
         debug.field("user", &self.user);
         #[cfg(feature = "tls")]

@@ -69,7 +69,7 @@ impl EtcdRegistry {
         options.check()?;
         let options = Arc::new(options);
         let pool = Arc::new(Pool::new(Arc::clone(&options))?);
-        let format = Format::new(options.prefix(), options.nested_ids());
+        let format = Format::new(options.layout(), options.prefix(), options.nested_ids());
         let shared = Shared { options, format, owner: Owner::new(), skipped: Skipped::default(), pool };
         Ok(Self { shared: Arc::new(shared) })
     }

@@ -43,11 +43,14 @@ impl Skipped {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Layout;
     use crate::format::{Format, Reading};
 
     #[test]
     fn each_version_of_a_record_counts_once() {
-        let Reading::Undecodable(why) = Format::new("", false).read(b"a", b"{}") else {
+        let Reading::Undecodable(why) =
+            Format::new(Layout::EtcdNaming, "", false).read(&"svc".parse().unwrap(), b"a", b"{}")
+        else {
             panic!("it has no address")
         };
         let skipped = Skipped::default();

@@ -119,7 +119,7 @@ impl View {
 
     /// Takes a record up, and says whether that changed anything.
     pub(crate) fn put(&mut self, shared: &Shared, suffix: &[u8], kv: &PbKeyValue) -> bool {
-        let instance = match shared.format.read(suffix, &kv.value) {
+        let instance = match shared.format.read(&self.service, suffix, &kv.value) {
             Reading::Instance(instance) => *instance,
             Reading::Elsewhere => return self.remove(suffix),
             Reading::Undecodable(why) => {

@@ -9,12 +9,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use hither_core::conformance::{Harness, Profile};
 use hither_core::{Catalog, InstanceId, Registrar, Resolver, ServiceName};
-use hither_etcd::{EtcdOptions, EtcdRegistry};
+use hither_etcd::{EtcdOptions, EtcdRegistry, Layout};
 use support::{Etcd, Proxy, shared};
 
 /// A prefix in the etcd that all tests share. Readers come through a proxy, which can take it away from them.
 #[derive(Debug)]
 struct OnEtcd {
+    layout: Layout,
     prefix: String,
     etcd: &'static Etcd,
     proxy: Proxy,
@@ -22,12 +23,12 @@ struct OnEtcd {
 }
 
 impl OnEtcd {
-    async fn new() -> Self {
+    async fn new(layout: Layout) -> Self {
         let etcd = shared().await;
         let prefix = format!("kit-{:016x}/", fastrand::u64(..));
         let proxy = Proxy::start(etcd.endpoint()).await;
-        let options = EtcdOptions::new([proxy.endpoint()]).with_prefix(&prefix);
-        Self { etcd, proxy, reader: EtcdRegistry::connect(options).unwrap(), prefix }
+        let options = EtcdOptions::new([proxy.endpoint()]).with_layout(layout).with_prefix(&prefix);
+        Self { layout, etcd, proxy, reader: EtcdRegistry::connect(options).unwrap(), prefix }
     }
 }
 
@@ -39,7 +40,10 @@ impl Harness for OnEtcd {
     }
 
     async fn registrar(&self) -> Arc<dyn Registrar> {
-        Arc::new(EtcdRegistry::connect(self.etcd.options().with_prefix(&self.prefix)).unwrap())
+        Arc::new(
+            EtcdRegistry::connect(self.etcd.options().with_layout(self.layout).with_prefix(&self.prefix))
+                .unwrap(),
+        )
     }
 
     async fn resolver(&self) -> Arc<dyn Resolver> {
@@ -69,5 +73,14 @@ impl Harness for OnEtcd {
 
 hither_core::conformance_tests! {
     #[tokio::test]
-    harness: OnEtcd::new().await;
+    harness: OnEtcd::new(Layout::EtcdNaming).await;
+}
+
+mod kratos {
+    use super::*;
+
+    hither_core::conformance_tests! {
+        #[tokio::test]
+        harness: OnEtcd::new(Layout::Kratos).await;
+    }
 }

@@ -127,19 +127,6 @@ fn as_map(metadata: &Value) -> BTreeMap<String, String> {
 }
 
 #[tokio::test]
-async fn records_of_other_layouts_are_no_instances() {
-    for vector in vectors("other_systems") {
-        let (registry, client, prefix) = apart().await;
-        let key = text(&vector, "key").trim_start_matches('/');
-        put(&client, &format!("{prefix}{key}"), text(&vector, "value"), 0).await;
-        let service: ServiceName = key.rsplit_once('/').unwrap().0.parse().unwrap();
-        assert_eq!(ids(&registry.resolve(&service).await.unwrap()).len(), 0, "{vector}");
-        assert_eq!(registry.skipped_records(), 1, "{vector}");
-        assert_eq!(registry.services(None).await.unwrap(), []);
-    }
-}
-
-#[tokio::test]
 async fn a_target_names_the_service_that_go_finds_under_its_prefix() {
     let etcd = shared().await;
     let client = etcd.client().await;

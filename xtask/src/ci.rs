@@ -29,6 +29,10 @@ pub(crate) fn run(root: &Path) -> Result<(), Failure> {
     }
     cargo(&["doc", "--workspace", "--all-features", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings").run()?;
     cargo(&["xtask", "test"]).run()?;
+    // A minute of random keys and values.
+    let properties =
+        ["test", "-p", "hither-etcd", "--all-features", "--lib", "properties", "--", "--nocapture"];
+    cargo(&properties).env("PROPTEST_CASES", "20000").run()?;
     cargo(&["quickstart"]).run()?;
     faults::run(root, &[], 1)?;
     interop::run(root)

@@ -29,11 +29,6 @@ pub(crate) fn record(value: &[u8]) -> Result<Record, Undecodable> {
     Ok(record.unwrap_or_default())
 }
 
-/// The address text of a value, where it has one.
-pub(crate) fn address_text(value: &[u8]) -> Option<String> {
-    record(value).ok().map(|record| record.address)
-}
-
 impl Record {
     pub(crate) fn into_instance(self, id: InstanceId) -> Result<Instance, Undecodable> {
         if self.address.is_empty() {
@@ -208,7 +203,7 @@ mod tests {
 
     #[test]
     fn null_leaves_an_address_and_a_later_one_replaces_it() {
-        let address = |json: &str| address_text(json.as_bytes()).unwrap();
+        let address = |json: &str| record(json.as_bytes()).unwrap().address;
         assert_eq!(address(r#"{"Addr":"a:1","addr":null}"#), "a:1");
         assert_eq!(address(r#"{"Addr":"a:1","ADDR":"b:2"}"#), "b:2");
         assert_eq!(address(r#"{"Add\u0072":"a:1"}"#), "a:1");

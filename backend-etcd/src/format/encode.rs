@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 ///
 /// `Metadata` stays `null`: Go clients of 2021 to 2025 panic or hang on anything else there. What Go has no field
 /// for goes into one extra member, which Go ignores and which is left out when there is nothing to say.
-pub(crate) fn encode(instance: &Instance) -> String {
+pub(super) fn encode(instance: &Instance) -> String {
     let address = Value::from(instance.address().to_string());
     let mut value = format!(r#"{{"Op":0,"Addr":{address},"Metadata":null"#);
     let extra = extra(instance);
@@ -46,7 +46,7 @@ fn extra(instance: &Instance) -> Map<String, Value> {
 
 /// Go escapes these so that JSON can stand inside HTML and JavaScript; in compact JSON they occur only inside
 /// strings, so a plain replacement is exact.
-fn escape_like_go(json: String) -> String {
+pub(super) fn escape_like_go(json: String) -> String {
     if !json.contains(['<', '>', '&', '\u{2028}', '\u{2029}']) {
         return json;
     }

@@ -1,32 +1,67 @@
 //! What holds for every key and value, drawn at random.
 
-use hither_core::{Address, Instance, InstanceId, InstanceState};
+use etcd_client::proto::{PbEvent, PbKeyValue};
+use hither_core::{Address, Instance, InstanceId, InstanceState, ServiceName};
 use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 
-use super::{Format, Reading, address_text, encode};
+use super::{Format, Reading};
+use crate::view::View;
+use crate::{EtcdOptions, EtcdRegistry, Layout};
+
+/// `PROPTEST_CASES` says how often each is tried. The seed is printed, and `PROPTEST_RNG_SEED` gives it again.
+fn config() -> ProptestConfig {
+    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
+    let seed = match config.rng_seed {
+        RngSeed::Fixed(seed) => seed,
+        RngSeed::Random => fastrand::u64(..),
+    };
+    println!("PROPTEST_RNG_SEED={seed}");
+    ProptestConfig { rng_seed: RngSeed::Fixed(seed), ..config }
+}
 
 proptest! {
+    #![proptest_config(config())]
+
     #[test]
-    fn what_is_written_is_read_again(instance in instance()) {
-        let written = encode(&instance);
-        let read = Format::new("", false).read(instance.id().as_str().as_bytes(), written.as_bytes());
-        prop_assert_eq!(read, Reading::Instance(Box::new(instance)));
+    fn what_is_written_is_read_again(instance in instance(), layout in layout()) {
+        let format = Format::new(layout, "", false);
+        let Ok(written) = format.value(&svc(), &instance) else {
+            let is_unix = |address: &Address| matches!(address, Address::Unix(_));
+            prop_assert!(instance.addresses().iter().any(is_unix) && layout != Layout::EtcdNaming);
+            return Ok(());
+        };
+        let read = format.read(&svc(), instance.id().as_str().as_bytes(), written.as_bytes());
+        prop_assert_eq!(read, Reading::Instance(Box::new(as_said(layout, &instance))));
+        let address = format.address_text(written.as_bytes()).unwrap();
+        prop_assert_eq!(address, instance.address().to_string());
     }
 
     #[test]
-    fn what_is_written_is_an_instance_of_its_service(instance in instance(), service in "[a-z/]{1,3}[a-z]") {
-        let format = Format::new("prefix", false);
-        if let Ok(service) = service.parse() {
+    fn what_is_written_is_an_instance_of_its_service(
+        instance in instance(),
+        service in "[a-z/]{1,3}[a-z]",
+        layout in layout(),
+    ) {
+        let format = Format::new(layout, "prefix", false);
+        if let Ok(service) = service.parse()
+            && let Ok(value) = format.value(&service, &instance)
+        {
             let key = format.key(&service, instance.id());
-            prop_assert_eq!(format.service_of(key.as_bytes(), encode(&instance).as_bytes()), Some(service));
+            prop_assert_eq!(format.service_of(key.as_bytes(), value.as_bytes()), Some(service));
         }
     }
 
     #[test]
-    fn no_bytes_panic(suffix in vec(any::<u8>(), 0..16), value in vec(any::<u8>(), 0..64), nested: bool) {
-        look_at(&suffix, &value, nested)?;
+    fn no_bytes_panic(
+        suffix in vec(any::<u8>(), 0..16),
+        value in vec(any::<u8>(), 0..64),
+        layout in layout(),
+        nested: bool,
+    ) {
+        look_at(layout, &suffix, &value, nested)?;
     }
 
     #[test]
@@ -35,6 +70,7 @@ proptest! {
         value in near_a_record(),
         cut in 0..200_usize,
         noise in option::of((0..200_usize, any::<u8>())),
+        layout in layout(),
         nested: bool,
     ) {
         let mut value = value.into_bytes();
@@ -43,37 +79,106 @@ proptest! {
         {
             *place = byte;
         }
-        look_at(suffix.as_bytes(), &value, nested)?;
+        look_at(layout, suffix.as_bytes(), &value, nested)?;
         value.truncate(cut);
-        look_at(suffix.as_bytes(), &value, nested)?;
+        look_at(layout, suffix.as_bytes(), &value, nested)?;
     }
 
     #[test]
-    fn json_of_any_depth_does_not_panic(depth in 0..2000_usize, object: bool) {
+    fn json_of_any_depth_does_not_panic(depth in 0..2000_usize, object: bool, layout in layout()) {
         let (open, close) = if object { (r#"{"a":"#, "}") } else { ("[", "]") };
         for field in ["Metadata", "Hither", "Other"] {
             let nested = format!("{}1{}", open.repeat(depth), close.repeat(depth));
             let value = format!(r#"{{"Addr":"h:1","{field}":{nested}}}"#);
-            look_at(b"a", value.as_bytes(), false)?;
+            look_at(layout, b"a", value.as_bytes(), false)?;
+        }
+    }
+
+    #[test]
+    fn no_neighbour_takes_a_good_record_away(
+        events in vec((vec(any::<u8>(), 0..6), near_a_record(), 0..3_i32, 1..40_i64), 0..12),
+        layout in layout(),
+    ) {
+        let options = EtcdOptions::new(["h:1"]).with_layout(layout);
+        let shared = EtcdRegistry::connect(options).unwrap().shared;
+        let mut view = View::new(svc());
+        let good = shared.format.value(&svc(), &Instance::new("10.0.0.1:80".parse().unwrap())).unwrap();
+        let kv = |suffix: &[u8], value: &[u8], mod_revision| PbKeyValue {
+            key: [b"svc/", suffix].concat(),
+            value: value.to_vec(),
+            mod_revision,
+            ..PbKeyValue::default()
+        };
+        view.put(&shared, b"10.0.0.1:80", &kv(b"10.0.0.1:80", good.as_bytes(), 1));
+        for (suffix, value, r#type, revision) in events {
+            let event = PbEvent { r#type, kv: Some(kv(&suffix, value.as_bytes(), revision)), prev_kv: None };
+            view.apply(&shared, b"svc/", &[event]);
+        }
+        let snapshot = view.snapshot();
+        prop_assert!(snapshot.get(&"10.0.0.1:80".parse().unwrap()).is_some(), "{:?}", snapshot);
+    }
+}
+
+fn svc() -> ServiceName {
+    "svc".parse().unwrap()
+}
+
+/// Reads, and checks what holds of whatever is read.
+fn look_at(layout: Layout, suffix: &[u8], value: &[u8], nested: bool) -> Result<(), TestCaseError> {
+    let format = Format::new(layout, "", nested);
+    let _ = format.service_of(suffix, value);
+    let _ = format.address_text(value);
+    if let Reading::Instance(instance) = format.read(&svc(), suffix, value) {
+        prop_assert_eq!(instance.id().as_str().as_bytes(), suffix);
+        if !nested && suffix.contains(&b'/') {
+            return Ok(());
+        }
+        // What we would write of it, we read as the same: nothing drifts from one rewriting to the next.
+        if let Ok(written) = format.value(&svc(), &instance) {
+            let again = format.read(&svc(), suffix, written.as_bytes());
+            prop_assert_eq!(again, Reading::Instance(Box::new(as_said(layout, &instance))));
+        }
+    }
+    Ok(())
+}
+
+/// What a layout has a place for.
+fn as_said(layout: Layout, instance: &Instance) -> Instance {
+    let bare = Instance::new(instance.address().clone()).with_id(instance.id().clone());
+    match layout {
+        Layout::EtcdNaming => instance.clone(),
+        Layout::GoZero => bare,
+        Layout::Kratos | Layout::Kitex => {
+            let mut said = bare.with_state(instance.state());
+            if let Some(zone) = instance.zone() {
+                said = said.with_zone(zone);
+            }
+            if let Some(version) = instance.version()
+                && !(version.is_empty() && layout == Layout::Kratos)
+            {
+                said = said.with_version(version);
+            }
+            for (key, value) in instance.metadata() {
+                said = said.with_metadata(key, value);
+            }
+            if layout == Layout::Kitex {
+                // Its default, and it has no zero.
+                let weight = instance.weight();
+                return said.with_weight(if weight < 2 { 10 } else { weight });
+            }
+            let more = instance.addresses().iter().skip(1).cloned();
+            more.fold(said.with_weight(instance.weight()), Instance::with_address)
         }
     }
 }
 
-/// Reads, and checks what holds of whatever is read.
-fn look_at(suffix: &[u8], value: &[u8], nested: bool) -> Result<(), TestCaseError> {
-    let format = Format::new("", nested);
-    let _ = format.service_of(suffix, value);
-    let _ = address_text(value);
-    if let Reading::Instance(instance) = format.read(suffix, value) {
-        prop_assert_eq!(instance.id().as_str().as_bytes(), suffix);
-        // What we would write of it, we read as the same: nothing drifts from one rewriting to the next.
-        let again = format.read(suffix, encode(&instance).as_bytes());
-        if !nested && suffix.contains(&b'/') {
-            return Ok(());
-        }
-        prop_assert_eq!(again, Reading::Instance(instance));
-    }
-    Ok(())
+fn layout() -> impl Strategy<Value = Layout> {
+    prop_oneof![
+        2 => Just(Layout::EtcdNaming),
+        1 => Just(Layout::Kratos),
+        1 => Just(Layout::GoZero),
+        1 => Just(Layout::Kitex)
+    ]
 }
 
 fn address() -> impl Strategy<Value = Address> {
@@ -93,7 +198,10 @@ fn address() -> impl Strategy<Value = Address> {
 fn instance() -> impl Strategy<Value = Instance> {
     let id = option::of("[ -.0-~例]{1,12}".prop_filter_map("an id", |id| InstanceId::new(id).ok()));
     let says = (any::<u32>(), option::of(any::<String>()), option::of(any::<String>()), any::<bool>());
-    let metadata = btree_map(any::<String>(), any::<String>(), 0..4);
+    // But not the entries in which some layouts say what others have a field for.
+    let key = any::<String>()
+        .prop_filter("ours", |key| !["zone", "state", "version", "weight"].contains(&key.as_str()));
+    let metadata = btree_map(key, any::<String>(), 0..4);
     (vec(address(), 1..4), id, says, metadata).prop_map(|(addresses, id, says, metadata)| {
         let mut addresses = addresses.into_iter();
         let mut instance = Instance::new(addresses.next().unwrap());
@@ -125,6 +233,10 @@ fn near_a_record() -> impl Strategy<Value = String> {
         r#""[a-c:/\[\]0-9]{0,8}""#,
         r#""(\\\\ud[89ac-f]00|\\\\u[0-9a-f]{1,4}|[a-c]){0,3}""#,
         Just(r#"["a:1",2,null]"#.to_owned()),
+        Just(r#"["grpc://a:1?x","http://b","grpc://[::1]:2"]"#.to_owned()),
+        Just(r#"[{"address":"a:1","metadata":{"zone":1,"state":"draining"}}]"#.to_owned()),
+        Just(r#""svc""#.to_owned()),
+        Just(r#""unix""#.to_owned()),
         Just(r#"{"weight":4294967296,"zone":"z","state":"draining","addresses":["b:2","c"],"metadata":{"a":1}}"#.to_owned()),
     ];
     let field = prop_oneof![
@@ -139,6 +251,11 @@ fn near_a_record() -> impl Strategy<Value = String> {
         Just("id"),
         Just("nodes"),
         Just("endpoints"),
+        Just("name"),
+        Just("address"),
+        Just("network"),
+        Just("weight"),
+        Just("tags"),
     ];
     vec((field, value), 0..6).prop_map(|fields| {
         let fields: Vec<_> = fields.iter().map(|(field, value)| format!(r#""{field}":{value}"#)).collect();

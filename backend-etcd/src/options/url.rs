@@ -21,6 +21,7 @@ impl FromStr for EtcdOptions {
     /// | `server_name` | [`EtcdTls::with_server_name`](crate::EtcdTls::with_server_name) |
     /// | `connect_timeout`, `request_timeout`, `probe_interval`, `resync_interval` | `2s`, `500ms`, `5m` |
     /// | `nested_ids` | `true` or `false` |
+    /// | `layout` | `etcd`, `kratos`, `go-zero` or `kitex`: [`with_layout`](Self::with_layout) |
     ///
     /// ```
     /// use hither_etcd::EtcdOptions;
@@ -48,7 +49,10 @@ impl FromStr for EtcdOptions {
             Some((user, endpoints)) => (Some(user), endpoints),
             None => (None, authority),
         };
-        let mut options = Self::new(endpoints.split(',')).with_prefix(decoded(path)?);
+        let mut options = Self::new(endpoints.split(','));
+        if !path.is_empty() {
+            options = options.with_prefix(decoded(path)?);
+        }
         if let Some(user) = user {
             options = match user.split_once(':') {
                 Some((name, password)) => options.with_user(decoded(name)?, decoded(password)?),
@@ -94,6 +98,7 @@ impl Parameters {
                 "request_timeout" => options = options.with_request_timeout(time(&name, &value)?),
                 "probe_interval" => options = options.with_probe_interval(time(&name, &value)?),
                 "resync_interval" => options = options.with_resync_interval(time(&name, &value)?),
+                "layout" => options = options.with_layout(value.parse()?),
                 "nested_ids" => options = options.with_nested_ids(yes_or_no(&name, &value)?),
                 _ => return Err(invalid(format!("a registry URL of etcd has no parameter {name:?}"))),
             }
@@ -138,6 +143,7 @@ mod tests {
     use hither_core::ErrorKind;
 
     use super::*;
+    use crate::Layout;
 
     #[test]
     fn a_url_has_endpoints_prefix_and_user() {
@@ -160,6 +166,10 @@ mod tests {
         assert_eq!(options.probe_interval(), Duration::from_secs(60));
         assert_eq!(options.resync_interval, Duration::from_secs(3600));
         assert!(options.nested_ids());
+        let options: EtcdOptions = "etcd://h:1?layout=kratos".parse().unwrap();
+        assert_eq!((options.layout(), options.prefix()), (Layout::Kratos, "/microservices"));
+        let options: EtcdOptions = "etcd://h:1/mine?layout=kitex".parse().unwrap();
+        assert_eq!((options.layout(), options.prefix()), (Layout::Kitex, "mine"));
     }
 
     #[test]
@@ -189,6 +199,7 @@ mod tests {
             ("etcd://h:1?nested_ids=true&nested_ids=true", "\"nested_ids\" of a registry URL stands twice"),
             ("etcd://h:1?nested_ids", "\"nested_ids\" of a registry URL has no value"),
             ("etcd://h:1?nested_ids=yes", "\"yes\""),
+            ("etcd://h:1?layout=consul", "\"consul\""),
             ("etcd://h:1?connect_timeout=2", "connect_timeout"),
             ("etcd://h:1?connect_timeout=s", "connect_timeout"),
             ("etcd://h:1?connect_timeout=99999999999999999999h", "connect_timeout"),

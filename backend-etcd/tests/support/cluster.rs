@@ -134,7 +134,7 @@ async fn launch(mut members: Vec<Etcd>) -> (Result<(), String>, Vec<Etcd>) {
         let started = thread::scope(|scope| {
             let starting: Vec<_> =
                 members.iter_mut().map(|member| scope.spawn(move || member.launch())).collect();
-            starting.into_iter().map(|starting| starting.join().unwrap()).collect()
+            starting.into_iter().try_for_each(|starting| starting.join().unwrap())
         });
         (started, members)
     })
