@@ -111,8 +111,8 @@ impl EtcdOptions {
         self
     }
 
-    /// A file with the password of the user, in its first line. It is read for each new connection, so a
-    /// password that is changed needs no restart.
+    /// A file with the password of the user, in its first line. It is read when a call has failed and a
+    /// connection is made anew, so a password that is changed needs no restart.
     #[must_use]
     pub fn with_password_file(mut self, file: impl Into<PathBuf>) -> Self {
         self.password = Some(Password::File(file.into()));

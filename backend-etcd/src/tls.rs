@@ -15,8 +15,8 @@ use crate::options;
 ///
 /// Everything is PEM, given as files or as text. It is checked as a whole by
 /// [`EtcdRegistry::connect`](crate::EtcdRegistry::connect), where settings given by half are an error. Files are read
-/// again for each new connection, so that certificates which are renewed in time need no restart; one that cannot be
-/// read then fails that connection, which is tried again. A connection that is open stays open when its
+/// again when a call has failed and a connection is made anew, so certificates that are replaced need no restart; one
+/// that cannot be read then fails that connection, which is tried again. A connection that is open stays open when its
 /// certificate expires: neither etcd nor hither looks at it again.
 ///
 /// ```no_run

@@ -14,4 +14,5 @@ mod scene;
 mod server;
 #[path = "../support/mod.rs"]
 mod support;
+mod tls;
 mod way;
