@@ -40,8 +40,11 @@ impl Connection {
 
     async fn connect(endpoint: &Arc<str>, options: &EtcdOptions) -> Result<Self, Failure> {
         // What stands in files is read anew: a password or a certificate may have been changed meanwhile.
-        let (with, without) =
-            settings(options).map_err(|error| Failure::new(error.with_retryable(true), Advice::Keep))?;
+        // They were right once, so they may be again: no reason to give a registration up.
+        let (with, without) = settings(options).map_err(|error| {
+            let unusable = Failure::unavailable(endpoint, "the files of the settings cannot be used");
+            Failure::new(unusable.error.with_source(error), Advice::Keep)
+        })?;
         let failed = |error| Failure::of(error, endpoint);
         // One endpoint per client: given several, the crate sends every second request to a dead one.
         let (mut client, without_user) =
