@@ -87,11 +87,12 @@ impl RegistrationStatus {
 
 /// Registers, and keeps registered until the handle says otherwise.
 ///
-/// A task of its own renews at a third of the granted TTL (±10 %), puts back what the registry lost, and
-/// registers anew when the lease is gone: for ever, with jittered backoff from 0.2 s up to 10 s or a third of
-/// the TTL, whichever is less. Its first success takes over whatever stands under the id, for a restarted
-/// process meets its own old record; ever after it only takes a vacant id, so an owner that returns from a
-/// partition does not push out its successor ([`RegistrationStatus::Superseded`]).
+/// A task of its own renews at a third of the granted TTL (±10 %; the first time anywhere before that, so that those
+/// who register together do not renew together), puts back what the registry lost, and registers anew when the lease
+/// is gone: for ever, with jittered backoff from 0.2 s up to 10 s or a third of the TTL, whichever is less. Its first
+/// success takes over whatever stands under the id, for a restarted process meets its own old record; ever after it
+/// only takes a vacant id, so an owner that returns from a partition does not push out its successor
+/// ([`RegistrationStatus::Superseded`]).
 ///
 /// Only `InvalidArgument`, `Unsupported` and `Closed` end it as [`RegistrationStatus::Failed`].
 /// `Unauthenticated` and `PermissionDenied` are tried again at the longest backoff: a mistake of five minutes in
@@ -392,7 +393,8 @@ impl Keeper {
         self.registration = registration;
         self.claim = Claim::IfVacant;
         self.backoff = backoff(ttl, &mut self.random);
-        let renew_at = Instant::now() + self.pause(ttl);
+        // Anywhere within the first third: those who register together are spread evenly from the beginning.
+        let renew_at = Instant::now() + self.pause(ttl).mul_f64(0.1 + 0.9 * self.random.f64());
         self.lease = Some(Held { lease, ttl, renew_at, version: wish.version });
         tracing::info!(?ttl, "registered");
         Ok(())
