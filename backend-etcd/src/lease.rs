@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use etcd_client::proto::PbTxnOpResponse;
+use etcd_client::proto::{PbKeyValue, PbTxnOpResponse};
 use etcd_client::{Compare, CompareOp, LeaseGrantOptions, PutOptions, Txn, TxnOp, TxnResponse};
 use hither_core::{Claim, Error, ErrorKind, Instance, InstanceId, Lease, Registration, Result, ServiceName};
 
@@ -53,6 +53,12 @@ struct Found {
     value: Vec<u8>,
 }
 
+impl Found {
+    fn of(kv: &PbKeyValue) -> Self {
+        Self { lease: kv.lease, mod_revision: kv.mod_revision, value: kv.value.clone() }
+    }
+}
+
 impl EtcdLease {
     /// Grants a lease and puts the record on it.
     pub(crate) async fn register(
@@ -73,7 +79,9 @@ impl EtcdLease {
             state: State::Live,
             registry,
         };
-        let lent = lease.registry.connection().await?;
+        let shared = Arc::clone(&lease.registry);
+        let _turn = shared.turn().await;
+        let lent = shared.connection().await?;
         lease.grant(&lent).await?;
         let written = match claim {
             Claim::TakeOver => lease.hold(&lent, lease.writing(vec![])).await,
@@ -142,14 +150,19 @@ impl EtcdLease {
             if response.succeeded() {
                 return Ok(());
             }
-            txn = match found(&response) {
-                None => self.create(),
-                Some(found) if self.may_replace(&found) => self.replace(&found),
-                Some(found) => return Err(self.superseded(&found)),
-            };
+            txn = self.claim(found(&response).as_ref())?;
         }
         let message = format!("{} is written by others faster than it can be held", self.key);
         Err(Error::new(ErrorKind::Unavailable, message))
+    }
+
+    /// Writes the record if it has not changed since it was seen, where it is ours to write.
+    fn claim(&self, seen: Option<&Found>) -> Result<Txn> {
+        match seen {
+            None => Ok(self.create()),
+            Some(seen) if self.may_replace(seen) => Ok(self.replace(seen)),
+            Some(seen) => Err(self.superseded(seen)),
+        }
     }
 
     /// Whether the record is ours, whoever changed it.
@@ -220,16 +233,17 @@ impl EtcdLease {
         let streams =
             lent.call_within(patience, client.keep_alive(self.id)).await.map_err(|failure| failure.error)?;
         drop(streams);
-        // The lease is no proof of the record. As long as nothing is wrong with it, this is only a read.
-        let key = self.key.as_str();
-        let unchanged = vec![
-            Compare::lease(key, CompareOp::Equal, self.id),
-            Compare::value(key, CompareOp::Equal, self.value.as_str()),
-        ];
-        self.hold(&lent, Txn::new().when(unchanged).or_else(vec![TxnOp::get(key, None)])).await
+        // The lease is no proof of the record. Only a read, which also an etcd that is out of space answers.
+        let looked = lent.call(lent.connection().kv().get(self.key.as_str(), None)).await;
+        let looked = looked.map_err(|failure| failure.error)?;
+        match looked.0.kvs.first().map(Found::of) {
+            Some(found) if found.lease == self.id && found.value == self.value.as_bytes() => Ok(()),
+            found => self.hold(&lent, self.claim(found.as_ref())?).await,
+        }
     }
 
     async fn update_once(&self) -> Result<()> {
+        let _turn = self.registry.turn().await;
         let lent = self.registry.connection().await?;
         let ours = vec![Compare::lease(self.key.as_str(), CompareOp::Equal, self.id)];
         self.hold(&lent, self.writing(ours)).await
@@ -261,6 +275,7 @@ impl Lease for EtcdLease {
             return Ok(());
         }
         let revoked = async {
+            let _turn = self.registry.turn().await;
             let lent = self.registry.connection().await?;
             match lent.call(lent.connection().lease().revoke(self.id)).await {
                 Ok(_) => {}
@@ -306,11 +321,7 @@ fn found(response: &TxnResponse) -> Option<Found> {
     // Not `op_responses()`, which panics on an empty one.
     let responses = response.0.responses.iter().filter_map(|response| response.response.as_ref());
     responses.into_iter().find_map(|response| match response {
-        PbTxnOpResponse::ResponseRange(range) => range.kvs.first().map(|kv| Found {
-            lease: kv.lease,
-            mod_revision: kv.mod_revision,
-            value: kv.value.clone(),
-        }),
+        PbTxnOpResponse::ResponseRange(range) => range.kvs.first().map(Found::of),
         _ => None,
     })
 }

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use hither_core::{
     Catalog, Claim, Lease, Registrar, Registration, Resolver, Result, ServiceName, Snapshot, SnapshotStream,
 };
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::EtcdOptions;
 use crate::format::Format;
@@ -16,10 +17,19 @@ use crate::pool::{Lent, Pool};
 use crate::skipped::Skipped;
 use crate::watch;
 
+/// How many registrations of one registry are written, changed or removed at a time; the others wait for their turn.
+///
+/// Renewals wait for nobody: they are spread over time, and a lease does not wait either.
+const AT_ONCE: usize = 64;
+
 /// A registry on etcd, wire compatible with Go's `naming/endpoints` and `naming/resolver`.
 ///
 /// A clone is the same registry, and as a [`Registrar`] the same owner. Two calls of
 /// [`connect`](Self::connect) are two owners.
+///
+/// Thousands of registrations and of services may share one registry, and its one connection. At most 64 registrations
+/// are written, changed or removed at the same time; those that wait cost etcd nothing. Their caller's deadline counts
+/// while they wait: who is not done by then begins again, as [`keep_registered`](hither_core::keep_registered) does.
 ///
 /// ```no_run
 /// use hither_core::{Resolver, ServiceName};
@@ -50,11 +60,18 @@ pub(crate) struct Shared {
     pub(crate) owner: Owner,
     pub(crate) skipped: Skipped,
     pool: Arc<Pool>,
+    turns: Semaphore,
 }
 
 impl Shared {
     pub(crate) async fn connection(&self) -> Result<Lent> {
         self.pool.connection().await
+    }
+
+    /// Waits until this registration may be written, changed or removed: see [`AT_ONCE`].
+    pub(crate) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        // It is never closed.
+        self.turns.acquire().await.ok()
     }
 }
 
@@ -70,7 +87,14 @@ impl EtcdRegistry {
         let options = Arc::new(options);
         let pool = Arc::new(Pool::new(Arc::clone(&options))?);
         let format = Format::new(options.layout(), options.prefix(), options.nested_ids());
-        let shared = Shared { options, format, owner: Owner::new(), skipped: Skipped::default(), pool };
+        let shared = Shared {
+            options,
+            format,
+            owner: Owner::new(),
+            skipped: Skipped::default(),
+            pool,
+            turns: Semaphore::new(AT_ONCE),
+        };
         Ok(Self { shared: Arc::new(shared) })
     }
 

@@ -6,12 +6,13 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
-use etcd_client::{Client, PutOptions, Txn, TxnOp};
+use etcd_client::Client;
 use futures_util::StreamExt;
 use hither_core::{ErrorKind, Resolver, ServiceName, Snapshot, SnapshotStream};
 use hither_etcd::{EtcdOptions, EtcdRegistry};
 use support::{
-    Etcd, LONG, Proxy, comes_to, delete, ends, ids, instance, next, put, register, shared, unique_service,
+    Etcd, LONG, Proxy, comes_to, delete, ends, ids, instance, next, put, put_many, register, shared,
+    unique_service,
 };
 use tokio::time::{Instant, timeout};
 
@@ -294,13 +295,10 @@ async fn thousands_of_instances_are_listed_in_pages_and_leave_all_at_once() {
     let mut client = etcd.client().await;
     let lease = client.lease_grant(600, None).await.unwrap().id();
     let id = |at: usize| format!("{at:05}-{}", "x".repeat(200));
-    for chunk in (0..COUNT).collect::<Vec<_>>().chunks(100) {
-        let put = |at: &usize| {
-            let value = format!(r#"{{"Op":0,"Addr":"h:{}","Metadata":null}}"#, at + 1);
-            TxnOp::put(format!("{service}/{}", id(*at)), value, Some(PutOptions::new().with_lease(lease)))
-        };
-        client.txn(Txn::new().and_then(chunk.iter().map(put).collect::<Vec<_>>())).await.unwrap();
-    }
+    let record = |at: usize| {
+        (format!("{service}/{}", id(at)), format!(r#"{{"Op":0,"Addr":"h:{}","Metadata":null}}"#, at + 1))
+    };
+    put_many(&client, lease, (0..COUNT).map(record)).await;
     let mut watch = watch(&registry, &service).await;
     let first = next(&mut watch).await.unwrap().unwrap();
     assert_eq!(first.len(), COUNT);

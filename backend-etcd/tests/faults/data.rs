@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use etcd_client::{Client, PutOptions, Txn, TxnOp};
+use etcd_client::Client;
 use hither_core::{Claim, Registrar, Registration};
 use hither_etcd::EtcdOptions;
 use tokio::time::sleep;
 
 use crate::scene::{Lease, Scene, TTL, Truth};
-use crate::support::{Etcd, Proxy, delete, get, instance, put};
+use crate::support::{Etcd, Proxy, delete, get, instance, put, put_many};
 
 async fn scene(fault: &'static str) -> (Etcd, Scene) {
     let etcd = Etcd::start().await;
@@ -232,15 +232,13 @@ async fn more_than_four_mebibytes() {
     sleep(Duration::from_millis(100)).await;
     proxy.cut();
     scene.is_stale().await;
-    let mut client = scene.client().await;
+    let client = scene.client().await;
     let padding = "x".repeat(500);
-    for chunk in (0..COUNT).collect::<Vec<_>>().chunks(100) {
-        let put = |at: &usize| {
-            let value = format!(r#"{{"Op":0,"Addr":"h{at}:80","Metadata":"{padding}"}}"#);
-            TxnOp::put(format!("{}/h{at}:80", scene.service()), value, None::<PutOptions>)
-        };
-        client.txn(Txn::new().and_then(chunk.iter().map(put).collect::<Vec<_>>())).await.unwrap();
-    }
+    let record = |at: usize| {
+        let value = format!(r#"{{"Op":0,"Addr":"h{at}:80","Metadata":"{padding}"}}"#);
+        (format!("{}/h{at}:80", scene.service()), value)
+    };
+    put_many(&client, 0, (0..COUNT).map(record)).await;
     proxy.thaw();
     scene.over();
     scene.recovers(Lease::Either).await;

@@ -10,7 +10,7 @@ mod proxy;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use etcd_client::{Client, PutOptions};
+use etcd_client::{Client, PutOptions, Txn, TxnOp};
 use futures_util::StreamExt;
 use hither_core::{
     Claim, Error, Instance, Lease, Registrar, Registration, Resolver, Result, ServiceName, Snapshot,
@@ -72,6 +72,16 @@ pub(crate) async fn get(client: &Client, key: &str) -> Option<Raw> {
 pub(crate) async fn put(client: &Client, key: &str, value: impl Into<Vec<u8>>, lease: i64) {
     let options = PutOptions::new().with_lease(lease);
     client.clone().put(key, value, Some(options)).await.unwrap();
+}
+
+/// Puts many records on a lease, or on none (0).
+pub(crate) async fn put_many(client: &Client, lease: i64, records: impl Iterator<Item = (String, String)>) {
+    let options = PutOptions::new().with_lease(lease);
+    let puts: Vec<_> = records.map(|(key, value)| TxnOp::put(key, value, Some(options.clone()))).collect();
+    // etcd takes 128 in one transaction.
+    for puts in puts.chunks(100) {
+        client.clone().txn(Txn::new().and_then(puts)).await.unwrap();
+    }
 }
 
 pub(crate) async fn delete(client: &Client, key: &str) {

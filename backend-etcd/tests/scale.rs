@@ -1,0 +1,78 @@
+//! Many registrations of one process, and many instances of one service.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "these are tests")]
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::{join_all, select_all};
+use hither_core::{Claim, Discovery, Registrar};
+use hither_etcd::{EtcdOptions, EtcdRegistry};
+use support::{Etcd, LONG, Proxy, delete, instance, put, put_many, registration, unique_service};
+use tokio::time::timeout;
+
+/// What `EtcdRegistry` documents.
+const AT_ONCE: u64 = 64;
+
+#[tokio::test]
+async fn no_more_registrations_than_stated_are_written_at_a_time() {
+    let etcd = Etcd::start().await;
+    let proxy = Proxy::start(etcd.endpoint()).await;
+    let registry = EtcdRegistry::connect(EtcdOptions::new([proxy.endpoint()])).unwrap();
+    let service = unique_service();
+    // What follows an answer takes this long to arrive: a count taken before is one of what went out at once.
+    proxy.delay(Duration::from_millis(300));
+    let wishes: Vec<_> =
+        (1..=3 * AT_ONCE).map(|port| registration(&service, instance(&format!("10.0.0.1:{port}")))).collect();
+    let mut registering: Vec<_> =
+        wishes.iter().map(|wish| registry.register(wish, Claim::TakeOver)).collect();
+    let (first, _, others) = select_all(registering.drain(..)).await;
+    let mut leases = vec![first.unwrap()];
+    assert_eq!(etcd.requests().await.of("LeaseGrant"), AT_ONCE);
+    for lease in timeout(LONG, join_all(others)).await.unwrap() {
+        leases.push(lease.unwrap());
+    }
+    assert_eq!(etcd.requests().await.of("LeaseGrant"), 3 * AT_ONCE);
+}
+
+#[tokio::test]
+async fn a_change_in_a_service_of_ten_thousand_lists_nothing_anew() {
+    const COUNT: usize = 10_000;
+    let etcd = Etcd::start().await;
+    let (client, service) = (etcd.client().await, unique_service());
+    let address = |at: usize| format!("10.0.{}.{}:80", at / 256, at % 256);
+    let value = |address: &str| format!(r#"{{"Op":0,"Addr":"{address}","Metadata":null}}"#);
+    let record = |at: usize| (format!("{service}/{}", address(at)), value(&address(at)));
+    put_many(&client, 0, (0..COUNT).map(record)).await;
+
+    let mut view = Discovery::from(etcd.registry()).service(&service);
+    let whole = view.ready(LONG).await.unwrap();
+    assert_eq!(whole.len(), COUNT);
+    let before = etcd.requests().await;
+    for change in 0..20 {
+        let key = format!("{service}/{}", address(change));
+        let expected = if change % 2 == 0 {
+            delete(&client, &key).await;
+            COUNT - change / 2 - 1
+        } else {
+            put(&client, &key, value("10.9.9.9:80"), 0).await;
+            COUNT - change / 2 - 1
+        };
+        let shown = timeout(LONG, async {
+            loop {
+                let shown = view.changed().await.unwrap().snapshot.unwrap();
+                if shown.diff(&whole).len() == change + 1 {
+                    return shown;
+                }
+            }
+        });
+        assert_eq!(shown.await.unwrap().len(), expected);
+    }
+    let did = &etcd.requests().await - &before;
+    assert_eq!((did.of("Range"), did.of("Txn")), (0, 0), "{did:?}");
+    // Nor is anything decoded anew.
+    let shown = view.current().snapshot.unwrap();
+    let kept = |at: usize| Arc::ptr_eq(&whole.instances()[at], &shown.instances()[at - 10]);
+    assert!((COUNT - 100..COUNT).all(kept));
+}
