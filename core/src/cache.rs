@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, sleep_until};
 
-use crate::{Address, Instance, InstanceId, InstanceState, Revision, ServiceName, Snapshot, Update};
+use crate::{Address, Instance, InstanceId, InstanceState, ServiceName, Snapshot, Update};
 
 /// What is older says nothing about where servers are now.
 const OLDEST: Duration = Duration::from_secs(24 * 3600);
@@ -139,8 +139,8 @@ impl Keeper {
 fn replace(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let Some(directory) = file.parent() else { return Ok(()) };
     fs::create_dir_all(directory)?;
-    // One for each process: several may share the directory.
-    let part = file.with_extension(format!("{}.part", std::process::id()));
+    // Several processes may share the directory, also those of containers, where all have the same id.
+    let part = file.with_extension(format!("{:016x}.part", fastrand::u64(..)));
     let written = fs::File::create(&part).and_then(|mut part| {
         part.write_all(bytes)?;
         part.sync_all()
@@ -180,7 +180,6 @@ fn encode(snapshot: &Snapshot) -> Vec<u8> {
         "hither": FORM,
         "service": snapshot.service().as_str(),
         "confirmed": unix_time(),
-        "revision": snapshot.revision().map(Revision::as_str),
         "instances": instances,
     });
     value.to_string().into_bytes()
@@ -216,10 +215,8 @@ fn decode(bytes: &[u8], service: &ServiceName) -> Result<Cached, &'static str> {
     let instances = file.get("instances").and_then(Value::as_array).ok_or("it has no instances")?;
     let instances: Option<Vec<_>> = instances.iter().map(decode_instance).collect();
     let instances = instances.filter(|instances| !instances.is_empty()).ok_or("it has no instances")?;
-    let mut snapshot = Snapshot::new(service.clone(), instances.into_iter().map(Arc::new));
-    if let Some(revision) = file.get("revision").and_then(Value::as_str) {
-        snapshot = snapshot.with_revision(Revision::new(revision));
-    }
+    // Without a revision, from which a backend would go on: what the file says may have been read by other rules.
+    let snapshot = Snapshot::new(service.clone(), instances.into_iter().map(Arc::new));
     Ok(Cached { snapshot, age })
 }
 
@@ -256,6 +253,7 @@ fn unix_time() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Revision;
 
     fn service(name: &str) -> ServiceName {
         name.parse().unwrap()
@@ -271,12 +269,13 @@ mod tests {
             .with_state(InstanceState::Draining)
             .with_metadata("a", "\"\u{0}é");
         let plain = Instance::new("unix:///run/a.sock".parse().unwrap());
-        Snapshot::new(service("a/B"), [full, plain].map(Arc::new)).with_revision(Revision::new("7"))
+        Snapshot::new(service("a/B"), [full, plain].map(Arc::new))
     }
 
     #[test]
     fn what_is_written_is_read_again() {
-        let read = decode(&encode(&snapshot()), &service("a/B")).unwrap();
+        let written = encode(&snapshot().with_revision(Revision::new("7")));
+        let read = decode(&written, &service("a/B")).unwrap();
         assert_eq!(read.snapshot, snapshot());
         assert!(read.age < Duration::from_secs(60));
     }
@@ -321,6 +320,23 @@ mod tests {
                 assert_eq!(*read.snapshot.service(), service("a/B"));
             }
         }
+    }
+
+    #[test]
+    fn many_who_write_one_file_at_a_time_leave_no_half_of_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("svc.json");
+        let contents = [vec![b'a'; 100_000], vec![b'b'; 10]];
+        replace(&file, &contents[0]).unwrap();
+        std::thread::scope(|scope| {
+            for content in &contents {
+                scope.spawn(|| (0..50).for_each(|_| replace(&file, content).unwrap()));
+            }
+            for _ in 0..500 {
+                assert!(contents.contains(&fs::read(&file).unwrap()));
+            }
+        });
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "nothing else is left");
     }
 
     #[test]
