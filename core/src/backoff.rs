@@ -62,9 +62,9 @@ impl Backoff {
         self.jittered(delay)
     }
 
-    /// A delay as after very many attempts, whatever came before: for errors that only a person can mend.
+    /// A delay between half the maximum and all of it, whatever came before: for errors that only a person can mend.
     pub fn longest_delay(&mut self) -> Duration {
-        self.jittered(self.max)
+        self.max.mul_f64(0.5 + 0.5 * self.random.f64())
     }
 
     /// The maximum that the delays grow to.
@@ -120,6 +120,16 @@ mod tests {
         assert!(firsts.iter().all(|delay| *delay <= SECOND));
         assert!(firsts.iter().any(|delay| *delay < SECOND / 4));
         assert!(firsts.iter().any(|delay| *delay > SECOND * 3 / 4));
+    }
+
+    #[test]
+    fn the_longest_delay_is_never_a_short_one() {
+        let mut backoff = Backoff::full_jitter(SECOND, 2.0, 10 * SECOND).with_seed(1);
+        for _ in 0..100 {
+            let delay = backoff.longest_delay();
+            assert!((5 * SECOND..=10 * SECOND).contains(&delay), "{delay:?}");
+        }
+        assert!(backoff.next_delay() <= SECOND, "and it grows nothing");
     }
 
     #[test]

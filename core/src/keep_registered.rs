@@ -87,12 +87,13 @@ impl RegistrationStatus {
 
 /// Registers, and keeps registered until the handle says otherwise.
 ///
-/// A task of its own renews at a third of the granted TTL (±10 %; the first time anywhere before that, so that those
-/// who register together do not renew together), puts back what the registry lost, and registers anew when the lease
-/// is gone: for ever, with jittered backoff from 0.2 s up to 10 s or a third of the TTL, whichever is less. Its first
-/// success takes over whatever stands under the id, for a restarted process meets its own old record; ever after it
-/// only takes a vacant id, so an owner that returns from a partition does not push out its successor
-/// ([`RegistrationStatus::Superseded`]).
+/// A task of its own renews at a third of the granted TTL (±10 %; the first time between 40 and 130 % of it, so that
+/// those who register together do not renew together), puts back what the registry lost, and registers anew when the
+/// lease is gone: for ever, with jittered backoff from 0.2 s up to 10 s or a third of the TTL, whichever is less. Its
+/// first success takes over whatever stands under the id, for a restarted process meets its own old record; ever after
+/// it only takes a vacant id, so an owner that returns from a partition does not push out its successor
+/// ([`RegistrationStatus::Superseded`]). It waits two TTLs for that, because who stands there may be dead: a registry
+/// that was restored from a copy has the records of the time before.
 ///
 /// Only `InvalidArgument`, `Unsupported` and `Closed` end it as [`RegistrationStatus::Failed`].
 /// `Unauthenticated` and `PermissionDenied` are tried again at the longest backoff: a mistake of five minutes in
@@ -309,6 +310,8 @@ struct Keeper {
     backoff: Backoff,
     claim: Claim,
     lease: Option<Held>,
+    /// Since when somebody else stands under our id.
+    contested: Option<Instant>,
 }
 
 struct Held {
@@ -337,7 +340,8 @@ impl Keeper {
         let mut random = config.seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed);
         let backoff = backoff(registration.ttl(), &mut random);
         let (registrar, claim) = (Arc::new(registrar), Claim::TakeOver);
-        Self { registrar, registration, config, wishes, told, random, backoff, claim, lease: None }
+        let (lease, contested) = (None, None);
+        Self { registrar, registration, config, wishes, told, random, backoff, claim, lease, contested }
     }
 
     async fn run(mut self) {
@@ -391,10 +395,11 @@ impl Keeper {
         // A backend that grants nothing would have us renew without a pause.
         let ttl = lease.ttl().max(Duration::from_millis(100));
         self.registration = registration;
-        self.claim = Claim::IfVacant;
+        (self.claim, self.contested) = (Claim::IfVacant, None);
         self.backoff = backoff(ttl, &mut self.random);
-        // Anywhere within the first third: those who register together are spread evenly from the beginning.
-        let renew_at = Instant::now() + self.pause(ttl).mul_f64(0.1 + 0.9 * self.random.f64());
+        // Those who register together are spread over nearly a whole pause at once. The latest of them still has time
+        // for an attempt that times out, and another one.
+        let renew_at = Instant::now() + (ttl / 3).mul_f64(0.4 + 0.9 * self.random.f64());
         self.lease = Some(Held { lease, ttl, renew_at, version: wish.version });
         tracing::info!(?ttl, "registered");
         Ok(())
@@ -427,6 +432,7 @@ impl Keeper {
     /// What an error means: when to go on, or `None` at the end.
     fn judge(&mut self, error: Error, wish: &Wish, step: &Step) -> Option<Duration> {
         match error.kind() {
+            ErrorKind::Superseded if self.may_lapse(step) => {}
             ErrorKind::Superseded => {
                 tracing::warn!(cause = error.report(), "another owner has this registration");
                 self.lease = None;
@@ -462,6 +468,13 @@ impl Keeper {
         Some(delay)
     }
 
+    /// Whether the record of another owner may be that of a dead one, which nobody renews: its lease then ends within a
+    /// TTL, and another one if the registry gave it all of it again.
+    fn may_lapse(&mut self, step: &Step) -> bool {
+        let since = *self.contested.get_or_insert_with(Instant::now);
+        matches!(step, Step::Register) && since.elapsed() < 2 * self.registration.ttl()
+    }
+
     /// Falls back to the content before, where it was an update that the registry will not take.
     fn refuse(&mut self, error: &Error, wish: &Wish, step: &Step) -> bool {
         let is_new_content = wish.instance != *self.registration.instance();
@@ -486,7 +499,11 @@ impl Keeper {
     async fn leave(mut self) {
         // Whether a registration that failed stands in the registry all the same, nobody knows.
         let mut trouble = match (&self.lease, &self.told.borrow().status) {
-            (None, RegistrationStatus::Retrying { cause, .. }) if cause.is_retryable() => Some(cause.clone()),
+            (None, RegistrationStatus::Retrying { cause, .. })
+                if cause.is_retryable() && cause.kind() != ErrorKind::LeaseExpired =>
+            {
+                Some(cause.clone())
+            }
             _ => None,
         };
         self.tell(RegistrationStatus::Deregistering);
