@@ -239,6 +239,9 @@ impl EtcdOptions {
     }
 
     fn checked_endpoint(&self, endpoint: &str) -> Result<String> {
+        if endpoint.contains('@') {
+            return Err(invalid("an etcd endpoint has an @ in it: the user is given apart (`with_user`)"));
+        }
         let (host, secure) = if let Some(host) = endpoint.strip_prefix("https://") {
             (host, Some(true))
         } else if let Some(host) = endpoint.strip_prefix("http://") {
@@ -256,7 +259,7 @@ impl EtcdOptions {
         }
         match host.trim_end_matches('/').parse() {
             Ok(address @ Address::Socket(_)) => Ok(address.to_string()),
-            Ok(address @ Address::Host { .. }) if !host.contains("//") => Ok(address.to_string()),
+            Ok(Address::Host { host, port }) if is_name(&host) => Ok(format!("{host}:{port}")),
             _ => Err(invalid(format!("{endpoint:?} is not an etcd endpoint (expected host:port)"))),
         }
     }
@@ -271,9 +274,13 @@ impl EtcdOptions {
 
 impl fmt::Debug for EtcdOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // What is no endpoint may have a password in it.
+        let shown =
+            |endpoint: &String| if endpoint.contains('@') { "…".to_owned() } else { endpoint.clone() };
+        let endpoints: Vec<_> = self.endpoints.iter().map(shown).collect();
         let mut debug = f.debug_struct("EtcdOptions");
         debug
-            .field("endpoints", &self.endpoints)
+            .field("endpoints", &endpoints)
             .field("layout", &self.layout)
             .field("prefix", &self.prefix())
             .field("nested_ids", &self.nested_ids);
@@ -333,6 +340,11 @@ impl TlsFiles {
     }
 }
 
+/// Whether it can be the name of a host: nothing else may reach the client, who would refuse it only when connecting.
+fn is_name(host: &str) -> bool {
+    host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+}
+
 /// Where the password stands.
 #[derive(Clone)]
 enum Password {
@@ -362,7 +374,10 @@ mod tests {
         let checked = |endpoint: &str| EtcdOptions::new([endpoint]).checked_endpoints();
         assert_eq!(checked("h:1").unwrap(), ["h:1"]);
         assert_eq!(checked("http://h:1/").unwrap(), ["h:1"]);
-        for bad in ["https://h:1", "unix:///run/etcd.sock", "h", "ftp://h:1", ""] {
+        assert_eq!(checked("etcd-1.my_zone:1").unwrap(), ["etcd-1.my_zone:1"]);
+        assert_eq!(checked("[::1]:1").unwrap(), ["[::1]:1"]);
+        for bad in ["https://h:1", "unix:///run/etcd.sock", "h", "ftp://h:1", "", "${H}:1", "h:1/v3", "é:1"]
+        {
             assert_eq!(checked(bad).unwrap_err().kind(), ErrorKind::InvalidArgument, "{bad}");
         }
         assert!(EtcdOptions::new([""; 0]).checked_endpoints().is_err());
@@ -413,5 +428,9 @@ mod tests {
         let options = EtcdOptions::new(["h:1"]).with_user("me", "hunter2");
         assert!(!format!("{options:?}").contains("hunter2"), "{options:?}");
         assert!(format!("{options:?}").contains("me"), "{options:?}");
+        let options = EtcdOptions::new(["http://me:hunter2@h:1"]);
+        assert!(!format!("{options:?}").contains("hunter2"), "{options:?}");
+        let error = options.checked_endpoints().unwrap_err();
+        assert!(error.message().contains("with_user") && !error.message().contains("hunter2"), "{error}");
     }
 }

@@ -1,5 +1,8 @@
 //! Options from the variables that etcdctl takes.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+
 use hither_core::{Error, ErrorKind, Result};
 
 use super::url::time;
@@ -16,23 +19,43 @@ impl EtcdOptions {
     /// | `ETCDCTL_DIAL_TIMEOUT`, `ETCDCTL_COMMAND_TIMEOUT` | [`with_connect_timeout`](Self::with_connect_timeout), [`with_request_timeout`](Self::with_request_timeout) |
     ///
     /// An empty variable is as good as none. Others of etcdctl's are ignored, but not those that would make it talk
-    /// to somebody else, or to somebody unknown.
+    /// to somebody else, or to somebody unknown, or in secret.
     ///
     /// # Errors
-    /// `InvalidArgument` when a variable is not what it has to be; `Unsupported` for `ETCDCTL_DISCOVERY_SRV` and
-    /// `ETCDCTL_INSECURE_SKIP_TLS_VERIFY`. No password is repeated in the error.
+    /// `InvalidArgument` when a variable is not what it has to be; `Unsupported` for `ETCDCTL_DISCOVERY_SRV`,
+    /// `ETCDCTL_INSECURE_SKIP_TLS_VERIFY`, and `ETCDCTL_INSECURE_TRANSPORT=false` without an authority to trust. No
+    /// password is repeated in the error.
     pub fn from_env() -> Result<Self> {
-        from(|name| std::env::var(name).ok())
+        from(&etcdctls(std::env::vars_os())?)
     }
 }
 
-fn from(variable: impl Fn(&str) -> Option<String>) -> Result<EtcdOptions> {
-    let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
-    for name in ["ETCDCTL_DISCOVERY_SRV", "ETCDCTL_INSECURE_SKIP_TLS_VERIFY"] {
-        if variable(name).is_some_and(|value| value != "false") {
-            let message = format!("{name} is set, which hither does not do");
-            return Err(Error::new(ErrorKind::Unsupported, message));
+/// The variables of etcdctl's that say something.
+fn etcdctls(variables: impl Iterator<Item = (OsString, OsString)>) -> Result<BTreeMap<String, String>> {
+    let mut found = BTreeMap::new();
+    for (name, value) in variables {
+        let Some(name) = name.to_str().filter(|name| name.starts_with("ETCDCTL_")) else { continue };
+        let Ok(value) = value.into_string() else { return Err(invalid(format!("{name} is not UTF-8"))) };
+        if !value.is_empty() {
+            found.insert(name.to_owned(), value);
         }
+    }
+    Ok(found)
+}
+
+fn from(variables: &BTreeMap<String, String>) -> Result<EtcdOptions> {
+    let variable = |name: &str| variables.get(name).cloned();
+    let is_set = |name: &str, unless: &str| variable(name).is_some_and(|value| value != unless);
+    let unsupported = [
+        ("ETCDCTL_DISCOVERY_SRV", is_set("ETCDCTL_DISCOVERY_SRV", "")),
+        ("ETCDCTL_INSECURE_SKIP_TLS_VERIFY", is_set("ETCDCTL_INSECURE_SKIP_TLS_VERIFY", "false")),
+        (
+            "ETCDCTL_INSECURE_TRANSPORT without ETCDCTL_CACERT",
+            is_set("ETCDCTL_INSECURE_TRANSPORT", "true") && variable("ETCDCTL_CACERT").is_none(),
+        ),
+    ];
+    if let Some((name, _)) = unsupported.iter().find(|(_, is_set)| *is_set) {
+        return Err(Error::new(ErrorKind::Unsupported, format!("{name} is set, which hither does not do")));
     }
     let endpoints = variable("ETCDCTL_ENDPOINTS").unwrap_or_else(|| "127.0.0.1:2379".to_owned());
     let mut options = EtcdOptions::new(endpoints.split(','));
@@ -65,14 +88,12 @@ fn from(variable: impl Fn(&str) -> Option<String>) -> Result<EtcdOptions> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
     use std::time::Duration;
 
     use super::*;
 
     fn given(variables: &[(&str, &str)]) -> Result<EtcdOptions> {
-        let variables: BTreeMap<_, _> = variables.iter().copied().collect();
-        from(|name| variables.get(name).map(ToString::to_string))
+        from(&etcdctls(variables.iter().map(|(name, value)| (name.into(), value.into())))?)
     }
 
     #[test]
@@ -112,10 +133,22 @@ mod tests {
             (&[("ETCDCTL_DISCOVERY_SRV", "example.org")], "ETCDCTL_DISCOVERY_SRV"),
             (&[("ETCDCTL_INSECURE_SKIP_TLS_VERIFY", "true")], "ETCDCTL_INSECURE_SKIP_TLS_VERIFY"),
             (&[("ETCDCTL_CERT", "/c"), ("ETCDCTL_KEY", "/k")], "cacert"),
+            (&[("ETCDCTL_INSECURE_TRANSPORT", "false")], "ETCDCTL_INSECURE_TRANSPORT"),
+            (&[("ETCDCTL_ENDPOINTS", "http://me:hunter2@h:1")], "user"),
         ] {
             let error = given(variables).unwrap_err();
             assert!(error.message().contains(why), "{error}");
             assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
         }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_cannot_be_read_is_not_as_if_it_were_not_there() {
+        use std::os::unix::ffi::OsStringExt;
+
+        let of = |name: &str| etcdctls([(name.into(), OsString::from_vec(vec![0xff]))].into_iter());
+        assert!(of("ETCDCTL_CACERT").unwrap_err().message().contains("ETCDCTL_CACERT"));
+        assert_eq!(of("OTHER").unwrap(), BTreeMap::new());
     }
 }

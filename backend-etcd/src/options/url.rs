@@ -43,12 +43,20 @@ impl FromStr for EtcdOptions {
         if rest.contains('#') {
             return Err(invalid("a registry URL of etcd has no fragment"));
         }
-        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
-        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let (authority, behind) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
         let (user, endpoints) = match authority.rsplit_once('@') {
             Some((user, endpoints)) => (Some(user), endpoints),
             None => (None, authority),
         };
+        // What stands before it may be a part of a password, so nothing is repeated.
+        if behind.contains('@') || user.is_some_and(|user| user.contains('@')) {
+            return Err(invalid(
+                "a registry URL of etcd has one @, after the user; elsewhere it is %40, and in a password / is %2F \
+                 and ? is %3F",
+            ));
+        }
+        let (path, query) = behind.split_once('?').unwrap_or((behind, ""));
+        let path = path.strip_prefix('/').unwrap_or(path);
         let mut options = Self::new(endpoints.split(','));
         if !path.is_empty() {
             options = options.with_prefix(decoded(path)?);
@@ -206,6 +214,10 @@ mod tests {
             ("etcd://h:1?cert=/c&key=/k", "cacert"),
             ("etcd://h:1?server_name=x", "cacert"),
             ("etcd://h:1/%ff", "UTF-8"),
+            ("etcd://${HOST}:1", "${HOST}:1"),
+            ("etcd://a|b:1", "a|b:1"),
+            ("etcd://etcd.例え.jp:1", "etcd.例え.jp:1"),
+            ("etcd://h:1/a@b", "%40"),
         ] {
             let error = bad.parse::<EtcdOptions>().unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{bad}");
@@ -217,9 +229,16 @@ mod tests {
     fn secrets_are_not_printed() {
         let options: EtcdOptions = "etcd://me:hunter2@h:1".parse().unwrap();
         assert!(!format!("{options:?}").contains("hunter2"));
-        for bad in
-            ["etcd://me:hunter2@h", "etcd://me:hunter2@h:1?x=1", "etcd://me:hunter2@h:1#x", "me:hunter2@h:1"]
-        {
+        for bad in [
+            "etcd://me:hunter2@h",
+            "etcd://me:hunter2@h:1?x=1",
+            "etcd://me:hunter2@h:1#x",
+            "me:hunter2@h:1",
+            "etcd://me:1/hunter2@h:1",
+            "etcd://me:hunter2/=@h:1",
+            "etcd://me:hunter2?b@h:1",
+            "etcd://me:hunter2@h1:1,me:hunter2@h2:1",
+        ] {
             let error = bad.parse::<EtcdOptions>().unwrap_err();
             assert!(!format!("{error:?} {error}").contains("hunter2"), "{error:?}");
         }
