@@ -26,7 +26,8 @@ use hither_core::{Error, ErrorKind, Result};
 /// - `Kratos`: zone, state and a weight other than 1 are the metadata `zone`, `state` (`draining`) and `weight`,
 ///   which its own weighted balancers look at. A Unix socket is an endpoint that its own clients pass over.
 /// - `Kitex`: zone, version and state are the tags `zone`, `version` and `state`, beside the metadata. Weights are kitex's,
-///   where 10 is usual: an instance that states none is written, and read, with 10. Further addresses are left out.
+///   where 10 is usual: an instance that states none is written, and read, with 10, and so is read a weight of 0, which
+///   kitex does not know. Further addresses are left out.
 /// - `GoZero`: everything but the address is left out. In a service all of whose servers are go-zero's, the id is what they
 ///   choose: the number of their lease. A Unix socket cannot be registered.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]

@@ -7,14 +7,31 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::format::Undecodable;
 
-/// How many versions of records are remembered as logged; past that the memory begins anew.
-const REMEMBERED: usize = 4096;
+/// How many versions of records are remembered as logged, at least: twice that many, in half a megabyte each.
+const REMEMBERED: usize = 32_768;
 
 /// The records that one registry has skipped.
 #[derive(Debug, Default)]
 pub(crate) struct Skipped {
     count: AtomicU64,
-    seen: Mutex<HashSet<u64>>,
+    seen: Mutex<Seen>,
+}
+
+/// The newest, and those before them, which are forgotten as a whole.
+#[derive(Debug, Default)]
+struct Seen {
+    new: HashSet<u64>,
+    old: HashSet<u64>,
+}
+
+impl Seen {
+    /// Whether it is seen for the first time, as far as that is remembered.
+    fn insert(&mut self, hash: u64) -> bool {
+        if self.new.len() >= REMEMBERED {
+            self.old = std::mem::take(&mut self.new);
+        }
+        !self.old.contains(&hash) && self.new.insert(hash)
+    }
 }
 
 impl Skipped {
@@ -26,13 +43,7 @@ impl Skipped {
     pub(crate) fn note(&self, key: &[u8], mod_revision: i64, why: &Undecodable) {
         let mut hasher = DefaultHasher::new();
         (key, mod_revision).hash(&mut hasher);
-        let is_new = {
-            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-            if seen.len() >= REMEMBERED {
-                seen.clear();
-            }
-            seen.insert(hasher.finish())
-        };
+        let is_new = self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(hasher.finish());
         if is_new {
             self.count.fetch_add(1, Ordering::Relaxed);
             tracing::warn!(key = %String::from_utf8_lossy(key), %why, "skipped an undecodable record in etcd");
@@ -58,5 +69,12 @@ mod tests {
             skipped.note(key.as_bytes(), revision, &why);
         }
         assert_eq!(skipped.count(), 3);
+        // More than fit, listed again and again.
+        for _ in 0..3 {
+            for revision in 0..40_000 {
+                skipped.note(b"c", revision, &why);
+            }
+        }
+        assert_eq!(skipped.count(), 40_003);
     }
 }
