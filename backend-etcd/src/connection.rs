@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use etcd_client::{Client, ConnectOptions, KvClient, LeaseClient, WatchClient};
 use hither_core::{Error, ErrorKind};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::EtcdOptions;
 use crate::error::{Advice, Failure, Reason};
@@ -26,6 +26,7 @@ pub(crate) struct Connection {
     version: Version,
     /// There is a user, and etcd has not asked for one.
     without_user: bool,
+    opened: Instant,
 }
 
 impl Connection {
@@ -57,12 +58,29 @@ impl Connection {
                 Err(failure) => return Err(failure),
             };
         // Connecting is lazy; only an answer says that somebody is there.
-        let status = client.status().await.map_err(failed)?;
-        if status.leader() == 0 {
-            return Err(Failure::unavailable(endpoint, "no leader"));
+        let version = match client.status().await.map_err(failed) {
+            Ok(status) if status.leader() == 0 => return Err(Failure::unavailable(endpoint, "no leader")),
+            Ok(status) => Version::parse(status.version()),
+            // Where etcd has users, 3.6.0 to 3.6.11 and 3.5.28 to 3.5.31 tell their status to root alone. That is an
+            // answer too; whether there is a leader is then said by the first call, which requires one.
+            Err(failure) if failure.is_denial() => Version::default(),
+            Err(failure) => return Err(failure),
+        };
+        let opened = Instant::now();
+        Ok(Self { endpoint: Arc::clone(endpoint), client, version, without_user, opened })
+    }
+
+    /// Hears whether somebody is there.
+    pub(crate) async fn is_alive(&self, within: Duration) -> Result<(), Failure> {
+        let mut client = self.client.clone();
+        match self.call(within, client.status()).await {
+            Err(failure) if !failure.is_denial() => Err(failure),
+            _ => Ok(()),
         }
-        let version = Version::parse(status.version());
-        Ok(Self { endpoint: Arc::clone(endpoint), client, version, without_user })
+    }
+
+    pub(crate) fn age(&self) -> Duration {
+        self.opened.elapsed()
     }
 
     /// Whether the next connection would not fail in this way: etcd has begun to ask who we are, and we can say it.
@@ -76,10 +94,6 @@ impl Connection {
 
     pub(crate) fn version(&self) -> Version {
         self.version
-    }
-
-    pub(crate) fn client(&self) -> Client {
-        self.client.clone()
     }
 
     pub(crate) fn kv(&self) -> KvClient {

@@ -28,6 +28,8 @@ pub(crate) enum Reason {
     NoToken,
     /// The revision asked for has been compacted, or has not happened yet: history has to be read anew.
     RevisionUnknown,
+    /// The answer is larger than what we take.
+    TooLarge,
     Other,
 }
 
@@ -39,6 +41,8 @@ pub(crate) enum Advice {
     Rotate,
     /// Drop it and connect to the same endpoint: a new connection authenticates anew.
     Reauthenticate,
+    /// The same if it is an old one. A young one has a good token, and what it may not do no other may.
+    ReauthenticateOld,
 }
 
 struct Row {
@@ -95,8 +99,8 @@ const SERVER: &[Row] = &[
         Reason::AuthOff,
         Advice::Reauthenticate,
     ),
-    // Members of 2023 say this of an expired token too, so the next try authenticates anew.
-    row("permission denied", ErrorKind::PermissionDenied, false, Reason::Other, Advice::Reauthenticate),
+    // Members of 2023 say this of an expired token too.
+    row("permission denied", ErrorKind::PermissionDenied, false, Reason::Other, Advice::ReauthenticateOld),
     // This member cannot serve; another one may.
     row("no leader", ErrorKind::Unavailable, true, Reason::Other, Advice::Rotate),
     row("not leader", ErrorKind::Unavailable, true, Reason::Other, Advice::Rotate),
@@ -116,6 +120,11 @@ impl Failure {
     /// A failure of the connection, or of the way to the server.
     pub(crate) fn unavailable(endpoint: &str, why: impl fmt::Display) -> Self {
         Self::new(Error::new(ErrorKind::Unavailable, format!("etcd at {endpoint}: {why}")), Advice::Rotate)
+    }
+
+    /// There is nobody to ask.
+    pub(crate) fn gone(why: &'static str) -> Self {
+        Self::new(Error::new(ErrorKind::Unavailable, why), Advice::Rotate)
     }
 
     /// No answer in time.
@@ -138,11 +147,11 @@ impl Failure {
             etcd_client::Error::InvalidArgs(text) => {
                 Self::new(Error::new(ErrorKind::InvalidArgument, text), Advice::Keep)
             }
-            etcd_client::Error::InvalidUri(error) => Self::new(
-                Error::new(ErrorKind::InvalidArgument, format!("{endpoint} is not an endpoint"))
-                    .with_source(error),
-                Advice::Keep,
-            ),
+            // The options let none through that could be one of these; and if they did, another endpoint may serve.
+            etcd_client::Error::InvalidUri(error) => {
+                let failure = Self::unavailable(endpoint, "this is no endpoint");
+                Self::new(failure.error.with_source(error), Advice::Rotate)
+            }
             etcd_client::Error::TransportError(error) => {
                 Self::unavailable(endpoint, &error).because_of(error.source())
             }
@@ -169,12 +178,24 @@ impl Failure {
             None if status.message() == "context deadline exceeded" => {
                 Self::unavailable(endpoint, "no quorum answers")
             }
+            // More than etcd's limit on a request and half a MiB above: its gRPC library refuses it, unread.
+            None if status.message().starts_with("grpc: received message larger than max") => {
+                let message = format!("etcd at {endpoint}: {}", status.message());
+                Self::new(Error::new(ErrorKind::InvalidArgument, message), Advice::Keep)
+            }
             // The client's own limit, not the connection's fault.
-            None if status.message().starts_with("decoded message length too large") => {
-                Self::new(Error::new(ErrorKind::InvalidData, status.message().to_owned()), Advice::Keep)
+            None if status.message().contains("decoded message length too large") => {
+                let message = format!("etcd at {endpoint}: {}", status.message());
+                let error = Error::new(ErrorKind::InvalidData, message).with_retryable(true);
+                Self { error, reason: Reason::TooLarge, advice: Advice::Keep }
             }
             None => Self::unavailable(endpoint, status.message()).because_of(status.source()),
         }
+    }
+
+    /// Whether etcd said that we may not do this.
+    pub(crate) fn is_denial(&self) -> bool {
+        self.error.kind() == ErrorKind::PermissionDenied
     }
 
     fn because_of(mut self, source: Option<&(dyn StdError + 'static)>) -> Self {
@@ -239,7 +260,7 @@ mod tests {
 
     #[test]
     fn every_answer_of_the_server_has_its_row() {
-        use Advice::{Keep, Reauthenticate, Rotate};
+        use Advice::{Keep, Reauthenticate, ReauthenticateOld, Rotate};
         use ErrorKind as K;
         use Reason::{AuthOff, LeaseExists, LeaseNotFound, NoToken, Other, RevisionUnknown};
 
@@ -292,7 +313,14 @@ mod tests {
                 AuthOff,
                 Reauthenticate,
             ),
-            (Code::PermissionDenied, "permission denied", K::PermissionDenied, false, Other, Reauthenticate),
+            (
+                Code::PermissionDenied,
+                "permission denied",
+                K::PermissionDenied,
+                false,
+                Other,
+                ReauthenticateOld,
+            ),
             (Code::Unavailable, "no leader", K::Unavailable, true, Other, Rotate),
             (Code::FailedPrecondition, "not leader", K::Unavailable, true, Other, Rotate),
             (Code::Unavailable, "leader changed", K::Unavailable, true, Other, Rotate),
@@ -363,9 +391,17 @@ mod tests {
 
     #[test]
     fn a_message_beyond_our_own_limit_keeps_the_connection() {
-        let failure =
-            status(Code::OutOfRange, "decoded message length too large: found 9 bytes, the limit is: 4");
+        let text = "Error, decoded message length too large: found 9 bytes, the limit is: 4 bytes";
+        let failure = status(Code::OutOfRange, text);
         assert_eq!((failure.error.kind(), failure.advice), (ErrorKind::InvalidData, Advice::Keep));
+        assert_eq!(failure.reason, Reason::TooLarge);
+    }
+
+    #[test]
+    fn a_message_beyond_etcds_limit_is_one_that_it_will_never_take() {
+        let text = "grpc: received message larger than max (3000153 vs. 2097152)";
+        let failure = status(Code::ResourceExhausted, text);
+        assert_eq!((failure.error.kind(), failure.advice), (ErrorKind::InvalidArgument, Advice::Keep));
     }
 
     #[test]

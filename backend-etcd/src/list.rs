@@ -6,11 +6,13 @@ use etcd_client::GetOptions;
 use etcd_client::proto::PbKeyValue;
 use hither_core::{Result, ServiceName};
 
+use crate::error::Reason;
 use crate::pool::Lent;
 use crate::registry::Shared;
 use crate::view::View;
 
-/// Large enough that most services are one page, small enough that a page is far from the largest message.
+/// Large enough that most services are one page, small enough that a page is far from the largest message. Where it is
+/// not, because somebody has put large values among the instances, the pages become smaller, and larger again.
 const PAGE: i64 = 2000;
 
 /// Where a listing stands in etcd's history.
@@ -60,12 +62,21 @@ async fn pages(lent: &Lent, prefix: &str, mut each: impl FnMut(&PbKeyValue)) -> 
         from.push(0);
     }
     let mut at: Option<At> = None;
+    let mut limit = PAGE;
     loop {
-        let mut options = GetOptions::new().with_range(end.clone()).with_limit(PAGE);
+        let mut options = GetOptions::new().with_range(end.clone()).with_limit(limit);
         if let Some(at) = at {
             options = options.with_revision(at.revision);
         }
-        let page = lent.call(kv.get(from, Some(options))).await.map_err(|failure| failure.error)?;
+        let page = match lent.call(kv.get(from.as_slice(), Some(options))).await {
+            Ok(page) => page,
+            Err(failure) if failure.reason == Reason::TooLarge && limit > 1 => {
+                limit = (limit / 100).max(1);
+                continue;
+            }
+            Err(failure) => return Err(failure.error),
+        };
+        limit = PAGE.min(2 * limit);
         let Some(header) = page.header() else {
             return Err(lent.failed(lent.connection().nonsense("a listing without a header")).error);
         };

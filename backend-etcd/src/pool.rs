@@ -2,13 +2,14 @@
 
 use std::fmt;
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt, Shared};
 use hither_core::Error;
-
-use tokio::time::Instant;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+use tracing::Instrument;
 
 use crate::EtcdOptions;
 use crate::connection::Connection;
@@ -17,6 +18,19 @@ use crate::error::{Advice, Failure};
 /// A call that is given up after this long was not given up for reasons of its own. Less than a third of the
 /// smallest TTL, by which a renewal must be done.
 const SUSPICIOUS: Duration = Duration::from_millis(500);
+
+/// For so long nobody asks again, where etcd did not let us in. Whoever tries on does it by themselves, and checking a
+/// password costs etcd a tenth of a second of a processor.
+const REFUSED_FOR: Duration = Duration::from_secs(2);
+
+/// How old a connection is whose token may be worth nothing any more. etcd's live for 300 s.
+const OLD: Duration = Duration::from_secs(30);
+
+/// An etcd that takes longer to be connected to was not ready, and everybody waits for it.
+const CROWD_AFTER: Duration = Duration::from_millis(200);
+
+/// Over so much time they then spread.
+const CROWD_SPREAD: Duration = Duration::from_millis(500);
 
 /// The endpoints, of which one is pinned.
 ///
@@ -33,6 +47,8 @@ struct Slot {
     connection: Shared<BoxFuture<'static, Result<Found, Failure>>>,
     /// The endpoint that was to be tried first.
     first: usize,
+    /// Since when it is known that etcd does not let us in.
+    refused: OnceLock<Instant>,
 }
 
 #[derive(Clone)]
@@ -54,12 +70,28 @@ impl Pool {
 
     /// The pinned connection, which is opened first if it is not open.
     pub(crate) async fn connection(self: &Arc<Self>) -> Result<Lent, Error> {
-        let slot = self.pinned();
+        let mut slot = self.pinned();
+        if slot.refused.get().is_some_and(|since| since.elapsed() >= REFUSED_FOR) {
+            self.replace(&slot, slot.first);
+            slot = self.pinned();
+        }
+        let since = Instant::now();
         match slot.connection.clone().await {
-            Ok(Found { at, connection }) => Ok(Lent { pool: Arc::clone(self), slot, at, connection }),
-            Err(failure) => {
+            Ok(Found { at, connection }) => {
+                let waited = since.elapsed();
+                if waited >= CROWD_AFTER {
+                    // Else all who have come meanwhile, in all processes, come in the moment in which etcd is ready.
+                    sleep(waited.min(CROWD_SPREAD).mul_f64(fastrand::f64())).await;
+                }
+                Ok(Lent { pool: Arc::clone(self), slot, at, connection })
+            }
+            Err(failure) if failure.advice == Advice::Rotate => {
                 // Every endpoint has been tried; the next caller begins with the one after.
                 self.replace(&slot, slot.first + 1);
+                Err(failure.error)
+            }
+            Err(failure) => {
+                slot.refused.get_or_init(Instant::now);
                 Err(failure.error)
             }
         }
@@ -87,9 +119,18 @@ impl fmt::Debug for Pool {
 impl Slot {
     fn new(endpoints: &Arc<[Arc<str>]>, options: &Arc<EtcdOptions>, first: usize) -> Arc<Self> {
         let (endpoints, options) = (Arc::clone(endpoints), Arc::clone(options));
-        let connection =
-            async move { first_that_answers(&endpoints, &options, first).await }.boxed().shared();
-        Arc::new(Self { connection, first })
+        let connection = async move {
+            // A task of its own, because who waits for it may give up, and the next one must not find it where it was
+            // left, with its deadlines long past. It ends with the slot.
+            let mut attempt = JoinSet::new();
+            let connecting = async move { first_that_answers(&endpoints, &options, first).await };
+            attempt.spawn(connecting.instrument(tracing::debug_span!("connect to etcd")));
+            match attempt.join_next().await {
+                Some(Ok(found)) => found,
+                _ => Err(Failure::gone("the runtime that was connecting to etcd is gone")),
+            }
+        };
+        Arc::new(Self { connection: connection.boxed().shared(), first, refused: OnceLock::new() })
     }
 }
 
@@ -115,7 +156,7 @@ async fn first_that_answers(
             }
         }
     }
-    Err(failed.unwrap_or_else(|| Failure::unavailable("no endpoint", "there is none")))
+    Err(failed.unwrap_or_else(|| Failure::gone("there is no endpoint of etcd")))
 }
 
 /// A connection in use, which tells the pool when it fails.
@@ -160,7 +201,8 @@ impl Lent {
         match failure.advice {
             Advice::Keep => {}
             Advice::Rotate => self.pool.replace(&self.slot, self.at + 1),
-            Advice::Reauthenticate => self.pool.replace(&self.slot, self.at),
+            Advice::ReauthenticateOld if self.connection.age() < OLD => {}
+            Advice::Reauthenticate | Advice::ReauthenticateOld => self.pool.replace(&self.slot, self.at),
         }
         failure
     }

@@ -122,8 +122,8 @@ struct Follow {
     pieces: Vec<PbEvent>,
     /// When to ask whether etcd is still there.
     ask_at: Instant,
-    /// When to believe that it is not.
-    lost_at: Instant,
+    /// Since when it has not answered that.
+    asked: Option<Instant>,
     resync_at: Instant,
 }
 
@@ -155,7 +155,7 @@ impl Follow {
         let follow = Self {
             first: catch_up.is_none().then(|| view.snapshot()),
             ask_at,
-            lost_at: ask_at + shared.options.request_timeout(),
+            asked: None,
             resync_at: now + shared.options.jittered_resync_interval(),
             pieces: Vec::new(),
             shared,
@@ -180,7 +180,7 @@ impl Follow {
             return Ok(first);
         }
         loop {
-            let wake = self.ask_at.min(self.lost_at).min(self.resync_at);
+            let wake = self.ask_at.min(self.resync_at).min(self.lost_at().unwrap_or(self.ask_at));
             let news = match timeout_at(wake, self.stream.message()).await {
                 Ok(Ok(Some(response))) => self.hear(response)?,
                 Ok(Ok(None)) => return Err(self.ended()),
@@ -235,19 +235,25 @@ impl Follow {
 
     fn heard(&mut self) {
         let silence = if self.catch_up.is_some() { ASK_AGAIN } else { self.shared.options.probe_interval() };
-        self.ask_at = Instant::now() + silence;
-        self.lost_at = self.ask_at + self.shared.options.request_timeout();
+        (self.ask_at, self.asked) = (Instant::now() + silence, None);
+    }
+
+    /// When to believe that nobody is there. Nobody is who was not asked: a watch that nobody polled for long, or whose
+    /// whole process stood still, has to ask first.
+    fn lost_at(&self) -> Option<Instant> {
+        self.asked.map(|asked| asked + self.shared.options.request_timeout())
     }
 
     /// Does what is due though nothing is heard, and says whether there is something to tell.
     async fn tick(&mut self) -> Result<bool> {
         let now = Instant::now();
-        if self.lost_at <= now {
+        if self.lost_at().is_some_and(|lost_at| lost_at <= now) {
             self.unanswered().await?;
         } else if self.ask_at <= now {
             // Only queued: what counts is that something is heard.
             self.lent.call(self.stream.request_progress()).await.map_err(|failure| failure.error)?;
             self.ask_at = now + ASK_AGAIN;
+            self.asked.get_or_insert(now);
         }
         if self.resync_at <= now {
             self.resync_at = now + self.shared.options.jittered_resync_interval();
@@ -264,8 +270,8 @@ impl Follow {
             let failure = Failure::timeout(connection.endpoint(), within);
             return Err(self.lent.failed(failure).error);
         }
-        let mut client = connection.client();
-        self.lent.call(client.status()).await.map_err(|failure| failure.error)?;
+        let alive = connection.is_alive(self.shared.options.request_timeout()).await;
+        alive.map_err(|failure| self.lent.failed(failure).error)?;
         self.heard();
         Ok(())
     }

@@ -3,13 +3,15 @@
 
 mod support;
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use hither_core::{Claim, ErrorKind, Registrar, Resolver, Result, ServiceName};
 use hither_etcd::{EtcdOptions, EtcdRegistry};
+use socket2::{Domain, Socket, Type};
 use support::{Etcd, LONG, Proxy, ids, instance, put, register, registration, shared, unique_service};
-use tokio::net::TcpListener;
-use tokio::time::{Instant, timeout};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Instant, sleep, timeout};
 
 const SHORT: Duration = Duration::from_millis(300);
 
@@ -60,6 +62,59 @@ async fn connecting_to_a_peer_that_says_nothing_ends_in_time() {
     let ((_first, first), (_second, second)) = (mute().await, mute().await);
     let registry = hasty([first, second]);
     assert_eq!(fails_within(2, registry.resolve(&unique_service())).await, ErrorKind::Timeout);
+}
+
+/// An address whose kernel answers no one who wants to connect: its queue is full, and nobody takes from it.
+async fn black_hole() -> (Socket, Vec<TcpStream>, String) {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    socket.listen(0).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    let mut waiting = Vec::new();
+    while let Ok(connected) = timeout(SHORT, TcpStream::connect(address)).await {
+        waiting.push(connected.unwrap());
+        assert!(waiting.len() < 100, "its queue is never full");
+    }
+    (socket, waiting, address.to_string())
+}
+
+#[tokio::test]
+async fn connecting_into_a_black_hole_ends_in_time_and_costs_nobody_the_call() {
+    let (_socket, _waiting, nowhere) = black_hole().await;
+    let service = unique_service();
+    assert_eq!(fails_within(1, hasty([nowhere.clone()]).resolve(&service)).await, ErrorKind::Timeout);
+    let registry = hasty([nowhere, shared().await.endpoint()]);
+    for _ in 0..4 {
+        registry.resolve(&service).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_request_under_way_when_etcd_dies_fails_at_once_and_says_so() {
+    let mut etcd = Etcd::start().await;
+    let (registry, service) = (etcd.registry(), unique_service());
+    registry.resolve(&service).await.unwrap();
+    let frozen = etcd.freeze();
+    let mut call = Box::pin(registry.resolve(&service));
+    assert!(timeout(SHORT, &mut call).await.is_err(), "nobody answers");
+    etcd.kill();
+    drop(frozen);
+    // No deadline of 3 s is waited for.
+    assert_eq!(timeout(SHORT, call).await.unwrap().unwrap_err().kind(), ErrorKind::Unavailable);
+}
+
+/// A connection whose maker gives up early, with the answer that it waits for still to come.
+#[tokio::test]
+async fn a_connection_that_its_first_caller_gave_up_serves_the_next_one() {
+    let proxy = Proxy::start(shared().await.endpoint()).await;
+    proxy.delay(SHORT / 6);
+    let registry = hasty([proxy.endpoint()]);
+    let service = unique_service();
+    assert!(timeout(SHORT / 6, registry.resolve(&service)).await.is_err());
+    // Far beyond the deadline of connecting.
+    sleep(3 * SHORT).await;
+    registry.resolve(&service).await.unwrap();
+    assert_eq!(proxy.connections(), 1);
 }
 
 #[tokio::test]

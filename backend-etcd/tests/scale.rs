@@ -6,10 +6,14 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use futures_util::future::{join_all, select_all};
-use hither_core::{Claim, Discovery, Registrar};
+use hither_core::{Catalog, Claim, Discovery, Registrar, Resolver};
 use hither_etcd::{EtcdOptions, EtcdRegistry};
-use support::{Etcd, LONG, Proxy, delete, instance, put, put_many, registration, unique_service};
+use support::{
+    Etcd, LONG, Proxy, comes_to, delete, ids, instance, put, put_many, register, registration,
+    unique_service, watch,
+};
 use tokio::time::timeout;
 
 /// What `EtcdRegistry` documents.
@@ -75,4 +79,28 @@ async fn a_change_in_a_service_of_ten_thousand_lists_nothing_anew() {
     let shown = view.current().snapshot.unwrap();
     let kept = |at: usize| Arc::ptr_eq(&whole.instances()[at], &shown.instances()[at - 10]);
     assert!((COUNT - 100..COUNT).all(kept));
+}
+
+/// Larger together than what an answer may be, and than what anybody would write who knows what for.
+#[tokio::test]
+async fn large_values_under_a_prefix_stall_nobody() {
+    let etcd = Etcd::start().await;
+    let (client, service) = (etcd.client().await, unique_service());
+    let options = etcd.options().with_resync_interval(Duration::from_millis(500));
+    let registry = EtcdRegistry::connect(options).unwrap();
+    let mut before = watch(&registry, &service).await;
+    comes_to(&mut before, &[]).await;
+    let large = "x".repeat(1_400_000);
+    for at in 0..60 {
+        put(&client, &format!("{service}/{at:02}-large"), large.as_str(), 0).await;
+    }
+    let _good = register(&registry, &service, "good:1").await;
+    comes_to(&mut before, &["good:1"]).await;
+    assert_eq!(ids(&registry.resolve(&service).await.unwrap()), ["good:1"]);
+    comes_to(&mut watch(&registry, &service).await, &["good:1"]).await;
+    assert!(registry.services(None).await.unwrap().contains(&service));
+    // Longer than until the next comparison with a listing.
+    let quiet = timeout(Duration::from_secs(2), before.next()).await;
+    assert!(quiet.is_err(), "{quiet:?}");
+    assert_eq!(registry.skipped_records(), 60);
 }

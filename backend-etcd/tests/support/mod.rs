@@ -16,7 +16,7 @@ use hither_core::{
     Claim, Error, Instance, Lease, Registrar, Registration, Resolver, Result, ServiceName, Snapshot,
     SnapshotStream,
 };
-use hither_etcd::EtcdRegistry;
+use hither_etcd::{EtcdOptions, EtcdRegistry};
 use tokio::time::timeout;
 
 pub(crate) use cluster::Cluster;
@@ -92,6 +92,18 @@ pub(crate) async fn delete(client: &Client, key: &str) {
 /// The ids of a snapshot's instances.
 pub(crate) fn ids(snapshot: &Snapshot) -> Vec<&str> {
     snapshot.instances().iter().map(|instance| instance.id().as_str()).collect()
+}
+
+/// Options under which nothing takes long.
+pub(crate) fn hasty(endpoint: String) -> EtcdOptions {
+    EtcdOptions::new([endpoint])
+        .with_connect_timeout(Duration::from_millis(500))
+        .with_request_timeout(Duration::from_millis(500))
+        .with_probe_interval(Duration::from_millis(100))
+}
+
+pub(crate) async fn watch(registry: &EtcdRegistry, service: &ServiceName) -> SnapshotStream {
+    timeout(LONG, registry.watch(service, None)).await.unwrap().unwrap()
 }
 
 /// The next snapshot or error of a watch.

@@ -1,0 +1,83 @@
+//! Watches that hear nothing: because there is nothing, or because nobody is there any more.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "these are tests")]
+
+mod support;
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use hither_core::{ErrorKind, Resolver, ServiceName};
+use hither_etcd::EtcdRegistry;
+use support::{Etcd, LONG, Proxy, comes_to, ends, hasty, put, register, shared, unique_service, watch};
+use tokio::time::{Instant, sleep, timeout};
+
+/// Tries until etcd is back: a backend makes one attempt.
+async fn watches_again(registry: &EtcdRegistry, service: &ServiceName, expected: &[&str]) {
+    let deadline = Instant::now() + LONG;
+    loop {
+        if let Ok(mut watch) = registry.watch(service, None).await {
+            comes_to(&mut watch, expected).await;
+            return;
+        }
+        assert!(Instant::now() < deadline, "etcd does not come back");
+    }
+}
+
+#[tokio::test]
+async fn a_quiet_watch_stays_open_and_hears_what_comes_then() {
+    // Quiet everywhere: some versions answer no progress request while nothing is written.
+    let etcd = Etcd::start().await;
+    let (registry, service) = (EtcdRegistry::connect(hasty(etcd.endpoint())).unwrap(), unique_service());
+    let mut watch = watch(&registry, &service).await;
+    comes_to(&mut watch, &[]).await;
+    let quiet = timeout(Duration::from_secs(3), watch.next()).await;
+    assert!(quiet.is_err(), "{quiet:?}");
+    put(&etcd.client().await, &format!("{service}/a"), r#"{"Addr":"h:1"}"#, 0).await;
+    comes_to(&mut watch, &["a"]).await;
+}
+
+#[tokio::test]
+async fn a_watch_of_a_frozen_etcd_ends_in_time() {
+    let etcd = Etcd::start().await;
+    let (registry, service) = (EtcdRegistry::connect(hasty(etcd.endpoint())).unwrap(), unique_service());
+    let mut watch = watch(&registry, &service).await;
+    comes_to(&mut watch, &[]).await;
+    let frozen = etcd.freeze();
+    let since = Instant::now();
+    assert_eq!(ends(&mut watch).await.kind(), ErrorKind::Timeout);
+    assert!(since.elapsed() < Duration::from_secs(3), "{:?}", since.elapsed());
+    assert!(watch.next().await.is_none(), "after its first error it has ended");
+    drop(frozen);
+    watches_again(&registry, &service, &[]).await;
+}
+
+#[tokio::test]
+async fn a_watch_over_a_way_that_swallows_everything_ends_in_time() {
+    let proxy = Proxy::start(shared().await.endpoint()).await;
+    let (registry, service) = (EtcdRegistry::connect(hasty(proxy.endpoint())).unwrap(), unique_service());
+    let mut watch = watch(&registry, &service).await;
+    comes_to(&mut watch, &[]).await;
+    proxy.freeze();
+    assert_eq!(ends(&mut watch).await.kind(), ErrorKind::Timeout);
+    proxy.heal();
+    let _a = register(&shared().await.registry(), &service, "a:1").await;
+    watches_again(&registry, &service, &["a:1"]).await;
+}
+
+/// Its user was busy, or the whole process stood still: then etcd has not failed to answer, it was not asked.
+#[tokio::test]
+async fn a_watch_that_nobody_polled_for_long_goes_on() {
+    let etcd = Etcd::start().await;
+    let (registry, service) = (EtcdRegistry::connect(hasty(etcd.endpoint())).unwrap(), unique_service());
+    let mut watch = watch(&registry, &service).await;
+    comes_to(&mut watch, &[]).await;
+    for round in 1..=2 {
+        sleep(Duration::from_secs(2)).await;
+        // It is asked now, and answers before the event.
+        let asked = timeout(Duration::from_millis(300), watch.next()).await;
+        assert!(asked.is_err(), "{asked:?}");
+        sleep(Duration::from_secs(2)).await;
+        put(&etcd.client().await, &format!("{service}/a"), format!(r#"{{"Addr":"h:{round}"}}"#), 0).await;
+        comes_to(&mut watch, &["a"]).await;
+    }
+}
