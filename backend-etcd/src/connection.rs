@@ -24,8 +24,8 @@ pub(crate) struct Connection {
     endpoint: Arc<str>,
     client: Client,
     version: Version,
-    /// There is a user, and etcd has not asked for one.
-    without_user: bool,
+    /// Whether we can say who we are, if etcd asks.
+    has_user: bool,
     opened: Instant,
 }
 
@@ -48,15 +48,14 @@ impl Connection {
         })?;
         let failed = |error| Failure::of(error, endpoint);
         // One endpoint per client: given several, the crate sends every second request to a dead one.
-        let (mut client, without_user) =
-            match Client::connect([&**endpoint], Some(with)).await.map_err(failed) {
-                Ok(client) => (client, false),
-                Err(failure) if failure.reason == Reason::AuthOff => {
-                    tracing::warn!(%endpoint, "etcd asks nobody who they are: going on without a user");
-                    (Client::connect([&**endpoint], Some(without)).await.map_err(failed)?, true)
-                }
-                Err(failure) => return Err(failure),
-            };
+        let mut client = match Client::connect([&**endpoint], Some(with)).await.map_err(failed) {
+            Ok(client) => client,
+            Err(failure) if failure.reason == Reason::AuthOff => {
+                tracing::warn!(%endpoint, "etcd asks nobody who they are: going on without a user");
+                Client::connect([&**endpoint], Some(without)).await.map_err(failed)?
+            }
+            Err(failure) => return Err(failure),
+        };
         // Connecting is lazy; only an answer says that somebody is there.
         let version = match client.status().await.map_err(failed) {
             Ok(status) if status.leader() == 0 => return Err(Failure::unavailable(endpoint, "no leader")),
@@ -66,8 +65,8 @@ impl Connection {
             Err(failure) if failure.is_denial() => Version::default(),
             Err(failure) => return Err(failure),
         };
-        let opened = Instant::now();
-        Ok(Self { endpoint: Arc::clone(endpoint), client, version, without_user, opened })
+        let (has_user, opened) = (options.has_user(), Instant::now());
+        Ok(Self { endpoint: Arc::clone(endpoint), client, version, has_user, opened })
     }
 
     /// Hears whether somebody is there.
@@ -83,9 +82,10 @@ impl Connection {
         self.opened.elapsed()
     }
 
-    /// Whether the next connection would not fail in this way: etcd has begun to ask who we are, and we can say it.
+    /// Whether the next connection may do better, though the call as such is not worth a retry: who was let in once, and
+    /// is not any more, reads the password anew, or learns that etcd has begun or ceased to ask.
     pub(crate) fn mends(&self, failure: &Failure) -> bool {
-        self.without_user && failure.reason == Reason::NoToken
+        self.has_user && failure.advice == Advice::Reauthenticate
     }
 
     pub(crate) fn endpoint(&self) -> &str {

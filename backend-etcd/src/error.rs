@@ -24,8 +24,6 @@ pub(crate) enum Reason {
     LeaseExists,
     /// etcd asks nobody who they are.
     AuthOff,
-    /// etcd asks who we are, and we said nothing.
-    NoToken,
     /// The revision asked for has been compacted, or has not happened yet: history has to be read anew.
     RevisionUnknown,
     /// The answer is larger than what we take.
@@ -90,7 +88,7 @@ const SERVER: &[Row] = &[
         Advice::Reauthenticate,
     ),
     // A password, or its absence, does not get better by repetition; an operator's change of it does.
-    row("user name is empty", ErrorKind::Unauthenticated, false, Reason::NoToken, Advice::Reauthenticate),
+    row("user name is empty", ErrorKind::Unauthenticated, false, Reason::Other, Advice::Reauthenticate),
     row("authentication failed", ErrorKind::Unauthenticated, false, Reason::Other, Advice::Reauthenticate),
     row(
         "authentication is not enabled",
@@ -262,7 +260,7 @@ mod tests {
     fn every_answer_of_the_server_has_its_row() {
         use Advice::{Keep, Reauthenticate, ReauthenticateOld, Rotate};
         use ErrorKind as K;
-        use Reason::{AuthOff, LeaseExists, LeaseNotFound, NoToken, Other, RevisionUnknown};
+        use Reason::{AuthOff, LeaseExists, LeaseNotFound, Other, RevisionUnknown};
 
         let cases = [
             (Code::NotFound, "requested lease not found", K::LeaseExpired, true, LeaseNotFound, Keep),
@@ -296,7 +294,7 @@ mod tests {
                 Other,
                 Reauthenticate,
             ),
-            (Code::InvalidArgument, "user name is empty", K::Unauthenticated, false, NoToken, Reauthenticate),
+            (Code::InvalidArgument, "user name is empty", K::Unauthenticated, false, Other, Reauthenticate),
             (
                 Code::InvalidArgument,
                 "authentication failed, invalid user ID or password",

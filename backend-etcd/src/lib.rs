@@ -63,20 +63,25 @@
 //!
 //! Nothing here retries, caches or runs in the background: that is hither-core's part.
 //!
+//! Talk to the members themselves. Behind etcd's own `grpc-proxy` a quiet watch ends every few seconds, because the
+//! proxy answers no progress request (etcd-io/etcd#19710).
+//!
 //! # Where etcd has users
 //!
-//! [`EtcdOptions::with_user`], or
-//! [`with_password_file`](EtcdOptions::with_password_file). The least that servers and clients of the service `greeter` need
-//! (the range ends with the first key that does not begin with `greeter/`; with a prefix, that stands before both):
+//! [`EtcdOptions::with_user`], or [`with_password_file`](EtcdOptions::with_password_file). The least that servers and
+//! clients of the service `greeter` need (the range ends with the first key that does not begin with `greeter/`; with a
+//! prefix, that stands before both):
 //!
 //! ```console
 //! $ etcdctl role add greeter-server
 //! $ etcdctl role grant-permission greeter-server readwrite greeter/ greeter0
-//! $ etcdctl user add server && etcdctl user grant-role server greeter-server
+//! $ etcdctl user add server:"$SERVER_PASSWORD"
+//! $ etcdctl user grant-role server greeter-server
 //!
 //! $ etcdctl role add greeter-client
 //! $ etcdctl role grant-permission greeter-client read greeter/ greeter0
-//! $ etcdctl user add client && etcdctl user grant-role client greeter-client
+//! $ etcdctl user add client:"$CLIENT_PASSWORD"
+//! $ etcdctl user grant-role client greeter-client
 //! ```
 //!
 //! A server whose address is known beforehand does with `readwrite greeter/10.0.0.7:8001`, its own key.

@@ -178,6 +178,10 @@ impl EtcdOptions {
         self.nested_ids
     }
 
+    pub(crate) fn has_user(&self) -> bool {
+        self.user.is_some()
+    }
+
     /// Name and password, as they are now.
     ///
     /// # Errors

@@ -3,13 +3,13 @@
 
 use std::time::Duration;
 
-use etcd_client::{Client, ConnectOptions, Permission};
+use etcd_client::ConnectOptions;
 use hither_core::ServiceName;
 use hither_etcd::EtcdOptions;
 use tokio::time::sleep;
 
 use crate::scene::{Lease, Scene, TTL, Truth};
-use crate::support::Etcd;
+use crate::support::{Etcd, documented_roles};
 
 /// Everybody's.
 const PASSWORD: &str = "secret";
@@ -21,7 +21,7 @@ async fn start(arguments: &[&str]) -> Etcd {
 }
 
 fn service() -> ServiceName {
-    "fleet/svc".parse().unwrap()
+    "greeter".parse().unwrap()
 }
 
 async fn scene(fault: &'static str, etcd: &Etcd) -> Scene {
@@ -38,27 +38,14 @@ async fn scene_with(fault: &'static str, etcd: &Etcd, server: EtcdOptions, clien
 }
 
 /// Makes the users, and asks everybody who they are from now on.
-async fn enable(client: &mut Client) {
-    let range = |permission: Permission| permission.with_range_end("fleet/svc0");
-    let roles = [
-        ("root", None),
-        ("server", Some(range(Permission::read_write("fleet/svc/")))),
-        ("client", Some(range(Permission::read("fleet/svc/")))),
-    ];
-    for (name, permission) in roles {
-        client.user_add(name, PASSWORD, None).await.unwrap();
-        client.role_add(name).await.unwrap();
-        client.user_grant_role(name, name).await.unwrap();
-        if let Some(permission) = permission {
-            client.role_grant_permission(name, permission).await.unwrap();
-        }
-    }
-    client.auth_enable().await.unwrap();
+async fn enable(etcd: &Etcd) {
+    documented_roles(etcd.endpoint(), PASSWORD).await;
+    etcd.client().await.auth_enable().await.unwrap();
 }
 
 async fn guarded(arguments: &[&str]) -> Etcd {
     let etcd = start(arguments).await;
-    enable(&mut etcd.client().await).await;
+    enable(&etcd).await;
     etcd
 }
 
@@ -136,12 +123,12 @@ async fn roles_taken_away_for_a_while() {
     let mut scene = scene("roles taken away, and given back after 10 s", &etcd).await;
     let mut root = scene.client().await;
     for user in ["server", "client"] {
-        root.user_revoke_role(user, user).await.unwrap();
+        root.user_revoke_role(user, format!("greeter-{user}")).await.unwrap();
     }
     scene.is_stale().await;
     sleep(2 * TTL).await;
     for user in ["server", "client"] {
-        scene.client().await.user_grant_role(user, user).await.unwrap();
+        scene.client().await.user_grant_role(user, format!("greeter-{user}")).await.unwrap();
     }
     scene.over();
     // Before 3.4.42, 3.5.28 and 3.6.9, etcd renews the leases of those who may not write what is on them.
@@ -153,7 +140,7 @@ async fn switched_on() {
     let etcd = start(&[]).await;
     let mut scene = scene("authentication switched on", &etcd).await;
     scene.over();
-    enable(&mut etcd.client().await).await;
+    enable(&etcd).await;
     scene.recovers(Lease::Kept).await;
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use etcd_client::{Client, EventType, WatchOptions};
-use hither_core::{Address, ServiceName, Snapshot};
+use hither_core::{Address, Instance, ServiceName, Snapshot};
 use tokio::time::timeout;
 
 use crate::support::LONG;
@@ -11,7 +11,7 @@ use crate::support::LONG;
 /// Somewhere outside of all services: a write that says how far the history has been read.
 const MARK: &str = "~campaign";
 
-/// The instances of one service: where each id is.
+/// The instances of one service: where each id is, and its weight.
 pub(crate) type Content = BTreeMap<String, String>;
 
 /// The history of one service, through all the pasts that its etcd had: a wiped one begins anew.
@@ -33,7 +33,7 @@ struct Event {
     revision: i64,
     id: String,
     /// `None` for a record that is gone, or that is no instance.
-    address: Option<String>,
+    says: Option<String>,
 }
 
 impl History {
@@ -62,11 +62,11 @@ impl History {
                 let Some(id) = kv.key_str().ok().and_then(|key| key.strip_prefix(&self.prefix)) else {
                     continue;
                 };
-                let address = match event.event_type() {
-                    EventType::Put => address(kv.value()),
+                let says = match event.event_type() {
+                    EventType::Put => says(kv.value()),
                     EventType::Delete => None,
                 };
-                past.events.push(Event { revision: kv.mod_revision(), id: id.to_owned(), address });
+                past.events.push(Event { revision: kv.mod_revision(), id: id.to_owned(), says });
             }
         }
     }
@@ -120,24 +120,24 @@ impl<'a> Replay<'a> {
 
     fn advance(&mut self, revision: i64) {
         while let Some(event) = self.rest.next_if(|event| event.revision <= revision) {
-            match &event.address {
-                Some(address) => self.content.insert(event.id.clone(), address.clone()),
+            match &event.says {
+                Some(says) => self.content.insert(event.id.clone(), says.clone()),
                 None => self.content.remove(&event.id),
             };
         }
     }
 }
 
-/// Where a record says that it is, if it says so.
-fn address(value: &[u8]) -> Option<String> {
+/// Where a record says that it is, if it says so, and its weight.
+fn says(value: &[u8]) -> Option<String> {
     let value: serde_json::Value = serde_json::from_slice(value).ok()?;
     let address: Address = value["Addr"].as_str()?.parse().ok()?;
-    Some(address.to_string())
+    Some(format!("{address} weighs {}", value["Hither"]["weight"].as_u64().unwrap_or(1)))
 }
 
 pub(crate) fn content(snapshot: &Snapshot) -> Content {
-    let instances = snapshot.instances().iter();
-    instances.map(|instance| (instance.id().to_string(), instance.address().to_string())).collect()
+    let says = |instance: &Instance| format!("{} weighs {}", instance.address(), instance.weight());
+    snapshot.instances().iter().map(|instance| (instance.id().to_string(), says(instance))).collect()
 }
 
 /// The revision that a snapshot was taken at.

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::history::{Content, History, content};
 use crate::recorded::{Confirmed, Seen};
 use crate::report::{self, Row};
-use crate::support::{LONG, Raw, get, instance, put, unique_service};
+use crate::support::{LONG, Raw, created, get, instance, put, unique_service};
 
 /// Short, so that a fault need not last long to outlast it; etcd needs about a second to elect a leader.
 pub(crate) const TTL: Duration = Duration::from_secs(5);
@@ -29,8 +29,10 @@ const OURS: &str = "10.0.0.1:80";
 /// What becomes of the lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lease {
-    /// etcd kept it, and so do we.
+    /// etcd kept it, and so do we: the record was never away.
     Kept,
+    /// The same, but the record was taken from it, and is back.
+    PutBack,
     /// etcd lost it, and there is a new one.
     New,
     /// Both are right: it depends on who is faster.
@@ -46,9 +48,12 @@ pub(crate) struct Scene {
     pub(crate) handle: RegistrationHandle,
     confirmed: watch::Receiver<Instant>,
     before: Raw,
+    created: Option<i64>,
     history: History,
     seen: Seen,
     over: Instant,
+    /// Who is lost for good, and held at the end; `None` where it depends on who is faster.
+    lost: Option<&'static [&'static str]>,
 }
 
 impl Scene {
@@ -88,10 +93,24 @@ impl Scene {
         }
         let Acting { ttl, handle, confirmed, seen } = acting;
         timeout(LONG, handle.registered()).await.unwrap().unwrap();
-        let before = get(&raw, &format!("{service}/{OURS}")).await.unwrap();
+        let key = format!("{service}/{OURS}");
+        let (before, created) = (get(&raw, &key).await.unwrap(), created(&raw, &key).await);
         let history = History::new(&service);
         let over = Instant::now();
-        let mut scene = Self { fault, service, ttl, truth, handle, confirmed, before, history, seen, over };
+        let mut scene = Self {
+            fault,
+            service,
+            ttl,
+            truth,
+            handle,
+            confirmed,
+            before,
+            created,
+            history,
+            seen,
+            over,
+            lost: Some(&[]),
+        };
         scene.view_is_right().await;
         scene
     }
@@ -142,6 +161,17 @@ impl Scene {
         self.history.begin_anew();
     }
 
+    /// Who will be lost for good without a word, and is to be held at the end; `None` where it depends on who is faster.
+    pub(crate) fn loses(&mut self, lost: Option<&'static [&'static str]>) {
+        self.lost = lost;
+    }
+
+    /// Waits until the view shows it.
+    pub(crate) async fn shows(&self, id: &str) {
+        let shown = self.seen.comes_to(|update| shown(update).contains_key(id));
+        timeout(SOON, shown).await.unwrap_or_else(|_| panic!("{}: {id} is not shown", self.fault));
+    }
+
     /// The fault has lasted long enough to be noticed: the view says that it is stale, and shows what etcd had last.
     pub(crate) async fn is_stale(&mut self) {
         let last = self.seen.last();
@@ -168,8 +198,12 @@ impl Scene {
         let (registered, after) = self.is_registered().await;
         let right = self.view_is_right().await;
         let kept = after.lease == self.before.lease;
+        let stayed = created(&self.client().await, &self.key()).await == self.created;
         match lease {
-            Lease::Kept => assert!(kept, "{}: etcd had kept the lease", self.fault),
+            Lease::Kept => {
+                assert!(kept && stayed, "{}: etcd had kept the lease: {kept}, {stayed}", self.fault);
+            }
+            Lease::PutBack => assert!(kept && !stayed, "{}: etcd had kept the lease", self.fault),
             Lease::New => assert!(!kept, "{}: etcd had lost the lease", self.fault),
             Lease::Either => {}
         }
@@ -194,7 +228,8 @@ impl Scene {
     async fn verdict(mut self, row: Row) {
         self.note().await;
         let seen = self.seen.told();
-        let verdict = self.history.judge(&seen.snapshots).and_then(|()| keeps_what_it_has(&seen.updates));
+        let judged = self.history.judge(&seen.snapshots).and_then(|()| keeps_what_it_has(&seen.updates));
+        let verdict = judged.and_then(|()| holds(seen.updates.last(), self.lost));
         report::write(self.fault, &row, verdict.as_ref().err());
         if let Err(why) = verdict {
             panic!("{}: the view was wrong: {why}", self.fault);
@@ -211,6 +246,7 @@ impl Scene {
         };
         let took = at.duration_since(over);
         drop(at);
+        assert!(took < SOON, "{}: it was registered again only after {took:?}", self.fault);
         self.has(|status| matches!(status, RegistrationStatus::Registered)).await;
         let raw = get(&self.client().await, &self.key()).await;
         (took, raw.unwrap_or_else(|| panic!("{}: the record is not there", self.fault)))
@@ -276,7 +312,7 @@ struct Acting {
 
 impl Acting {
     fn begin(service: &ServiceName, ttl: Duration, server: EtcdOptions, client: EtcdOptions) -> Self {
-        let registration = Registration::new(service.clone(), instance(OURS)).with_ttl(ttl);
+        let registration = Registration::new(service.clone(), instance(OURS).with_weight(3)).with_ttl(ttl);
         let (server, confirmed) = Confirmed::by(EtcdRegistry::connect(server).unwrap());
         let handle = keep_registered(server, registration, KeepAliveConfig::default());
         let seen = Seen::through(EtcdRegistry::connect(client).unwrap(), service);
@@ -341,6 +377,13 @@ fn keeps_what_it_has(updates: &[Update]) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Exactly those who are lost are held in the end.
+fn holds(last: Option<&Update>, lost: Option<&[&str]>) -> Result<(), String> {
+    let Some(lost) = lost else { return Ok(()) };
+    let held: Vec<_> = last.iter().flat_map(|last| last.held.iter()).map(|held| held.id().as_str()).collect();
+    if held == lost { Ok(()) } else { Err(format!("{held:?} is held, and not {lost:?}")) }
 }
 
 /// Puts a record as a server does that outlives everything here.

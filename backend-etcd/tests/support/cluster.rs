@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
-use etcd_client::Client;
+use etcd_client::{Client, ConnectOptions};
 use hither_etcd::EtcdOptions;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -16,13 +16,21 @@ pub(crate) struct Cluster {
     members: Vec<Etcd>,
     /// What stands before each member for the others.
     peers: Vec<Proxy>,
+    /// How the members are asked who leads.
+    connect: Option<ConnectOptions>,
 }
 
 impl Cluster {
     pub(crate) async fn start() -> Self {
+        Self::start_with(&[], None).await
+    }
+
+    /// The same with more arguments for each member, and a way to be asked.
+    pub(crate) async fn start_with(arguments: &[&str], connect: Option<ConnectOptions>) -> Self {
+        let arguments: Vec<_> = arguments.iter().map(ToString::to_string).collect();
         // Between the choice and the use of a port somebody else may take it.
         for _ in 0..5 {
-            let mut members: Vec<_> = (0..3).map(|_| Etcd::new(Vec::new())).collect();
+            let mut members: Vec<_> = (0..3).map(|_| Etcd::new(arguments.clone())).collect();
             let mut peers = Vec::new();
             for member in &members {
                 peers.push(Proxy::start(member.peer_endpoint()).await);
@@ -36,7 +44,7 @@ impl Cluster {
             }
             let (started, members) = launch(members).await;
             match started {
-                Ok(()) => return Self { members, peers },
+                Ok(()) => return Self { members, peers, connect },
                 Err(said) if said.contains("address already in use") => {}
                 Err(said) => panic!("a member does not start; it said:\n{said}"),
             }
@@ -50,6 +58,11 @@ impl Cluster {
 
     pub(crate) fn options(&self) -> EtcdOptions {
         EtcdOptions::new(self.endpoints())
+    }
+
+    /// Another way to be asked.
+    pub(crate) fn set_connect(&mut self, connect: ConnectOptions) {
+        self.connect = Some(connect);
     }
 
     /// Which one leads: its number, and those of the other two.
@@ -71,7 +84,8 @@ impl Cluster {
     /// The member's id, and that of whom it takes for the leader.
     async fn status(&self, at: usize) -> Option<(u64, u64)> {
         let asked = async {
-            let mut client = Client::connect([self.members[at].endpoint()], None).await.ok()?;
+            let mut client =
+                Client::connect([self.members[at].endpoint()], self.connect.clone()).await.ok()?;
             let status = client.status().await.ok()?;
             Some((status.header()?.member_id(), status.leader()))
         };

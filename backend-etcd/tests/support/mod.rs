@@ -4,13 +4,14 @@
 
 mod cluster;
 mod etcd;
+mod etcdctl;
 mod metrics;
 mod proxy;
 
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use etcd_client::{Client, PutOptions, Txn, TxnOp};
+use etcd_client::{Client, KeyValue, PutOptions, Txn, TxnOp};
 use futures_util::StreamExt;
 use hither_core::{
     Claim, Error, Instance, Lease, Registrar, Registration, Resolver, Result, ServiceName, Snapshot,
@@ -21,6 +22,7 @@ use tokio::time::timeout;
 
 pub(crate) use cluster::Cluster;
 pub(crate) use etcd::{Etcd, Frozen};
+pub(crate) use etcdctl::documented_roles;
 pub(crate) use metrics::{Requests, Sampler};
 pub(crate) use proxy::Proxy;
 
@@ -61,6 +63,12 @@ pub(crate) async fn register(
 pub(crate) struct Raw {
     pub(crate) value: String,
     pub(crate) lease: i64,
+}
+
+/// Since which revision there is such a record; `None` if there is none.
+pub(crate) async fn created(client: &Client, key: &str) -> Option<i64> {
+    let response = client.clone().get(key, None).await.unwrap();
+    response.kvs().first().map(KeyValue::create_revision)
 }
 
 pub(crate) async fn get(client: &Client, key: &str) -> Option<Raw> {
