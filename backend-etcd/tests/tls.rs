@@ -4,6 +4,7 @@
 
 mod support;
 
+use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
 use hither_core::{ErrorKind, Resolver};
 use hither_etcd::{EtcdRegistry, EtcdTls};
 use support::{Etcd, ids, register, unique_service};
@@ -61,6 +62,7 @@ async fn an_etcd_that_asks_for_a_certificate_serves_who_shows_one() {
     registry(&etcd, with).resolve(&unique_service()).await.unwrap();
     let error = registry(&etcd, EtcdTls::new(CA)).resolve(&unique_service()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(error.report().to_lowercase().contains("certificate"), "{}", error.report());
 }
 
 #[tokio::test]
@@ -68,4 +70,52 @@ async fn who_talks_plainly_to_an_etcd_with_tls_gets_no_answer() {
     let etcd = etcd(&[]).await;
     let error = etcd.registry().resolve(&unique_service()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
+    // It is there: the same with TLS is served.
+    registry(&etcd, EtcdTls::new(CA)).resolve(&unique_service()).await.unwrap();
+}
+
+#[tokio::test]
+async fn who_talks_tls_to_an_etcd_without_learns_that_it_has_none() {
+    let etcd = Etcd::start().await;
+    let error = registry(&etcd, EtcdTls::new(CA)).resolve(&unique_service()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(error.report().contains("handshake"), "{}", error.report());
+    etcd.registry().resolve(&unique_service()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_url_says_all_of_it() {
+    let ca = file("ca.pem");
+    let etcd = etcd(&["--client-cert-auth", "--trusted-ca-file", &ca, "--bcrypt-cost", "4"]).await;
+    let directory = tempfile::tempdir().unwrap();
+    let password = directory.path().join("password");
+    std::fs::write(&password, "secret\n").unwrap();
+    let url = |key: &str, user: &str| {
+        let (certificate, password) = (file("client.pem"), password.display());
+        let url = format!(
+            "etcd://{user}{}/fleet?cacert={ca}&cert={certificate}&key={key}&server_name=localhost\
+             &password_file={password}&connect_timeout=5s&request_timeout=4s",
+            etcd.endpoint()
+        );
+        if user.is_empty() { url.replace(&format!("&password_file={password}"), "") } else { url }
+    };
+    let registry = |url: String| EtcdRegistry::connect(url.parse().unwrap());
+    // The files cannot have been taken for each other.
+    assert_eq!(registry(url(&file("client.pem"), "")).unwrap_err().kind(), ErrorKind::InvalidArgument);
+    let nobody = registry(url(&file("client-key.pem"), "")).unwrap();
+    let service = unique_service();
+    let _lease = register(&nobody, &service, "a:1").await;
+
+    let with = TlsOptions::new()
+        .ca_certificate(Certificate::from_pem(CA))
+        .identity(Identity::from_pem(CERTIFICATE, KEY));
+    let mut client =
+        Client::connect([etcd.endpoint()], Some(ConnectOptions::new().with_tls(with))).await.unwrap();
+    let found = client.get(format!("fleet/{service}/a:1"), None).await.unwrap();
+    assert_eq!(found.kvs().len(), 1);
+    client.user_add("root", "secret", None).await.unwrap();
+    client.user_grant_role("root", "root").await.unwrap();
+    client.auth_enable().await.unwrap();
+    let root = registry(url(&file("client-key.pem"), "root@")).unwrap();
+    assert_eq!(ids(&root.resolve(&service).await.unwrap()), ["a:1"]);
 }

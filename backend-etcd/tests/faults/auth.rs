@@ -39,7 +39,7 @@ async fn scene_with(fault: &'static str, etcd: &Etcd, server: EtcdOptions, clien
 
 /// Makes the users, and asks everybody who they are from now on.
 async fn enable(etcd: &Etcd) {
-    documented_roles(etcd.endpoint(), PASSWORD).await;
+    documented_roles(etcd.endpoint(), PASSWORD, &[]).await;
     etcd.client().await.auth_enable().await.unwrap();
 }
 
@@ -53,7 +53,10 @@ async fn guarded(arguments: &[&str]) -> Etcd {
 async fn simple_tokens_expire() {
     let etcd = guarded(&["--auth-token-ttl", "1"]).await;
     let mut scene = scene("simple tokens expire after 1 s without use", &etcd).await;
+    // As somebody learns who has nothing but a token.
+    let mut idle = scene.client().await;
     sleep(2 * TTL).await;
+    assert!(idle.get("any", None).await.unwrap_err().to_string().contains("invalid auth token"));
     scene.over();
     scene.recovers(Lease::Kept).await;
 }
@@ -65,7 +68,9 @@ async fn jwt_expire() {
     let token = format!("jwt,pub-key={public},priv-key={private},sign-method=RS256,ttl=2s");
     let etcd = guarded(&["--auth-token", &token]).await;
     let mut scene = scene("JWT expire every 2 s, also in use", &etcd).await;
+    let mut root = scene.client().await;
     sleep(2 * TTL).await;
+    assert!(root.get("any", None).await.unwrap_err().to_string().contains("invalid auth token"));
     scene.over();
     scene.recovers(Lease::Kept).await;
 }

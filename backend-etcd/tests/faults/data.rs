@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use etcd_client::Client;
-use hither_core::{Claim, Registrar, Registration};
+use etcd_client::{AlarmAction, AlarmOptions, AlarmType, Client, CompactionOptions};
+use futures_util::future::join_all;
+use hither_core::{Claim, Registrar, Registration, RegistrationStatus};
 use hither_etcd::EtcdOptions;
 use tokio::time::sleep;
 
 use crate::scene::{Lease, Scene, TTL, Truth};
-use crate::support::{Etcd, Proxy, delete, get, instance, put, put_many};
+use crate::support::{Etcd, Proxy, delete, get, instance, put, put_many, unique_service};
 
 async fn scene(fault: &'static str) -> (Etcd, Scene) {
     let etcd = Etcd::start().await;
@@ -27,7 +28,7 @@ async fn scene_with_a_way(fault: &'static str) -> (Etcd, Proxy, Scene) {
 
 async fn compact(client: &mut Client) {
     let now = client.get("any", None).await.unwrap().header().unwrap().revision();
-    client.compact(now, None).await.unwrap();
+    client.compact(now, Some(CompactionOptions::new().with_physical())).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -126,6 +127,87 @@ async fn older_copy_without_us_put_back() {
     scene.loses(None);
     scene.over();
     scene.recovers(Lease::New).await;
+}
+
+/// As a backup has it that was made before the last deployment: on our key stands the record of a process that is gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn older_copy_with_our_predecessor_put_back() {
+    let mut etcd = Etcd::start().await;
+    let service = unique_service();
+    let predecessor = Registration::new(service.clone(), instance("10.0.0.1:80")).with_ttl(TTL);
+    let lease = etcd.registry().register(&predecessor, Claim::TakeOver).await.unwrap();
+    etcd.stop().await;
+    etcd.back_up();
+    drop(lease);
+    let mut etcd = etcd.start_again().await;
+    let fault = "an older copy of the data put back, with our predecessor";
+    let options = etcd.options();
+    let mut scene =
+        Scene::in_service(fault, service, options.clone(), options, Truth::at([etcd.endpoint()])).await;
+    etcd.kill();
+    etcd.restore();
+    scene.another_past();
+    let _etcd = etcd.start_again().await;
+    scene.loses(None);
+    scene.over();
+    scene.recovers(Lease::New).await;
+}
+
+/// Reads and renewals go on; nothing can be written until an operator has made room.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn out_of_space() {
+    let etcd = Etcd::start_with(&["--quota-backend-bytes", "4000000"]).await;
+    let truth = Truth::at([etcd.endpoint()]);
+    let mut scene = Scene::new("etcd out of space for 10 s", etcd.options(), truth).await;
+    let mut client = scene.client().await;
+    let large = "x".repeat(500_000);
+    while client.put("other", large.as_str(), None).await.is_ok() {}
+    sleep(2 * TTL).await;
+    assert!(client.put("other", "", None).await.is_err(), "there is still no space");
+    let status = scene.handle.status();
+    assert!(matches!(status, RegistrationStatus::Registered), "it renews without writing: {status:?}");
+    scene.note().await;
+    compact(&mut client).await;
+    client.defragment().await.unwrap();
+    let member = client.status().await.unwrap().header().unwrap().member_id();
+    let mut of_member = AlarmOptions::new();
+    of_member.with_member(member);
+    client.alarm(AlarmAction::Deactivate, AlarmType::Nospace, Some(of_member)).await.unwrap();
+    scene.over();
+    scene.recovers(Lease::Kept).await;
+}
+
+/// The watcher compares with a listing all the time, whose answer is on its way together with events from before it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_come_late_and_again() {
+    let etcd = Etcd::start().await;
+    let proxy = Proxy::start(etcd.endpoint()).await;
+    proxy.delay(Duration::from_millis(20));
+    let options = EtcdOptions::new([proxy.endpoint()]).with_resync_interval(Duration::from_millis(50));
+    let fault = "events come after a listing that has them, and again";
+    let mut scene = Scene::new(fault, options, Truth::at([etcd.endpoint()])).await;
+    let client = scene.client().await;
+    let writing = (0..8).map(|writer| {
+        let (client, key) = (client.clone(), format!("{}/10.0.2.{writer}:80", scene.service()));
+        async move {
+            for round in 0..250 {
+                put(&client, &key, format!(r#"{{"Addr":"10.0.2.{writer}:{}"}}"#, round + 1), 0).await;
+                if round % 3 == 0 {
+                    delete(&client, &key).await;
+                }
+                sleep(Duration::from_millis(2)).await;
+            }
+        }
+    });
+    join_all(writing).await;
+    scene.loses(None);
+    // Each new watch begins with the last events of the one before it.
+    for _ in 0..3 {
+        proxy.cut();
+        sleep(Duration::from_secs(1)).await;
+    }
+    scene.over();
+    scene.recovers(Lease::Kept).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -8,9 +8,6 @@ use tokio::time::timeout;
 
 use crate::support::LONG;
 
-/// Somewhere outside of all services: a write that says how far the history has been read.
-const MARK: &str = "~campaign";
-
 /// The instances of one service: where each id is, and its weight.
 pub(crate) type Content = BTreeMap<String, String>;
 
@@ -49,11 +46,14 @@ impl History {
     /// Reads on up to now. Has to be done before a compaction, or before etcd loses what it has.
     pub(crate) async fn read(&mut self, client: &Client) {
         let Some(past) = self.pasts.last_mut() else { return };
-        let mark = client.clone().put(MARK, "", None).await.unwrap().header().unwrap().revision();
+        let now = client.clone().get("any", None).await.unwrap().header().unwrap().revision();
+        if past.read >= now {
+            return;
+        }
         let options = WatchOptions::new().with_all_keys().with_start_revision(past.read + 1).with_fragment();
         let mut watch = client.watch_client().max_decoding_message_size(256 << 20);
         let mut stream = timeout(LONG, watch.watch("\0", Some(options))).await.unwrap().unwrap();
-        while past.read < mark {
+        while past.read < now {
             let response = timeout(LONG, stream.message()).await.unwrap().unwrap().unwrap();
             assert!(!response.canceled(), "the history cannot be read: {response:?}");
             for event in response.events() {

@@ -5,9 +5,11 @@
 #![allow(clippy::large_futures, reason = "a test polls one, and is done")]
 
 mod auth;
+mod clocks;
 mod cluster;
 mod data;
 mod history;
+mod many;
 mod recorded;
 mod report;
 mod scene;

@@ -364,11 +364,12 @@ fn shown(update: &Update) -> Content {
     update.snapshot.as_ref().map(content).unwrap_or_default()
 }
 
-/// While etcd is not heard the view stays as it is; and where a service vanishes as a whole, it is held.
+/// While etcd is not heard the view stays as it is, once it shows all that was heard before; and where a service vanishes as a whole, it is held.
 fn keeps_what_it_has(updates: &[Update]) -> Result<(), String> {
     for pair in updates.windows(2) {
         let [before, after] = pair else { continue };
-        if !after.freshness.is_fresh() && shown(after) != shown(before) {
+        let is_stale = |update: &Update| !update.freshness.is_fresh();
+        if is_stale(before) && is_stale(after) && shown(after) != shown(before) {
             return Err(format!("while stale it went from {:?} to {:?}", shown(before), shown(after)));
         }
         let (had, has) = (before.instances(), after.instances());
@@ -387,7 +388,7 @@ fn holds(last: Option<&Update>, lost: Option<&[&str]>) -> Result<(), String> {
 }
 
 /// Puts a record as a server does that outlives everything here.
-async fn join(client: &Client, service: &ServiceName, address: &str) {
+pub(crate) async fn join(client: &Client, service: &ServiceName, address: &str) {
     let lease = client.clone().lease_grant(600, None).await.unwrap().id();
     let value = format!(r#"{{"Op":0,"Addr":"{address}","Metadata":null}}"#);
     put(client, &format!("{service}/{address}"), value, lease).await;

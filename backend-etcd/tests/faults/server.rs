@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use hither_etcd::EtcdOptions;
+use hither_core::Resolver;
+use hither_etcd::{EtcdOptions, EtcdRegistry};
 use tokio::time::sleep;
 
 use crate::scene::{Lease, Scene, TTL, Truth};
@@ -107,9 +108,16 @@ async fn nothing_happens() {
     let proxy = Proxy::start(etcd.endpoint()).await;
     let options = EtcdOptions::new([proxy.endpoint()]);
     let mut scene = Scene::new("nothing at all for 75 s", options, Truth::at([etcd.endpoint()])).await;
+    // And one who asks once, and then nothing: whose connection has no stream.
+    let idle_proxy = Proxy::start(etcd.endpoint()).await;
+    let idle = EtcdRegistry::connect(EtcdOptions::new([idle_proxy.endpoint()])).unwrap();
+    idle.resolve(scene.service()).await.unwrap();
     let before = proxy.connections();
     sleep(Duration::from_secs(75)).await;
     assert_eq!(proxy.connections(), before, "etcd has closed a connection");
+    assert_eq!(idle_proxy.open_connections(), 1, "etcd has closed the idle connection");
+    idle.resolve(scene.service()).await.unwrap();
+    assert_eq!(idle_proxy.connections(), 1);
     scene.over();
     scene.recovers(Lease::Kept).await;
 }

@@ -7,12 +7,13 @@ use std::time::Duration;
 use etcd_client::{Certificate, ConnectOptions, Identity, TlsOptions};
 use hither_core::RegistrationStatus;
 use hither_etcd::{EtcdOptions, EtcdTls};
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 use tempfile::TempDir;
 use tokio::time::sleep;
 
-use crate::scene::{Lease, Scene, TTL, Truth};
-use crate::support::Etcd;
+use crate::clocks::Clock;
+use crate::scene::{Lease, Scene, TTL, Truth, join};
+use crate::support::{Cluster, Etcd, Proxy, documented_roles};
 
 /// A directory with an authority's certificate, and those that it has signed for a server and a client.
 struct Certificates {
@@ -36,7 +37,9 @@ impl Certificates {
 
     fn sign(&self, name: &str) {
         let key = KeyPair::generate().unwrap();
-        let parameters = CertificateParams::new(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
+        let mut parameters =
+            CertificateParams::new(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
+        parameters.not_after = date_time_ymd(2100, 1, 1);
         let certificate = parameters.signed_by(&key, &self.authority).unwrap();
         replace(&self.file(&format!("{name}-key.pem")), key.serialize_pem().as_bytes());
         replace(&self.file(&format!("{name}.pem")), certificate.pem().as_bytes());
@@ -50,13 +53,21 @@ impl Certificates {
         std::fs::read(self.file(name)).unwrap()
     }
 
-    /// An etcd that shows the server's certificate, and asks for the client's.
-    async fn etcd(&self) -> Etcd {
+    /// What an etcd is told that shows the server's certificate.
+    fn one_sided(&self) -> [String; 4] {
         let text = |name: &str| self.file(name).display().to_string();
-        let (certificate, key, ca) = (text("server.pem"), text("server-key.pem"), text("ca.pem"));
-        let own = ["--cert-file", &certificate, "--key-file", &key];
-        let theirs = ["--client-cert-auth", "--trusted-ca-file", &ca];
-        Etcd::start_with(&[&own[..], &theirs].concat()).await
+        ["--cert-file".to_owned(), text("server.pem"), "--key-file".to_owned(), text("server-key.pem")]
+    }
+
+    /// What one is told that also asks for the client's.
+    fn mutual(&self) -> Vec<String> {
+        let ca = self.file("ca.pem").display().to_string();
+        let theirs = ["--client-cert-auth".to_owned(), "--trusted-ca-file".to_owned(), ca];
+        self.one_sided().into_iter().chain(theirs).collect()
+    }
+
+    async fn etcd(&self) -> Etcd {
+        Etcd::start_with(&texts(&self.mutual())).await
     }
 
     fn tls(&self) -> EtcdTls {
@@ -72,11 +83,19 @@ impl Certificates {
 
     /// What they are now.
     fn truth(&self, etcd: &Etcd) -> Truth {
+        Truth::at([etcd.endpoint()]).with(self.connect())
+    }
+
+    fn connect(&self) -> ConnectOptions {
         let identity = Identity::from_pem(self.read("client.pem"), self.read("client-key.pem"));
         let tls =
             TlsOptions::new().ca_certificate(Certificate::from_pem(self.read("ca.pem"))).identity(identity);
-        Truth::at([etcd.endpoint()]).with(ConnectOptions::new().with_tls(tls))
+        ConnectOptions::new().with_tls(tls)
     }
+}
+
+fn texts(arguments: &[String]) -> Vec<&str> {
+    arguments.iter().map(String::as_str).collect()
 }
 
 fn new_authority(directory: &Path) -> Issuer<'static, KeyPair> {
@@ -96,6 +115,59 @@ fn replace(file: &Path, with: &[u8]) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_and_restarted_one_sided() {
+    let certificates = Certificates::new();
+    let mut etcd = Etcd::start_with(&texts(&certificates.one_sided())).await;
+    let options = etcd.options().with_tls(EtcdTls::from_files(certificates.file("ca.pem")));
+    let fault = "TLS of etcd's alone: etcd killed and restarted";
+    let mut scene = Scene::new(fault, options, certificates.truth(&etcd)).await;
+    etcd.kill();
+    scene.is_stale().await;
+    let _etcd = etcd.start_again().await;
+    scene.over();
+    scene.recovers(Lease::Kept).await;
+}
+
+/// Nobody else's word is taken for etcd's, however empty it says that everything is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stranger_in_its_place() {
+    let certificates = Certificates::new();
+    let strangers = Certificates::new();
+    let mut etcd = certificates.etcd().await;
+    let fault = "mutual TLS: a stranger answers in etcd's place for 9 s";
+    let mut scene = certificates.scene(fault, &etcd).await;
+    etcd.kill();
+    let mut stranger = strangers.etcd().await;
+    stranger.take_the_place_of(&etcd);
+    let mut stranger = stranger.start_again().await;
+    scene.is_stale().await;
+    sleep(Duration::from_secs(9)).await;
+    stranger.kill();
+    let _etcd = etcd.start_again().await;
+    scene.over();
+    scene.recovers(Lease::Kept).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn switched_on_for_a_while() {
+    let certificates = Certificates::new();
+    let mut etcd = Etcd::start().await;
+    let fault = "etcd restarted with TLS for 9 s, which we do not talk, and without again";
+    let mut scene = Scene::new(fault, etcd.options(), Truth::at([etcd.endpoint()])).await;
+    etcd.kill();
+    etcd.set_arguments(&texts(&certificates.one_sided()));
+    let mut etcd = etcd.start_again().await;
+    scene.is_stale().await;
+    sleep(Duration::from_secs(9)).await;
+    etcd.kill();
+    etcd.set_arguments(&[]);
+    let _etcd = etcd.start_again().await;
+    scene.over();
+    // With every start it gives the lease its whole TTL again; it ran for more than that.
+    scene.recovers(Lease::New).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_and_restarted() {
     let certificates = Certificates::new();
     let mut etcd = certificates.etcd().await;
@@ -105,6 +177,42 @@ async fn killed_and_restarted() {
     let _etcd = etcd.start_again().await;
     scene.over();
     scene.recovers(Lease::Kept).await;
+}
+
+/// All of it at once, as it is in production: three members, users with the least permissions, and mutual TLS.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cluster_with_users() {
+    const PASSWORD: &str = "secret";
+    let certificates = Certificates::new();
+    let arguments = [certificates.mutual(), vec!["--bcrypt-cost".to_owned(), "4".to_owned()]].concat();
+    let mut cluster = Cluster::start_with(&texts(&arguments), Some(certificates.connect())).await;
+    let (_, [follower, _]) = cluster.leader().await;
+    let etcdctls = [("CACERT", "ca.pem"), ("CERT", "client.pem"), ("KEY", "client-key.pem")]
+        .map(|(name, file)| (format!("ETCDCTL_{name}"), certificates.file(file).display().to_string()));
+    documented_roles(cluster.endpoints().swap_remove(follower), PASSWORD, &etcdctls).await;
+    let truth = Truth::at(cluster.endpoints()).with(certificates.connect());
+    truth.client().await.auth_enable().await.unwrap();
+    let root = certificates.connect().with_user("root", PASSWORD);
+    cluster.set_connect(root.clone());
+
+    let options = |user: &str| cluster.options().with_tls(certificates.tls()).with_user(user, PASSWORD);
+    let (fault, service) =
+        ("cluster with users and mutual TLS: leader killed, then the next frozen", "greeter");
+    let truth = truth.with(root);
+    let mut scene =
+        Scene::in_service(fault, service.parse().unwrap(), options("server"), options("client"), truth).await;
+    let (leader, _) = cluster.leader().await;
+    cluster.kill(leader);
+    scene.joins("10.0.0.4:80").await;
+    sleep(2 * TTL).await;
+    cluster.start_again(&[leader]).await;
+    let (next, _) = cluster.leader().await;
+    let frozen = cluster.freeze(next);
+    sleep(2 * TTL).await;
+    drop(frozen);
+    scene.over();
+    // The TTL is short for an election, and for deadlines of one member after the other.
+    scene.recovers(Lease::Either).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -161,5 +269,27 @@ async fn wrong_for_a_while() {
     replace(&certificates.file("client.pem"), &right);
     scene.over();
     assert!(TTL < Duration::from_secs(9));
+    scene.recovers(Lease::New).await;
+}
+
+/// No certificate is valid any more, or none yet.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wrong_clock() {
+    let Some(clock) = Clock::held("tls::wrong_clock") else { return };
+    let certificates = Certificates::new();
+    let etcd = certificates.etcd().await;
+    let proxy = Proxy::start(etcd.endpoint()).await;
+    let options = EtcdOptions::new([proxy.endpoint()]).with_tls(certificates.tls());
+    let fault = "mutual TLS: our clock a hundred years ahead for 9 s, and all connections cut";
+    let mut scene = Scene::new(fault, options, certificates.truth(&etcd)).await;
+    let before = scene.client().await;
+    clock.jumps(100 * 365 * 24 * 3600);
+    proxy.cut();
+    scene.is_stale().await;
+    join(&before, scene.service(), "10.0.0.4:80").await;
+    sleep(Duration::from_secs(9)).await;
+    clock.jumps(0);
+    scene.over();
     scene.recovers(Lease::New).await;
 }

@@ -138,6 +138,12 @@ impl Etcd {
         copy(&self.directory.path().join("backup"), &self.data());
     }
 
+    /// Ends it, and has its next start where the other one was.
+    pub(crate) fn take_the_place_of(&mut self, other: &Self) {
+        self.kill();
+        self.client_port = other.client_port;
+    }
+
     /// Other arguments for the next start.
     pub(crate) fn set_arguments(&mut self, arguments: &[&str]) {
         self.arguments = arguments.iter().map(ToString::to_string).collect();

@@ -4,8 +4,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Makes the users `server` and `client` of the service `greeter`, by the very commands that the crate's documentation
-/// gives, and `root` beside them, who is needed to switch authentication on. Everybody has this password.
-pub(crate) async fn documented_roles(endpoint: String, password: &'static str) {
+/// gives, and `root` beside them, who is needed to switch authentication on. Everybody has this password. `variables`
+/// say how else etcd is talked to.
+pub(crate) async fn documented_roles(
+    endpoint: String,
+    password: &'static str,
+    variables: &[(String, String)],
+) {
+    let variables = variables.to_vec();
     let documented: Vec<_> = include_str!("../../src/lib.rs")
         .lines()
         .filter_map(|line| line.strip_prefix("//! $ etcdctl "))
@@ -17,7 +23,7 @@ pub(crate) async fn documented_roles(endpoint: String, password: &'static str) {
     let done = tokio::task::spawn_blocking(move || {
         let mut command = Command::new("sh");
         command.args(["-c", &script]).env("ETCDCTL", program()).env("ETCDCTL_API", "3");
-        command.env("ETCDCTL_ENDPOINTS", endpoint).stdin(Stdio::null());
+        command.envs(variables).env("ETCDCTL_ENDPOINTS", endpoint).stdin(Stdio::null());
         for user in ["ROOT", "SERVER", "CLIENT"] {
             command.env(format!("{user}_PASSWORD"), password);
         }

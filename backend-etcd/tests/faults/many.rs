@@ -1,0 +1,64 @@
+//! One process that watches a thousand services.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use hither_core::{Discovery, ServiceName, ServiceView};
+use hither_etcd::{EtcdOptions, EtcdRegistry};
+use tokio::time::timeout;
+
+use crate::scene::{Lease, Scene, Truth};
+use crate::support::{Etcd, LONG, Proxy, put_many};
+
+const COUNT: usize = 1000;
+
+fn service(at: usize) -> ServiceName {
+    format!("many/{at}").parse().unwrap()
+}
+
+/// A record of each service.
+fn records(address: &str) -> impl Iterator<Item = (String, String)> {
+    let value = format!(r#"{{"Op":0,"Addr":"{address}","Metadata":null}}"#);
+    let key = format!("/{address}");
+    (0..COUNT).map(move |at| (format!("{}{key}", service(at)), value.clone()))
+}
+
+/// Until every view is fresh, and has so many instances.
+async fn all_have(views: &mut [ServiceView], instances: usize) {
+    let has = views.iter_mut().map(|view| async move {
+        loop {
+            let now = view.current();
+            if now.freshness.is_fresh() && now.instances().len() == instances {
+                return;
+            }
+            view.changed().await.unwrap();
+        }
+    });
+    timeout(LONG, join_all(has)).await.expect("every view has them");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn watched_by_one_process() {
+    let mut etcd = Etcd::start().await;
+    let proxy = Proxy::start(etcd.endpoint()).await;
+    put_many(&etcd.client().await, 0, records("10.0.0.1:80")).await;
+    let registry = EtcdRegistry::connect(EtcdOptions::new([proxy.endpoint()])).unwrap();
+    let discovery = Discovery::from(registry);
+    let mut views: Vec<_> = (0..COUNT).map(|at| discovery.service(&service(at))).collect();
+    all_have(&mut views, 1).await;
+    assert_eq!(proxy.connections(), 1, "a thousand watches share one connection");
+
+    let fault = "1,000 services watched by one process, etcd killed and restarted";
+    let mut scene = Scene::new(fault, etcd.options(), Truth::at([etcd.endpoint()])).await;
+    etcd.kill();
+    scene.is_stale().await;
+    let etcd = etcd.start_again().await;
+    scene.over();
+    let client = etcd.client().await;
+    // Each hears of what happens in its service, whether it was back by then or not.
+    put_many(&client, 0, records("10.0.0.2:80")).await;
+    all_have(&mut views, 2).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(proxy.open_connections(), 1);
+    scene.recovers(Lease::Kept).await;
+}

@@ -1,0 +1,100 @@
+//! Passwords, keys and tokens stand in no log, however much is logged.
+#![cfg(feature = "tls")]
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "these are tests")]
+
+mod support;
+
+use std::io::Write;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use hither_core::{Claim, Registrar, Resolver, ServiceName};
+use hither_etcd::{EtcdOptions, EtcdRegistry, EtcdTls};
+use support::{Etcd, documented_roles, instance, register, registration};
+use tokio::time::sleep;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+const PASSWORD: &str = "hunter2-and-more";
+
+/// Everything that anybody logs in this process.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Log {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+/// It is the only test here: what it listens to is the whole process.
+#[tokio::test]
+async fn no_log_has_a_password_a_key_or_a_token() {
+    let log = Log::default();
+    tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_writer(log.clone()).init();
+    let etcd = Etcd::start_with(&["--bcrypt-cost", "4", "--auth-token-ttl", "1"]).await;
+    documented_roles(etcd.endpoint(), PASSWORD, &[]).await;
+    etcd.client().await.auth_enable().await.unwrap();
+    let service: ServiceName = "greeter".parse().unwrap();
+
+    let registry = EtcdRegistry::connect(etcd.options().with_user("server", PASSWORD)).unwrap();
+    let mut lease = register(&registry, &service, "a:1").await;
+    let mut watch = support::watch(&registry, &service).await;
+    support::comes_to(&mut watch, &["a:1"]).await;
+    // The token expires, and is renewed.
+    sleep(Duration::from_millis(2500)).await;
+    lease.renew().await.unwrap();
+
+    let mut said = Vec::new();
+    let wrong = format!("{PASSWORD}-wrong");
+    let stranger = EtcdRegistry::connect(etcd.options().with_user("server", &wrong)).unwrap();
+    said.push(stranger.resolve(&service).await.unwrap_err().report());
+    let elsewhere: ServiceName = "elsewhere".parse().unwrap();
+    let denied = registry.register(&registration(&elsewhere, instance("a:1")), Claim::TakeOver).await;
+    said.push(denied.unwrap_err().report());
+    said.push(format!("{registry:?} {stranger:?} {lease:?}"));
+    let url = format!("etcd://server:{PASSWORD}@nowhere");
+    said.push(url.parse::<EtcdOptions>().unwrap_err().report());
+    let key = include_str!("tls/client-key.pem");
+    let tls = EtcdTls::new(&include_bytes!("tls/ca.pem")[..])
+        .with_client_certificate(&include_bytes!("tls/client.pem")[..])
+        .with_client_key(key);
+    let secure = EtcdRegistry::connect(etcd.options().with_tls(tls)).unwrap();
+    said.push(secure.resolve(&service).await.unwrap_err().report());
+    said.push(format!("{secure:?}"));
+
+    let log = String::from_utf8_lossy(&log.0.lock().unwrap()).into_owned();
+    assert!(log.contains("connected to etcd"), "it is this log that ours go to");
+    let secret_line = key.lines().nth(1).unwrap();
+    for text in said.iter().chain([&log]) {
+        let leak = text
+            .lines()
+            .find(|line| line.contains(PASSWORD) || line.contains(secret_line) || has_token(line));
+        assert_eq!(leak, None);
+    }
+}
+
+/// A simple token of etcd's: sixteen letters, a point, and the revision at which it was given.
+fn has_token(line: &str) -> bool {
+    line.split(|c: char| !c.is_ascii_alphanumeric() && c != '.').any(|word| {
+        word.split_once('.').is_some_and(|(letters, revision)| {
+            letters.len() == 16
+                && letters.bytes().all(|byte| byte.is_ascii_alphabetic())
+                && !revision.is_empty()
+                && revision.bytes().all(|byte| byte.is_ascii_digit())
+        })
+    })
+}

@@ -1,0 +1,90 @@
+//! Many who are refused, or not answered, are no burden for etcd.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "these are tests")]
+
+mod support;
+
+use std::time::Duration;
+
+use hither_core::{
+    Discovery, KeepAliveConfig, Registration, RegistrationHandle, ServiceName, ServiceView, keep_registered,
+};
+use hither_etcd::{EtcdOptions, EtcdRegistry};
+use support::{Etcd, Requests, documented_roles, instance};
+use tokio::time::sleep;
+
+/// So many registrations, and so many services watched, of one process.
+const EACH: u64 = 30;
+
+const LASTS: Duration = Duration::from_secs(10);
+
+/// Dropping it ends all of them.
+struct Crowd {
+    _registered: Vec<RegistrationHandle>,
+    _views: Vec<ServiceView>,
+}
+
+fn crowd(options: &EtcdOptions) -> Crowd {
+    let registry = EtcdRegistry::connect(options.clone()).unwrap();
+    let discovery = Discovery::from(registry.clone());
+    let service = |number: u64| format!("greeter/{number}").parse::<ServiceName>().unwrap();
+    let keep = |number: u64| {
+        let registration = Registration::new(service(number), instance("10.0.0.1:80"));
+        keep_registered(registry.clone(), registration, KeepAliveConfig::default())
+    };
+    Crowd {
+        _registered: (0..EACH).map(keep).collect(),
+        _views: (0..EACH).map(|number| discovery.service(&service(number))).collect(),
+    }
+}
+
+/// What etcd is asked while this lasts.
+async fn asked(etcd: &Etcd) -> Requests {
+    let before = etcd.requests().await;
+    sleep(LASTS).await;
+    &etcd.requests().await - &before
+}
+
+async fn guarded() -> Etcd {
+    let etcd = Etcd::start_with(&["--bcrypt-cost", "4"]).await;
+    documented_roles(etcd.endpoint(), "secret", &[]).await;
+    etcd.client().await.auth_enable().await.unwrap();
+    etcd
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_not_tried_all_the_time() {
+    let etcd = guarded().await;
+    let _crowd = crowd(&etcd.options().with_user("server", "wrong"));
+    let asked = asked(&etcd).await;
+    // One in two seconds for all of them, and never anything else.
+    assert!((3..=6).contains(&asked.of("Authenticate")), "{asked:?}");
+    assert_eq!(asked.total(), asked.of("Authenticate"), "{asked:?}");
+}
+
+#[tokio::test]
+async fn a_missing_permission_costs_no_authentication_and_few_requests() {
+    let etcd = guarded().await;
+    // It may register, and that is refused only where the record is written: on keys below its own.
+    let _crowd = crowd(&etcd.options().with_prefix("elsewhere").with_user("client", "secret"));
+    let asked = asked(&etcd).await;
+    assert!(asked.of("Authenticate") <= 1, "{asked:?}");
+    // A registration is tried every 2.5 s on average, by three requests; a watch every 7.5 s, by one.
+    assert!(asked.total() < EACH * (4 * 3 + 2 + 4), "{asked:?}");
+}
+
+#[tokio::test]
+async fn an_etcd_that_froze_does_not_awake_to_a_heap_of_renewals() {
+    let etcd = Etcd::start().await;
+    let _crowd = crowd(&etcd.options());
+    sleep(Duration::from_secs(2)).await;
+    let before = etcd.requests().await;
+    let frozen = etcd.freeze();
+    sleep(2 * LASTS).await;
+    drop(frozen);
+    sleep(Duration::from_secs(1)).await;
+    let asked = &etcd.requests().await - &before;
+    // What was on its way when it froze, and what comes in the first second. Who asks on every half second would have
+    // left 40 for each.
+    assert!(asked.of("LeaseKeepAlive") <= 2 * EACH, "{asked:?}");
+    assert!(asked.total() <= 8 * EACH, "{asked:?}");
+}
