@@ -237,31 +237,28 @@ fn both_in_one_service(fleet: &Fleet<'_>) -> Result<(), Failure> {
     all_answer(fleet.rust_client("60")?, &[&a, &b])
 }
 
-/// A client calls while a server goes; how many calls fail.
-fn calls_while(client: &Program, server: &mut Program, signal: &str) -> Result<usize, Failure> {
+/// A client calls while the server at `address` goes; how many calls fail.
+fn calls_while(
+    client: &Program,
+    server: &mut Program,
+    address: &str,
+    signal: &str,
+) -> Result<usize, Failure> {
+    let from_it = format!(" from {} ", port(address));
+    client.says(&from_it)?;
     client.goes_on(50)?;
     server.signal(signal)?;
     server.end()?;
     client.goes_on(100)?;
-    Ok(client.said().iter().filter(|line| line.contains(": error")).count())
+    let said = client.said();
+    if said.iter().rev().take(50).any(|line| line.contains(&from_it)) {
+        return Err(Failure::new(format!("{address} still answers")));
+    }
+    Ok(said.iter().filter(|line| line.contains(": error")).count())
 }
 
 fn none_failed(failed: usize) -> Result<(), Failure> {
     if failed == 0 { Ok(()) } else { Err(Failure::new(format!("{failed} calls failed"))) }
-}
-
-fn rust_leaves(fleet: &Fleet<'_>) -> Result<(), Failure> {
-    let ((mut leaving, address), (_b, _)) = (fleet.rust_server(&[])?, fleet.go_server(&["-lease", "5s"])?);
-    let client = fleet.go_client("100000")?;
-    none_failed(calls_while(&client, &mut leaving, "TERM")?)?;
-    fleet.comes_to(&address, "gone", |record| record.is_none())
-}
-
-fn go_leaves(fleet: &Fleet<'_>) -> Result<(), Failure> {
-    let ((mut leaving, address), (_b, _)) = (fleet.go_server(&["-lease", "5s"])?, fleet.rust_server(&[])?);
-    let client = fleet.rust_client("100000")?;
-    none_failed(calls_while(&client, &mut leaving, "TERM")?)?;
-    fleet.comes_to(&address, "gone", |record| record.is_none())
 }
 
 /// The client calls one after the other: only the call that is under way may fail.
@@ -269,18 +266,59 @@ fn at_most_one_failed(failed: usize) -> Result<(), Failure> {
     if failed <= 1 { Ok(()) } else { none_failed(failed) }
 }
 
+/// Runs it to its end, which has to be a good one; what it said.
+fn done(mut program: Program) -> Result<Vec<String>, Failure> {
+    let status = program.end()?;
+    let said = program.said();
+    if status.success() { Ok(said) } else { Err(Failure::new(format!("{status}: {said:?}"))) }
+}
+
+/// Go's lister has it, or has it no more.
+fn go_lists(fleet: &Fleet<'_>, address: &str, there: bool) -> Result<(), Failure> {
+    let listed = done(fleet.go("list", &[])?)?;
+    if listed.iter().any(|line| line.contains(address)) == there {
+        Ok(())
+    } else {
+        Err(Failure::new(format!("Go lists {listed:?}")))
+    }
+}
+
+/// What it says changes as it leaves, in ways that clients of Go's of 2025 could not bear in the metadata.
+fn rust_leaves(fleet: &Fleet<'_>) -> Result<(), Failure> {
+    let (mut leaving, address) = fleet.rust_server(&["--zone", "z", "--meta", "shard=3"])?;
+    let (_stays, _) = fleet.go_server(&["-lease", "5s"])?;
+    let client = fleet.go_client("100000")?;
+    go_lists(fleet, &address, true)?;
+    none_failed(calls_while(&client, &mut leaving, &address, "TERM")?)?;
+    fleet.comes_to(&address, "gone", |record| record.is_none())?;
+    go_lists(fleet, &address, false)
+}
+
+fn go_leaves(fleet: &Fleet<'_>) -> Result<(), Failure> {
+    let ((mut leaving, address), (_b, _)) = (fleet.go_server(&["-lease", "5s"])?, fleet.rust_server(&[])?);
+    let (client, watch) = (fleet.rust_client("100000")?, fleet.rust("watch", &[])?);
+    watch.says(&format!("+ {address}"))?;
+    none_failed(calls_while(&client, &mut leaving, &address, "TERM")?)?;
+    fleet.comes_to(&address, "gone", |record| record.is_none())?;
+    watch.says(&format!("- {address}")).map(drop)
+}
+
 fn rust_crashes(fleet: &Fleet<'_>) -> Result<(), Failure> {
     let ((mut dying, address), (_b, _)) = (fleet.rust_server(&[])?, fleet.go_server(&["-lease", "5s"])?);
     let client = fleet.go_client("100000")?;
-    at_most_one_failed(calls_while(&client, &mut dying, "KILL")?)?;
-    fleet.comes_to(&address, "gone after its TTL", |record| record.is_none())
+    go_lists(fleet, &address, true)?;
+    at_most_one_failed(calls_while(&client, &mut dying, &address, "KILL")?)?;
+    fleet.comes_to(&address, "gone after its TTL", |record| record.is_none())?;
+    go_lists(fleet, &address, false)
 }
 
 fn go_crashes(fleet: &Fleet<'_>) -> Result<(), Failure> {
     let ((mut dying, address), (_b, _)) = (fleet.go_server(&["-lease", "2s"])?, fleet.rust_server(&[])?);
-    let client = fleet.rust_client("100000")?;
-    at_most_one_failed(calls_while(&client, &mut dying, "KILL")?)?;
-    fleet.comes_to(&address, "gone after its TTL", |record| record.is_none())
+    let (client, watch) = (fleet.rust_client("100000")?, fleet.rust("watch", &[])?);
+    watch.says(&format!("+ {address}"))?;
+    at_most_one_failed(calls_while(&client, &mut dying, &address, "KILL")?)?;
+    fleet.comes_to(&address, "gone after its TTL", |record| record.is_none())?;
+    watch.says(&format!("- {address}")).map(drop)
 }
 
 fn go_manager_interferes(fleet: &Fleet<'_>) -> Result<(), Failure> {
@@ -289,9 +327,9 @@ fn go_manager_interferes(fleet: &Fleet<'_>) -> Result<(), Failure> {
         record.is_some_and(|(value, leased)| value.contains("ours") && *leased)
     };
     fleet.comes_to(&address, "ours", is_ours)?;
-    fleet.go("put", &["-addr", &address])?.end()?;
+    done(fleet.go("put", &["-addr", &address])?)?;
     fleet.comes_to(&address, "ours again, and on a lease", is_ours)?;
-    fleet.go("delete", &["-addr", &address])?.end()?;
+    done(fleet.go("delete", &["-addr", &address])?)?;
     fleet.comes_to(&address, "put back", is_ours)
 }
 
@@ -300,18 +338,20 @@ fn same_bytes(fleet: &Fleet<'_>) -> Result<(), Failure> {
     let ours = fleet.record(&address)?;
     server.signal("TERM")?;
     server.end()?;
-    fleet.go("put", &["-addr", &address])?.end()?;
+    done(fleet.go("put", &["-addr", &address])?)?;
     let theirs = fleet.record(&address)?;
-    if ours.as_ref().map(|(value, _)| value) != theirs.as_ref().map(|(value, _)| value) {
+    let is_same = matches!((&ours, &theirs), (Some((ours, _)), Some((theirs, _))) if ours == theirs);
+    if !is_same {
         return Err(Failure::new(format!("Rust writes {ours:?}, Go writes {theirs:?}")));
     }
-    fleet.go("put", &["-addr", &address, "-metadata", r#"{"shard":"3"}"#])?.end()?;
+    done(fleet.go("put", &["-addr", &address, "-metadata", r#"{"shard":"3"}"#])?)?;
     fleet.rust("watch", &[])?.says(r#"shard="3""#)?;
-    fleet.go("delete", &["-addr", &address])?.end()?;
+    done(fleet.go("delete", &["-addr", &address])?)?;
 
     let (_server, address) = fleet.rust_server(&["--zone", "z", "--version", "1", "--meta", "shard=3"])?;
-    let mut lister = fleet.go("list", &[])?;
-    lister.says(&format!("{address} null"))?;
-    lister.end()?;
+    let listed = done(fleet.go("list", &[])?)?;
+    if !listed.iter().any(|line| line.ends_with(&format!("{address} null"))) {
+        return Err(Failure::new(format!("Go lists {listed:?}")));
+    }
     all_answer(fleet.go_client("5")?, &[&address])
 }
