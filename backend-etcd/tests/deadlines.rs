@@ -107,12 +107,12 @@ async fn a_request_under_way_when_etcd_dies_fails_at_once_and_says_so() {
 #[tokio::test]
 async fn a_connection_that_its_first_caller_gave_up_serves_the_next_one() {
     let proxy = Proxy::start(shared().await.endpoint()).await;
-    proxy.delay(SHORT / 6);
-    let registry = hasty([proxy.endpoint()]);
+    proxy.delay(SHORT / 3);
+    let registry = EtcdRegistry::connect(EtcdOptions::new([proxy.endpoint()])).unwrap();
     let service = unique_service();
     assert!(timeout(SHORT / 6, registry.resolve(&service)).await.is_err());
-    // Far beyond the deadline of connecting.
-    sleep(3 * SHORT).await;
+    // Beyond the deadline of connecting, which is 2 s.
+    sleep(Duration::from_millis(2500)).await;
     registry.resolve(&service).await.unwrap();
     assert_eq!(proxy.connections(), 1);
 }

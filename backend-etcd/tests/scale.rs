@@ -25,15 +25,17 @@ async fn no_more_registrations_than_stated_are_written_at_a_time() {
     let proxy = Proxy::start(etcd.endpoint()).await;
     let registry = EtcdRegistry::connect(EtcdOptions::new([proxy.endpoint()])).unwrap();
     let service = unique_service();
-    // What follows an answer takes this long to arrive: a count taken before is one of what went out at once.
+    // What follows the first answers takes this long to arrive, and then does not: so only what went out at once did.
     proxy.delay(Duration::from_millis(300));
     let wishes: Vec<_> =
         (1..=3 * AT_ONCE).map(|port| registration(&service, instance(&format!("10.0.0.1:{port}")))).collect();
     let mut registering: Vec<_> =
         wishes.iter().map(|wish| registry.register(wish, Claim::TakeOver)).collect();
     let (first, _, others) = select_all(registering.drain(..)).await;
+    proxy.freeze();
     let mut leases = vec![first.unwrap()];
     assert_eq!(etcd.requests().await.of("LeaseGrant"), AT_ONCE);
+    proxy.thaw();
     for lease in timeout(LONG, join_all(others)).await.unwrap() {
         leases.push(lease.unwrap());
     }

@@ -14,7 +14,7 @@ use support::{
     Etcd, LONG, Proxy, comes_to, delete, ends, hasty, ids, instance, next, put, put_many, register, shared,
     unique_service, watch,
 };
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 
 /// Watches on from a snapshot, and reads the first one.
 async fn resume(registry: &EtcdRegistry, since: &Snapshot) -> (SnapshotStream, Snapshot) {
@@ -288,24 +288,25 @@ async fn a_watch_that_etcd_refuses_in_the_stream_ends_with_the_reason() {
     let service: ServiceName = "svc".parse().unwrap();
     registry.resolve(&service).await.unwrap();
 
-    const LATE: Duration = Duration::from_millis(400);
-    proxy.delay(LATE);
     for (fault, kind, retryable) in
         [("compaction", ErrorKind::Unavailable, true), ("role", ErrorKind::PermissionDenied, false)]
     {
+        let listings = etcd.requests().await.of("Range");
+        proxy.delay(Duration::from_millis(400));
         let watching = timeout(LONG, registry.watch(&service, None));
         let between = async {
-            // The request for the listing is there, and its answer is not.
-            sleep(LATE * 3 / 2).await;
+            while etcd.requests().await.of("Range") == listings {}
+            // The answer is on its way, and what follows it has not begun.
+            proxy.freeze();
             match fault {
                 "compaction" => {
                     put(&root, "other", "", 0).await;
                     put(&root, "other", "", 0).await;
-                    let now = root.get("any", None).await.unwrap().header().unwrap().revision();
-                    root.compact(now, None).await.unwrap();
+                    compact(&mut root).await;
                 }
                 _ => drop(root.user_revoke_role("client", "client").await.unwrap()),
             }
+            proxy.thaw();
         };
         let (watched, ()) = tokio::join!(watching, between);
         let error = match watched.unwrap() {

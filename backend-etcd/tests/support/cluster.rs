@@ -28,28 +28,20 @@ impl Cluster {
     /// The same with more arguments for each member, and a way to be asked.
     pub(crate) async fn start_with(arguments: &[&str], connect: Option<ConnectOptions>) -> Self {
         let arguments: Vec<_> = arguments.iter().map(ToString::to_string).collect();
-        // Between the choice and the use of a port somebody else may take it.
-        for _ in 0..5 {
-            let mut members: Vec<_> = (0..3).map(|_| Etcd::new(arguments.clone())).collect();
-            let mut peers = Vec::new();
-            for member in &members {
-                peers.push(Proxy::start(member.peer_endpoint()).await);
-            }
-            let names =
-                peers.iter().enumerate().map(|(at, peer)| format!("m{at}=http://{}", peer.endpoint()));
-            let cluster = names.collect::<Vec<_>>().join(",");
-            for (at, (member, peer)) in members.iter_mut().zip(&peers).enumerate() {
-                let (name, advertised) = (format!("m{at}"), peer.endpoint());
-                member.join(Member { name, advertised, cluster: cluster.clone() });
-            }
-            let (started, members) = launch(members).await;
-            match started {
-                Ok(()) => return Self { members, peers, connect },
-                Err(said) if said.contains("address already in use") => {}
-                Err(said) => panic!("a member does not start; it said:\n{said}"),
-            }
+        let mut members: Vec<_> = (0..3).map(|_| Etcd::new(arguments.clone())).collect();
+        let mut peers = Vec::new();
+        for member in &members {
+            peers.push(Proxy::start(member.peer_endpoint()).await);
         }
-        panic!("no ports are free for a cluster");
+        let names = peers.iter().enumerate().map(|(at, peer)| format!("m{at}=http://{}", peer.endpoint()));
+        let cluster = names.collect::<Vec<_>>().join(",");
+        for (at, (member, peer)) in members.iter_mut().zip(&peers).enumerate() {
+            let (name, advertised) = (format!("m{at}"), peer.endpoint());
+            member.join(Member { name, advertised, cluster: cluster.clone() });
+        }
+        let (started, members) = launch(members).await;
+        started.unwrap_or_else(|said| panic!("a member does not start; it said:\n{said}"));
+        Self { members, peers, connect }
     }
 
     pub(crate) fn endpoints(&self) -> Vec<String> {

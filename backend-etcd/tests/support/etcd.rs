@@ -1,10 +1,9 @@
 //! A real etcd of a test's own, which dies with the test.
 
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -12,6 +11,8 @@ use etcd_client::Client;
 use hither_etcd::{EtcdOptions, EtcdRegistry};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
+
+use super::port::Port;
 
 /// A member of a cluster.
 #[derive(Debug, Clone)]
@@ -28,8 +29,8 @@ pub(crate) struct Member {
 pub(crate) struct Etcd {
     directory: TempDir,
     arguments: Vec<String>,
-    client_port: u16,
-    peer_port: u16,
+    client_port: Arc<Port>,
+    peer_port: Port,
     /// What it is told of the cluster that it is a member of.
     member: Option<Member>,
     running: Option<Running>,
@@ -50,22 +51,14 @@ impl Etcd {
     /// A new one for who is not in a runtime.
     pub(crate) fn start_blocking(arguments: Vec<String>) -> Self {
         let mut etcd = Self::new(arguments);
-        // Between the choice and the use of a port somebody else may take it.
-        for _ in 0..5 {
-            (etcd.client_port, etcd.peer_port) = (free_port(), free_port());
-            match etcd.launch() {
-                Ok(()) => return etcd,
-                Err(said) if said.contains("address already in use") => etcd.clear(),
-                Err(said) => panic!("etcd does not start; it said:\n{said}"),
-            }
-        }
-        panic!("no port is free for etcd");
+        etcd.launch().unwrap_or_else(|said| panic!("etcd does not start; it said:\n{said}"));
+        etcd
     }
 
     /// One that is not started yet, and has its ports.
     pub(crate) fn new(arguments: Vec<String>) -> Self {
         let directory = tempfile::Builder::new().prefix("hither-etcd-").tempdir().unwrap();
-        let (client_port, peer_port) = (free_port(), free_port());
+        let (client_port, peer_port) = (Arc::new(Port::new()), Port::new());
         Self { directory, arguments, client_port, peer_port, member: None, running: None }
     }
 
@@ -76,12 +69,12 @@ impl Etcd {
 
     /// Where it talks to other members, `127.0.0.1:port`.
     pub(crate) fn peer_endpoint(&self) -> String {
-        format!("127.0.0.1:{}", self.peer_port)
+        self.peer_port.endpoint()
     }
 
     /// `127.0.0.1:port`.
     pub(crate) fn endpoint(&self) -> String {
-        format!("127.0.0.1:{}", self.client_port)
+        self.client_port.endpoint()
     }
 
     pub(crate) fn options(&self) -> EtcdOptions {
@@ -141,7 +134,7 @@ impl Etcd {
     /// Ends it, and has its next start where the other one was.
     pub(crate) fn take_the_place_of(&mut self, other: &Self) {
         self.kill();
-        self.client_port = other.client_port;
+        self.client_port = Arc::clone(&other.client_port);
     }
 
     /// Other arguments for the next start.
@@ -171,7 +164,7 @@ impl Etcd {
     pub(crate) fn launch(&mut self) -> Result<(), String> {
         let scheme =
             if self.arguments.iter().any(|argument| argument == "--cert-file") { "https" } else { "http" };
-        let clients = format!("{scheme}://127.0.0.1:{}", self.client_port);
+        let clients = format!("{scheme}://{}", self.endpoint());
         let peers = format!("http://{}", self.peer_endpoint());
         let member = self.member.clone().unwrap_or_else(|| Member {
             name: "test".to_owned(),
@@ -277,14 +270,4 @@ fn program() -> PathBuf {
     }
     let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools/bin/etcd");
     if fetched.exists() { fetched } else { "etcd".into() }
-}
-
-/// Below those that the system gives to outgoing connections, which might take it while an etcd is down.
-fn free_port() -> u16 {
-    loop {
-        let port = fastrand::u16(15_000..32_000);
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
 }

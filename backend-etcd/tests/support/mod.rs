@@ -6,6 +6,7 @@ mod cluster;
 mod etcd;
 mod etcdctl;
 mod metrics;
+mod port;
 mod proxy;
 
 use std::sync::LazyLock;

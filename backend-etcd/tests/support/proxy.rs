@@ -1,6 +1,5 @@
 //! A TCP proxy that has bad days.
 
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -12,10 +11,12 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::sleep;
 
+use super::port::Port;
+
 /// Passes bytes to and fro, until it is told to do something worse. Dropping it closes all connections.
 #[derive(Debug)]
 pub(crate) struct Proxy {
-    address: SocketAddr,
+    port: Port,
     trouble: watch::Sender<Trouble>,
     taken: Arc<AtomicUsize>,
     open: Arc<()>,
@@ -69,17 +70,17 @@ impl Trouble {
 impl Proxy {
     /// A proxy to `host:port`.
     pub(crate) async fn start(to: String) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+        let port = Port::new();
+        let listener = TcpListener::bind(port.endpoint()).await.unwrap();
         let (trouble, troubles) = watch::channel(Trouble::default());
         let taken = Arc::new(AtomicUsize::new(0));
         let open = Arc::new(());
         let task = tokio::spawn(accept(listener, to, troubles, Arc::clone(&taken), Arc::clone(&open)));
-        Self { address, trouble, taken, open, task }
+        Self { port, trouble, taken, open, task }
     }
 
     pub(crate) fn endpoint(&self) -> String {
-        self.address.to_string()
+        self.port.endpoint()
     }
 
     /// How many connections it has taken so far.

@@ -4,6 +4,8 @@
 #[allow(dead_code, reason = "it is shared with the tests of hither-etcd")]
 #[path = "../../../backend-etcd/tests/support/etcd.rs"]
 mod etcd;
+#[path = "../../../backend-etcd/tests/support/port.rs"]
+mod port;
 mod program;
 
 mod bad_input;
