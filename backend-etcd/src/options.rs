@@ -128,8 +128,8 @@ impl EtcdOptions {
     }
 
     /// How long one endpoint may take to be connected to, authentication and a first answer included. Where no
-    /// connection is open, the endpoints are tried one after the other: a call may wait for all of them.
-    /// Default: 2 s.
+    /// connection is open, the endpoints are tried one after the other: a call may wait for all of them, and for up to
+    /// half a second more where etcd was not ready, so that not everybody comes in the same moment. Default: 2 s.
     #[must_use]
     pub fn with_connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::command::{Failure, Step};
 use crate::tools::Tools;
-use crate::{faults, interop};
+use crate::{faults, go, interop};
 
 pub(crate) fn run(root: &Path) -> Result<(), Failure> {
     let cargo = |arguments: &[&str]| Step::cargo(root).args(arguments);
@@ -19,6 +19,9 @@ pub(crate) fn run(root: &Path) -> Result<(), Failure> {
 
     cargo(&["fmt", "--all", "--check"]).run()?;
     cargo(&["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"]).run()?;
+    // No part of all targets, because it is no part of `cargo test`.
+    let faults = ["clippy", "-p", "hither-etcd", "--all-features", "--test", "faults"];
+    cargo(&faults).args(["--", "-D", "warnings"]).run()?;
     for package in &packages {
         // Without tests, whose dependencies may bring features of their own.
         let clippy = ["clippy", "-p", &package.name, "--no-default-features"];
@@ -29,6 +32,9 @@ pub(crate) fn run(root: &Path) -> Result<(), Failure> {
     }
     cargo(&["doc", "--workspace", "--all-features", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings").run()?;
     cargo(&["xtask", "test"]).run()?;
+    // What depends on the version of etcd, on a newer one.
+    let etcd = go::etcd(root)?;
+    cargo(&["xtask", "test", "-p", "hither-etcd", "--tests"]).env("ETCD_BIN", etcd).run()?;
     // A minute of random keys and values.
     let properties =
         ["test", "-p", "hither-etcd", "--all-features", "--lib", "properties", "--", "--nocapture"];

@@ -1,7 +1,7 @@
 //! The campaign of faults, on two versions of etcd: one row a fault and a version.
 
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::AT_ONCE;
@@ -9,20 +9,29 @@ use crate::command::{Failure, Step};
 use crate::go;
 use crate::tools::Tools;
 
-/// Runs the faults whose names contain `filter`, and prints the table; `rounds` times.
+/// Runs the faults whose names contain `filter`, and prints the table; `rounds` times. Without a filter, those of
+/// authentication run on a third version too, which treats users in a way of its own.
 pub(crate) fn run(root: &Path, filter: &[String], rounds: u32) -> Result<(), Failure> {
     let tools = Tools::ensure(root)?;
-    let etcds = [tools.path("etcd").to_owned(), go::etcd(root)?];
+    let mut campaigns =
+        vec![(tools.path("etcd").to_owned(), filter.to_vec()), (go::etcd(root)?, filter.to_vec())];
+    let versions = [version(root, &campaigns[0].0)?, version(root, &campaigns[1].0)?];
+    if versions[0] == versions[1] {
+        return Err(Failure::new(format!("both etcds are {}: name another one in ETCD_BIN", versions[0])));
+    }
+    if filter.is_empty() {
+        campaigns.push((go::reticent_etcd(root)?, vec!["auth::".to_owned()]));
+    }
     // Alone, so that what the compiler says does not come between the rows.
     Step::cargo(root).args(TEST).args(["--no-run"]).run()?;
 
     println!(
-        "{:12} {:72} {:>11} {:>11} {:>6} {:>6}",
+        "{:12} {:78} {:>11} {:>11} {:>6} {:>6}",
         "etcd", "fault", "registered", "view right", "wrong", "lease"
     );
     let mut failed = Vec::new();
     for _ in 0..rounds {
-        for etcd in &etcds {
+        for (etcd, filter) in &campaigns {
             let version = version(root, etcd)?;
             failed.extend(campaign(root, &tools, etcd, &version, filter)?);
         }
@@ -41,28 +50,30 @@ const TEST: [&str; 6] = ["test", "-p", "hither-etcd", "--all-features", "--test"
 fn campaign(
     root: &Path,
     tools: &Tools,
-    etcd: &PathBuf,
+    etcd: &Path,
     version: &str,
     filter: &[String],
 ) -> Result<Vec<String>, Failure> {
     let cannot = |why: &dyn std::fmt::Display| Failure::new(format!("the campaign does not run: {why}"));
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.current_dir(root).args(["--quiet"]).args(TEST).args(filter);
-    command.args(["--", "--format=pretty", "--test-threads", AT_ONCE]);
+    command.current_dir(root).args(["--quiet"]).args(TEST);
+    // The harness takes several filters, cargo one.
+    command.args(["--", "--format=pretty", "--test-threads", AT_ONCE]).args(filter);
     command.envs(tools.env()).env("ETCD_BIN", etcd).stdout(Stdio::piped());
     let mut running = command.spawn().map_err(|error| cannot(&error))?;
     let said = running.stdout.take().into_iter().flat_map(|stdout| BufReader::new(stdout).lines());
 
-    let (mut failed, mut rows, mut last_words) = (Vec::new(), 0, Vec::new());
+    let (mut tally, mut last_words) = (Tally::default(), Vec::new());
     for line in said.map_while(Result::ok) {
         match read(&line) {
             Line::Row([fault, registered, right, wrong, lease]) => {
-                rows += 1;
-                println!("{version:12} {fault:72} {registered:>11} {right:>11} {wrong:>6} {lease:>6}");
+                tally.rows += 1;
+                println!("{version:12} {fault:78} {registered:>11} {right:>11} {wrong:>6} {lease:>6}");
             }
+            Line::Passed => tally.passed += 1,
             Line::Failed(test) => {
-                println!("{version:12} {test:72} FAILED");
-                failed.push(format!("{test} on {version}"));
+                println!("{version:12} {test:78} FAILED");
+                tally.failed.push(format!("{test} on {version}"));
             }
             Line::Other => last_words.push(line),
         }
@@ -70,18 +81,36 @@ fn campaign(
     let status = running.wait().map_err(|error| cannot(&error))?;
     if !status.success() {
         last_words.iter().for_each(|line| eprintln!("{line}"));
-        if failed.is_empty() {
-            return Err(cannot(&status));
-        }
-    } else if rows == 0 {
-        return Err(cannot(&"it has no such fault"));
     }
-    Ok(failed)
+    tally.verdict(status.success()).map_err(|why| cannot(&why))
+}
+
+/// What a campaign came to.
+#[derive(Debug, Default)]
+struct Tally {
+    rows: usize,
+    passed: usize,
+    failed: Vec<String>,
+}
+
+impl Tally {
+    /// The tests that failed; an error where the campaign as a whole says nothing.
+    fn verdict(self, succeeded: bool) -> Result<Vec<String>, String> {
+        match (succeeded, self.failed.is_empty()) {
+            (true, true) if self.passed == 0 => Err("it has no such fault".to_owned()),
+            (true, true) if self.rows != self.passed => {
+                Err(format!("{} tests passed, and {} rows were written", self.passed, self.rows))
+            }
+            (false, true) => Err("it ended with an error, and no test failed".to_owned()),
+            _ => Ok(self.failed),
+        }
+    }
 }
 
 #[derive(Debug, PartialEq, Eq)]
 enum Line<'a> {
     Row([&'a str; 5]),
+    Passed,
     Failed(&'a str),
     Other,
 }
@@ -97,6 +126,10 @@ fn read(line: &str) -> Line<'_> {
         {
             return Line::Row([fault, registered, right, wrong, lease]);
         }
+    }
+    // What a test has written may stand between its name and its end.
+    if line == "ok" || line.starts_with("test ") && line.ends_with(" ... ok") {
+        return Line::Passed;
     }
     match line.strip_prefix("test ").and_then(|line| line.strip_suffix(" ... FAILED")) {
         Some(test) => Line::Failed(test),
@@ -123,8 +156,25 @@ mod tests {
         assert_eq!(read("fault: etcd killed | 1.00 s | - | no | yes"), Line::Row(row));
         assert_eq!(read("test way::cut ... fault: etcd killed | 1.00 s | - | no | yes"), Line::Row(row));
         assert_eq!(read("test way::cut ... FAILED"), Line::Failed("way::cut"));
-        for other in ["test way::cut ... ok", "", "fault: in the wrong form", "running 3 tests"] {
+        assert_eq!(read("test way::cut ... ok"), Line::Passed);
+        for other in ["", "fault: in the wrong form", "running 3 tests"] {
             assert_eq!(read(other), Line::Other, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_campaign_says_something_only_if_every_test_that_passed_has_a_row() {
+        let tally = |rows, passed, failed: &[&str]| Tally {
+            rows,
+            passed,
+            failed: failed.iter().map(ToString::to_string).collect(),
+        };
+        assert_eq!(tally(3, 3, &[]).verdict(true), Ok(vec![]));
+        assert_eq!(tally(3, 2, &["way::cut"]).verdict(false), Ok(vec!["way::cut".to_owned()]));
+        for (rows, passed, succeeded, why) in
+            [(0, 0, true, "no such fault"), (2, 3, true, "3 tests passed"), (3, 3, false, "an error")]
+        {
+            assert!(tally(rows, passed, &[]).verdict(succeeded).unwrap_err().contains(why));
         }
     }
 }

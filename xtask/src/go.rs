@@ -14,8 +14,17 @@ pub(crate) fn build(directory: &Path, out: &Path) -> Result<(), Failure> {
 
 /// Builds an etcd newer than the one that the distributions have, for tests to be run on with `ETCD_BIN`.
 pub(crate) fn etcd(root: &Path) -> Result<PathBuf, Failure> {
-    let out = root.join("target/tools/etcd-newest");
-    build(&root.join("xtask/etcd"), &out)?;
+    etcd_of(root, "newest")
+}
+
+/// Builds one of those which tell their status to root alone, where they have users: 3.6.0 to 3.6.11.
+pub(crate) fn reticent_etcd(root: &Path) -> Result<PathBuf, Failure> {
+    etcd_of(root, "v3.6.5")
+}
+
+fn etcd_of(root: &Path, version: &str) -> Result<PathBuf, Failure> {
+    let out = root.join("target/tools").join(format!("etcd-{version}"));
+    build(&root.join("xtask/etcd").join(version), &out)?;
     Ok(out)
 }
 

@@ -22,12 +22,13 @@ Set-up and test commands of hither.
                             Debian's and Ubuntu's packages, unpacked there; nothing is installed or started
   cargo xtask test [ARGS]   tools, then every test, doc test and conformance run; ARGS go to `cargo test`
   cargo xtask ci            what has to hold before a change goes in: formatting, clippy on all features and on
-                            each alone, docs, `cargo xtask test`, `cargo quickstart`, and with Go `faults` and
-                            `interop`
+                            each alone, docs, `cargo xtask test`, `cargo quickstart`, and with Go hither-etcd's
+                            tests on a newer etcd, `faults` and `interop`
   cargo xtask nightly       `ci`, then what takes longer: the faults three times more, and the benchmarks
   cargo xtask etcd          builds an etcd of 3.6 with Go, and says how to run the tests on it
   cargo xtask faults [NAME] what registrations and views go through when etcd has a bad day, on two versions of
-                            etcd, one row a fault; needs Go; NAME is a part of a test's
+                            etcd (and with users on a third), one row a fault; needs Go; NAME is a part of a
+                            test's name
   cargo xtask interop       Rust and Go in one fleet on a real etcd, one row a case; needs Go
   cargo xtask help          this
 
