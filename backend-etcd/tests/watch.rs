@@ -92,7 +92,13 @@ async fn a_watch_resumes_after_many_changes_while_others_go_on() {
     // listing can.
     let listings = (&etcd.requests().await - &before).of("Range") - 40;
     let version = client.clone().status().await.unwrap().version().to_owned();
-    assert_eq!(listings, if version.starts_with("3.4.2") { 20 } else { 0 }, "{version}");
+    let numbers: Vec<u32> = version.split(['.', '-']).filter_map(|number| number.parse().ok()).collect();
+    let tells = match numbers[..] {
+        [3, 4, patch] => patch >= 31,
+        [3, 5, patch] => patch >= 13,
+        _ => true,
+    };
+    assert_eq!(listings, if tells { 0 } else { 20 }, "{version}");
 }
 
 #[tokio::test]
