@@ -16,7 +16,7 @@ use crate::Layout;
 /// Where etcd is, and how it is talked to: for [`EtcdRegistry::connect`](crate::EtcdRegistry::connect).
 ///
 /// From a list of endpoints; from a URL, `etcd://user@h1:2379,h2:2379/prefix?password_file=/run/etcd/password`
-/// ([`from_str`](Self::from_str)); or from the variables that etcdctl takes ([`from_env`](Self::from_env)).
+/// ([`FromStr`](#impl-FromStr-for-EtcdOptions)); or from the variables that etcdctl takes ([`from_env`](Self::from_env)).
 ///
 /// ```
 /// use std::time::Duration;
