@@ -310,7 +310,9 @@ struct Keeper {
     backoff: Backoff,
     claim: Claim,
     lease: Option<Held>,
-    /// Since when somebody else stands under our id.
+    /// As it was granted last, or is asked for.
+    ttl: Duration,
+    /// Since when somebody else stands under our id, as far as the registry has said so without a break.
     contested: Option<Instant>,
 }
 
@@ -340,8 +342,8 @@ impl Keeper {
         let mut random = config.seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed);
         let backoff = backoff(registration.ttl(), &mut random);
         let (registrar, claim) = (Arc::new(registrar), Claim::TakeOver);
-        let (lease, contested) = (None, None);
-        Self { registrar, registration, config, wishes, told, random, backoff, claim, lease, contested }
+        let (lease, ttl, contested) = (None, registration.ttl(), None);
+        Self { registrar, registration, config, wishes, told, random, backoff, claim, lease, ttl, contested }
     }
 
     async fn run(mut self) {
@@ -395,7 +397,7 @@ impl Keeper {
         // A backend that grants nothing would have us renew without a pause.
         let ttl = lease.ttl().max(Duration::from_millis(100));
         self.registration = registration;
-        (self.claim, self.contested) = (Claim::IfVacant, None);
+        (self.claim, self.ttl) = (Claim::IfVacant, ttl);
         self.backoff = backoff(ttl, &mut self.random);
         // Those who register together are spread over nearly a whole pause at once. The latest of them still has time
         // for an attempt that times out, and another one.
@@ -431,6 +433,10 @@ impl Keeper {
 
     /// What an error means: when to go on, or `None` at the end.
     fn judge(&mut self, error: Error, wish: &Wish, step: &Step) -> Option<Duration> {
+        if error.kind() != ErrorKind::Superseded {
+            // A registry that was away may give every lease its whole TTL again.
+            self.contested = None;
+        }
         match error.kind() {
             ErrorKind::Superseded if self.may_lapse(step) => {}
             ErrorKind::Superseded => {
@@ -468,11 +474,11 @@ impl Keeper {
         Some(delay)
     }
 
-    /// Whether the record of another owner may be that of a dead one, which nobody renews: its lease then ends within a
-    /// TTL, and another one if the registry gave it all of it again.
+    /// Whether the record of another owner may be that of a dead one, which nobody renews: its lease ends within a TTL,
+    /// give or take the time that the registry takes for that.
     fn may_lapse(&mut self, step: &Step) -> bool {
         let since = *self.contested.get_or_insert_with(Instant::now);
-        matches!(step, Step::Register) && since.elapsed() < 2 * self.registration.ttl()
+        matches!(step, Step::Register) && since.elapsed() < 2 * self.ttl
     }
 
     /// Falls back to the content before, where it was an update that the registry will not take.

@@ -109,12 +109,14 @@ async fn renewals_of_many_spread_out() {
         soon(handle.registered()).await.unwrap();
     }
     // All registered at one moment, and yet no thirtieth of a TTL has many more of them than another one.
+    let begun = registry.faults().calls_of(Operation::Renew);
     for part in 0..15 {
         let before = registry.faults().calls_of(Operation::Renew);
         sleep(TTL / 30).await;
         let renewals = registry.faults().calls_of(Operation::Renew) - before;
         assert!(renewals < 25, "{renewals} of 100 in part {part}, where 10 would be even");
     }
+    assert!(registry.faults().calls_of(Operation::Renew) - begun >= 100);
 }
 
 #[tokio::test(start_paused = true)]
@@ -273,9 +275,20 @@ async fn who_stands_under_our_id_and_is_not_renewed_is_waited_for() {
     assert_eq!(weights(&here).await, [2]);
     soon(handle.registered()).await.unwrap();
     assert_eq!(weights(&here).await, [1]);
-    // The next time it waits as long again.
-    sleep(3 * TTL).await;
-    assert_eq!(weights(&here).await, [1]);
+    // And as long again after the registry was away for longer, with the dead one's record, and has it still.
+    for outage in [Duration::ZERO, 3 * TTL] {
+        here.faults().disconnect();
+        sleep(2 * TTL).await;
+        let dead = dead.clone().with_ttl(if outage.is_zero() { TTL } else { 5 * TTL });
+        let _never_renewed = here.connect().register(&dead, Claim::IfVacant).await.unwrap();
+        here.faults().reconnect();
+        sleep(TTL / 2).await;
+        here.faults().disconnect();
+        sleep(outage).await;
+        here.faults().reconnect();
+        soon(handle.registered()).await.unwrap();
+        assert_eq!(weights(&here).await, [1]);
+    }
 }
 
 #[tokio::test(start_paused = true)]
