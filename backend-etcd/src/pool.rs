@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt, Shared};
@@ -19,8 +19,8 @@ use crate::error::{Advice, Failure};
 /// smallest TTL, by which a renewal must be done.
 const SUSPICIOUS: Duration = Duration::from_millis(500);
 
-/// For so long nobody asks again, where etcd did not let us in. Whoever tries on does it by themselves, and checking a
-/// password costs etcd a tenth of a second of a processor.
+/// For so long a refusal counts for all callers, each of whom retries in its own time: checking a password costs etcd a
+/// tenth of a second of a processor.
 const REFUSED_FOR: Duration = Duration::from_secs(2);
 
 /// How old a connection is whose token may be worth nothing any more. etcd's live for 300 s.
@@ -44,17 +44,22 @@ pub(crate) struct Pool {
 
 /// One attempt at being connected, shared by all who wait for it.
 struct Slot {
-    connection: Shared<BoxFuture<'static, Result<Found, Failure>>>,
+    connection: Shared<BoxFuture<'static, Result<Found, Refused>>>,
     /// The endpoint that was to be tried first.
     first: usize,
-    /// Since when it is known that etcd does not let us in.
-    refused: OnceLock<Instant>,
 }
 
 #[derive(Clone)]
 struct Found {
     at: usize,
     connection: Arc<Connection>,
+}
+
+/// Why there is no connection, and since when that is known.
+#[derive(Clone)]
+struct Refused {
+    failure: Failure,
+    since: Instant,
 }
 
 impl Pool {
@@ -70,28 +75,29 @@ impl Pool {
 
     /// The pinned connection, which is opened first if it is not open.
     pub(crate) async fn connection(self: &Arc<Self>) -> Result<Lent, Error> {
+        let begun = Instant::now();
         let mut slot = self.pinned();
-        if slot.refused.get().is_some_and(|since| since.elapsed() >= REFUSED_FOR) {
-            self.replace(&slot, slot.first);
+        let mut outcome = slot.connection.clone().await;
+        if outcome.as_ref().is_err_and(|refused| refused.since.elapsed() >= REFUSED_FOR) {
+            // No news: nobody may have heard it, if those who waited had given up.
+            self.replace(&slot, slot.first + 1);
             slot = self.pinned();
+            outcome = slot.connection.clone().await;
         }
-        let since = Instant::now();
-        match slot.connection.clone().await {
+        match outcome {
             Ok(Found { at, connection }) => {
-                let waited = since.elapsed();
+                let waited = begun.elapsed();
                 if waited >= CROWD_AFTER {
                     // Else all who have come meanwhile, in all processes, come in the moment in which etcd is ready.
                     sleep(waited.min(CROWD_SPREAD).mul_f64(fastrand::f64())).await;
                 }
                 Ok(Lent { pool: Arc::clone(self), slot, at, connection })
             }
-            Err(failure) if failure.advice == Advice::Rotate => {
-                // Every endpoint has been tried; the next caller begins with the one after.
-                self.replace(&slot, slot.first + 1);
-                Err(failure.error)
-            }
-            Err(failure) => {
-                slot.refused.get_or_init(Instant::now);
+            Err(Refused { failure, .. }) => {
+                if failure.advice == Advice::Rotate {
+                    // Every endpoint has been tried; the next caller begins with the one after.
+                    self.replace(&slot, slot.first + 1);
+                }
                 Err(failure.error)
             }
         }
@@ -123,14 +129,16 @@ impl Slot {
             // A task of its own, because who waits for it may give up, and the next one must not find it where it was
             // left, with its deadlines long past. It ends with the slot.
             let mut attempt = JoinSet::new();
-            let connecting = async move { first_that_answers(&endpoints, &options, first).await };
+            let refused = |failure| Refused { failure, since: Instant::now() };
+            let connecting =
+                async move { first_that_answers(&endpoints, &options, first).await.map_err(refused) };
             attempt.spawn(connecting.instrument(tracing::debug_span!("connect to etcd")));
             match attempt.join_next().await {
                 Some(Ok(found)) => found,
-                _ => Err(Failure::gone("the runtime that was connecting to etcd is gone")),
+                _ => Err(refused(Failure::gone("the runtime that was connecting to etcd is gone"))),
             }
         };
-        Arc::new(Self { connection: connection.boxed().shared(), first, refused: OnceLock::new() })
+        Arc::new(Self { connection: connection.boxed().shared(), first })
     }
 }
 
