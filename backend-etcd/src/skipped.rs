@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::format::Undecodable;
 
-/// How many versions of records are remembered as logged, at least: twice that many, in half a megabyte each.
+/// How many versions of records are remembered as logged, at least; at most twice that many.
 const REMEMBERED: usize = 32_768;
 
 /// The records that one registry has skipped.

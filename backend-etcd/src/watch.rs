@@ -238,8 +238,8 @@ impl Follow {
         (self.ask_at, self.asked) = (Instant::now() + silence, None);
     }
 
-    /// When to believe that nobody is there. Nobody is who was not asked: a watch that nobody polled for long, or whose
-    /// whole process stood still, has to ask first.
+    /// When to believe that nobody is there. Who was not asked has not failed to answer: a watch that nobody polled for
+    /// long, or whose whole process stood still, has to ask first.
     fn lost_at(&self) -> Option<Instant> {
         self.asked.map(|asked| asked + self.shared.options.request_timeout())
     }

@@ -64,7 +64,7 @@ async fn a_wrong_password_is_not_tried_all_the_time() {
 #[tokio::test]
 async fn a_missing_permission_costs_no_authentication_and_few_requests() {
     let etcd = guarded().await;
-    // It may register, and that is refused only where the record is written: on keys below its own.
+    // Anybody gets a lease; what is refused is the record, under a prefix where it may do nothing.
     let _crowd = crowd(&etcd.options().with_prefix("elsewhere").with_user("client", "secret"));
     let asked = asked(&etcd).await;
     assert!(asked.of("Authenticate") <= 1, "{asked:?}");

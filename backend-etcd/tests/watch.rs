@@ -289,7 +289,8 @@ async fn a_watch_that_etcd_refuses_in_the_stream_ends_with_the_reason() {
     client.auth_enable().await.unwrap();
     let root = ConnectOptions::new().with_user("root", "secret");
     let mut root = Client::connect([etcd.endpoint()], Some(root)).await.unwrap();
-    let options = EtcdOptions::new([proxy.endpoint()]).with_user("client", "secret");
+    let options =
+        EtcdOptions::new([proxy.endpoint()]).with_user("client", "secret").with_request_timeout(LONG);
     let registry = EtcdRegistry::connect(options).unwrap();
     let service: ServiceName = "svc".parse().unwrap();
     registry.resolve(&service).await.unwrap();
@@ -298,7 +299,7 @@ async fn a_watch_that_etcd_refuses_in_the_stream_ends_with_the_reason() {
         [("compaction", ErrorKind::Unavailable, true), ("role", ErrorKind::PermissionDenied, false)]
     {
         let listings = etcd.requests().await.of("Range");
-        proxy.delay(Duration::from_millis(400));
+        proxy.delay(Duration::from_secs(1));
         let watching = timeout(LONG, registry.watch(&service, None));
         let between = async {
             while etcd.requests().await.of("Range") == listings {}

@@ -19,7 +19,7 @@ impl EtcdOptions {
     /// | `ETCDCTL_DIAL_TIMEOUT`, `ETCDCTL_COMMAND_TIMEOUT` | [`with_connect_timeout`](Self::with_connect_timeout), [`with_request_timeout`](Self::with_request_timeout) |
     ///
     /// An empty variable is as good as none. Others of etcdctl's are ignored, but not those that would make it talk
-    /// to somebody else, or to somebody unknown, or in secret.
+    /// to somebody else, or to somebody unknown, or over TLS with the system's authorities.
     ///
     /// # Errors
     /// `InvalidArgument` when a variable is not what it has to be; `Unsupported` for `ETCDCTL_DISCOVERY_SRV`,
@@ -43,19 +43,22 @@ fn etcdctls(variables: impl Iterator<Item = (OsString, OsString)>) -> Result<BTr
     Ok(found)
 }
 
+/// As Go writes them.
+const TRUE: [&str; 6] = ["1", "t", "T", "true", "TRUE", "True"];
+const FALSE: [&str; 6] = ["0", "f", "F", "false", "FALSE", "False"];
+
 fn from(variables: &BTreeMap<String, String>) -> Result<EtcdOptions> {
     let variable = |name: &str| variables.get(name).cloned();
-    let is_set = |name: &str, unless: &str| variable(name).is_some_and(|value| value != unless);
-    let unsupported = [
-        ("ETCDCTL_DISCOVERY_SRV", is_set("ETCDCTL_DISCOVERY_SRV", "")),
-        ("ETCDCTL_INSECURE_SKIP_TLS_VERIFY", is_set("ETCDCTL_INSECURE_SKIP_TLS_VERIFY", "false")),
-        (
-            "ETCDCTL_INSECURE_TRANSPORT without ETCDCTL_CACERT",
-            is_set("ETCDCTL_INSECURE_TRANSPORT", "true") && variable("ETCDCTL_CACERT").is_none(),
-        ),
-    ];
-    if let Some((name, _)) = unsupported.iter().find(|(_, is_set)| *is_set) {
-        return Err(Error::new(ErrorKind::Unsupported, format!("{name} is set, which hither does not do")));
+    let unsupported = |message: &'static str| Err(Error::new(ErrorKind::Unsupported, message));
+    if variable("ETCDCTL_DISCOVERY_SRV").is_some() {
+        return unsupported("ETCDCTL_DISCOVERY_SRV is set, and hither finds no etcd by DNS");
+    }
+    if variable("ETCDCTL_INSECURE_SKIP_TLS_VERIFY").is_some_and(|value| !FALSE.contains(&&*value)) {
+        return unsupported("ETCDCTL_INSECURE_SKIP_TLS_VERIFY is set, and hither talks to nobody unknown");
+    }
+    let plain = variable("ETCDCTL_INSECURE_TRANSPORT").is_none_or(|value| TRUE.contains(&&*value));
+    if !plain && variable("ETCDCTL_CACERT").is_none() {
+        return unsupported("ETCDCTL_INSECURE_TRANSPORT is off, and hither needs ETCDCTL_CACERT for that");
     }
     let endpoints = variable("ETCDCTL_ENDPOINTS").unwrap_or_else(|| "127.0.0.1:2379".to_owned());
     let mut options = EtcdOptions::new(endpoints.split(','));
@@ -110,7 +113,8 @@ mod tests {
             ("ETCDCTL_USER", "me:secret"),
             ("ETCDCTL_DIAL_TIMEOUT", "1s"),
             ("ETCDCTL_COMMAND_TIMEOUT", "700ms"),
-            ("ETCDCTL_INSECURE_SKIP_TLS_VERIFY", "false"),
+            ("ETCDCTL_INSECURE_SKIP_TLS_VERIFY", "0"),
+            ("ETCDCTL_INSECURE_TRANSPORT", "True"),
         ])
         .unwrap();
         assert_eq!(options.endpoints(), ["http://h1:2379", "h2:2379"]);

@@ -304,7 +304,7 @@ async fn returns_after_its_successor() {
     while get(&client, &scene.key()).await.is_some() {
         sleep(Duration::from_millis(50)).await;
     }
-    let wish = Registration::new(scene.service().clone(), instance("10.0.0.1:80")).with_ttl(4 * TTL);
+    let wish = Registration::new(scene.service().clone(), instance("10.0.0.1:80")).with_ttl(12 * TTL);
     let _successor = etcd.registry().register(&wish, Claim::IfVacant).await.unwrap();
     proxy.thaw();
     scene.over();

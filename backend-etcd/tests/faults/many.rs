@@ -42,7 +42,9 @@ async fn watched_by_one_process() {
     let mut etcd = Etcd::start().await;
     let proxy = Proxy::start(etcd.endpoint()).await;
     put_many(&etcd.client().await, 0, records("10.0.0.1:80")).await;
-    let registry = EtcdRegistry::connect(EtcdOptions::new([proxy.endpoint()])).unwrap();
+    // However slow the machine is: a deadline would rotate them onto another connection.
+    let options = EtcdOptions::new([proxy.endpoint()]).with_request_timeout(LONG).with_connect_timeout(LONG);
+    let registry = EtcdRegistry::connect(options).unwrap();
     let discovery = Discovery::from(registry);
     let mut views: Vec<_> = (0..COUNT).map(|at| discovery.service(&service(at))).collect();
     all_have(&mut views, 1).await;

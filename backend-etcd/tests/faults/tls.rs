@@ -272,7 +272,7 @@ async fn wrong_for_a_while() {
     scene.recovers(Lease::New).await;
 }
 
-/// No certificate is valid any more, or none yet.
+/// No certificate is valid any more.
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn wrong_clock() {
