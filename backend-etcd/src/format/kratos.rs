@@ -1,6 +1,6 @@
 //! go-kratos: a `ServiceInstance` as JSON, with endpoints that are URLs.
 
-use hither_core::{Address, Instance, ServiceName};
+use hither_core::{Address, Error, ErrorKind, Instance, Result, ServiceName};
 use serde_json::{Map, Value};
 
 use super::Undecodable;
@@ -8,23 +8,36 @@ use super::encode::escape_like_go;
 use super::foreign::{Foreign, entries, text, with_entries};
 
 /// The value of `instance`, byte for byte as kratos writes it.
-pub(super) fn encode(service: &ServiceName, instance: &Instance) -> String {
+///
+/// # Errors
+/// `InvalidArgument` for a host that cannot stand in a URL, where every reader would see another.
+pub(super) fn encode(service: &ServiceName, instance: &Instance) -> Result<String> {
     let weight = (instance.weight() != Instance::DEFAULT_WEIGHT).then(|| instance.weight().to_string());
     let endpoint = |address: &Address| match address {
         // Kratos's own clients look for `grpc` and pass it over.
-        Address::Unix(_) => address.to_string(),
-        address => format!("grpc://{address}?isSecure=false"),
+        Address::Unix(_) => Ok(address.to_string()),
+        Address::Host { host, .. } if !is_host_of_a_url(host) => {
+            let message =
+                format!("the layout of kratos has no place for {address}: its host is none of a URL");
+            Err(Error::new(ErrorKind::InvalidArgument, message))
+        }
+        address => Ok(format!("grpc://{address}?isSecure=false")),
     };
-    let endpoints: Vec<_> = instance.addresses().iter().map(endpoint).collect();
+    let endpoints = instance.addresses().iter().map(endpoint).collect::<Result<Vec<_>>>()?;
     // In the order of kratos's fields.
-    escape_like_go(format!(
+    Ok(escape_like_go(format!(
         r#"{{"id":{},"name":{},"version":{},"metadata":{},"endpoints":{}}}"#,
         Value::from(instance.id().as_str()),
         Value::from(service.as_str()),
         Value::from(instance.version().unwrap_or_default()),
         entries(instance, &[("weight", weight)]),
         Value::from(endpoints),
-    ))
+    )))
+}
+
+/// Whether Go's `url.Parse` takes it for a host as it stands.
+fn is_host_of_a_url(host: &str) -> bool {
+    host.chars().all(|c| !c.is_ascii() || c.is_ascii_alphanumeric() || r#"-._~!$&'()*+,;=<>""#.contains(c))
 }
 
 pub(super) fn decode(value: &Map<String, Value>) -> Result<Foreign, Undecodable> {
@@ -57,4 +70,28 @@ pub(super) fn decode(value: &Map<String, Value>) -> Result<Foreign, Undecodable>
     }
     let service = text(value, "name").map(str::to_owned);
     Ok(Foreign { service, instance: with_entries(instance, metadata.as_ref()) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_that_would_read_as_another_in_a_url_is_refused() {
+        let service: ServiceName = "svc".parse().unwrap();
+        for address in
+            ["/:0", "a/b:1", "a?b:1", "a#b:1", "me@host:1", "a%41:1", "a:b:1", "http://127.0.0.1:1"]
+        {
+            let instance =
+                Instance::new("10.0.0.1:80".parse().unwrap()).with_address(address.parse().unwrap());
+            let error = encode(&service, &instance).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+            assert!(error.to_string().contains(address), "{error}");
+        }
+        for address in ["greeter.internal:80", "a_b-c:1", "svc.例え.jp:80", "[2001:db8::1]:443"] {
+            let instance = Instance::new(address.parse().unwrap());
+            let value = serde_json::from_str(&encode(&service, &instance).unwrap()).unwrap();
+            assert_eq!(decode(&value).unwrap().instance.addresses(), instance.addresses());
+        }
+    }
 }
