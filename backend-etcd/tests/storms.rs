@@ -83,8 +83,10 @@ async fn an_etcd_that_froze_does_not_awake_to_a_heap_of_renewals() {
     drop(frozen);
     sleep(Duration::from_secs(1)).await;
     let asked = &etcd.requests().await - &before;
-    // One that was on its way when it froze, and one when it awoke, by which each learns that its lease is gone; and some
-    // that were due just then. Who asks on every half second would have left 40 for each.
-    assert!(asked.of("LeaseKeepAlive") <= 3 * EACH, "{asked:?}");
-    assert!(asked.total() <= 10 * EACH, "{asked:?}");
+    // For each lease one renewal that was on its way when it froze and one when it awoke, by which its owner learns that
+    // it is gone, and what was due just then: 28 to 88 were measured. Who asks on every half second leaves 40 for each.
+    assert!(asked.of("LeaseKeepAlive") <= 5 * EACH, "{asked:?}");
+    // With it the new leases, records and watches, and what the watchers ask to learn how far etcd is: 118 to 317 were
+    // measured, the most on a machine with two other things to do.
+    assert!(asked.total() <= 20 * EACH, "{asked:?}");
 }
