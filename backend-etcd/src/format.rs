@@ -100,7 +100,8 @@ impl Format {
     pub(crate) fn value(&self, service: &ServiceName, instance: &Instance) -> Result<String> {
         match self.layout {
             Layout::EtcdNaming => Ok(encode::encode(instance)),
-            Layout::Kratos => kratos::encode(service, instance),
+            Layout::Kratos => kratos::encode(service, instance, false),
+            Layout::KratosTls => kratos::encode(service, instance, true),
             Layout::Kitex => Ok(kitex::encode(instance)),
             Layout::GoZero => match instance.address() {
                 address @ Address::Unix(_) => {

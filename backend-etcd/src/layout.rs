@@ -14,7 +14,7 @@ use hither_core::{Error, ErrorKind, Result};
 /// | | prefix | value |
 /// |---|---|---|
 /// | `EtcdNaming` | none | `{"Op":0,"Addr":"10.0.0.1:80","Metadata":null}` |
-/// | `Kratos` | `/microservices` | `{"id":"…","name":"greeter","version":"","metadata":null,"endpoints":["grpc://10.0.0.1:80?isSecure=false"]}` |
+/// | `Kratos`, `KratosTls` | `/microservices` | `{"id":"…","name":"greeter","version":"","metadata":null,"endpoints":["grpc://10.0.0.1:80?isSecure=false"]}` |
 /// | `GoZero` | none | `10.0.0.1:80` |
 /// | `Kitex` | `kitex/registry-etcd` | `{"network":"tcp","address":"10.0.0.1:80","weight":10,"tags":null}` |
 ///
@@ -24,7 +24,8 @@ use hither_core::{Error, ErrorKind, Result};
 ///
 /// # What a format has no place for
 /// - `Kratos`: zone, state and a weight other than 1 are the metadata `zone`, `state` (`draining`) and `weight`,
-///   which its own weighted balancers look at. A Unix socket is an endpoint that its own clients pass over.
+///   which its own weighted balancers look at. A Unix socket is an endpoint that its own clients pass over. Whether a
+///   server talks TLS is written, and not read: a channel talks it with all of them or with none.
 /// - `Kitex`: zone, version and state are the tags `zone`, `version` and `state`, beside the metadata. Weights are kitex's,
 ///   where 10 is usual: an instance that states none is written, and read, with 10, and so is read a weight of 0, which
 ///   kitex does not know. Further addresses are left out.
@@ -38,6 +39,8 @@ pub enum Layout {
     EtcdNaming,
     /// go-kratos, `contrib/registry/etcd`.
     Kratos,
+    /// The same for servers that talk TLS: `grpcs://10.0.0.1:80?isSecure=true`. Kratos's clients that do look for no other.
+    KratosTls,
     /// go-zero, `core/discov`.
     GoZero,
     /// kitex, `registry-etcd`.
@@ -49,7 +52,7 @@ impl Layout {
     pub(crate) fn prefix(self) -> &'static str {
         match self {
             Self::EtcdNaming | Self::GoZero => "",
-            Self::Kratos => "/microservices",
+            Self::Kratos | Self::KratosTls => "/microservices",
             Self::Kitex => "kitex/registry-etcd",
         }
     }
@@ -58,13 +61,14 @@ impl Layout {
         match self {
             Self::EtcdNaming => "etcd",
             Self::Kratos => "kratos",
+            Self::KratosTls => "kratos-tls",
             Self::GoZero => "go-zero",
             Self::Kitex => "kitex",
         }
     }
 }
 
-/// `etcd`, `kratos`, `go-zero` or `kitex`.
+/// `etcd`, `kratos`, `kratos-tls`, `go-zero` or `kitex`.
 impl fmt::Display for Layout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
@@ -79,9 +83,9 @@ impl FromStr for Layout {
     /// # Errors
     /// `InvalidArgument` for any other name.
     fn from_str(name: &str) -> Result<Self> {
-        let all = [Self::EtcdNaming, Self::Kratos, Self::GoZero, Self::Kitex];
+        let all = [Self::EtcdNaming, Self::Kratos, Self::KratosTls, Self::GoZero, Self::Kitex];
         all.into_iter().find(|layout| layout.name() == name).ok_or_else(|| {
-            let message = format!("{name:?} is no layout (etcd, kratos, go-zero or kitex)");
+            let message = format!("{name:?} is no layout (etcd, kratos, kratos-tls, go-zero or kitex)");
             Error::new(ErrorKind::InvalidArgument, message)
         })
     }

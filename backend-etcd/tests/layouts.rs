@@ -99,6 +99,12 @@ const WRITTEN: &[(Layout, &str, &str, &str)] = &[
         r#"{"id":"10.0.0.1:80","name":"SERVICE","version":"1.2","metadata":{"a\u003cb":"c\u0026d","state":"draining","weight":"3","zone":"eu-1a"},"endpoints":["grpc://10.0.0.1:80?isSecure=false"]}"#,
     ),
     (
+        Layout::KratosTls,
+        "/microservices/SERVICE/10.0.0.1:80",
+        r#"{"id":"10.0.0.1:80","name":"SERVICE","version":"","metadata":null,"endpoints":["grpcs://10.0.0.1:80?isSecure=true"]}"#,
+        r#"{"id":"10.0.0.1:80","name":"SERVICE","version":"1.2","metadata":{"a\u003cb":"c\u0026d","state":"draining","weight":"3","zone":"eu-1a"},"endpoints":["grpcs://10.0.0.1:80?isSecure=true"]}"#,
+    ),
+    (
         Layout::Kitex,
         "kitex/registry-etcd/SERVICE/10.0.0.1:80",
         r#"{"network":"tcp","address":"10.0.0.1:80","weight":10,"tags":null}"#,

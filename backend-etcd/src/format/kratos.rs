@@ -11,7 +11,8 @@ use super::foreign::{Foreign, entries, text, with_entries};
 ///
 /// # Errors
 /// `InvalidArgument` for a host that cannot stand in a URL, where every reader would see another.
-pub(super) fn encode(service: &ServiceName, instance: &Instance) -> Result<String> {
+pub(super) fn encode(service: &ServiceName, instance: &Instance, tls: bool) -> Result<String> {
+    let scheme = if tls { "grpcs" } else { "grpc" };
     let weight = (instance.weight() != Instance::DEFAULT_WEIGHT).then(|| instance.weight().to_string());
     let endpoint = |address: &Address| match address {
         // Kratos's own clients look for `grpc` and pass it over.
@@ -21,7 +22,7 @@ pub(super) fn encode(service: &ServiceName, instance: &Instance) -> Result<Strin
                 format!("the layout of kratos has no place for {address}: its host is none of a URL");
             Err(Error::new(ErrorKind::InvalidArgument, message))
         }
-        address => Ok(format!("grpc://{address}?isSecure=false")),
+        address => Ok(format!("{scheme}://{address}?isSecure={tls}")),
     };
     let endpoints = instance.addresses().iter().map(endpoint).collect::<Result<Vec<_>>>()?;
     // In the order of kratos's fields.
@@ -84,13 +85,13 @@ mod tests {
         {
             let instance =
                 Instance::new("10.0.0.1:80".parse().unwrap()).with_address(address.parse().unwrap());
-            let error = encode(&service, &instance).unwrap_err();
+            let error = encode(&service, &instance, false).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidArgument);
             assert!(error.to_string().contains(address), "{error}");
         }
         for address in ["greeter.internal:80", "a_b-c:1", "svc.例え.jp:80", "[2001:db8::1]:443"] {
             let instance = Instance::new(address.parse().unwrap());
-            let value = serde_json::from_str(&encode(&service, &instance).unwrap()).unwrap();
+            let value = serde_json::from_str(&encode(&service, &instance, true).unwrap()).unwrap();
             assert_eq!(decode(&value).unwrap().instance.addresses(), instance.addresses());
         }
     }

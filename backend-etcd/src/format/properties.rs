@@ -156,13 +156,13 @@ fn as_said(layout: Layout, instance: &Instance) -> Instance {
     match layout {
         Layout::EtcdNaming => instance.clone(),
         Layout::GoZero => bare,
-        Layout::Kratos | Layout::Kitex => {
+        Layout::Kratos | Layout::KratosTls | Layout::Kitex => {
             let mut said = bare.with_state(instance.state());
             if let Some(zone) = instance.zone() {
                 said = said.with_zone(zone);
             }
             if let Some(version) = instance.version()
-                && !(version.is_empty() && layout == Layout::Kratos)
+                && !(version.is_empty() && layout != Layout::Kitex)
             {
                 said = said.with_version(version);
             }
@@ -184,6 +184,7 @@ fn layout() -> impl Strategy<Value = Layout> {
     prop_oneof![
         2 => Just(Layout::EtcdNaming),
         1 => Just(Layout::Kratos),
+        1 => Just(Layout::KratosTls),
         1 => Just(Layout::GoZero),
         1 => Just(Layout::Kitex)
     ]

@@ -21,7 +21,7 @@ impl FromStr for EtcdOptions {
     /// | `server_name` | [`EtcdTls::with_server_name`](crate::EtcdTls::with_server_name) |
     /// | `connect_timeout`, `request_timeout`, `probe_interval`, `resync_interval` | `2s`, `500ms`, `5m` |
     /// | `nested_ids` | `true` or `false` |
-    /// | `layout` | `etcd`, `kratos`, `go-zero` or `kitex`: [`with_layout`](Self::with_layout) |
+    /// | `layout` | `etcd`, `kratos`, `kratos-tls`, `go-zero` or `kitex`: [`with_layout`](Self::with_layout) |
     ///
     /// ```
     /// use hither_etcd::EtcdOptions;
