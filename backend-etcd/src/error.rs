@@ -5,6 +5,7 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::time::Duration;
 
 use hither_core::{Error, ErrorKind, report};
 use tonic::{Code, Status};
@@ -41,6 +42,20 @@ pub(crate) enum Advice {
     Reauthenticate,
     /// The same if it is an old one. A young one has a good token, and what it may not do no other may.
     ReauthenticateOld,
+}
+
+/// How old a connection is whose token may be worth nothing any more. etcd's live for 300 s.
+const OLD: Duration = Duration::from_secs(30);
+
+impl Advice {
+    /// What it comes to for a connection of this age.
+    pub(crate) fn at(self, age: Duration) -> Self {
+        match self {
+            Self::ReauthenticateOld if age < OLD => Self::Keep,
+            Self::ReauthenticateOld => Self::Reauthenticate,
+            advice => advice,
+        }
+    }
 }
 
 struct Row {
@@ -126,7 +141,7 @@ impl Failure {
     }
 
     /// No answer in time.
-    pub(crate) fn timeout(endpoint: &str, within: std::time::Duration) -> Self {
+    pub(crate) fn timeout(endpoint: &str, within: Duration) -> Self {
         Self::new(
             Error::new(ErrorKind::Timeout, format!("etcd at {endpoint} did not answer within {within:?}")),
             Advice::Rotate,
@@ -254,6 +269,18 @@ mod tests {
 
     fn status(code: Code, message: &str) -> Failure {
         Failure::of(etcd_client::Error::GRpcStatus(Status::new(code, message)), AT)
+    }
+
+    #[test]
+    fn a_denial_is_blamed_on_the_token_of_an_old_connection_alone() {
+        for (advice, young, old) in [
+            (Advice::ReauthenticateOld, Advice::Keep, Advice::Reauthenticate),
+            (Advice::Reauthenticate, Advice::Reauthenticate, Advice::Reauthenticate),
+            (Advice::Rotate, Advice::Rotate, Advice::Rotate),
+            (Advice::Keep, Advice::Keep, Advice::Keep),
+        ] {
+            assert_eq!((advice.at(OLD - Duration::from_secs(1)), advice.at(OLD)), (young, old));
+        }
     }
 
     #[test]

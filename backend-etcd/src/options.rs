@@ -49,6 +49,9 @@ pub struct EtcdOptions {
 impl EtcdOptions {
     /// The endpoints of one etcd cluster, each `host:port` or `http://host:port`. They are checked by
     /// [`EtcdRegistry::connect`](crate::EtcdRegistry::connect).
+    ///
+    /// They stay the endpoints: members that join the cluster later are not asked for. A name is resolved anew for each
+    /// connection, so names are what outlives the replacement of a member.
     pub fn new(endpoints: impl IntoIterator<Item = impl Into<String>>) -> Self {
         Self {
             endpoints: endpoints.into_iter().map(Into::into).collect(),
@@ -385,6 +388,15 @@ mod tests {
             assert_eq!(checked(bad).unwrap_err().kind(), ErrorKind::InvalidArgument, "{bad}");
         }
         assert!(EtcdOptions::new([""; 0]).checked_endpoints().is_err());
+    }
+
+    #[test]
+    fn watches_that_began_together_are_not_compared_together() {
+        let options = EtcdOptions::new(["h:1"]).with_resync_interval(Duration::from_secs(100));
+        let seconds: Vec<_> = (0..100).map(|_| options.jittered_resync_interval().as_secs()).collect();
+        assert!(seconds.iter().all(|seconds| (80..=120).contains(seconds)), "{seconds:?}");
+        assert!(seconds.iter().any(|seconds| *seconds < 95), "{seconds:?}");
+        assert!(seconds.iter().any(|seconds| *seconds >= 105), "{seconds:?}");
     }
 
     #[test]

@@ -23,9 +23,6 @@ const SUSPICIOUS: Duration = Duration::from_millis(500);
 /// tenth of a second of a processor.
 const REFUSED_FOR: Duration = Duration::from_secs(2);
 
-/// How old a connection is whose token may be worth nothing any more. etcd's live for 300 s.
-const OLD: Duration = Duration::from_secs(30);
-
 /// An etcd that takes longer to be connected to was not ready, and everybody waits for it.
 const CROWD_AFTER: Duration = Duration::from_millis(200);
 
@@ -206,11 +203,10 @@ impl Lent {
         if self.connection.mends(&failure) {
             failure.error = failure.error.with_retryable(true);
         }
-        match failure.advice {
-            Advice::Keep => {}
+        match failure.advice.at(self.connection.age()) {
+            Advice::Keep | Advice::ReauthenticateOld => {}
             Advice::Rotate => self.pool.replace(&self.slot, self.at + 1),
-            Advice::ReauthenticateOld if self.connection.age() < OLD => {}
-            Advice::Reauthenticate | Advice::ReauthenticateOld => self.pool.replace(&self.slot, self.at),
+            Advice::Reauthenticate => self.pool.replace(&self.slot, self.at),
         }
         failure
     }
