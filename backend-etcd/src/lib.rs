@@ -60,6 +60,10 @@
 //!   history, and lists anew after a compaction, a wipe or a restore.
 //! - An etcd that was restarted with its data still has the leases, and they go on; where it was wiped,
 //!   `keep_registered` registers again.
+//! - The record of a process that died is gone after its TTL, and what etcd needs to notice: half a second. An etcd that
+//!   starts, or elects another leader, gives every lease its whole TTL again; while it is down or without a quorum,
+//!   nothing lapses. So the worst case is the outage, an election and one TTL more.
+//! - A record that somebody deletes by hand is put back. To keep a server out, stop it, or take its role away.
 //!
 //! Nothing here retries, caches or runs in the background: that is hither-core's part.
 //!
