@@ -61,12 +61,30 @@ async fn simple_tokens_expire() {
     scene.recovers(Lease::Kept).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn jwt_expire() {
+/// Whose tokens are JWT that live so long.
+async fn guarded_with_jwt(ttl: &str) -> Etcd {
     let file = |name: &str| format!("{}/tests/jwt/{name}", env!("CARGO_MANIFEST_DIR"));
     let (public, private) = (file("public.pem"), file("key.pem"));
-    let token = format!("jwt,pub-key={public},priv-key={private},sign-method=RS256,ttl=2s");
-    let etcd = guarded(&["--auth-token", &token]).await;
+    let token = format!("jwt,pub-key={public},priv-key={private},sign-method=RS256,ttl={ttl}");
+    guarded(&["--auth-token", &token]).await
+}
+
+/// Each says which revision of the users and roles it was made for, and is worth nothing after the next one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn jwt_are_outdated() {
+    let etcd = guarded_with_jwt("10m").await;
+    let mut scene = scene("JWT outdated by a change of the roles", &etcd).await;
+    let (mut idle, mut root) = (scene.client().await, scene.client().await);
+    root.role_add("another").await.unwrap();
+    let refused = idle.get("any", None).await.unwrap_err().to_string();
+    assert!(refused.contains("revision of auth store is old"), "{refused}");
+    scene.over();
+    scene.recovers(Lease::Kept).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn jwt_expire() {
+    let etcd = guarded_with_jwt("2s").await;
     let mut scene = scene("JWT expire every 2 s, also in use", &etcd).await;
     let mut root = scene.client().await;
     sleep(2 * TTL).await;

@@ -75,18 +75,22 @@ async fn followers_killed() {
     scene.recovers(Lease::Kept).await;
 }
 
+/// Whoever is talked to is among them, and whoever leads.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn followers_frozen() {
-    let (cluster, mut scene) = scene("cluster: one follower frozen for 6 s, then the other").await;
-    let (_, followers) = cluster.leader().await;
-    for follower in followers {
-        let frozen = cluster.freeze(follower);
-        scene.joins(&format!("10.0.1.{follower}:80")).await;
+async fn members_frozen() {
+    let (cluster, mut scene) = scene("cluster: each member in turn frozen for 6 s").await;
+    for member in 0..3 {
+        cluster.leader().await;
+        let frozen = cluster.freeze(member);
+        let newcomer = format!("10.0.1.{member}:80");
+        scene.joins_where(&newcomer, &others(&cluster, member)).await;
+        scene.shows(&newcomer).await;
         sleep(6 * SECOND).await;
         drop(frozen);
     }
     scene.over();
-    scene.recovers(Lease::Kept).await;
+    // As in `leader_frozen_and_back`.
+    scene.recovers(Lease::Either).await;
 }
 
 async fn quorum_killed_for(fault: &'static str, outage: Duration) {

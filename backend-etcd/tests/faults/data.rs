@@ -213,8 +213,8 @@ async fn events_come_late_and_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn key_deleted() {
     let (_etcd, mut scene) = scene("our key deleted by hand").await;
-    scene.over();
     delete(&scene.client().await, &scene.key()).await;
+    scene.over();
     scene.recovers(Lease::PutBack).await;
 }
 
@@ -224,49 +224,48 @@ async fn all_keys_deleted() {
     let mut client = scene.client().await;
     // Somebody's mistake looks the same as everybody's leave without a word.
     scene.loses(Some(&["10.0.0.2:80", "10.0.0.3:80"]));
-    scene.over();
     let all = etcd_client::DeleteOptions::new().with_prefix();
     client.delete(format!("{}/", scene.service()), Some(all)).await.unwrap();
+    scene.over();
     scene.recovers(Lease::PutBack).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lease_revoked() {
     let (_etcd, mut scene) = scene("our lease revoked by hand").await;
-    scene.over();
     scene.client().await.lease_revoke(scene.lease()).await.unwrap();
+    scene.over();
     scene.recovers(Lease::New).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn put_without_a_lease() {
     let (_etcd, mut scene) = scene("our record put again by a Go manager, without a lease").await;
-    scene.over();
     let value = r#"{"Op":0,"Addr":"10.0.0.1:80","Metadata":null}"#;
     put(&scene.client().await, &scene.key(), value, 0).await;
+    scene.over();
     scene.recovers(Lease::Kept).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn changed_under_our_lease() {
     let (_etcd, mut scene) = scene("our record changed by hand, on our lease").await;
-    scene.over();
     put(&scene.client().await, &scene.key(), r#"{"Addr":"10.9.9.9:80"}"#, scene.lease()).await;
+    scene.over();
     scene.recovers(Lease::Kept).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn garbage_over_our_record() {
     let (_etcd, mut scene) = scene("garbage put over our record by hand").await;
-    scene.over();
     put(&scene.client().await, &scene.key(), &b"\xff\x00{"[..], 0).await;
+    scene.over();
     scene.recovers(Lease::Kept).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn poison_under_the_prefix() {
     let (_etcd, mut scene) = scene("undecodable records under the prefix").await;
-    scene.over();
     let client = scene.client().await;
     for (number, poison) in
         [&b""[..], b"\xff\xfe", b"null", b"{", b"{\"Addr\":7}", b"[[[[", b"{\"Addr\":\"\"}"]
@@ -278,15 +277,16 @@ async fn poison_under_the_prefix() {
     }
     // Also over a good one, which is gone then.
     put(&client, &format!("{}/10.0.0.2:80", scene.service()), "10", 0).await;
+    scene.over();
     scene.recovers(Lease::Kept).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn taken_over() {
     let (etcd, mut scene) = scene("another process takes our id over").await;
-    scene.over();
     let wish = Registration::new(scene.service().clone(), instance("10.0.0.1:80")).with_ttl(4 * TTL);
     let _theirs = etcd.registry().register(&wish, Claim::TakeOver).await.unwrap();
+    scene.over();
     scene.yields().await;
 }
 

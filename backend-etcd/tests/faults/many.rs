@@ -3,6 +3,7 @@
 use futures_util::future::join_all;
 use hither_core::{Discovery, ServiceName, ServiceView};
 use hither_etcd::{EtcdOptions, EtcdRegistry};
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::scene::{Lease, Scene, Truth};
@@ -35,6 +36,22 @@ async fn all_have(views: &mut [ServiceView], instances: usize) {
     timeout(LONG, join_all(has)).await.expect("every view has them");
 }
 
+/// Looks at all that each view shows, until there are two, for the instance that stays.
+fn never_lose(discovery: &Discovery) -> Vec<JoinHandle<()>> {
+    let looks = |mut view: ServiceView| async move {
+        loop {
+            let shown = view.current();
+            let ids: Vec<_> = shown.instances().iter().map(|instance| instance.id().as_str()).collect();
+            assert!(ids.contains(&"10.0.0.1:80"), "{ids:?}");
+            if ids.contains(&"10.0.0.2:80") {
+                return;
+            }
+            view.changed().await.unwrap();
+        }
+    };
+    (0..COUNT).map(|at| tokio::spawn(looks(discovery.service(&service(at))))).collect()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn watched_by_one_process() {
     let mut etcd = Etcd::start().await;
@@ -46,6 +63,7 @@ async fn watched_by_one_process() {
     let discovery = Discovery::from(registry);
     let mut views: Vec<_> = (0..COUNT).map(|at| discovery.service(&service(at))).collect();
     all_have(&mut views, 1).await;
+    let stays = never_lose(&discovery);
     assert_eq!(proxy.connections(), 1, "a thousand watches share one connection");
 
     let fault = "1,000 services watched by one process, etcd killed and restarted";
@@ -58,6 +76,7 @@ async fn watched_by_one_process() {
     // Each hears of what happens in its service, whether it was back by then or not.
     put_many(&client, 0, records("10.0.0.2:80")).await;
     all_have(&mut views, 2).await;
+    join_all(stays).await.into_iter().for_each(|stays| stays.unwrap());
     let one_again = async {
         while proxy.open_connections() != 1 {
             tokio::task::yield_now().await;

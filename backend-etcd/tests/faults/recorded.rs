@@ -25,7 +25,8 @@ pub(crate) struct Seen {
 pub(crate) struct Told {
     /// Each that crossed the trait.
     pub(crate) snapshots: Vec<Snapshot>,
-    pub(crate) updates: Vec<Update>,
+    /// Each with how many snapshots had been told by then.
+    pub(crate) updates: Vec<(usize, Update)>,
 }
 
 impl Seen {
@@ -37,7 +38,11 @@ impl Seen {
         let record = Arc::clone(&told);
         let task = tokio::spawn(async move {
             while let Some(update) = updates.next().await {
-                record.lock().unwrap().updates.push(update.clone());
+                {
+                    let mut told = record.lock().unwrap();
+                    let heard = told.snapshots.len();
+                    told.updates.push((heard, update.clone()));
+                }
                 sender.send_replace(Some((Instant::now(), update)));
             }
         });
@@ -97,16 +102,16 @@ impl Resolver for Recorded {
     }
 }
 
-/// Writes down when etcd last confirmed the registration.
+/// Writes down when etcd confirmed the registration.
 #[derive(Debug)]
 pub(crate) struct Confirmed {
     registry: EtcdRegistry,
-    at: watch::Sender<Instant>,
+    at: watch::Sender<Vec<Instant>>,
 }
 
 impl Confirmed {
-    pub(crate) fn by(registry: EtcdRegistry) -> (Self, watch::Receiver<Instant>) {
-        let (at, confirmed) = watch::channel(Instant::now());
+    pub(crate) fn by(registry: EtcdRegistry) -> (Self, watch::Receiver<Vec<Instant>>) {
+        let (at, confirmed) = watch::channel(Vec::new());
         (Self { registry, at }, confirmed)
     }
 }
@@ -115,7 +120,7 @@ impl Confirmed {
 impl Registrar for Confirmed {
     async fn register(&self, registration: &Registration, claim: Claim) -> Result<Box<dyn Lease>> {
         let lease = self.registry.register(registration, claim).await?;
-        self.at.send_replace(Instant::now());
+        self.at.send_modify(|at| at.push(Instant::now()));
         Ok(Box::new(ConfirmedLease { lease, at: self.at.clone() }))
     }
 }
@@ -123,7 +128,7 @@ impl Registrar for Confirmed {
 #[derive(Debug)]
 struct ConfirmedLease {
     lease: Box<dyn Lease>,
-    at: watch::Sender<Instant>,
+    at: watch::Sender<Vec<Instant>>,
 }
 
 #[async_trait]
@@ -136,7 +141,7 @@ impl Lease for ConfirmedLease {
         // An answer to what was asked before says nothing about now.
         let asked = Instant::now();
         self.lease.renew().await?;
-        self.at.send_replace(asked);
+        self.at.send_modify(|at| at.push(asked));
         Ok(())
     }
 

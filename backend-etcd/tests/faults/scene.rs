@@ -1,19 +1,21 @@
 //! One fault: a registration and a watcher that live through it, and the verdict on both.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use etcd_client::{Client, ConnectOptions};
 use futures_util::StreamExt;
 use hither_core::{
-    Freshness, KeepAliveConfig, Registration, RegistrationHandle, RegistrationStatus, ServiceName, Update,
-    keep_registered,
+    Freshness, Instance, KeepAliveConfig, Registration, RegistrationHandle, RegistrationStatus, ServiceName,
+    Update, keep_registered,
 };
 use hither_etcd::{EtcdOptions, EtcdRegistry};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::history::{Content, History, content};
-use crate::recorded::{Confirmed, Seen};
+use crate::recorded::{Confirmed, Seen, Told};
 use crate::report::{self, Row};
 use crate::support::{LONG, Raw, created, get, instance, put, unique_service};
 
@@ -35,7 +37,7 @@ pub(crate) enum Lease {
     PutBack,
     /// etcd lost it, and there is a new one.
     New,
-    /// Both are right: it depends on who is faster.
+    /// Both are right: it depends on who is faster. But where etcd has kept it, so have we.
     Either,
 }
 
@@ -46,7 +48,7 @@ pub(crate) struct Scene {
     ttl: Duration,
     truth: Truth,
     pub(crate) handle: RegistrationHandle,
-    confirmed: watch::Receiver<Instant>,
+    confirmed: watch::Receiver<Vec<Instant>>,
     before: Raw,
     created: Option<i64>,
     history: History,
@@ -205,11 +207,18 @@ impl Scene {
             }
             Lease::PutBack => assert!(kept && !stayed, "{}: etcd had kept the lease", self.fault),
             Lease::New => assert!(!kept, "{}: etcd had lost the lease", self.fault),
-            Lease::Either => {}
+            Lease::Either => {
+                assert!(kept || self.lease_is_gone().await, "{}: etcd has kept the lease", self.fault)
+            }
         }
         assert_eq!(after.value, self.before.value);
         self.is_renewed(&after).await;
         self.verdict(Row { registered: Some(registered), right, kept: Some(kept) }).await;
+    }
+
+    async fn lease_is_gone(&self) -> bool {
+        let left = self.client().await.lease_time_to_live(self.before.lease, None).await.unwrap();
+        left.ttl() <= 0
     }
 
     /// Waits until the view is right, where the registration has rightly ended.
@@ -228,7 +237,7 @@ impl Scene {
     async fn verdict(mut self, row: Row) {
         self.note().await;
         let seen = self.seen.told();
-        let judged = self.history.judge(&seen.snapshots).and_then(|()| keeps_what_it_has(&seen.updates));
+        let judged = self.history.judge(&seen.snapshots).and_then(|()| shows_what_was_heard(&seen));
         let verdict = judged.and_then(|()| holds(seen.updates.last(), self.lost));
         report::write(self.fault, &row, verdict.as_ref().err());
         if let Err(why) = verdict {
@@ -239,13 +248,13 @@ impl Scene {
     /// Waits until etcd has our record and has confirmed it to us; how long that took, and the record.
     async fn is_registered(&mut self) -> (Duration, Raw) {
         let over = self.over;
+        let first = |confirmed: &Vec<Instant>| confirmed.iter().copied().find(|at| *at >= over);
         let mut confirmed = self.confirmed.clone();
-        let confirmed = timeout(LONG, confirmed.wait_for(|at| *at >= over)).await;
-        let Ok(Ok(at)) = confirmed else {
+        let confirmed = timeout(LONG, confirmed.wait_for(|all| first(all).is_some())).await;
+        let Some(at) = confirmed.ok().and_then(Result::ok).and_then(|all| first(&all)) else {
             panic!("{}: it is not registered again, but {:?}", self.fault, self.handle.status());
         };
         let took = at.duration_since(over);
-        drop(at);
         assert!(took < SOON, "{}: it was registered again only after {took:?}", self.fault);
         self.has(|status| matches!(status, RegistrationStatus::Registered)).await;
         let raw = get(&self.client().await, &self.key()).await;
@@ -306,7 +315,7 @@ impl Scene {
 struct Acting {
     ttl: Duration,
     handle: RegistrationHandle,
-    confirmed: watch::Receiver<Instant>,
+    confirmed: watch::Receiver<Vec<Instant>>,
     seen: Seen,
 }
 
@@ -364,26 +373,36 @@ fn shown(update: &Update) -> Content {
     update.snapshot.as_ref().map(content).unwrap_or_default()
 }
 
-/// While etcd is not heard the view stays as it is, once it shows all that was heard before; and where a service vanishes as a whole, it is held.
-fn keeps_what_it_has(updates: &[Update]) -> Result<(), String> {
-    for pair in updates.windows(2) {
-        let [before, after] = pair else { continue };
-        let is_stale = |update: &Update| !update.freshness.is_fresh();
-        if is_stale(before) && is_stale(after) && shown(after) != shown(before) {
-            return Err(format!("while stale it went from {:?} to {:?}", shown(before), shown(after)));
+/// A view shows what was heard last, whether it is fresh or stale; and where a service vanishes as a whole, it is held.
+fn shows_what_was_heard(told: &Told) -> Result<(), String> {
+    let mut ever = BTreeSet::new();
+    let mut had: &[Arc<Instance>] = &[];
+    for (heard, update) in &told.updates {
+        let heard = heard.checked_sub(1).map(|last| content(&told.snapshots[last])).unwrap_or_default();
+        if shown(update) != heard {
+            return Err(format!("what was heard is {heard:?}, and what is shown {:?}", shown(update)));
         }
-        let (had, has) = (before.instances(), after.instances());
-        if has.is_empty() && had.iter().any(|had| !after.held.iter().any(|held| held.id() == had.id())) {
-            return Err(format!("{had:?} vanished, and only {:?} is held", after.held));
+        let has = update.instances();
+        if has.is_empty() && had.iter().any(|had| !update.held.iter().any(|held| held.id() == had.id())) {
+            return Err(format!("{had:?} vanished, and only {:?} is held", update.held));
         }
+        if let Some(held) = update.held.iter().find(|held| heard.contains_key(held.id().as_str())) {
+            return Err(format!("{held:?} is held, and is there"));
+        }
+        if let Some(held) = update.held.iter().find(|held| !ever.contains(held.id())) {
+            return Err(format!("{held:?} is held, and never was there"));
+        }
+        ever.extend(has.iter().map(|instance| instance.id().clone()));
+        had = has;
     }
     Ok(())
 }
 
 /// Exactly those who are lost are held in the end.
-fn holds(last: Option<&Update>, lost: Option<&[&str]>) -> Result<(), String> {
+fn holds(last: Option<&(usize, Update)>, lost: Option<&[&str]>) -> Result<(), String> {
     let Some(lost) = lost else { return Ok(()) };
-    let held: Vec<_> = last.iter().flat_map(|last| last.held.iter()).map(|held| held.id().as_str()).collect();
+    let held: Vec<_> =
+        last.iter().flat_map(|(_, last)| last.held.iter()).map(|held| held.id().as_str()).collect();
     if held == lost { Ok(()) } else { Err(format!("{held:?} is held, and not {lost:?}")) }
 }
 

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use hither_core::Resolver;
+use hither_core::{Claim, Registrar, Registration, Resolver};
 use hither_etcd::{EtcdOptions, EtcdRegistry};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::scene::{Lease, Scene, TTL, Truth};
-use crate::support::{Etcd, Proxy};
+use crate::support::{Etcd, Proxy, get, instance};
 
 async fn scene(fault: &'static str, etcd: &Etcd) -> Scene {
     Scene::new(fault, etcd.options(), Truth::at([etcd.endpoint()])).await
@@ -35,11 +35,36 @@ async fn killed_for_more_than_the_ttl() {
     killed_for("etcd killed for 9 s, more than the TTL", Duration::from_secs(9)).await;
 }
 
+/// Nobody revokes its lease, and etcd gives it its whole TTL again: the longest that a record may outlive its process.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_dies_while_it_is_down() {
+    let mut etcd = Etcd::start().await;
+    let fault = "etcd killed for 9 s, and a server dies meanwhile";
+    let mut scene = scene(fault, &etcd).await;
+    let dying = Registration::new(scene.service().clone(), instance("10.0.0.4:80")).with_ttl(TTL);
+    let lease = etcd.registry().register(&dying, Claim::TakeOver).await.unwrap();
+    scene.shows("10.0.0.4:80").await;
+    etcd.kill();
+    scene.is_stale().await;
+    drop(lease);
+    sleep(Duration::from_secs(9)).await;
+    let etcd = etcd.start_again().await;
+    scene.over();
+    let (client, key) = (etcd.client().await, format!("{}/10.0.0.4:80", scene.service()));
+    let back = Instant::now();
+    while get(&client, &key).await.is_some() {
+        assert!(back.elapsed() < TTL + Duration::from_secs(3), "it outlives its process for too long");
+        sleep(Duration::from_millis(50)).await;
+    }
+    scene.recovers(Lease::Kept).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stopped_and_started() {
     let mut etcd = Etcd::start().await;
     let mut scene = scene("etcd stopped in order and started again", &etcd).await;
     etcd.stop().await;
+    scene.is_stale().await;
     let _etcd = etcd.start_again().await;
     scene.over();
     // While it waits for its streams to end it takes no connection any more, but goes on expiring leases: for up to 7 s,

@@ -43,6 +43,7 @@ async fn old_connections_swallowed() {
     let (_etcd, proxy, mut scene) = scene("old connections swallow everything, new ones work").await;
     scene.over();
     proxy.freeze_old();
+    scene.is_stale().await;
     scene.recovers(Lease::Kept).await;
 }
 
