@@ -366,6 +366,9 @@ impl Keeper {
                 Ok(()) => {
                     self.backoff.reset();
                     let version = self.lease.as_ref().map(|held| held.version);
+                    if self.is_retrying() && !matches!(step, Step::Register) {
+                        tracing::info!("registered as before");
+                    }
                     self.told.send_modify(|told| {
                         told.status = RegistrationStatus::Registered;
                         told.version = version;
@@ -463,7 +466,12 @@ impl Keeper {
             }
             _ => self.backoff.next_delay(),
         };
-        tracing::debug!(cause = error.report(), ?delay, "not registered as wished");
+        // Once for each trouble, however long it lasts.
+        if self.is_retrying() {
+            tracing::debug!(cause = error.report(), ?delay, "still not registered as wished");
+        } else {
+            tracing::warn!(cause = error.report(), "not registered as wished, and trying on");
+        }
         self.told.send_modify(|told| {
             let since = match &told.status {
                 RegistrationStatus::Retrying { since, .. } => *since,
@@ -563,6 +571,10 @@ impl Keeper {
     /// A third of the TTL, give or take a tenth, so that the renewals of many spread out.
     fn pause(&mut self, ttl: Duration) -> Duration {
         (ttl / 3).mul_f64(0.9 + 0.2 * self.random.f64())
+    }
+
+    fn is_retrying(&self) -> bool {
+        matches!(self.told.borrow().status, RegistrationStatus::Retrying { .. })
     }
 
     fn tell(&self, status: RegistrationStatus) {

@@ -322,6 +322,9 @@ impl Watcher {
         self.refresh_held();
         let changed = self.snapshot.as_ref().is_none_or(|last| !snapshot.diff(last).is_empty());
         let recovered = self.stale.take().is_some();
+        if recovered {
+            tracing::info!(service = %self.service, "watched again");
+        }
         self.pending |= changed || recovered;
         self.snapshot = Some(snapshot);
     }
@@ -341,7 +344,13 @@ impl Watcher {
             }
             _ => self.backoff.next_delay(),
         };
-        tracing::debug!(service = %self.service, cause = cause.report(), ?delay, "watch lost");
+        // Once for each outage, however long it lasts.
+        let (service, why) = (&self.service, cause.report());
+        if self.stale.is_some() {
+            tracing::debug!(%service, cause = why, ?delay, "watch still lost");
+        } else {
+            tracing::warn!(%service, cause = why, "watch lost, and trying on");
+        }
         // The freshness is told anew when it changes or its reason does, not at each attempt.
         self.pending |= self.stale.as_ref().is_none_or(|stale| stale.cause.kind() != cause.kind());
         let (since, age) = self.stale.take().map_or((now, Duration::ZERO), |stale| (stale.since, stale.age));

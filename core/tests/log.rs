@@ -1,0 +1,95 @@
+//! What an operator reads: one line for each trouble, and one when it is over, however long it lasts.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "these are tests")]
+
+use std::io::Write;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use hither_core::{
+    Discovery, ErrorKind, Instance, KeepAliveConfig, Registration, ServiceName, keep_registered,
+};
+use hither_memory::MemoryRegistry;
+use tokio::time::sleep;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+/// The lines that the tasks of one test log.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Log {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+impl Log {
+    /// What was logged since it was last asked, sorted: the level and the words of each line.
+    fn take(&self) -> Vec<String> {
+        let bytes = std::mem::take(&mut *self.0.lock().unwrap());
+        let mut lines: Vec<_> = String::from_utf8(bytes).unwrap().lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    }
+}
+
+fn assert_lines(log: &Log, expected: &[&[&str]]) {
+    let lines = log.take();
+    assert_eq!(lines.len(), expected.len(), "{lines:#?}");
+    for (line, words) in lines.iter().zip(expected) {
+        assert!(words.iter().all(|word| line.contains(word)), "{line} has not {words:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_of_an_hour_is_two_lines_for_a_registration_and_two_for_a_view() {
+    let log = Log::default();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(LevelFilter::INFO)
+        .with_writer(log.clone())
+        .with_ansi(false)
+        .without_time()
+        .with_target(false)
+        .finish();
+    // Of this thread, on which everything runs.
+    let _listening = tracing::subscriber::set_default(subscriber);
+    let (registry, service) = (MemoryRegistry::new(), "svc".parse::<ServiceName>().unwrap());
+    let registration = Registration::new(service.clone(), Instance::new("10.0.0.1:80".parse().unwrap()));
+    let handle = keep_registered(registry.clone(), registration, KeepAliveConfig::default());
+    handle.registered().await.unwrap();
+    let view = Discovery::from(registry.clone()).service(&service);
+    view.ready(Duration::from_secs(5)).await.unwrap();
+    assert_lines(&log, &[&["INFO", "registered"]]);
+
+    for _ in 0..2 {
+        registry.faults().stop();
+        sleep(Duration::from_secs(3600)).await;
+        let cause = "registry";
+        assert_lines(
+            &log,
+            &[&["WARN", "not registered as wished", cause], &["WARN", "svc", "watch lost", cause]],
+        );
+        registry.faults().start();
+        sleep(Duration::from_secs(60)).await;
+        assert_lines(&log, &[&["INFO", "registered as before"], &["INFO", "svc", "watched again"]]);
+    }
+
+    // A refusal that only a person can mend is no more than that.
+    registry.faults().fail_next(u64::MAX, ErrorKind::PermissionDenied);
+    registry.faults().cut_watches();
+    sleep(Duration::from_secs(3600)).await;
+    assert_lines(&log, &[&["WARN", "not registered as wished"], &["WARN", "svc", "watch lost"]]);
+}
