@@ -1,10 +1,11 @@
 //! One connection to one endpoint, and the deadline on every call over it.
 
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use etcd_client::{Client, ConnectOptions, KvClient, LeaseClient, WatchClient};
+use etcd_client::{Client, ConnectOptions, GetOptions, KvClient, LeaseClient, WatchClient};
+use futures_util::future::{BoxFuture, FutureExt, Shared};
 use hither_core::{Error, ErrorKind};
 use tokio::time::{Instant, timeout};
 
@@ -27,7 +28,10 @@ pub(crate) struct Connection {
     /// Whether we can say who we are, if etcd asks.
     has_user: bool,
     opened: Instant,
+    confirming: Mutex<Option<(Instant, Confirming)>>,
 }
+
+type Confirming = Shared<BoxFuture<'static, Result<(), Failure>>>;
 
 impl Connection {
     /// Connects to `endpoint` and hears whether it can serve.
@@ -65,16 +69,37 @@ impl Connection {
             Err(failure) if failure.is_denial() => Version::default(),
             Err(failure) => return Err(failure),
         };
-        let (has_user, opened) = (options.has_user(), Instant::now());
-        Ok(Self { endpoint: Arc::clone(endpoint), client, version, has_user, opened })
+        let (has_user, opened, confirming) = (options.has_user(), Instant::now(), Mutex::default());
+        Ok(Self { endpoint: Arc::clone(endpoint), client, version, has_user, opened, confirming })
     }
 
-    /// Hears whether somebody is there.
-    pub(crate) async fn is_alive(&self, within: Duration) -> Result<(), Failure> {
-        let mut client = self.client.clone();
-        match self.call(within, client.status()).await {
-            Err(failure) if !failure.is_denial() => Err(failure),
-            _ => Ok(()),
+    /// Hears from the member that it is not left behind: by a read that its leader has to confirm, and before which it has
+    /// to apply all that the leader knew of. Whatever else it says, it may say without having heard of anybody for long.
+    ///
+    /// Who asks within `every` of another one is told the same.
+    pub(crate) async fn confirms(&self, key: &str, every: Duration, within: Duration) -> Result<(), Failure> {
+        let confirming = {
+            let mut last = self.confirming.lock().unwrap_or_else(PoisonError::into_inner);
+            let recent = last.as_ref().filter(|(since, _)| since.elapsed() < every);
+            let confirming = recent.map(|(_, confirming)| confirming.clone());
+            confirming.unwrap_or_else(|| {
+                let confirming = self.read(key.to_owned(), within).boxed().shared();
+                *last = Some((Instant::now(), confirming.clone()));
+                confirming
+            })
+        };
+        confirming.await
+    }
+
+    fn read(&self, key: String, within: Duration) -> impl Future<Output = Result<(), Failure>> + use<> {
+        let (mut kv, endpoint) = (self.kv(), Arc::clone(&self.endpoint));
+        async move {
+            let options = GetOptions::new().with_count_only();
+            match bounded(within, kv.get(key, Some(options)), &endpoint).await {
+                // Who is refused has been answered; what that means is said where it matters.
+                Err(failure) if !failure.is_refusal() => Err(failure),
+                _ => Ok(()),
+            }
         }
     }
 
@@ -114,16 +139,24 @@ impl Connection {
         within: Duration,
         answer: impl Future<Output = Result<T, etcd_client::Error>>,
     ) -> Result<T, Failure> {
-        match timeout(within, answer).await {
-            Ok(answer) => answer.map_err(|error| Failure::of(error, &self.endpoint)),
-            Err(_) => Err(Failure::timeout(&self.endpoint, within)),
-        }
+        bounded(within, answer, &self.endpoint).await
     }
 
     /// An answer that lacks what every answer has.
     pub(crate) fn nonsense(&self, what: &str) -> Failure {
         let message = format!("etcd at {}: {what}", self.endpoint);
         Failure::new(Error::new(ErrorKind::InvalidData, message).with_retryable(true), Advice::Rotate)
+    }
+}
+
+async fn bounded<T>(
+    within: Duration,
+    answer: impl Future<Output = Result<T, etcd_client::Error>>,
+    endpoint: &str,
+) -> Result<T, Failure> {
+    match timeout(within, answer).await {
+        Ok(answer) => answer.map_err(|error| Failure::of(error, endpoint)),
+        Err(_) => Err(Failure::timeout(endpoint, within)),
     }
 }
 

@@ -25,8 +25,6 @@ pub(crate) enum Reason {
     LeaseExists,
     /// etcd asks nobody who they are.
     AuthOff,
-    /// The revision asked for has been compacted, or has not happened yet: history has to be read anew.
-    RevisionUnknown,
     /// The answer is larger than what we take.
     TooLarge,
     Other,
@@ -80,19 +78,18 @@ const SERVER: &[Row] = &[
         "mvcc: required revision has been compacted",
         ErrorKind::Unavailable,
         true,
-        Reason::RevisionUnknown,
+        Reason::Other,
         Advice::Keep,
     ),
     row(
         "mvcc: required revision is a future revision",
         ErrorKind::Unavailable,
         true,
-        Reason::RevisionUnknown,
+        Reason::Other,
         Advice::Keep,
     ),
     row("mvcc: database space exceeded", ErrorKind::Unavailable, true, Reason::Other, Advice::Keep),
     row("request is too large", ErrorKind::InvalidArgument, false, Reason::Other, Advice::Keep),
-    row("too many requests", ErrorKind::Unavailable, true, Reason::Other, Advice::Keep),
     // A token that expired, or that a restarted member never knew.
     row("invalid auth token", ErrorKind::Unauthenticated, true, Reason::Other, Advice::Reauthenticate),
     row(
@@ -114,7 +111,9 @@ const SERVER: &[Row] = &[
     ),
     // Members of 2023 say this of an expired token too.
     row("permission denied", ErrorKind::PermissionDenied, false, Reason::Other, Advice::ReauthenticateOld),
-    // This member cannot serve; another one may.
+    // This member cannot serve; another one may. Of too many requests one speaks that lags behind the others.
+    row("too many requests", ErrorKind::Unavailable, true, Reason::Other, Advice::Rotate),
+    row("not capable", ErrorKind::Unavailable, true, Reason::Other, Advice::Rotate),
     row("no leader", ErrorKind::Unavailable, true, Reason::Other, Advice::Rotate),
     row("not leader", ErrorKind::Unavailable, true, Reason::Other, Advice::Rotate),
     row("leader changed", ErrorKind::Unavailable, true, Reason::Other, Advice::Rotate),
@@ -211,6 +210,11 @@ impl Failure {
         self.error.kind() == ErrorKind::PermissionDenied
     }
 
+    /// Whether etcd said that we may not do this, or that it does not know us.
+    pub(crate) fn is_refusal(&self) -> bool {
+        self.is_denial() || self.error.kind() == ErrorKind::Unauthenticated
+    }
+
     fn because_of(mut self, source: Option<&(dyn StdError + 'static)>) -> Self {
         if let Some(source) = source {
             self.error = self.error.with_source(Cause(report(source)));
@@ -287,7 +291,7 @@ mod tests {
     fn every_answer_of_the_server_has_its_row() {
         use Advice::{Keep, Reauthenticate, ReauthenticateOld, Rotate};
         use ErrorKind as K;
-        use Reason::{AuthOff, LeaseExists, LeaseNotFound, Other, RevisionUnknown};
+        use Reason::{AuthOff, LeaseExists, LeaseNotFound, Other};
 
         let cases = [
             (Code::NotFound, "requested lease not found", K::LeaseExpired, true, LeaseNotFound, Keep),
@@ -298,7 +302,7 @@ mod tests {
                 "mvcc: required revision has been compacted",
                 K::Unavailable,
                 true,
-                RevisionUnknown,
+                Other,
                 Keep,
             ),
             (
@@ -306,12 +310,13 @@ mod tests {
                 "mvcc: required revision is a future revision",
                 K::Unavailable,
                 true,
-                RevisionUnknown,
+                Other,
                 Keep,
             ),
             (Code::ResourceExhausted, "mvcc: database space exceeded", K::Unavailable, true, Other, Keep),
             (Code::InvalidArgument, "request is too large", K::InvalidArgument, false, Other, Keep),
-            (Code::ResourceExhausted, "too many requests", K::Unavailable, true, Other, Keep),
+            (Code::ResourceExhausted, "too many requests", K::Unavailable, true, Other, Rotate),
+            (Code::FailedPrecondition, "not capable", K::Unavailable, true, Other, Rotate),
             (Code::Unauthenticated, "invalid auth token", K::Unauthenticated, true, Other, Reauthenticate),
             (
                 Code::InvalidArgument,
@@ -440,7 +445,7 @@ mod tests {
     #[test]
     fn a_cancelled_watch_is_classified_by_its_reason() {
         let of = |reason, compacted| Failure::of_cancelled_watch(reason, compacted, AT);
-        assert_eq!(of("", 16).reason, Reason::RevisionUnknown);
+        assert_eq!((of("", 16).error.kind(), of("", 16).advice), (ErrorKind::Unavailable, Advice::Keep));
         let token = of("rpc error: code = Unauthenticated desc = etcdserver: invalid auth token", 0);
         assert_eq!((token.error.kind(), token.advice), (ErrorKind::Unauthenticated, Advice::Reauthenticate));
         let denied = of("rpc error: code = PermissionDenied desc = etcdserver: permission denied", 0);

@@ -21,7 +21,7 @@ const SHORTEST_PATIENCE: Duration = Duration::from_millis(500);
 /// One record on one etcd lease of its own.
 ///
 /// There is no task behind it and no state at the server but the lease: whoever drops it, or the process dying,
-/// leaves a record that etcd removes within the TTL.
+/// leaves a record that etcd removes after the TTL.
 #[derive(Debug)]
 pub(crate) struct EtcdLease {
     registry: Arc<Shared>,
@@ -92,8 +92,12 @@ impl EtcdLease {
             Err(error) => {
                 // Best effort, where it is known that nothing stands on it. Else the TTL ends it: a write without
                 // an answer may still come about.
-                let refused =
-                    [ErrorKind::Superseded, ErrorKind::InvalidArgument, ErrorKind::PermissionDenied];
+                let refused = [
+                    ErrorKind::Superseded,
+                    ErrorKind::InvalidArgument,
+                    ErrorKind::PermissionDenied,
+                    ErrorKind::Unauthenticated,
+                ];
                 if refused.contains(&error.kind()) {
                     let _ = lent.call(lent.connection().lease().revoke(lease.id)).await;
                 }

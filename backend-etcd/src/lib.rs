@@ -55,9 +55,9 @@
 //!   use at a time; after a deadline or a broken connection the next call goes to the next one.
 //! - A record is ours if it is on our lease. One that is missing, changed under our lease, or put again without a
 //!   lease by a Go peer is put back by the next renewal; one on somebody else's lease is left alone.
-//! - A watch that etcd has lost ends: a silent one asks whether etcd is still there
-//!   ([`EtcdOptions::with_probe_interval`]). It resumes where the last snapshot stands if etcd still has the
-//!   history, and lists anew after a compaction, a wipe or a restore.
+//! - A watch that etcd has lost ends: a silent one asks whether it is still there, and whether its member is not left
+//!   behind by the others ([`EtcdOptions::with_probe_interval`]). A new one lists: whatever happened meanwhile, be it a
+//!   compaction, a wipe or a restore, it begins with what is.
 //! - An etcd that was restarted with its data still has the leases, and they go on; where it was wiped,
 //!   `keep_registered` registers again.
 //! - The record of a process that died is gone after its TTL, and what etcd needs to notice: half a second. An etcd that

@@ -20,8 +20,6 @@ const PAGE: i64 = 2000;
 pub(crate) struct At {
     pub(crate) cluster: u64,
     pub(crate) revision: i64,
-    /// How many keys there are.
-    pub(crate) count: i64,
 }
 
 /// The instances of `service`, as of one revision.
@@ -80,11 +78,7 @@ async fn pages(lent: &Lent, prefix: &str, mut each: impl FnMut(&PbKeyValue)) -> 
         let Some(header) = page.header() else {
             return Err(lent.failed(lent.connection().nonsense("a listing without a header")).error);
         };
-        let now = *at.get_or_insert(At {
-            cluster: header.cluster_id(),
-            revision: header.revision(),
-            count: page.count(),
-        });
+        let now = *at.get_or_insert(At { cluster: header.cluster_id(), revision: header.revision() });
         page.0.kvs.iter().for_each(&mut each);
         match page.0.kvs.last() {
             Some(last) if page.more() => {

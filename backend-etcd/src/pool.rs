@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt, Shared};
-use hither_core::Error;
+use hither_core::{Error, ErrorKind};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::Instrument;
 
 use crate::EtcdOptions;
@@ -28,6 +28,9 @@ const CROWD_AFTER: Duration = Duration::from_millis(200);
 
 /// Over so much time they then spread.
 const CROWD_SPREAD: Duration = Duration::from_millis(500);
+
+/// So much later than all deadlines of connecting together, somebody would have said how it went.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// The endpoints, of which one is pinned.
 ///
@@ -74,12 +77,12 @@ impl Pool {
     pub(crate) async fn connection(self: &Arc<Self>) -> Result<Lent, Error> {
         let begun = Instant::now();
         let mut slot = self.pinned();
-        let mut outcome = slot.connection.clone().await;
+        let mut outcome = self.outcome(&slot).await;
         if outcome.as_ref().is_err_and(|refused| refused.since.elapsed() >= REFUSED_FOR) {
             // No news: nobody may have heard it, if those who waited had given up.
             self.replace(&slot, slot.first + 1);
             slot = self.pinned();
-            outcome = slot.connection.clone().await;
+            outcome = self.outcome(&slot).await;
         }
         match outcome {
             Ok(Found { at, connection }) => {
@@ -98,6 +101,17 @@ impl Pool {
                 Err(failure.error)
             }
         }
+    }
+
+    /// How the attempt at being connected ends. That is in time, unless the runtime stands still to which its first caller
+    /// has left it.
+    async fn outcome(&self, slot: &Slot) -> Result<Found, Refused> {
+        let endpoints = u32::try_from(self.endpoints.len()).unwrap_or(u32::MAX);
+        let within = self.options.connect_timeout().saturating_mul(endpoints).saturating_add(GRACE);
+        timeout(within, slot.connection.clone()).await.unwrap_or_else(|_| {
+            let error = Error::new(ErrorKind::Timeout, format!("no etcd was connected to within {within:?}"));
+            Err(Refused { failure: Failure::new(error, Advice::Rotate), since: Instant::now() })
+        })
     }
 
     fn pinned(&self) -> Arc<Slot> {
@@ -153,7 +167,7 @@ async fn first_that_answers(
                 tracing::debug!(%endpoint, "connected to etcd");
                 return Ok(Found { at, connection: Arc::new(connection) });
             }
-            // A wrong password is one everywhere.
+            // A wrong password is one everywhere, and so are files that cannot be used.
             Err(failure) if failure.advice != Advice::Rotate => return Err(failure),
             Err(failure) => {
                 tracing::debug!(%endpoint, error = %failure.error.report(), "etcd endpoint does not serve");

@@ -19,16 +19,6 @@ impl Version {
             && !(Self(3, 4, 25)..=Self(3, 4, 30)).contains(&self)
             && !(Self(3, 5, 8)..=Self(3, 5, 12)).contains(&self)
     }
-
-    /// Whether a progress answer comes only after the events up to its revision: etcd-io/etcd#15220, and #17507.
-    /// On 3.4.23 it overtakes them every time.
-    pub(crate) fn orders_progress(self) -> bool {
-        match self {
-            Self(3, 4, patch) => patch >= 31,
-            Self(3, 5, patch) => patch >= 13,
-            _ => self >= Self(3, 6, 0),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -36,27 +26,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_to_rely_on_follows_the_changelogs() {
-        for (text, answers, orders) in [
-            ("3.4.23", true, false),
-            ("3.4.25", false, false),
-            ("3.4.30", false, false),
-            ("3.4.31", true, true),
-            ("3.5.7", true, false),
-            ("3.5.8", false, false),
-            ("3.5.12", false, false),
-            ("3.5.13", true, true),
-            ("3.6.0-rc.1", true, true),
-            ("4.0.0", true, true),
-            ("", false, false),
-            ("unknown", false, false),
+    fn whether_progress_is_answered_follows_the_changelogs() {
+        for (text, answers) in [
+            ("3.4.23", true),
+            ("3.4.25", false),
+            ("3.4.30", false),
+            ("3.4.31", true),
+            ("3.5.7", true),
+            ("3.5.8", false),
+            ("3.5.12", false),
+            ("3.5.13", true),
+            ("3.6.0-rc.1", true),
+            ("4.0.0", true),
+            ("", false),
+            ("unknown", false),
         ] {
-            let version = Version::parse(text);
-            assert_eq!(
-                (version.answers_progress(), version.orders_progress()),
-                (answers, orders),
-                "{text:?}"
-            );
+            assert_eq!(Version::parse(text).answers_progress(), answers, "{text:?}");
         }
     }
 }

@@ -17,39 +17,8 @@ pub(crate) struct View {
     cluster: u64,
     /// Everything up to here has been applied; what comes again from before is an echo.
     revision: i64,
-    /// How many keys there are, of instances or not.
-    count: i64,
     /// By what follows the service in the key.
-    entries: BTreeMap<Box<str>, Entry>,
-}
-
-#[derive(Debug, Clone)]
-struct Entry {
-    instance: Arc<Instance>,
-    /// 0 where it is not known, in a view that was taken from a snapshot.
-    mod_revision: i64,
-    lease: i64,
-}
-
-/// Where a snapshot stands in the history of one etcd, and something by which to know that history again.
-///
-/// An etcd that was wiped, or got an older copy of its data back, may reach the same revision with the same cluster
-/// id. But a lease id is never given twice, so a history with our newest record has all that was written before it;
-/// and one in which no record is newer, and there are as many, differs at most in which ones have been deleted since.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Mark {
-    pub(crate) cluster: u64,
-    pub(crate) revision: i64,
-    pub(crate) count: i64,
-    pub(crate) witness: Option<Witness>,
-}
-
-/// The newest record at the revision of a mark, if it is on a lease.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Witness {
-    pub(crate) suffix: String,
-    pub(crate) mod_revision: i64,
-    pub(crate) lease: i64,
+    instances: BTreeMap<Box<str>, Arc<Instance>>,
 }
 
 /// The types of events that etcd has.
@@ -59,28 +28,18 @@ const DELETE: i32 = 1;
 impl View {
     /// Knows of nobody yet.
     pub(crate) fn new(service: ServiceName) -> Self {
-        Self { service, cluster: 0, revision: 0, count: 0, entries: BTreeMap::new() }
+        Self { service, cluster: 0, revision: 0, instances: BTreeMap::new() }
     }
 
-    /// What `snapshot` says, as of `mark`.
-    pub(crate) fn resumed(snapshot: &Snapshot, mark: Option<&Mark>) -> Self {
-        let mut view = Self::new(snapshot.service().clone());
-        if let Some(mark) = mark {
-            (view.cluster, view.revision, view.count) = (mark.cluster, mark.revision, mark.count);
-        }
-        let witness = mark.and_then(|mark| mark.witness.as_ref());
-        for instance in snapshot.instances() {
-            let witness = witness.filter(|witness| witness.suffix == instance.id().as_str());
-            let (mod_revision, lease) =
-                witness.map_or((0, 0), |witness| (witness.mod_revision, witness.lease));
-            let entry = Entry { instance: Arc::clone(instance), mod_revision, lease };
-            view.entries.insert(instance.id().as_str().into(), entry);
-        }
-        view
+    /// What `snapshot` says, whatever etcd has.
+    pub(crate) fn of(snapshot: &Snapshot) -> Self {
+        let instances = snapshot.instances().iter();
+        let instances = instances.map(|instance| (instance.id().as_str().into(), Arc::clone(instance)));
+        Self { instances: instances.collect(), ..Self::new(snapshot.service().clone()) }
     }
 
     pub(crate) fn stand_at(&mut self, at: At) {
-        (self.cluster, self.revision, self.count) = (at.cluster, at.revision, at.count);
+        (self.cluster, self.revision) = (at.cluster, at.revision);
     }
 
     pub(crate) fn cluster(&self) -> u64 {
@@ -102,14 +61,8 @@ impl View {
                 continue;
             }
             changed |= match event.r#type {
-                PUT => {
-                    self.count += i64::from(kv.create_revision == kv.mod_revision);
-                    self.put(shared, suffix, kv)
-                }
-                DELETE => {
-                    self.count -= 1;
-                    self.remove(suffix)
-                }
+                PUT => self.put(shared, suffix, kv),
+                DELETE => self.remove(suffix),
                 _ => false,
             };
             self.revision = self.revision.max(kv.mod_revision);
@@ -129,33 +82,24 @@ impl View {
             }
         };
         let Ok(suffix) = std::str::from_utf8(suffix) else { return false };
-        let (mod_revision, lease) = (kv.mod_revision, kv.lease);
-        match self.entries.get_mut(suffix) {
-            Some(entry) => {
-                (entry.mod_revision, entry.lease) = (mod_revision, lease);
-                if *entry.instance == instance {
-                    return false;
-                }
-                entry.instance = Arc::new(instance);
-            }
-            None => {
-                let entry = Entry { instance: Arc::new(instance), mod_revision, lease };
-                self.entries.insert(suffix.into(), entry);
-            }
+        match self.instances.get_mut(suffix) {
+            Some(known) if **known == instance => return false,
+            Some(known) => *known = Arc::new(instance),
+            None => drop(self.instances.insert(suffix.into(), Arc::new(instance))),
         }
         true
     }
 
     fn remove(&mut self, suffix: &[u8]) -> bool {
-        std::str::from_utf8(suffix).is_ok_and(|suffix| self.entries.remove(suffix).is_some())
+        std::str::from_utf8(suffix).is_ok_and(|suffix| self.instances.remove(suffix).is_some())
     }
 
     /// Becomes `listed`, keeping the `Arc`s of what has not changed, and says whether anything has.
     pub(crate) fn become_listed(&mut self, mut listed: View) -> bool {
-        let mut changed = listed.entries.len() != self.entries.len();
-        for (suffix, entry) in &mut listed.entries {
-            match self.entries.get(suffix) {
-                Some(old) if *old.instance == *entry.instance => entry.instance = Arc::clone(&old.instance),
+        let mut changed = listed.instances.len() != self.instances.len();
+        for (suffix, instance) in &mut listed.instances {
+            match self.instances.get(suffix) {
+                Some(known) if known == instance => *instance = Arc::clone(known),
                 _ => changed = true,
             }
         }
@@ -163,48 +107,11 @@ impl View {
         changed
     }
 
+    /// Marked with the cluster and the revision.
     pub(crate) fn snapshot(&self) -> Snapshot {
-        let instances = self.entries.values().map(|entry| Arc::clone(&entry.instance));
-        Snapshot::new(self.service.clone(), instances).with_revision(self.mark().to_revision())
-    }
-
-    fn mark(&self) -> Mark {
-        let newest = self.entries.iter().max_by_key(|(_, entry)| entry.mod_revision);
-        // Of a record without a lease, another history could have the like.
-        let witness = newest.filter(|(_, entry)| entry.lease != 0 && entry.mod_revision != 0);
-        let witness = witness.map(|(suffix, entry)| Witness {
-            suffix: suffix.to_string(),
-            mod_revision: entry.mod_revision,
-            lease: entry.lease,
-        });
-        Mark { cluster: self.cluster, revision: self.revision, count: self.count, witness }
-    }
-}
-
-impl Mark {
-    fn to_revision(&self) -> Revision {
-        let mut text = format!("{:x}.{}.{}", self.cluster, self.revision, self.count);
-        if let Some(Witness { suffix, mod_revision, lease }) = &self.witness {
-            text.push_str(&format!(".{mod_revision}.{lease:x}.{suffix}"));
-        }
-        Revision::new(text)
-    }
-
-    /// Reads what a snapshot of this backend was marked with.
-    pub(crate) fn of(snapshot: &Snapshot) -> Option<Self> {
-        let mut parts = snapshot.revision()?.as_str().splitn(6, '.');
-        let cluster = u64::from_str_radix(parts.next()?, 16).ok()?;
-        let revision = parts.next()?.parse().ok()?;
-        let count = parts.next()?.parse().ok()?;
-        let witness = match (parts.next(), parts.next(), parts.next()) {
-            (Some(mod_revision), Some(lease), Some(suffix)) => Some(Witness {
-                suffix: suffix.to_owned(),
-                mod_revision: mod_revision.parse().ok()?,
-                lease: i64::from_str_radix(lease, 16).ok()?,
-            }),
-            _ => None,
-        };
-        Some(Self { cluster, revision, count, witness })
+        let instances = self.instances.values().map(Arc::clone);
+        let revision = Revision::new(format!("{:x}.{}", self.cluster, self.revision));
+        Snapshot::new(self.service.clone(), instances).with_revision(revision)
     }
 }
 
@@ -219,31 +126,25 @@ mod tests {
         EtcdRegistry::connect(EtcdOptions::new(["h:1"])).unwrap().shared
     }
 
-    fn kv(id: &str, mod_revision: i64, lease: i64) -> PbKeyValue {
+    fn kv(id: &str, mod_revision: i64) -> PbKeyValue {
         let value = format!(r#"{{"Addr":"h:{mod_revision}"}}"#).into_bytes();
-        PbKeyValue {
-            key: format!("svc/{id}").into_bytes(),
-            value,
-            mod_revision,
-            lease,
-            ..PbKeyValue::default()
-        }
+        PbKeyValue { key: format!("svc/{id}").into_bytes(), value, mod_revision, ..PbKeyValue::default() }
     }
 
     fn put(id: &str, mod_revision: i64) -> PbEvent {
-        PbEvent { r#type: PUT, kv: Some(kv(id, mod_revision, 7)), prev_kv: None }
+        PbEvent { r#type: PUT, kv: Some(kv(id, mod_revision)), prev_kv: None }
     }
 
     fn gone(id: &str, mod_revision: i64) -> PbEvent {
-        let kv = PbKeyValue { value: Vec::new(), ..kv(id, mod_revision, 0) };
+        let kv = PbKeyValue { value: Vec::new(), ..kv(id, mod_revision) };
         PbEvent { r#type: DELETE, kv: Some(kv), prev_kv: None }
     }
 
     /// A view of the instance `a`, as of revision 10 of cluster 1.
     fn view(shared: &Shared) -> View {
         let mut view = View::new("svc".parse().unwrap());
-        view.put(shared, b"a", &kv("a", 9, 7));
-        view.stand_at(At { cluster: 1, revision: 10, count: 1 });
+        view.put(shared, b"a", &kv("a", 9));
+        view.stand_at(At { cluster: 1, revision: 10 });
         view
     }
 
@@ -272,10 +173,10 @@ mod tests {
     fn what_changes_nothing_says_so() {
         let (shared, mut view) = (shared(), view(&shared()));
         let mut same = put("a", 11);
-        same.kv.as_mut().unwrap().value = kv("a", 9, 7).value;
+        same.kv.as_mut().unwrap().value = kv("a", 9).value;
         let unknown = PbEvent { r#type: 9, ..put("b", 12) };
         let elsewhere =
-            PbEvent { kv: Some(PbKeyValue { key: b"other/x".to_vec(), ..kv("x", 13, 7) }), ..put("x", 13) };
+            PbEvent { kv: Some(PbKeyValue { key: b"other/x".to_vec(), ..kv("x", 13) }), ..put("x", 13) };
         let nothing = PbEvent { r#type: PUT, kv: None, prev_kv: None };
         assert!(!view.apply(&shared, PREFIX, &[same, unknown, elsewhere, nothing, gone("nobody", 14)]));
         assert_eq!((ids(&view), view.revision()), (vec!["a".to_owned()], 14));
@@ -289,60 +190,19 @@ mod tests {
         assert!(Arc::ptr_eq(&before.instances()[0], &known.snapshot().instances()[0]));
 
         let mut listed = View::new("svc".parse().unwrap());
-        listed.put(&shared, b"b", &kv("b", 12, 8));
+        listed.put(&shared, b"b", &kv("b", 12));
         assert!(known.become_listed(listed));
         assert_eq!(ids(&known), ["b"]);
     }
 
     #[test]
-    fn a_snapshot_says_where_it_stands_and_what_its_history_is_known_by() {
+    fn a_snapshot_says_where_it_stands_and_its_instances_are_known_again() {
         let shared = shared();
-        let mut view = view(&shared);
-        view.put(&shared, b"with.dots", &kv("with.dots", 10, i64::MAX));
-        let snapshot = view.snapshot();
-        let mark = Mark::of(&snapshot).unwrap();
-        let witness = Witness { suffix: "with.dots".into(), mod_revision: 10, lease: i64::MAX };
-        assert_eq!(mark, Mark { cluster: 1, revision: 10, count: 1, witness: Some(witness) });
-        let resumed = View::resumed(&snapshot, Some(&mark));
-        assert_eq!((resumed.cluster(), resumed.revision()), (1, 10));
-        assert_eq!(resumed.snapshot(), snapshot, "it can be resumed from again");
-    }
-
-    #[test]
-    fn a_newest_record_without_a_lease_is_no_witness() {
-        let shared = shared();
-        let mut view = view(&shared);
-        view.put(&shared, b"b", &kv("b", 10, 0));
-        assert_eq!(Mark::of(&view.snapshot()).unwrap().witness, None);
-    }
-
-    #[test]
-    fn keys_are_counted_whether_they_are_instances_or_not() {
-        let (shared, mut view) = (shared(), view(&shared()));
-        let count = |view: &View| Mark::of(&view.snapshot()).unwrap().count;
-        let created = |id: &str, revision: i64, value: &[u8]| {
-            let created = PbKeyValue { create_revision: revision, ..kv(id, revision, 7) };
-            PbEvent { kv: Some(PbKeyValue { value: value.to_vec(), ..created }), ..put(id, revision) }
-        };
-        view.apply(
-            &shared,
-            PREFIX,
-            &[created("b", 11, b"{\"Addr\":\"h:1\"}"), created("c", 12, b"no record")],
-        );
-        assert_eq!(count(&view), 3);
-        view.apply(&shared, PREFIX, &[put("a", 13), gone("b", 14), gone("c", 15)]);
-        assert_eq!(count(&view), 1);
-    }
-
-    #[test]
-    fn a_snapshot_of_another_registry_says_nothing() {
-        let snapshot =
-            |text: &'static str| Snapshot::new("svc".parse().unwrap(), []).with_revision(Revision::new(text));
-        for text in ["", "7", "x.7.1", "1.x.1", "1.2", "1.2.x", "1.2.3.x.3.a"] {
-            assert_eq!(Mark::of(&snapshot(text)), None, "{text}");
-        }
-        assert_eq!(Mark::of(&Snapshot::new("svc".parse().unwrap(), [])), None);
-        let mark = Mark { cluster: 15, revision: 2, count: 3, witness: None };
-        assert_eq!(Mark::of(&snapshot("f.2.3")), Some(mark));
+        let snapshot = view(&shared).snapshot();
+        assert_eq!(snapshot.revision(), Some(&Revision::new("1.10")));
+        let mut known = View::of(&snapshot);
+        assert!(!known.become_listed(view(&shared)));
+        assert_eq!(known.snapshot(), snapshot);
+        assert!(Arc::ptr_eq(&known.snapshot().instances()[0], &snapshot.instances()[0]));
     }
 }

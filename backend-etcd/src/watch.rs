@@ -3,17 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use etcd_client::proto::{PbEvent, PbTxnOpResponse};
-use etcd_client::{GetOptions, Txn, TxnOp, WatchOptions, WatchResponse, WatchStream};
+use etcd_client::proto::PbEvent;
+use etcd_client::{WatchOptions, WatchResponse, WatchStream};
 use futures_util::stream::try_unfold;
 use hither_core::{Error, Result, ServiceName, Snapshot, SnapshotStream};
 use tokio::time::{Instant, timeout_at};
 
-use crate::error::{Failure, Reason};
+use crate::error::Failure;
 use crate::list::{self, prefix_end};
 use crate::pool::Lent;
 use crate::registry::Shared;
-use crate::view::{Mark, View};
+use crate::view::View;
 
 /// A progress request has no number, and etcd drops it without a word while it still reads history for the watch.
 const ASK_AGAIN: Duration = Duration::from_millis(250);
@@ -26,85 +26,21 @@ pub(crate) async fn open(
 ) -> Result<SnapshotStream> {
     let lent = shared.connection().await?;
     let prefix = shared.format.service_prefix(service);
-    let since = since.filter(|since| since.service() == service);
-    let start = match &since {
-        Some(since) => resume(&lent, &prefix, since).await?,
-        None => None,
-    };
-    let start = match start {
-        Some(start) => start,
-        None => {
-            let listed = list::service(&shared, &lent, service).await?;
-            Start { view: reusing(since.as_ref(), listed), catch_up: None }
-        }
-    };
-    let follow = Follow::open(shared, lent, service.clone(), prefix, start).await?;
+    // A listing says at once what the history since that snapshot would say in the end, and cannot be of another
+    // history. etcd would have to read all that was written since, by whomever.
+    let mut view = list::service(&shared, &lent, service).await?;
+    if let Some(since) = since.filter(|since| since.service() == service) {
+        let mut known = View::of(&since);
+        known.become_listed(view);
+        view = known;
+    }
+    let follow = Follow::open(shared, lent, service.clone(), prefix, view).await?;
     Ok(Box::pin(try_unfold(follow, |mut follow| async move {
         match follow.next().await {
             Ok(snapshot) => Ok(Some((snapshot, follow))),
             Err(error) => Err(error.with_operation("watch")),
         }
     })))
-}
-
-/// From where to follow.
-struct Start {
-    view: View,
-    /// The view is older than etcd: up to this revision, events are still to be applied before it is the present.
-    catch_up: Option<i64>,
-}
-
-fn reusing(since: Option<&Snapshot>, listed: View) -> View {
-    let Some(since) = since else { return listed };
-    let mut view = View::resumed(since, None);
-    view.become_listed(listed);
-    view
-}
-
-/// Takes up where `since` stands, if etcd still has the history that it is part of.
-///
-/// `None` when a listing is needed: because of a compaction, an etcd that was wiped, restored or replaced, or one
-/// so old that a watch cannot know when it has caught up.
-async fn resume(lent: &Lent, prefix: &str, since: &Snapshot) -> Result<Option<Start>> {
-    let Some(mark) = Mark::of(since) else { return Ok(None) };
-    let Some(witness) = &mark.witness else { return Ok(None) };
-    let then = || GetOptions::new().with_revision(mark.revision);
-    let of_service = || then().with_range(prefix_end(prefix.as_bytes()));
-    let newer = of_service().with_min_mod_revision(witness.mod_revision + 1).with_keys_only().with_limit(1);
-    let looks = Txn::new().and_then([
-        TxnOp::get(format!("{prefix}{}", witness.suffix), Some(then())),
-        TxnOp::get(prefix, Some(of_service().with_count_only())),
-        TxnOp::get(prefix, Some(newer)),
-    ]);
-    let answer = match lent.call(lent.connection().kv().txn(looks)).await {
-        Ok(answer) => answer,
-        Err(failure) if failure.reason == Reason::RevisionUnknown => return Ok(None),
-        Err(failure) => return Err(failure.error),
-    };
-    let Some(header) = answer.header() else { return Ok(None) };
-    let mut looked = answer.0.responses.iter().filter_map(|response| match &response.response {
-        Some(PbTxnOpResponse::ResponseRange(range)) => Some(range),
-        _ => None,
-    });
-    let (Some(stood), Some(counted), Some(newer)) = (looked.next(), looked.next(), looked.next()) else {
-        return Ok(None);
-    };
-    let stood = stood.kvs.first().map(|kv| (kv.mod_revision, kv.lease));
-    let is_ours = header.cluster_id() == mark.cluster
-        && stood == Some((witness.mod_revision, witness.lease))
-        && counted.count == mark.count
-        && newer.kvs.is_empty();
-    if !is_ours {
-        return Ok(None);
-    }
-    let view = View::resumed(since, Some(&mark));
-    if header.revision() == mark.revision {
-        return Ok(Some(Start { view, catch_up: None }));
-    }
-    if lent.connection().version().orders_progress() {
-        return Ok(Some(Start { view, catch_up: Some(header.revision()) }));
-    }
-    Ok(None)
 }
 
 /// A watch that is open.
@@ -117,7 +53,6 @@ struct Follow {
     view: View,
     /// The first snapshot, until it was taken.
     first: Option<Snapshot>,
-    catch_up: Option<i64>,
     /// The pieces so far of a response that comes in several.
     pieces: Vec<PbEvent>,
     /// When to ask whether etcd is still there.
@@ -133,9 +68,8 @@ impl Follow {
         lent: Lent,
         service: ServiceName,
         prefix: String,
-        start: Start,
+        view: View,
     ) -> Result<Self> {
-        let Start { view, catch_up } = start;
         // From the revision that the view has, not from the next one: as long as nothing is written anywhere, the next
         // one lies in the future, and of such a watch newer etcds answer no progress requests.
         let options = WatchOptions::new()
@@ -150,11 +84,9 @@ impl Follow {
         };
         let (stream, created) = opened.await.map_err(|failure: Failure| failure.error)?;
         let now = Instant::now();
-        // Who is catching up asks at once how far etcd is.
-        let ask_at = if catch_up.is_some() { now } else { now + shared.options.probe_interval() };
         let follow = Self {
-            first: catch_up.is_none().then(|| view.snapshot()),
-            ask_at,
+            first: Some(view.snapshot()),
+            ask_at: now + shared.options.probe_interval(),
             asked: None,
             resync_at: now + shared.options.jittered_resync_interval(),
             pieces: Vec::new(),
@@ -164,7 +96,6 @@ impl Follow {
             service,
             prefix,
             view,
-            catch_up,
         };
         let Some(created) = created else { return Err(follow.ended()) };
         follow.check(&created)?;
@@ -190,7 +121,7 @@ impl Follow {
                 }
                 Err(_) => self.tick().await?,
             };
-            if news && self.catch_up.is_none() {
+            if news {
                 return Ok(self.view.snapshot());
             }
         }
@@ -199,16 +130,8 @@ impl Follow {
     /// Takes a response in, and says whether there is something to tell.
     fn hear(&mut self, response: WatchResponse) -> Result<bool> {
         self.check(&response)?;
-        let revision = response.header().map_or(0, |header| header.revision());
-        let response = response.0;
-        if response.events.is_empty() {
-            // How far etcd is. That all events up to there have been delivered is true only of the versions that
-            // are trusted with it: see `Version::orders_progress`.
-            let caught_up = self.catch_up.take_if(|until| revision >= *until && self.pieces.is_empty());
-            self.heard();
-            return Ok(caught_up.is_some());
-        }
         self.heard();
+        let response = response.0;
         self.pieces.extend(response.events);
         if response.fragment {
             return Ok(false);
@@ -234,8 +157,7 @@ impl Follow {
     }
 
     fn heard(&mut self) {
-        let silence = if self.catch_up.is_some() { ASK_AGAIN } else { self.shared.options.probe_interval() };
-        (self.ask_at, self.asked) = (Instant::now() + silence, None);
+        (self.ask_at, self.asked) = (Instant::now() + self.shared.options.probe_interval(), None);
     }
 
     /// When to believe that nobody is there. Who was not asked has not failed to answer: a watch that nobody polled for
@@ -247,11 +169,22 @@ impl Follow {
     /// Does what is due though nothing is heard, and says whether there is something to tell.
     async fn tick(&mut self) -> Result<bool> {
         let now = Instant::now();
+        let (probe_interval, within) =
+            (self.shared.options.probe_interval(), self.shared.options.request_timeout());
         if self.lost_at().is_some_and(|lost_at| lost_at <= now) {
-            self.unanswered().await?;
+            let connection = self.lent.connection();
+            if connection.version().answers_progress() {
+                let failure = Failure::timeout(connection.endpoint(), within);
+                return Err(self.lent.failed(failure).error);
+            }
+            // Then what the member said when it was asked has to do.
+            self.heard();
         } else if self.ask_at <= now {
+            let confirmed = self.lent.connection().confirms(&self.prefix, probe_interval, within).await;
+            confirmed.map_err(|failure| self.lent.failed(failure).error)?;
             // Only queued: what counts is that something is heard.
             self.lent.call(self.stream.request_progress()).await.map_err(|failure| failure.error)?;
+            let now = Instant::now();
             self.ask_at = now + ASK_AGAIN;
             self.asked.get_or_insert(now);
         }
@@ -262,29 +195,14 @@ impl Follow {
         Ok(false)
     }
 
-    /// No probe had an answer: the watch is lost, unless this is a version that may give none.
-    async fn unanswered(&mut self) -> Result<()> {
-        let connection = self.lent.connection();
-        if connection.version().answers_progress() {
-            let within = self.shared.options.request_timeout();
-            let failure = Failure::timeout(connection.endpoint(), within);
-            return Err(self.lent.failed(failure).error);
-        }
-        let alive = connection.is_alive(self.shared.options.request_timeout()).await;
-        alive.map_err(|failure| self.lent.failed(failure).error)?;
-        self.heard();
-        Ok(())
-    }
-
     /// Compares the view with a listing.
     async fn resync(&mut self) -> Result<bool> {
         let listed = list::service(&self.shared, &self.lent, &self.service).await?;
         if listed.cluster() != self.view.cluster() || listed.revision() < self.view.revision() {
             return Err(self.another_past());
         }
-        let changed = self.view.become_listed(listed);
-        // A listing is the present. What is on its way from before it is an echo, and known as one.
-        Ok(changed | self.catch_up.take().is_some())
+        // What is on its way from before it is an echo, and known as one.
+        Ok(self.view.become_listed(listed))
     }
 
     fn another_past(&self) -> Error {

@@ -64,6 +64,21 @@ async fn a_watch_over_a_way_that_swallows_everything_ends_in_time() {
     watches_again(&registry, &service, &["a:1"]).await;
 }
 
+/// A member may forget a watch, and serve everything else.
+#[tokio::test]
+async fn a_watch_that_is_deaf_on_a_good_connection_ends_in_time() {
+    let proxy = Proxy::start(shared().await.endpoint()).await;
+    let (registry, service) = (EtcdRegistry::connect(hasty(proxy.endpoint())).unwrap(), unique_service());
+    let mut watch = watch(&registry, &service).await;
+    comes_to(&mut watch, &[]).await;
+    proxy.deafen();
+    let _a = register(&shared().await.registry(), &service, "a:1").await;
+    registry.resolve(&service).await.unwrap();
+    assert_eq!(ends(&mut watch).await.kind(), ErrorKind::Timeout);
+    assert_eq!(proxy.connections(), 1);
+    watches_again(&registry, &service, &["a:1"]).await;
+}
+
 /// Its user was busy, or the whole process stood still: then etcd has not failed to answer, it was not asked.
 #[tokio::test]
 async fn a_watch_that_nobody_polled_for_long_goes_on() {

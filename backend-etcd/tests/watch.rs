@@ -54,54 +54,6 @@ async fn a_resumed_watch_begins_with_the_present_and_keeps_what_has_not_changed(
 }
 
 #[tokio::test]
-async fn a_watch_resumes_where_nothing_happened_anywhere() {
-    let etcd = Etcd::start().await;
-    let (registry, service) = (etcd.registry(), unique_service());
-    let _a = register(&registry, &service, "a:1").await;
-    let since = comes_to(&mut watch(&registry, &service).await, &["a:1"]).await;
-    let before = etcd.requests().await;
-    let (mut watch, first) = resume(&registry, &since).await;
-    assert_eq!(first, since);
-    assert_eq!((&etcd.requests().await - &before).of("Range"), 0, "nothing is listed");
-    assert!(is_same_arc(&since, &first, "a:1"));
-    let _b = register(&registry, &service, "b:1").await;
-    comes_to(&mut watch, &["a:1", "b:1"]).await;
-}
-
-#[tokio::test]
-async fn a_watch_resumes_after_many_changes_while_others_go_on() {
-    let etcd = Etcd::start().await;
-    let (registry, service) = (etcd.registry(), unique_service());
-    let client = etcd.client().await;
-    let mut lease = register(&registry, &service, "a:1").await;
-    let mut since = comes_to(&mut watch(&registry, &service).await, &["a:1"]).await;
-    let before = etcd.requests().await;
-    for round in 0..20 {
-        for port in 1..=20 {
-            let value = format!(r#"{{"Addr":"b:{port}","Metadata":"{round}"}}"#);
-            put(&client, &format!("{service}/b{:02}", (port + round) % 25), value, 0).await;
-        }
-        let (_watch, first) = resume(&registry, &since).await;
-        assert_eq!(first.diff(&registry.resolve(&service).await.unwrap()), []);
-        // The newest record has to be one on a lease: only by such a one a past is known again.
-        lease.update(&instance("a:1").with_weight(round + 2)).await.unwrap();
-        since = next(&mut watch(&registry, &service).await).await.unwrap().unwrap();
-        assert_eq!(since.instances()[0].weight(), round + 2);
-    }
-    // Two of them in a round are the test's own. Newer etcds say when a watch has caught up; with others only a
-    // listing can.
-    let listings = (&etcd.requests().await - &before).of("Range") - 40;
-    let version = client.clone().status().await.unwrap().version().to_owned();
-    let numbers: Vec<u32> = version.split(['.', '-']).filter_map(|number| number.parse().ok()).collect();
-    let tells = match numbers[..] {
-        [3, 4, patch] => patch >= 31,
-        [3, 5, patch] => patch >= 13,
-        _ => true,
-    };
-    assert_eq!(listings, if tells { 0 } else { 20 }, "{version}");
-}
-
-#[tokio::test]
 async fn a_compaction_while_disconnected_does_not_matter() {
     let etcd = Etcd::start().await;
     let (registry, service) = (etcd.registry(), unique_service());
@@ -252,22 +204,22 @@ async fn a_resync_of_what_is_known_says_nothing() {
 #[tokio::test]
 async fn a_resync_repairs_what_no_event_has_said() {
     let etcd = Etcd::start().await;
+    let proxy = Proxy::start(etcd.endpoint()).await;
     let service = unique_service();
-    let options = etcd.options().with_resync_interval(Duration::from_millis(200));
+    let options = EtcdOptions::new([proxy.endpoint()]).with_resync_interval(Duration::from_secs(1));
     let registry = EtcdRegistry::connect(options).unwrap();
-    let _a = register(&registry, &service, "a:1").await;
-    let _b = register(&registry, &service, "b:1").await;
-    let right = comes_to(&mut watch(&registry, &service).await, &["a:1", "b:1"]).await;
-    let instances = right.instances().iter().map(|instance| match instance.id().as_str() {
-        "a:1" => Arc::new((**instance).clone().with_weight(9)),
-        _ => Arc::clone(instance),
-    });
-    let wrong = Snapshot::new(service, instances).with_revision(right.revision().unwrap().clone());
-    let (mut watch, first) = resume(&registry, &wrong).await;
-    assert_eq!(first, wrong, "it stands where it says");
+    let _a = register(&etcd.registry(), &service, "a:1").await;
+    let _b = register(&etcd.registry(), &service, "b:1").await;
+    let mut watch = watch(&registry, &service).await;
+    let before = comes_to(&mut watch, &["a:1", "b:1"]).await;
+    // Lost on its way, while the connection is a good one.
+    proxy.deafen();
+    put(&etcd.client().await, &format!("{service}/a:1"), r#"{"Addr":"c:1"}"#, 0).await;
     let repaired = next(&mut watch).await.unwrap().unwrap();
-    assert_eq!(repaired.diff(&right), []);
-    assert!(is_same_arc(&wrong, &repaired, "b:1"));
+    assert_eq!(repaired.diff(&registry.resolve(&service).await.unwrap()), []);
+    assert_eq!(repaired.instances()[0].address().to_string(), "c:1");
+    assert!(is_same_arc(&before, &repaired, "b:1"));
+    assert_eq!(proxy.connections(), 1);
 }
 
 /// What a watch needs is gone between the listing and its beginning: etcd says so in the stream, and leaves it open.

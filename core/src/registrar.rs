@@ -43,7 +43,7 @@ pub trait Registrar: Debug + Send + Sync + 'static {
 /// The right to one record, for as long as it is renewed.
 ///
 /// Dropping it stops the renewal, and the record is gone within the TTL, even while other registrations of the
-/// same process live.
+/// same process live. While the registry is down it removes nothing, and it may begin the TTL anew when it is back.
 #[async_trait]
 pub trait Lease: Debug + Send + 'static {
     /// The time to live as granted, which may not be the one asked for.

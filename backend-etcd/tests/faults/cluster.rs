@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use hither_etcd::EtcdOptions;
 use tokio::time::sleep;
 
 use crate::scene::{Lease, Scene, Truth};
@@ -141,6 +142,28 @@ async fn members_isolated() {
         // From the others: this one cannot know.
         scene.shows(&newcomer).await;
         sleep(4 * SECOND).await;
+        cluster.heal();
+        sleep(2 * SECOND).await;
+    }
+    scene.over();
+    scene.recovers(Lease::Kept).await;
+}
+
+/// A follower whose disk has stopped: it has a leader, and answers what it knows, but learns nothing. Only the followers are
+/// talked to, so that one of them is the one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn followers_starved() {
+    let cluster = Cluster::start().await;
+    let (_, followers) = cluster.leader().await;
+    let endpoints = cluster.endpoints();
+    let options = EtcdOptions::new(followers.map(|follower| endpoints[follower].clone()));
+    let fault = "cluster: one follower learns nothing new, then the other";
+    let mut scene = Scene::with_ttl(fault, TTL, options, Truth::at(endpoints)).await;
+    for follower in followers {
+        cluster.starve(follower).await;
+        let newcomer = format!("10.0.1.{follower}:80");
+        scene.joins_where(&newcomer, &others(&cluster, follower)).await;
+        scene.shows(&newcomer).await;
         cluster.heal();
         sleep(2 * SECOND).await;
     }

@@ -128,6 +128,26 @@ impl Cluster {
         }
     }
 
+    /// Lets a follower hear that there is a leader, but nothing of what is written: as one whose disk has stopped.
+    pub(crate) async fn starve(&self, at: usize) {
+        let (id, _) = self.status(at).await.unwrap();
+        // It fetches what is written on a connection of its own from each of the others, where also comes, in a chunk of
+        // HTTP's, a number of 0 that says that the connection is a good one.
+        let fetches = format!("GET /raft/stream/msgapp/{id:x} ");
+        let alive = b"8\r\n\0\0\0\0\0\0\0\0\r\n";
+        for (other, peer) in self.peers.iter().enumerate() {
+            if other != at {
+                peer.starve_with(fetches.as_bytes(), alive);
+            }
+        }
+        let client = |member: usize| Client::connect([self.members[member].endpoint()], self.connect.clone());
+        client((at + 1) % 3).await.unwrap().put("starved", "", None).await.unwrap();
+        let mut starved = client(at).await.unwrap();
+        let read = timeout(Duration::from_secs(1), starved.get("starved", None)).await;
+        assert!(read.is_err(), "it has learnt of the newest revision: {read:?}");
+        assert_ne!(starved.status().await.unwrap().leader(), 0, "it has a leader");
+    }
+
     /// Lets everything through between all of them.
     pub(crate) fn heal(&self) {
         self.peers.iter().for_each(Proxy::heal);

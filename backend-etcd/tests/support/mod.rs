@@ -8,6 +8,7 @@ mod etcdctl;
 mod metrics;
 mod port;
 mod proxy;
+mod streams;
 
 use std::sync::LazyLock;
 use std::time::Duration;

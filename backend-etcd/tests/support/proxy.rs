@@ -12,6 +12,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::sleep;
 
 use super::port::Port;
+use super::streams::Streams;
 
 /// Passes bytes to and fro, until it is told to do something worse. Dropping it closes all connections.
 #[derive(Debug)]
@@ -38,6 +39,11 @@ struct Trouble {
     delay: Duration,
     /// The request that has these bytes still passes, and then the connection's answers do not.
     mute_after: Option<Vec<u8>>,
+    /// What the server says on connections that began with the first is lost, and the second comes in its place every
+    /// second.
+    starved: Option<(Vec<u8>, Vec<u8>)>,
+    /// What comes on the HTTP/2 streams that are open by now is lost.
+    deaf: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -53,9 +59,13 @@ enum Frozen {
 type Began = OnceLock<Vec<u8>>;
 
 impl Trouble {
+    /// What comes in place of what the server says.
+    fn instead(&self, began: &Began) -> Option<&Vec<u8>> {
+        self.starved.as_ref().filter(|(with, _)| contains(began, with)).map(|(_, instead)| instead)
+    }
+
     fn freezes(&self, number: usize, began: &Began) -> bool {
-        let told = self.frozen_with.as_ref().zip(began.get());
-        if told.is_some_and(|(with, began)| began.windows(with.len()).any(|window| window == with)) {
+        if self.frozen_with.as_ref().is_some_and(|with| contains(began, with)) {
             return true;
         }
         match self.frozen {
@@ -65,6 +75,10 @@ impl Trouble {
             Frozen::All => true,
         }
     }
+}
+
+fn contains(began: &Began, with: &[u8]) -> bool {
+    began.get().is_some_and(|began| began.windows(with.len()).any(|window| window == with))
 }
 
 impl Proxy {
@@ -122,6 +136,12 @@ impl Proxy {
         self.trouble.send_modify(|trouble| trouble.frozen_with = Some(bytes.to_vec()));
     }
 
+    /// Lets the server say nothing but `instead`, every second, on connections, old and new, that began with a request that
+    /// has these bytes.
+    pub(crate) fn starve_with(&self, bytes: &[u8], instead: &[u8]) {
+        self.trouble.send_modify(|trouble| trouble.starved = Some((bytes.to_vec(), instead.to_vec())));
+    }
+
     /// Takes no new connections; the old ones go on.
     pub(crate) fn refuse_new(&self) {
         self.trouble.send_modify(|trouble| trouble.refuses = true);
@@ -140,6 +160,12 @@ impl Proxy {
     /// The same for the next request, whatever it is.
     pub(crate) fn mute_after_next(&self) {
         self.mute_after(&[]);
+    }
+
+    /// Loses what comes on the HTTP/2 streams that there are, while their connections go on, and take new streams: as a
+    /// watch that a member has forgotten.
+    pub(crate) fn deafen(&self) {
+        self.trouble.send_modify(|trouble| trouble.deaf = true);
     }
 
     /// Lets everything pass again, also what had to wait.
@@ -261,10 +287,31 @@ async fn answers(
     mut muted: watch::Receiver<bool>,
 ) {
     let mut bytes = vec![0; 64 << 10];
-    while let Ok(count @ 1..) = from.read(&mut bytes).await {
+    let mut streams = Streams::default();
+    loop {
+        let instead = troubles.borrow_and_update().instead(began).cloned();
+        let read = tokio::select! {
+            read = from.read(&mut bytes), if instead.is_none() => read,
+            () = sleep(Duration::from_secs(1)), if instead.is_some() => {
+                if to.write_all(&instead.unwrap_or_default()).await.is_err() {
+                    return;
+                }
+                continue;
+            }
+            changed = troubles.changed() => match changed {
+                Ok(()) => continue,
+                Err(_) => return,
+            },
+        };
+        let Ok(count @ 1..) = read else { return };
         let goes_on =
             muted.wait_for(|muted| !muted).await.is_ok() && passes((number, began), &mut troubles).await;
-        if !goes_on || to.write_all(&bytes[..count]).await.is_err() {
+        let is_http2 = began.get().is_some_and(|began| began.starts_with(b"PRI * HTTP/2.0"));
+        let passed = match is_http2 {
+            true => &streams.pass(&bytes[..count], troubles.borrow().deaf),
+            false => &bytes[..count],
+        };
+        if !goes_on || to.write_all(passed).await.is_err() {
             return;
         }
     }
