@@ -3,6 +3,7 @@
 mod environment;
 mod url;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -147,8 +148,9 @@ impl EtcdOptions {
         self
     }
 
-    /// How long a watch may be silent before etcd is asked whether it is still there. The watch has ended when
-    /// no answer came within the request timeout. Default: 5 s.
+    /// How long a watch may be silent before etcd is asked whether it is still there, and whether its member keeps up with
+    /// the others: the latter once for all watches of a registry. The watch has ended when no answer came within the
+    /// request timeout. Default: 5 s.
     #[must_use]
     pub fn with_probe_interval(mut self, interval: Duration) -> Self {
         self.probe_interval = interval;
@@ -193,7 +195,9 @@ impl EtcdOptions {
         match (&self.user, &self.password) {
             (None, None) => Ok(None),
             (None, Some(_)) => Err(invalid("a password for etcd needs a user")),
-            (Some(user), None) => Err(invalid(format!("the etcd user {user:?} has no password"))),
+            (Some(user), None) => {
+                Err(invalid(format!("the etcd user {:?} has no password", without_password(user))))
+            }
             (Some(user), Some(Password::Text(password))) => Ok(Some((user.clone(), password.clone()))),
             (Some(user), Some(Password::File(file))) => {
                 let text = read(file, "the password of etcd")?;
@@ -249,12 +253,10 @@ impl EtcdOptions {
         if endpoint.contains('@') {
             return Err(invalid("an etcd endpoint has an @ in it: the user is given apart (`with_user`)"));
         }
-        let (host, secure) = if let Some(host) = endpoint.strip_prefix("https://") {
-            (host, Some(true))
-        } else if let Some(host) = endpoint.strip_prefix("http://") {
-            (host, Some(false))
-        } else {
-            (endpoint, None)
+        let (secure, host) = scheme_and_host(endpoint);
+        let Some(address) = address(host) else {
+            let shown = shown(endpoint);
+            return Err(invalid(format!("{shown:?} is not an etcd endpoint (expected host:port)")));
         };
         if secure.is_some_and(|secure| secure != self.is_secure()) {
             let hint = if self.is_secure() {
@@ -264,11 +266,7 @@ impl EtcdOptions {
             };
             return Err(invalid(format!("etcd endpoint {endpoint:?} says otherwise {hint}")));
         }
-        match host.trim_end_matches('/').parse() {
-            Ok(address @ Address::Socket(_)) => Ok(address.to_string()),
-            Ok(Address::Host { host, port }) if is_name(&host) => Ok(format!("{host}:{port}")),
-            _ => Err(invalid(format!("{endpoint:?} is not an etcd endpoint (expected host:port)"))),
-        }
+        Ok(address)
     }
 
     fn is_secure(&self) -> bool {
@@ -281,17 +279,14 @@ impl EtcdOptions {
 
 impl fmt::Debug for EtcdOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // What is no endpoint may have a password in it.
-        let shown =
-            |endpoint: &String| if endpoint.contains('@') { "…".to_owned() } else { endpoint.clone() };
-        let endpoints: Vec<_> = self.endpoints.iter().map(shown).collect();
+        let endpoints: Vec<_> = self.endpoints.iter().map(|endpoint| shown(endpoint)).collect();
         let mut debug = f.debug_struct("EtcdOptions");
         debug
             .field("endpoints", &endpoints)
             .field("layout", &self.layout)
             .field("prefix", &self.prefix())
             .field("nested_ids", &self.nested_ids);
-        debug.field("user", &self.user);
+        debug.field("user", &self.user.as_deref().map(without_password));
         #[cfg(feature = "tls")]
         debug.field("tls", &self.tls);
         debug
@@ -347,6 +342,38 @@ impl TlsFiles {
     }
 }
 
+/// Whether TLS is asked for, if the endpoint says so, and what follows.
+fn scheme_and_host(endpoint: &str) -> (Option<bool>, &str) {
+    match endpoint.split_once("://") {
+        Some(("https", host)) => (Some(true), host),
+        Some(("http", host)) => (Some(false), host),
+        _ => (None, endpoint),
+    }
+}
+
+/// `host:port`, if it is that.
+fn address(host: &str) -> Option<String> {
+    match host.trim_end_matches('/').parse().ok()? {
+        address @ Address::Socket(_) => Some(address.to_string()),
+        Address::Host { host, port } if is_name(&host) => Some(format!("{host}:{port}")),
+        _ => None,
+    }
+}
+
+/// An endpoint as it may be printed: what is none may have a password in it.
+fn shown(endpoint: &str) -> Cow<'_, str> {
+    let host = scheme_and_host(endpoint).1;
+    match (address(host), host.find([':', '@', '%'])) {
+        (None, Some(end)) => Cow::Owned(format!("{}…", &endpoint[..endpoint.len() - host.len() + end])),
+        _ => Cow::Borrowed(endpoint),
+    }
+}
+
+/// What is given for a name may have the password behind it.
+fn without_password(user: &str) -> &str {
+    user.split(':').next().unwrap_or_default()
+}
+
 /// Whether it can be the name of a host: nothing else may reach the client, who would refuse it only when connecting.
 fn is_name(host: &str) -> bool {
     host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
@@ -368,7 +395,7 @@ pub(crate) fn read(file: &Path, what: &str) -> Result<Vec<u8>> {
 /// Sums with it do not overflow.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
-fn invalid(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+fn invalid(message: impl Into<Cow<'static, str>>) -> Error {
     Error::new(ErrorKind::InvalidArgument, message)
 }
 
@@ -448,5 +475,18 @@ mod tests {
         assert!(!format!("{options:?}").contains("hunter2"), "{options:?}");
         let error = options.checked_endpoints().unwrap_err();
         assert!(error.message().contains("with_user") && !error.message().contains("hunter2"), "{error}");
+        for endpoint in ["me:hunter2%40h:1", "me:hunter2", "http://me:hunter2/h:1", "[me:hunter2]:1"] {
+            let options = EtcdOptions::new([endpoint]);
+            let error = options.checked_endpoints().unwrap_err();
+            assert!(!format!("{options:?} {error:?}").contains("hunter2"), "{options:?} {error:?}");
+            assert!(error.message().contains("me…"), "{error}");
+        }
+        for options in [
+            EtcdOptions::new(["h:1"]).with_user_name("me:hunter2"),
+            EtcdOptions::new(["h:1"]).with_user("me:hunter2", "another"),
+        ] {
+            let refused = options.check().map_or_else(|error| error.to_string(), |()| String::new());
+            assert!(!format!("{options:?} {refused}").contains("hunter2"), "{options:?} {refused}");
+        }
     }
 }
