@@ -172,6 +172,14 @@ async fn records_of_all_of_them_under_one_prefix_are_told_apart() {
         ("kratos", format!(r#"{{"id":"kratos","name":"{service}","endpoints":["grpc://10.0.0.3:80"]}}"#)),
         ("kitex", r#"{"network":"tcp","address":"10.0.0.4:80","weight":10,"tags":null}"#.to_owned()),
         ("micro", format!(r#"{{"name":"{service}","nodes":[{{"id":"micro","address":"10.0.0.5:80"}}]}}"#)),
+        // As its key has it: go-micro writes a slash of the name as a hyphen there.
+        (
+            "micro-2",
+            format!(
+                r#"{{"name":"{}","nodes":[{{"address":"10.0.0.8:80"}}]}}"#,
+                service.as_str().replace('-', "/")
+            ),
+        ),
         // Those that cannot be used, and one of another service.
         ("no-endpoint", format!(r#"{{"id":"x","name":"{service}","endpoints":["http://10.0.0.6:80"]}}"#)),
         ("no-node", r#"{"nodes":[]}"#.to_owned()),
@@ -181,11 +189,11 @@ async fn records_of_all_of_them_under_one_prefix_are_told_apart() {
     for (id, value) in &records {
         put(&client, &format!("{prefix}/{service}/{id}"), value.as_str(), 0).await;
     }
-    for layout in [Layout::EtcdNaming, Layout::Kratos, Layout::GoZero, Layout::Kitex] {
+    for layout in [Layout::EtcdNaming, Layout::Kratos, Layout::KratosTls, Layout::GoZero, Layout::Kitex] {
         let options = shared().await.options().with_layout(layout).with_prefix(&prefix);
         let registry = EtcdRegistry::connect(options).unwrap();
         let snapshot = registry.resolve(&service).await.unwrap();
-        let (mut expected, mut skipped) = (vec!["kitex", "kratos", "micro", "naming", "zero"], 4);
+        let (mut expected, mut skipped) = (vec!["kitex", "kratos", "micro", "micro-2", "naming", "zero"], 4);
         if layout != Layout::GoZero {
             expected.pop();
             skipped += 1;

@@ -47,7 +47,8 @@ fn go_micro(value: &Map<String, Value>) -> Result<Foreign, Undecodable> {
     if let Some(version) = text(value, "version") {
         instance = instance.with_version(version);
     }
-    let service = text(value, "name").map(str::to_owned);
+    // As it stands in the key.
+    let service = text(value, "name").map(|name| name.replace('/', "-"));
     Ok(Foreign { service, instance: with_entries(instance, node.get("metadata")) })
 }
 
