@@ -103,6 +103,24 @@ async fn who_one_is_not_is_an_error_that_no_retry_cures() {
     }
 }
 
+/// Until 3.4.42, 3.5.28 and 3.6.9, etcd grants leases to anybody.
+#[tokio::test]
+async fn a_registration_that_is_refused_leaves_no_lease_behind() {
+    let (etcd, _) = guarded(&[]).await;
+    let mut root =
+        Client::connect([etcd.endpoint()], Some(ConnectOptions::new().with_user("root", "secret")))
+            .await
+            .unwrap();
+    let (other, service): (ServiceName, _) = ("svc2".parse().unwrap(), service());
+    for (registry, service) in [(registry(&etcd, "server", "secret"), other), (etcd.registry(), service)] {
+        let wish = registration(&service, instance("a:1"));
+        for _ in 0..3 {
+            registry.register(&wish, Claim::TakeOver).await.unwrap_err();
+        }
+    }
+    assert_eq!(root.leases().await.unwrap().leases().len(), 0);
+}
+
 #[tokio::test]
 async fn what_one_may_not_do_is_denied() {
     let (etcd, _) = guarded(&[]).await;

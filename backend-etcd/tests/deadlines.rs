@@ -15,9 +15,12 @@ use tokio::time::{Instant, sleep, timeout};
 
 const SHORT: Duration = Duration::from_millis(300);
 
+fn options(endpoints: impl IntoIterator<Item = String>) -> EtcdOptions {
+    EtcdOptions::new(endpoints).with_connect_timeout(SHORT).with_request_timeout(SHORT)
+}
+
 fn hasty(endpoints: impl IntoIterator<Item = String>) -> EtcdRegistry {
-    let options = EtcdOptions::new(endpoints).with_connect_timeout(SHORT).with_request_timeout(SHORT);
-    EtcdRegistry::connect(options).unwrap()
+    EtcdRegistry::connect(options(endpoints)).unwrap()
 }
 
 /// The error of a call that ends after about as many short deadlines as it may.
@@ -60,8 +63,30 @@ async fn every_call_to_a_frozen_etcd_ends_in_time() {
 #[tokio::test]
 async fn connecting_to_a_peer_that_says_nothing_ends_in_time() {
     let ((_first, first), (_second, second)) = (mute().await, mute().await);
-    let registry = hasty([first, second]);
-    assert_eq!(fails_within(2, registry.resolve(&unique_service())).await, ErrorKind::Timeout);
+    let options = options([first, second]);
+    // With a user, the first thing to be answered is who that is.
+    for options in [options.clone(), options.with_user("me", "secret")] {
+        let registry = EtcdRegistry::connect(options).unwrap();
+        assert_eq!(fails_within(2, registry.resolve(&unique_service())).await, ErrorKind::Timeout);
+    }
+}
+
+/// A program may leave a runtime that began to connect, and go on with another one.
+#[test]
+fn a_connection_that_a_runtime_at_rest_was_making_holds_up_nobody() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let service = unique_service();
+    let (resting, other) = (runtime(), runtime());
+    let (registry, _proxy) = other.block_on(async {
+        let proxy = Proxy::start(shared().await.endpoint()).await;
+        (hasty([proxy.endpoint()]), proxy)
+    });
+    let given_up = resting.block_on(async { timeout(Duration::ZERO, registry.resolve(&service)).await });
+    assert!(given_up.is_err(), "{given_up:?}");
+    other.block_on(async {
+        assert_eq!(fails_within(2, registry.resolve(&service)).await, ErrorKind::Timeout);
+        registry.resolve(&service).await.unwrap();
+    });
 }
 
 /// An address whose kernel answers no one who wants to connect: its queue is full, and nobody takes from it.
@@ -82,7 +107,11 @@ async fn black_hole() -> (Socket, Vec<TcpStream>, String) {
 async fn connecting_into_a_black_hole_ends_in_time_and_costs_nobody_the_call() {
     let (_socket, _waiting, nowhere) = black_hole().await;
     let service = unique_service();
-    assert_eq!(fails_within(1, hasty([nowhere.clone()]).resolve(&service)).await, ErrorKind::Timeout);
+    let options = options([nowhere.clone()]);
+    for options in [options.clone(), options.with_user("me", "secret")] {
+        let registry = EtcdRegistry::connect(options).unwrap();
+        assert_eq!(fails_within(1, registry.resolve(&service)).await, ErrorKind::Timeout);
+    }
     let registry = hasty([nowhere, shared().await.endpoint()]);
     for _ in 0..4 {
         registry.resolve(&service).await.unwrap();
@@ -126,6 +155,19 @@ async fn where_nobody_listens_the_error_says_where_and_why() {
     let report = error.report();
     assert!(report.contains(&nowhere) && report.contains("refused"), "{report}");
     assert_eq!(report.matches("refused").count(), 1, "each cause is said once: {report}");
+}
+
+#[tokio::test]
+async fn an_endpoint_may_be_a_name_and_one_that_is_none_costs_nobody_the_call() {
+    let port = shared().await.endpoint().rsplit_once(':').unwrap().1.to_owned();
+    let service = unique_service();
+    let (unknown, known) = ("no-such-host.invalid:2379".to_owned(), format!("localhost:{port}"));
+    let error = hasty([unknown.clone()]).resolve(&service).await.unwrap_err();
+    assert!(error.is_retryable() && error.report().contains(&unknown), "{}", error.report());
+    for _ in 0..4 {
+        let options = options([unknown.clone(), known.clone()]).with_connect_timeout(Duration::from_secs(2));
+        EtcdRegistry::connect(options).unwrap().resolve(&service).await.unwrap();
+    }
 }
 
 #[tokio::test]

@@ -6,14 +6,16 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
+use etcd_client::{Txn, TxnOp};
 use futures_util::StreamExt;
 use futures_util::future::{join_all, select_all};
-use hither_core::{Catalog, Claim, Discovery, Registrar, Resolver};
+use hither_core::{Catalog, Claim, Discovery, Registrar, Resolver, Snapshot};
 use hither_etcd::{EtcdOptions, EtcdRegistry};
 use support::{
-    Etcd, LONG, Proxy, comes_to, delete, ids, instance, put, put_many, register, registration,
-    unique_service, watch,
+    Etcd, LONG, Proxy, comes_to, delete, ids, instance, next, put, put_many, register, registration,
+    unique_service,
 };
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 /// What `EtcdRegistry` documents.
@@ -83,6 +85,74 @@ async fn a_change_in_a_service_of_ten_thousand_lists_nothing_anew() {
     assert!((COUNT - 100..COUNT).all(kept));
 }
 
+/// All pages of a listing are of one revision, and one of which that is compacted meanwhile is an error.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_listing_of_many_pages_is_of_one_revision() {
+    const COUNT: usize = 5000;
+    let etcd = Etcd::start().await;
+    let (registry, client, service) = (etcd.registry(), etcd.client().await, unique_service());
+    let value = r#"{"Op":0,"Addr":"h:1","Metadata":null}"#;
+    let key = |id: &str| format!("{service}/{id}");
+    put_many(&client, 0, (0..COUNT).map(|at| (key(&format!("m{at:04}")), value.to_owned()))).await;
+    // One moves from before all of them to behind all of them and back, all the time: it is always at one place.
+    let (first, last) = (key("a"), key("z"));
+    put(&client, &first, value, 0).await;
+    let (stop, stops) = watch::channel((false, false));
+    let mover = tokio::spawn({
+        let mut client = client.clone();
+        async move {
+            let (mut from, mut to) = (first, last);
+            loop {
+                let (ends, compacts) = *stops.borrow();
+                if ends {
+                    return;
+                }
+                let moves = [TxnOp::delete(from.as_str(), None), TxnOp::put(to.as_str(), value, None)];
+                let moved = client.txn(Txn::new().and_then(moves)).await.unwrap();
+                if compacts {
+                    client.compact(moved.header().unwrap().revision(), None).await.unwrap();
+                }
+                std::mem::swap(&mut from, &mut to);
+            }
+        }
+    });
+    let is_whole = |listed: &Snapshot| {
+        let ends = ["a", "z"].map(|id| listed.get(&id.parse().unwrap()).is_some());
+        listed.len() == COUNT + 1 && ends[0] != ends[1]
+    };
+    for _ in 0..20 {
+        let listed = registry.resolve(&service).await.unwrap();
+        assert!(is_whole(&listed), "{} instances", listed.len());
+    }
+    stop.send_replace((false, true));
+    let mut compacted = 0;
+    for _ in 0..20 {
+        match registry.resolve(&service).await {
+            Ok(listed) => assert!(is_whole(&listed), "{} instances", listed.len()),
+            Err(error) => {
+                assert!(error.is_retryable() && error.message().contains("compacted"), "{error}");
+                compacted += 1;
+            }
+        }
+    }
+    assert!(compacted > 0);
+    stop.send_replace((true, false));
+    mover.await.unwrap();
+}
+
+/// More than a client takes by default, in one event.
+#[tokio::test]
+async fn an_event_of_six_mebibytes_stalls_no_watch() {
+    let etcd = Etcd::start_with(&["--max-request-bytes", "16777216"]).await;
+    let (registry, client, service) = (etcd.registry(), etcd.client().await, unique_service());
+    let mut watch = support::watch(&registry, &service).await;
+    comes_to(&mut watch, &[]).await;
+    put(&client, &format!("{service}/large"), "x".repeat(6 << 20), 0).await;
+    let _good = register(&registry, &service, "good:1").await;
+    let good = next(&mut watch).await.expect("it goes on").expect("it is the same watch");
+    assert_eq!(ids(&good), ["good:1"]);
+}
+
 /// Larger together than what an answer may be, and than what anybody would write who knows what for.
 #[tokio::test]
 async fn large_values_under_a_prefix_stall_nobody() {
@@ -90,7 +160,7 @@ async fn large_values_under_a_prefix_stall_nobody() {
     let (client, service) = (etcd.client().await, unique_service());
     let options = etcd.options().with_resync_interval(Duration::from_millis(500)).with_request_timeout(LONG);
     let registry = EtcdRegistry::connect(options).unwrap();
-    let mut before = watch(&registry, &service).await;
+    let mut before = support::watch(&registry, &service).await;
     comes_to(&mut before, &[]).await;
     let large = "x".repeat(1_400_000);
     for at in 0..50 {
@@ -99,7 +169,7 @@ async fn large_values_under_a_prefix_stall_nobody() {
     let _good = register(&registry, &service, "good:1").await;
     comes_to(&mut before, &["good:1"]).await;
     assert_eq!(ids(&registry.resolve(&service).await.unwrap()), ["good:1"]);
-    comes_to(&mut watch(&registry, &service).await, &["good:1"]).await;
+    comes_to(&mut support::watch(&registry, &service).await, &["good:1"]).await;
     assert!(registry.services(None).await.unwrap().contains(&service));
     // Longer than until the next comparison with a listing.
     let quiet = timeout(Duration::from_secs(2), before.next()).await;
