@@ -32,7 +32,7 @@ Set-up and test commands of hither.
   cargo xtask interop       Rust and Go in one fleet on a real etcd, one row a case; needs Go
   cargo xtask help          this
 
-ETCD_BIN, ETCDCTL_BIN and PROTOC in the environment name other binaries.
+ETCD_BIN, ETCDCTL_BIN and PROTOC in the environment name other binaries. What needs Go needs Go 1.26 or newer.
 ";
 
 /// How many tests run at the same time. Those that are many wait for timers and processes most of their time, so this
