@@ -28,6 +28,9 @@ struct Args {
     /// The host to listen on, as clients reach it
     #[arg(long, default_value = "127.0.0.1")]
     host: String,
+    /// The address to register, where clients reach the server at another one than it listens on
+    #[arg(long, value_name = "ADDRESS")]
+    advertise: Option<Address>,
     /// How long the record outlives a server that died without a word
     #[arg(long, value_name = "DURATION", default_value = "10s", allow_hyphen_values = true, value_parser = cli::duration)]
     ttl: Duration,
@@ -50,12 +53,17 @@ fn main() -> ExitCode {
 }
 
 async fn serve(args: Args) -> Result<ExitCode, Failure> {
-    if args.host.parse::<IpAddr>().is_ok_and(|host| host.is_unspecified()) {
-        let why =
-            format!("--host {} is no address that a client can call: name one of this machine's", args.host);
-        return Err(Failure::usage_line(why));
-    }
-    let address = Address::host(&args.host, args.port).map_err(|error| Failure::usage(&error))?;
+    let address = match args.advertise {
+        Some(address) => address,
+        None if args.host.parse::<IpAddr>().is_ok_and(|host| host.is_unspecified()) => {
+            let why = format!(
+                "--host {} is no address that a client can call: name one of this machine's, here or with --advertise",
+                args.host
+            );
+            return Err(Failure::usage_line(why));
+        }
+        None => Address::host(&args.host, args.port).map_err(|error| Failure::usage(&error))?,
+    };
     let registry = args.place.registry.connect().map_err(|error| Failure::usage(&error))?;
     let (reporter, health) = tonic_health::server::health_reporter();
     let (told, statuses) = mpsc::unbounded_channel();
