@@ -116,10 +116,18 @@ struct Fleet<'a> {
     service: String,
 }
 
+/// What stands in etcd for an address.
+#[derive(Debug)]
+struct Record {
+    value: String,
+    /// 0 is none.
+    lease: i64,
+}
+
 impl<'a> Fleet<'a> {
     fn new(root: &Path, etcd: &'a Etcd, version: &str, case: &str) -> Self {
         let go = root.join("target/interop").join(version);
-        // Go's packages of 2023 know no end of a prefix, so no name begins as another one does.
+        // Go's packages of 2023 know no end of a prefix, so no case's name begins as another one's.
         let service = format!("interop/{}/{}", version, case.replace([' ', ','], "-"));
         Self { etcd, go, rust: root.join("target/debug"), service }
     }
@@ -151,8 +159,7 @@ impl<'a> Fleet<'a> {
         self.rust("discover-client", &["--count", calls, "--interval", "5ms"])
     }
 
-    /// What stands in etcd for an address: the value, and whether it is on a lease.
-    fn record(&self, address: &str) -> Result<Option<(String, bool)>, Failure> {
+    fn record(&self, address: &str) -> Result<Option<Record>, Failure> {
         let key = format!("{}/{address}", self.service);
         let get = |how: &str| {
             let step = Step::new(&self.etcd.etcdctl, Path::new("/")).env("ETCDCTL_API", "3");
@@ -160,21 +167,22 @@ impl<'a> Fleet<'a> {
         };
         let value = get("--print-value-only")?;
         let json: Value = serde_json::from_str(&get("-w=json")?).unwrap_or_default();
-        let found =
-            json["kvs"].get(0).map(|kv| (value.trim().to_owned(), kv["lease"].as_i64().unwrap_or(0) != 0));
-        Ok(found)
+        let record =
+            |kv: &Value| Record { value: value.trim().to_owned(), lease: kv["lease"].as_i64().unwrap_or(0) };
+        Ok(json["kvs"].get(0).map(record))
     }
 
-    /// Waits until the record is as it must be.
+    /// Waits until the record is as it must be; the record.
     fn comes_to(
         &self,
         address: &str,
         what: &str,
-        is_so: impl Fn(Option<&(String, bool)>) -> bool,
-    ) -> Result<(), Failure> {
+        is_so: impl Fn(Option<&Record>) -> bool,
+    ) -> Result<Option<Record>, Failure> {
         for _ in 0..200 {
-            if is_so(self.record(address)?.as_ref()) {
-                return Ok(());
+            let record = self.record(address)?;
+            if is_so(record.as_ref()) {
+                return Ok(record);
             }
             pause();
         }
@@ -323,30 +331,38 @@ fn go_crashes(fleet: &Fleet<'_>) -> Result<(), Failure> {
 
 fn go_manager_interferes(fleet: &Fleet<'_>) -> Result<(), Failure> {
     let (_server, address) = fleet.rust_server(&["--zone", "ours"])?;
-    let is_ours = |record: Option<&(String, bool)>| {
-        record.is_some_and(|(value, leased)| value.contains("ours") && *leased)
+    let is_leased = |record: Option<&Record>| record.is_some_and(|record| record.lease != 0);
+    let lease = fleet.comes_to(&address, "on a lease", is_leased)?.map_or(0, |record| record.lease);
+    // A lease that etcd still has is kept, and not left behind for another one.
+    let is_ours = |record: Option<&Record>| {
+        record.is_some_and(|record| record.value.contains("ours") && record.lease == lease)
     };
-    fleet.comes_to(&address, "ours", is_ours)?;
     done(fleet.go("put", &["-addr", &address])?)?;
-    fleet.comes_to(&address, "ours again, and on a lease", is_ours)?;
+    fleet.comes_to(&address, &format!("ours again, and on lease {lease}"), is_ours)?;
     done(fleet.go("delete", &["-addr", &address])?)?;
-    fleet.comes_to(&address, "put back", is_ours)
+    fleet.comes_to(&address, &format!("put back, on lease {lease}"), is_ours)?;
+    Ok(())
 }
 
 fn same_bytes(fleet: &Fleet<'_>) -> Result<(), Failure> {
-    let (mut server, address) = fleet.rust_server(&[])?;
-    let ours = fleet.record(&address)?;
-    server.signal("TERM")?;
-    server.end()?;
-    done(fleet.go("put", &["-addr", &address])?)?;
-    let theirs = fleet.record(&address)?;
-    let is_same = matches!((&ours, &theirs), (Some((ours, _)), Some((theirs, _))) if ours == theirs);
-    if !is_same {
-        return Err(Failure::new(format!("Rust writes {ours:?}, Go writes {theirs:?}")));
+    for advertised in ["127.0.0.1:8001", "[::1]:8001", "unix:///run/discover.sock"] {
+        let (mut server, _) = fleet.rust_server(&["--advertise", advertised])?;
+        let ours = fleet.record(advertised)?;
+        server.signal("TERM")?;
+        server.end()?;
+        done(fleet.go("put", &["-addr", advertised])?)?;
+        let theirs = fleet.record(advertised)?;
+        let is_same = matches!((&ours, &theirs), (Some(ours), Some(theirs)) if ours.value == theirs.value);
+        if !is_same {
+            return Err(Failure::new(format!("Rust writes {ours:?}, Go writes {theirs:?}")));
+        }
+        done(fleet.go("put", &["-addr", advertised, "-metadata", r#"{"shard":"3"}"#])?)?;
+        let watched = fleet.rust("watch", &[])?.says(r#"shard="3""#)?;
+        if !watched.contains(&format!("+ {advertised} ")) {
+            return Err(Failure::new(format!("Go writes {advertised}, Rust sees {watched:?}")));
+        }
+        done(fleet.go("delete", &["-addr", advertised])?)?;
     }
-    done(fleet.go("put", &["-addr", &address, "-metadata", r#"{"shard":"3"}"#])?)?;
-    fleet.rust("watch", &[])?.says(r#"shard="3""#)?;
-    done(fleet.go("delete", &["-addr", &address])?)?;
 
     let (_server, address) = fleet.rust_server(&["--zone", "z", "--version", "1", "--meta", "shard=3"])?;
     let listed = done(fleet.go("list", &[])?)?;
