@@ -10,18 +10,21 @@ use crate::go;
 use crate::tools::Tools;
 
 /// Runs the faults whose names contain `filter`, and prints the table; `rounds` times. Without a filter, those of
-/// authentication run on a third version too, which treats users in a way of its own.
+/// an etcd with users run on a third version too, which treats users in a way of its own.
 pub(crate) fn run(root: &Path, filter: &[String], rounds: u32) -> Result<(), Failure> {
     let tools = Tools::ensure(root)?;
-    let mut campaigns =
-        vec![(tools.path("etcd").to_owned(), filter.to_vec()), (go::etcd(root)?, filter.to_vec())];
-    let versions = [version(root, &campaigns[0].0)?, version(root, &campaigns[1].0)?];
-    if versions[0] == versions[1] {
-        return Err(Failure::new(format!("both etcds are {}: name another one in ETCD_BIN", versions[0])));
-    }
+    let (given, newest) = (tools.path("etcd").to_owned(), go::etcd(root)?);
+    let (older, newer) = (version(root, &given)?, version(root, &newest)?);
+    differ(&older, &newer).map_err(Failure::new)?;
+    let mut on = format!("on etcd {older} and {newer}");
+    let mut campaigns = vec![(given, older, filter.to_vec()), (newest, newer, filter.to_vec())];
     if filter.is_empty() {
-        campaigns.push((go::reticent_etcd(root)?, vec!["auth::".to_owned()]));
+        let reticent = go::reticent_etcd(root)?;
+        let version = version(root, &reticent)?;
+        on.push_str(&format!(", and with users on {version}"));
+        campaigns.push((reticent, version, WITH_USERS.map(str::to_owned).to_vec()));
     }
+    println!("{on}");
     // Alone, so that what the compiler says does not come between the rows.
     Step::cargo(root).args(TEST).args(["--no-run"]).run()?;
 
@@ -31,9 +34,8 @@ pub(crate) fn run(root: &Path, filter: &[String], rounds: u32) -> Result<(), Fai
     );
     let mut failed = Vec::new();
     for _ in 0..rounds {
-        for (etcd, filter) in &campaigns {
-            let version = version(root, etcd)?;
-            failed.extend(campaign(root, &tools, etcd, &version, filter)?);
+        for (etcd, version, filter) in &campaigns {
+            failed.extend(campaign(root, &tools, etcd, version, filter)?);
         }
     }
     match failed.as_slice() {
@@ -45,6 +47,9 @@ pub(crate) fn run(root: &Path, filter: &[String], rounds: u32) -> Result<(), Fai
 }
 
 const TEST: [&str; 6] = ["test", "-p", "hither-etcd", "--all-features", "--test", "faults"];
+
+/// The faults of an etcd that has users.
+const WITH_USERS: [&str; 2] = ["auth::", "tls::cluster_with_users"];
 
 /// All faults on one etcd; those that failed.
 fn campaign(
@@ -146,9 +151,47 @@ fn version(root: &Path, etcd: &Path) -> Result<String, Failure> {
         .ok_or_else(|| Failure::new(format!("{} does not say which version of etcd it is", etcd.display())))
 }
 
+/// Two versions that tell something: the newer one of 3.6 or later, the other one of another minor version.
+fn differ(given: &str, newest: &str) -> Result<(), String> {
+    let minor = |version: &str| {
+        let mut parts = version.split('.').map(|part| part.parse::<u32>().ok());
+        parts.next().flatten().zip(parts.next().flatten())
+    };
+    if minor(newest) < Some((3, 6)) {
+        return Err(format!(
+            "xtask/etcd/newest is etcd {newest}, and has to be 3.6 or newer beside ETCD_BIN's {given}"
+        ));
+    }
+    if minor(given).is_none() || minor(given) == minor(newest) {
+        return Err(format!(
+            "the faults need two minor versions of etcd, and have {given} and {newest}: name another one in ETCD_BIN, \
+             such as one of 3.4"
+        ));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn two_etcds_differ_by_more_than_a_patch_and_one_is_of_today() {
+        assert_eq!(differ("3.4.23", "3.6.16"), Ok(()));
+        assert_eq!(differ("3.5.12", "3.7.0-rc.1"), Ok(()));
+        for (given, newest) in [
+            ("3.6.16", "3.6.16"),
+            ("3.6.5", "3.6.16"),
+            ("3.4.23", "3.5.12"),
+            ("3.4.23", "main"),
+            ("main", "3.6.16"),
+        ] {
+            let why = differ(given, newest).unwrap_err();
+            for word in ["ETCD_BIN", given, newest] {
+                assert!(why.contains(word), "{why}");
+            }
+        }
+    }
 
     #[test]
     fn rows_and_failures_are_told_from_the_rest() {
