@@ -23,7 +23,8 @@ Set-up and test commands of hither.
   cargo xtask test [ARGS]   tools, then every test, doc test and conformance run; ARGS go to `cargo test`
   cargo xtask ci            what has to hold before a change goes in: formatting, clippy on all features and on
                             each alone, docs, `cargo xtask test`, `cargo quickstart`, and with Go hither-etcd's
-                            tests on a newer etcd, `faults` and `interop`
+                            tests on a newer etcd, those of watches on one of 3.5 that may answer no progress
+                            request, `faults` and `interop`
   cargo xtask nightly       `ci`, then what takes longer: the faults three times more, and the benchmarks
   cargo xtask etcd          builds an etcd of 3.6 with Go, and says how to run the tests on it
   cargo xtask faults [NAME] what registrations and views go through when etcd has a bad day, on two versions of
