@@ -47,8 +47,8 @@
 //! A key whose id has a `/` belongs to the service only if the id is the address itself, and to a deeper service
 //! otherwise; [`EtcdOptions::with_nested_ids`] gives Go's own rule.
 //!
-//! Go clients of etcd 3.4, and of 3.5 up to 3.5.9, ask for a name without the `/` behind it: those of `greeter` find and
-//! call the servers of `greeter2` too. As long as a fleet has such clients, no service name may be the beginning of
+//! Go clients of etcd 3.4, and of 3.5 up to 3.5.9, ask for a name without the `/` behind it: those of `greeter` find
+//! and call the servers of `greeter2` too. As long as a fleet has such clients, no service name may be the beginning of
 //! another one.
 //!
 //! [`Layout`] writes what go-kratos, go-zero or kitex would, so that a service joins a fleet of theirs.
