@@ -11,7 +11,6 @@ use tokio::time::{Instant, timeout};
 
 use crate::EtcdOptions;
 use crate::error::{Advice, Failure, Reason};
-use crate::version::Version;
 
 /// etcd refuses pings more often than every 5 s, and on a connection without streams.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
@@ -24,7 +23,6 @@ const LARGEST_MESSAGE: usize = 64 << 20;
 pub(crate) struct Connection {
     endpoint: Arc<str>,
     client: Client,
-    version: Version,
     /// Whether we can say who we are, if etcd asks.
     has_user: bool,
     opened: Instant,
@@ -61,16 +59,16 @@ impl Connection {
             Err(failure) => return Err(failure),
         };
         // Connecting is lazy; only an answer says that somebody is there.
-        let version = match client.status().await.map_err(failed) {
+        match client.status().await.map_err(failed) {
             Ok(status) if status.leader() == 0 => return Err(Failure::unavailable(endpoint, "no leader")),
-            Ok(status) => Version::parse(status.version()),
+            Ok(_) => {}
             // Where etcd has users, 3.6.0 to 3.6.11 and 3.5.28 to 3.5.31 tell their status to root alone. That is an
             // answer too; whether there is a leader is then said by the first call, which requires one.
-            Err(failure) if failure.is_denial() => Version::default(),
+            Err(failure) if failure.is_denial() => {}
             Err(failure) => return Err(failure),
-        };
+        }
         let (has_user, opened, confirming) = (options.has_user(), Instant::now(), Mutex::default());
-        Ok(Self { endpoint: Arc::clone(endpoint), client, version, has_user, opened, confirming })
+        Ok(Self { endpoint: Arc::clone(endpoint), client, has_user, opened, confirming })
     }
 
     /// Hears from the member that it is not left behind: by a read that its leader has to confirm, and before which it has
@@ -115,10 +113,6 @@ impl Connection {
 
     pub(crate) fn endpoint(&self) -> &str {
         &self.endpoint
-    }
-
-    pub(crate) fn version(&self) -> Version {
-        self.version
     }
 
     pub(crate) fn kv(&self) -> KvClient {

@@ -117,7 +117,6 @@ mod registry;
 mod skipped;
 #[cfg(feature = "tls")]
 mod tls;
-mod version;
 mod view;
 mod watch;
 

@@ -172,13 +172,7 @@ impl Follow {
         let (probe_interval, within) =
             (self.shared.options.probe_interval(), self.shared.options.request_timeout());
         if self.lost_at().is_some_and(|lost_at| lost_at <= now) {
-            let connection = self.lent.connection();
-            if connection.version().answers_progress() {
-                let failure = Failure::timeout(connection.endpoint(), within);
-                return Err(self.lent.failed(failure).error);
-            }
-            // Then what the member said when it was asked has to do.
-            self.heard();
+            self.unanswered().await?;
         } else if self.ask_at <= now {
             let confirmed = self.lent.connection().confirms(&self.prefix, probe_interval, within).await;
             confirmed.map_err(|failure| self.lent.failed(failure).error)?;
@@ -193,6 +187,18 @@ impl Follow {
             return self.resync().await;
         }
         Ok(false)
+    }
+
+    /// The member lives, but does not say that this watch does. Some versions may never say that of one on which there was no
+    /// event yet (etcd-io/etcd#17507), so only a watch that has missed something is lost.
+    async fn unanswered(&mut self) -> Result<()> {
+        if self.resync().await? {
+            let endpoint = self.lent.connection().endpoint();
+            let failure = Failure::timeout(endpoint, self.shared.options.request_timeout());
+            return Err(self.lent.failed(failure).error);
+        }
+        self.heard();
+        Ok(())
     }
 
     /// Compares the view with a listing.

@@ -36,6 +36,29 @@ async fn a_quiet_watch_stays_open_and_hears_what_comes_then() {
     comes_to(&mut watch, &["a"]).await;
 }
 
+/// Which 3.5.8 to 3.5.12, and 3.4.25 to 3.4.30, then never answer until there is an event: etcd-io/etcd#17507.
+#[tokio::test]
+async fn a_quiet_watch_that_was_asked_too_early_stays_open_and_ends_when_nobody_is_there() {
+    let etcd = Etcd::start().await;
+    let options = hasty(etcd.endpoint()).with_probe_interval(Duration::from_millis(1));
+    let registry = EtcdRegistry::connect(options).unwrap();
+    for _ in 0..3 {
+        let service = unique_service();
+        let mut watch = watch(&registry, &service).await;
+        comes_to(&mut watch, &[]).await;
+        let quiet = timeout(Duration::from_secs(2), watch.next()).await;
+        assert!(quiet.is_err(), "{quiet:?}");
+        put(&etcd.client().await, &format!("{service}/a"), r#"{"Addr":"h:1"}"#, 0).await;
+        comes_to(&mut watch, &["a"]).await;
+    }
+    let mut watch = watch(&registry, &unique_service()).await;
+    comes_to(&mut watch, &[]).await;
+    let _frozen = etcd.freeze();
+    let since = Instant::now();
+    assert_eq!(ends(&mut watch).await.kind(), ErrorKind::Timeout);
+    assert!(since.elapsed() < Duration::from_secs(3), "{:?}", since.elapsed());
+}
+
 #[tokio::test]
 async fn a_watch_of_a_frozen_etcd_ends_in_time() {
     let etcd = Etcd::start().await;
