@@ -71,8 +71,8 @@
 //!
 //! Nothing here retries, caches or runs in the background: that is hither-core's part.
 //!
-//! Talk to the members themselves. Behind etcd's own `grpc-proxy` a quiet watch ends every few seconds, because the
-//! proxy answers no progress request (etcd-io/etcd#19710).
+//! Talk to the members themselves, if you can. Behind etcd's own `grpc-proxy`, which answers no progress request
+//! (etcd-io/etcd#19710), a quiet watch is compared with a listing every few seconds.
 //!
 //! # Where etcd has users
 //!
@@ -94,7 +94,7 @@
 //!
 //! A server whose address is known beforehand does with `readwrite greeter/10.0.0.7:8001`, its own key.
 //!
-//! A token that expired, a restarted member that never knew it, a password changed together with its file, and
+//! A token that expired or that a member does not know, a password changed together with its file, and
 //! authentication being switched on or off are taken care of. Who loses a role, or is refused for a wrong password,
 //! tries on, slowly, until an operator has mended it.
 //!

@@ -87,6 +87,21 @@ async fn a_watch_over_a_way_that_swallows_everything_ends_in_time() {
     watches_again(&registry, &service, &["a:1"]).await;
 }
 
+/// It passes everything on but the answers to whether a watch lives: etcd-io/etcd#19710.
+#[tokio::test]
+async fn a_quiet_watch_behind_etcds_own_proxy_stays_open() {
+    let etcd = Etcd::start().await;
+    let proxy = etcd.grpc_proxy();
+    let (registry, service) = (EtcdRegistry::connect(hasty(proxy.endpoint())).unwrap(), unique_service());
+    watches_again(&registry, &service, &[]).await;
+    let mut watch = watch(&registry, &service).await;
+    comes_to(&mut watch, &[]).await;
+    let quiet = timeout(Duration::from_secs(6), watch.next()).await;
+    assert!(quiet.is_err(), "{quiet:?}");
+    put(&etcd.client().await, &format!("{service}/a"), r#"{"Addr":"h:1"}"#, 0).await;
+    comes_to(&mut watch, &["a"]).await;
+}
+
 /// A member may forget a watch, and serve everything else.
 #[tokio::test]
 async fn a_watch_that_is_deaf_on_a_good_connection_ends_in_time() {

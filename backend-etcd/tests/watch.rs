@@ -14,7 +14,7 @@ use support::{
     Etcd, LONG, Proxy, comes_to, delete, ends, hasty, ids, instance, next, put, put_many, register, shared,
     unique_service, watch,
 };
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 /// Watches on from a snapshot, and reads the first one.
 async fn resume(registry: &EtcdRegistry, since: &Snapshot) -> (SnapshotStream, Snapshot) {
@@ -225,31 +225,21 @@ async fn a_resync_repairs_what_no_event_has_said() {
 /// What a watch needs is gone between the listing and its beginning: etcd says so in the stream, and leaves it open.
 #[tokio::test]
 async fn a_watch_that_etcd_refuses_in_the_stream_ends_with_the_reason() {
-    let etcd = Etcd::start_with(&["--bcrypt-cost", "4"]).await;
-    let proxy = Proxy::start(etcd.endpoint()).await;
-    let mut client = etcd.client().await;
-    for (name, permission) in
-        [("root", None), ("client", Some(Permission::read("svc/").with_range_end("svc0")))]
-    {
-        client.user_add(name, "secret", None).await.unwrap();
-        client.role_add(name).await.unwrap();
-        client.user_grant_role(name, name).await.unwrap();
-        if let Some(permission) = permission {
-            client.role_grant_permission(name, permission).await.unwrap();
-        }
-    }
-    client.auth_enable().await.unwrap();
-    let root = ConnectOptions::new().with_user("root", "secret");
-    let mut root = Client::connect([etcd.endpoint()], Some(root)).await.unwrap();
-    let options =
-        EtcdOptions::new([proxy.endpoint()]).with_user("client", "secret").with_request_timeout(LONG);
-    let registry = EtcdRegistry::connect(options).unwrap();
-    let service: ServiceName = "svc".parse().unwrap();
-    registry.resolve(&service).await.unwrap();
+    for (fault, kind, retryable) in [
+        ("compaction", ErrorKind::Unavailable, true),
+        ("role", ErrorKind::PermissionDenied, false),
+        ("token", ErrorKind::Unauthenticated, true),
+    ] {
+        let etcd = guarded(if fault == "token" { "1" } else { "300" }).await;
+        let proxy = Proxy::start(etcd.endpoint()).await;
+        let root = ConnectOptions::new().with_user("root", "secret");
+        let mut root = Client::connect([etcd.endpoint()], Some(root)).await.unwrap();
+        let options =
+            EtcdOptions::new([proxy.endpoint()]).with_user("client", "secret").with_request_timeout(LONG);
+        let registry = EtcdRegistry::connect(options).unwrap();
+        let service: ServiceName = "svc".parse().unwrap();
+        registry.resolve(&service).await.unwrap();
 
-    for (fault, kind, retryable) in
-        [("compaction", ErrorKind::Unavailable, true), ("role", ErrorKind::PermissionDenied, false)]
-    {
         let listings = etcd.requests().await.of("Range");
         proxy.delay(Duration::from_secs(1));
         let watching = timeout(LONG, registry.watch(&service, None));
@@ -263,7 +253,9 @@ async fn a_watch_that_etcd_refuses_in_the_stream_ends_with_the_reason() {
                     put(&root, "other", "", 0).await;
                     compact(&mut root).await;
                 }
-                _ => drop(root.user_revoke_role("client", "client").await.unwrap()),
+                "role" => drop(root.user_revoke_role("client", "client").await.unwrap()),
+                // etcd looks once in a second for those that have expired.
+                _ => sleep(Duration::from_millis(3500)).await,
             }
             proxy.thaw();
         };
@@ -273,7 +265,29 @@ async fn a_watch_that_etcd_refuses_in_the_stream_ends_with_the_reason() {
             Err(error) => error,
         };
         assert_eq!((error.kind(), error.is_retryable()), (kind, retryable), "{fault}: {error}");
+        if retryable {
+            let watch = timeout(LONG, registry.watch(&service, None)).await.unwrap();
+            comes_to(&mut watch.unwrap(), &[]).await;
+        }
     }
+}
+
+/// An etcd on which user `client` may read the service `svc`, and whose tokens live for so many seconds.
+async fn guarded(token_ttl: &str) -> Etcd {
+    let etcd = Etcd::start_with(&["--bcrypt-cost", "4", "--auth-token-ttl", token_ttl]).await;
+    let mut client = etcd.client().await;
+    for (name, permission) in
+        [("root", None), ("client", Some(Permission::read("svc/").with_range_end("svc0")))]
+    {
+        client.user_add(name, "secret", None).await.unwrap();
+        client.role_add(name).await.unwrap();
+        client.user_grant_role(name, name).await.unwrap();
+        if let Some(permission) = permission {
+            client.role_grant_permission(name, permission).await.unwrap();
+        }
+    }
+    client.auth_enable().await.unwrap();
+    etcd
 }
 
 #[tokio::test]

@@ -149,6 +149,17 @@ impl Etcd {
         Frozen(pid)
     }
 
+    /// etcd's own proxy in front of it.
+    pub(crate) fn grpc_proxy(&self) -> GrpcProxy {
+        let port = Port::new();
+        let mut command = Command::new(program());
+        command.args(["grpc-proxy", "start", "--endpoints", &self.endpoint()]);
+        command.args(["--listen-addr", &port.endpoint(), "--advertise-client-url", &port.endpoint()]);
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let watchdog = watchdog(child.id(), self.directory.path());
+        GrpcProxy { _running: Running { watchdog, child }, port }
+    }
+
     fn data(&self) -> PathBuf {
         self.directory.path().join("data")
     }
@@ -189,6 +200,19 @@ impl Etcd {
             self.running = None;
         }
         result
+    }
+}
+
+/// A process that passes calls on to an etcd, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct GrpcProxy {
+    _running: Running,
+    port: Port,
+}
+
+impl GrpcProxy {
+    pub(crate) fn endpoint(&self) -> String {
+        self.port.endpoint()
     }
 }
 
