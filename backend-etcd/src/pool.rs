@@ -167,8 +167,8 @@ async fn first_that_answers(
                 tracing::debug!(%endpoint, "connected to etcd");
                 return Ok(Found { at, connection: Arc::new(connection) });
             }
-            // A wrong password is one everywhere, and so are files that cannot be used.
-            Err(failure) if failure.advice != Advice::Rotate => return Err(failure),
+            // A wrong password is one everywhere.
+            Err(failure) if failure.is_refusal() => return Err(failure),
             Err(failure) => {
                 tracing::debug!(%endpoint, error = %failure.error.report(), "etcd endpoint does not serve");
                 failed = Some(failure);
