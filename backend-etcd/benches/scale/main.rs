@@ -5,6 +5,7 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a bench that cannot go on ends")]
 #![allow(clippy::large_futures, reason = "each is there once")]
 
+mod door;
 mod propagation;
 mod registrations;
 mod restart;
@@ -18,6 +19,7 @@ use table::Table;
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    door::check();
     let mut table = Table::default();
     registrations::measure(&mut table).await;
     propagation::measure(&mut table).await;

@@ -7,10 +7,11 @@ use std::time::Duration;
 use etcd_client::{Client, PutOptions};
 use futures_util::future::join_all;
 use hither_core::{KeepAliveConfig, Registration, RegistrationHandle, RegistrationStatus, keep_registered};
-use hither_etcd::EtcdRegistry;
+use hither_etcd::{EtcdOptions, EtcdRegistry};
 use tokio::time::{Instant, sleep};
 
-use crate::support::{Etcd, Sampler, instance};
+use crate::door::{Door, peak};
+use crate::support::{Etcd, instance};
 use crate::table::{Table, quantile};
 
 const COUNT: usize = 10_000;
@@ -119,9 +120,10 @@ async fn hither(etcd: &Etcd) -> Duration {
 
 /// Lets them be for some TTLs: how evenly their renewals come, and whether any is ever late.
 async fn hold(etcd: &Etcd, table: &mut Table) {
-    let handles = register_all(&etcd.registry()).await;
-    let before = etcd.requests().await;
-    let sampler = Sampler::start(etcd.endpoint(), Duration::from_millis(100));
+    let door = Door::open(etcd.endpoint()).await;
+    let registry = EtcdRegistry::connect(EtcdOptions::new([door.endpoint()])).unwrap();
+    let handles = register_all(&registry).await;
+    door.came();
     let (since, mut late) = (Instant::now(), 0);
     while since.elapsed() < TTLS * TTL {
         sleep(Duration::from_millis(50)).await;
@@ -129,10 +131,10 @@ async fn hold(etcd: &Etcd, table: &mut Table) {
             |handle: &&RegistrationHandle| !matches!(handle.status(), RegistrationStatus::Registered);
         late = late.max(handles.iter().filter(is_late).count());
     }
-    let did = &etcd.requests().await - &before;
-    let mean = did.total() as f64 / since.elapsed().as_secs_f64();
+    let came = door.came();
+    let mean = came.len() as f64 / since.elapsed().as_secs_f64();
     table.line("held: requests at etcd in a second, two a renewal", &format!("{mean:.0}"));
-    table.bounded("the worst second, in means", sampler.peak(Duration::from_millis(1050)) as f64 / mean, 2.0);
+    table.bounded("the worst second, in means", peak(&came, Duration::from_secs(1)) as f64 / mean, 2.0);
     table.bounded("the most that were late at a time", late as f64, 0.0);
     leave(handles).await;
 }

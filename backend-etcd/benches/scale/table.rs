@@ -20,10 +20,18 @@ impl Table {
 
     /// Something that must not be more than `bound`.
     pub(crate) fn bounded(&mut self, what: &str, value: f64, bound: f64) {
-        let verdict = if value <= bound { "holds" } else { "BROKEN" };
-        let value = format!("{value:.2} (at most {bound:.2})");
+        self.judged(what, &format!("{value:.2} (at most {bound:.2})"), value <= bound);
+    }
+
+    /// Something that must be more than `bound`, because the bound says nothing if not even this breaks it.
+    pub(crate) fn breaks(&mut self, what: &str, value: f64, bound: f64) {
+        self.judged(what, &format!("{value:.2} (more than {bound:.2})"), value > bound);
+    }
+
+    fn judged(&mut self, what: &str, value: &str, holds: bool) {
+        let verdict = if holds { "holds" } else { "BROKEN" };
         println!("  {what:68} {value:>24} {verdict}");
-        if verdict != "holds" {
+        if !holds {
             self.broken.push(what.to_owned());
         }
     }
