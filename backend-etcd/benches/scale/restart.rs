@@ -2,12 +2,13 @@
 //!
 //! Who comes back makes two requests for a registration, to keep it and to look at it, and three for a watch, to see
 //! whether it can go on, to list, and to watch: 2.5 for each on average, and in the same moment if nothing spread them.
-//! The bounds are: not more than 3 in a second, with all that goes on anyway, and 0.7 in any tenth of a second. The first
-//! says that nobody asks twice, and nothing of how it is spread; the second does. 0.27 to 0.43 were measured, the most
-//! after the shortest outage, also with another process on each of two cores.
+//! The bounds are: not more than 3 in a second, with all that goes on anyway, and 0.8 in any tenth of a second. The first
+//! says that nobody asks twice, and nothing of how it is spread; the second does. 0.25 to 0.57 were measured, the most
+//! after the shortest outage, on two cores of which other processes had one or none.
 //!
-//! Whether the second could be broken at all is tried first: the same requests, made by etcd-client as soon as it can,
-//! must break it. 1.03 to 1.09 were measured.
+//! Whether the second could be broken at all is tried first: the same requests, made by etcd-client in one moment,
+//! must break it. 1.03 to 1.35 were measured.
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,7 +37,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const TTL: Duration = Duration::from_secs(10);
 
 /// The most requests in a tenth of a second, for each registration and watch.
-const BOUND: f64 = 0.7;
+const BOUND: f64 = 0.8;
 
 /// How often the requests that nothing spreads are made.
 const ROUNDS: usize = 5;
