@@ -11,7 +11,7 @@ use hither_etcd::{EtcdOptions, EtcdRegistry};
 use tokio::time::{Instant, sleep};
 
 use crate::door::{Door, peak};
-use crate::support::{Etcd, instance};
+use crate::support::{Etcd, LONG, instance};
 use crate::table::{Table, quantile};
 
 const COUNT: usize = 10_000;
@@ -91,9 +91,11 @@ fn address(at: usize) -> String {
 }
 
 async fn register_all(registry: &EtcdRegistry) -> Vec<RegistrationHandle> {
+    // So many who leave at once wait for their turn.
+    let config = KeepAliveConfig::default().with_deregister_timeout(LONG);
     let keep = |at: usize| {
         let registration = Registration::new("hither".parse().unwrap(), instance(&address(at))).with_ttl(TTL);
-        keep_registered(registry.clone(), registration, KeepAliveConfig::default())
+        keep_registered(registry.clone(), registration, config.clone())
     };
     let handles: Vec<_> = (0..COUNT).map(keep).collect();
     for handle in &handles {

@@ -2,12 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::ops::Sub;
-use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::task::JoinHandle;
-use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::Etcd;
 
@@ -62,52 +59,5 @@ impl Etcd {
     /// What it has had to do since it started.
     pub(crate) async fn requests(&self) -> Requests {
         Requests::read(&self.endpoint()).await.unwrap()
-    }
-}
-
-/// Looks at an etcd's count again and again, until it is dropped. An etcd that is away is asked until it answers.
-#[derive(Debug)]
-pub(crate) struct Sampler(JoinHandle<()>, std::sync::Arc<std::sync::Mutex<Vec<(Instant, u64)>>>);
-
-impl Sampler {
-    pub(crate) fn start(endpoint: String, every: Duration) -> Self {
-        let samples = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
-        let kept = std::sync::Arc::clone(&samples);
-        let task = tokio::spawn(async move {
-            let mut ticks = interval(every);
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            loop {
-                ticks.tick().await;
-                if let Some(requests) = Requests::read(&endpoint).await {
-                    kept.lock().unwrap().push((Instant::now(), requests.total()));
-                }
-            }
-        });
-        Self(task, samples)
-    }
-
-    /// When it looked, and how many requests there had been.
-    pub(crate) fn samples(&self) -> Vec<(Instant, u64)> {
-        self.1.lock().unwrap().clone()
-    }
-
-    /// The most requests within any `window`. An etcd that starts again begins at nothing.
-    pub(crate) fn peak(&self, window: Duration) -> u64 {
-        let samples = self.samples();
-        let mut peak = 0;
-        for (first, (from, before)) in samples.iter().enumerate() {
-            for (to, after) in &samples[first..] {
-                if *to - *from <= window && after >= before {
-                    peak = peak.max(after - before);
-                }
-            }
-        }
-        peak
-    }
-}
-
-impl Drop for Sampler {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }

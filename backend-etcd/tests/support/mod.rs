@@ -25,7 +25,7 @@ use tokio::time::timeout;
 pub(crate) use cluster::Cluster;
 pub(crate) use etcd::{Etcd, Frozen};
 pub(crate) use etcdctl::documented_roles;
-pub(crate) use metrics::{Requests, Sampler};
+pub(crate) use metrics::Requests;
 pub(crate) use proxy::Proxy;
 
 /// As long as anything may take on a slow machine.
