@@ -126,7 +126,7 @@ pub fn keep_registered(
     let deregister_timeout = config.deregister_timeout;
     match Handle::try_current() {
         Ok(runtime) => {
-            let span = tracing::debug_span!(
+            let span = tracing::info_span!(
                 "registration",
                 service = %registration.service(),
                 id = %registration.instance().id()

@@ -177,6 +177,7 @@ pub(crate) fn watcher_from(
         opened: None,
         snapshot: None,
         stale: None,
+        lost: false,
         pending: true,
         quiet_until: None,
         held: Arc::new([]),
@@ -227,6 +228,8 @@ struct Watcher {
     snapshot: Option<Snapshot>,
     /// `None` is fresh.
     stale: Option<Stale>,
+    /// An attempt has failed since the registry was last heard.
+    lost: bool,
     /// Something changed that nobody was told yet.
     pending: bool,
     /// Changes are gathered until then.
@@ -322,7 +325,7 @@ impl Watcher {
         self.refresh_held();
         let changed = self.snapshot.as_ref().is_none_or(|last| !snapshot.diff(last).is_empty());
         let recovered = self.stale.take().is_some();
-        if recovered {
+        if std::mem::take(&mut self.lost) {
             tracing::info!(service = %self.service, "watched again");
         }
         self.pending |= changed || recovered;
@@ -346,7 +349,7 @@ impl Watcher {
         };
         // Once for each outage, however long it lasts.
         let (service, why) = (&self.service, cause.report());
-        if self.stale.is_some() {
+        if std::mem::replace(&mut self.lost, true) {
             tracing::debug!(%service, cause = why, ?delay, "watch still lost");
         } else {
             tracing::warn!(%service, cause = why, "watch lost, and trying on");

@@ -6,11 +6,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hither_core::{
-    Discovery, ErrorKind, Instance, KeepAliveConfig, Registration, ServiceName, keep_registered,
+    Claim, Discovery, ErrorKind, Instance, KeepAliveConfig, Registrar, Registration, ServiceName,
+    keep_registered,
 };
 use hither_memory::MemoryRegistry;
 use tokio::time::sleep;
 use tracing::level_filters::LevelFilter;
+use tracing::subscriber::DefaultGuard;
 use tracing_subscriber::fmt::MakeWriter;
 
 /// The lines that the tasks of one test log.
@@ -36,6 +38,19 @@ impl<'a> MakeWriter<'a> for Log {
     }
 }
 
+/// What this thread logs from now on, on which everything runs.
+fn listen() -> (Log, DefaultGuard) {
+    let log = Log::default();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(LevelFilter::INFO)
+        .with_writer(log.clone())
+        .with_ansi(false)
+        .without_time()
+        .with_target(false)
+        .finish();
+    (log, tracing::subscriber::set_default(subscriber))
+}
+
 impl Log {
     /// What was logged since it was last asked, sorted: the level and the words of each line.
     fn take(&self) -> Vec<String> {
@@ -56,23 +71,14 @@ fn assert_lines(log: &Log, expected: &[&[&str]]) {
 
 #[tokio::test(start_paused = true)]
 async fn an_outage_of_an_hour_is_two_lines_for_a_registration_and_two_for_a_view() {
-    let log = Log::default();
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(LevelFilter::INFO)
-        .with_writer(log.clone())
-        .with_ansi(false)
-        .without_time()
-        .with_target(false)
-        .finish();
-    // Of this thread, on which everything runs.
-    let _listening = tracing::subscriber::set_default(subscriber);
+    let (log, _listening) = listen();
     let (registry, service) = (MemoryRegistry::new(), "svc".parse::<ServiceName>().unwrap());
     let registration = Registration::new(service.clone(), Instance::new("10.0.0.1:80".parse().unwrap()));
     let handle = keep_registered(registry.clone(), registration, KeepAliveConfig::default());
     handle.registered().await.unwrap();
     let view = Discovery::from(registry.clone()).service(&service);
     view.ready(Duration::from_secs(5)).await.unwrap();
-    assert_lines(&log, &[&["INFO", "registered"]]);
+    assert_lines(&log, &[&["INFO", "svc", "registered"]]);
 
     for _ in 0..2 {
         registry.faults().stop();
@@ -80,11 +86,11 @@ async fn an_outage_of_an_hour_is_two_lines_for_a_registration_and_two_for_a_view
         let cause = "registry";
         assert_lines(
             &log,
-            &[&["WARN", "not registered as wished", cause], &["WARN", "svc", "watch lost", cause]],
+            &[&["WARN", "svc", "not registered as wished", cause], &["WARN", "svc", "watch lost", cause]],
         );
         registry.faults().start();
         sleep(Duration::from_secs(60)).await;
-        assert_lines(&log, &[&["INFO", "registered as before"], &["INFO", "svc", "watched again"]]);
+        assert_lines(&log, &[&["INFO", "svc", "registered as before"], &["INFO", "svc", "watched again"]]);
     }
 
     // A refusal that only a person can mend is no more than that.
@@ -92,4 +98,24 @@ async fn an_outage_of_an_hour_is_two_lines_for_a_registration_and_two_for_a_view
     registry.faults().cut_watches();
     sleep(Duration::from_secs(3600)).await;
     assert_lines(&log, &[&["WARN", "not registered as wished"], &["WARN", "svc", "watch lost"]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_known_from_disk_makes_no_outage_and_hides_none() {
+    let (log, _listening) = listen();
+    let directory = tempfile::tempdir().unwrap();
+    let (registry, service) = (MemoryRegistry::new(), "svc".parse::<ServiceName>().unwrap());
+    let registration = Registration::new(service.clone(), Instance::new("10.0.0.1:80".parse().unwrap()));
+    let _lease = registry.register(&registration, Claim::TakeOver).await.unwrap();
+    let expected: [&[&[&str]]; 3] = [&[], &[], &[&["WARN", "svc", "watch lost"]]];
+    for (start, lines) in expected.iter().enumerate() {
+        if start == 2 {
+            registry.faults().stop();
+        }
+        let discovery = Discovery::from(registry.clone()).with_cache_dir(directory.path());
+        let view = discovery.service(&service);
+        view.ready(Duration::from_secs(5)).await.unwrap();
+        sleep(Duration::from_secs(60)).await;
+        assert_lines(&log, lines);
+    }
 }

@@ -138,13 +138,10 @@ impl Registrations {
     }
 }
 
+/// What it means for the server. That it is registered, or tries on, is logged by the registration itself.
 fn log(registration: &Registration, status: &RegistrationStatus) {
     let (service, address) = (registration.service(), registration.instance().address());
     match status {
-        RegistrationStatus::Registered => tracing::info!(%service, %address, "registered"),
-        RegistrationStatus::Retrying { cause, .. } => {
-            tracing::warn!(%service, %address, cause = cause.report(), "not registered; trying on");
-        }
         RegistrationStatus::Superseded => {
             tracing::error!(%service, %address, "somebody else registered under our id; serving on unregistered");
         }
