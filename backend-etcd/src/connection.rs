@@ -7,7 +7,7 @@ use std::time::Duration;
 use etcd_client::{Client, ConnectOptions, GetOptions, KvClient, LeaseClient, WatchClient};
 use futures_util::future::{BoxFuture, FutureExt, Shared};
 use hither_core::{Error, ErrorKind};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::EtcdOptions;
 use crate::error::{Advice, Failure, Reason};
@@ -18,6 +18,9 @@ const PING_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// etcd itself does not limit its answers; tonic's default of 4 MiB is passed by some 40,000 instances.
 const LARGEST_MESSAGE: usize = 64 << 20;
+
+/// Between two tries of a read that only has to succeed in time.
+const READ_AGAIN: Duration = Duration::from_millis(250);
 
 /// A connection to one endpoint that has answered once.
 pub(crate) struct Connection {
@@ -81,22 +84,27 @@ impl Connection {
             let recent = last.as_ref().filter(|(since, _)| since.elapsed() < every);
             let confirming = recent.map(|(_, confirming)| confirming.clone());
             confirming.unwrap_or_else(|| {
-                let confirming = self.read(key.to_owned(), within).boxed().shared();
+                let confirming = self.read(key.to_owned()).boxed().shared();
                 *last = Some((Instant::now(), confirming.clone()));
                 confirming
             })
         };
-        confirming.await
+        // Each who asks has a deadline of its own: the first of them may have gone, and its runtime be at rest.
+        timeout(within, confirming).await.unwrap_or_else(|_| Err(Failure::timeout(&self.endpoint, within)))
     }
 
-    fn read(&self, key: String, within: Duration) -> impl Future<Output = Result<(), Failure>> + use<> {
+    fn read(&self, key: String) -> impl Future<Output = Result<(), Failure>> + use<> {
         let (mut kv, endpoint) = (self.kv(), Arc::clone(&self.endpoint));
         async move {
-            let options = GetOptions::new().with_count_only();
-            match bounded(within, kv.get(key, Some(options)), &endpoint).await {
-                // Who is refused has been answered; what that means is said where it matters.
-                Err(failure) if !failure.is_refusal() => Err(failure),
-                _ => Ok(()),
+            loop {
+                let read = kv.get(&*key, Some(GetOptions::new().with_count_only())).await;
+                match read.map_err(|error| Failure::of(error, &endpoint)) {
+                    // An election is no reason to leave a member; unless it lasts.
+                    Err(failure) if failure.reason == Reason::Election => sleep(READ_AGAIN).await,
+                    // Who is refused has been answered; what that means is said where it matters.
+                    Err(failure) if !failure.is_refusal() => return Err(failure),
+                    _ => return Ok(()),
+                }
             }
         }
     }
@@ -133,24 +141,16 @@ impl Connection {
         within: Duration,
         answer: impl Future<Output = Result<T, etcd_client::Error>>,
     ) -> Result<T, Failure> {
-        bounded(within, answer, &self.endpoint).await
+        match timeout(within, answer).await {
+            Ok(answer) => answer.map_err(|error| Failure::of(error, &self.endpoint)),
+            Err(_) => Err(Failure::timeout(&self.endpoint, within)),
+        }
     }
 
     /// An answer that lacks what every answer has.
     pub(crate) fn nonsense(&self, what: &str) -> Failure {
         let message = format!("etcd at {}: {what}", self.endpoint);
         Failure::new(Error::new(ErrorKind::InvalidData, message).with_retryable(true), Advice::Rotate)
-    }
-}
-
-async fn bounded<T>(
-    within: Duration,
-    answer: impl Future<Output = Result<T, etcd_client::Error>>,
-    endpoint: &str,
-) -> Result<T, Failure> {
-    match timeout(within, answer).await {
-        Ok(answer) => answer.map_err(|error| Failure::of(error, endpoint)),
-        Err(_) => Err(Failure::timeout(endpoint, within)),
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use hither_core::{Error, ErrorKind, report};
 use tonic::{Code, Status};
 
-/// A failed call: what the caller is told, and what the call teaches about lease, revision and connection.
+/// A failed call: what the caller is told, and what the call teaches about lease, leader and connection.
 #[derive(Debug, Clone)]
 pub(crate) struct Failure {
     pub(crate) error: Error,
@@ -25,6 +25,8 @@ pub(crate) enum Reason {
     LeaseExists,
     /// etcd asks nobody who they are.
     AuthOff,
+    /// The member has no leader at the moment, or another one than before.
+    Election,
     /// The answer is larger than what we take.
     TooLarge,
     Other,
@@ -114,9 +116,9 @@ const SERVER: &[Row] = &[
     // This member cannot serve; another one may. Of too many requests one speaks that lags behind the others.
     row("too many requests", ErrorKind::Unavailable, true, Reason::Other, Advice::Rotate),
     row("not capable", ErrorKind::Unavailable, true, Reason::Other, Advice::Rotate),
-    row("no leader", ErrorKind::Unavailable, true, Reason::Other, Advice::Rotate),
-    row("not leader", ErrorKind::Unavailable, true, Reason::Other, Advice::Rotate),
-    row("leader changed", ErrorKind::Unavailable, true, Reason::Other, Advice::Rotate),
+    row("no leader", ErrorKind::Unavailable, true, Reason::Election, Advice::Rotate),
+    row("not leader", ErrorKind::Unavailable, true, Reason::Election, Advice::Rotate),
+    row("leader changed", ErrorKind::Unavailable, true, Reason::Election, Advice::Rotate),
     row("request timed out", ErrorKind::Unavailable, true, Reason::Other, Advice::Rotate),
     row("server stopped", ErrorKind::Unavailable, true, Reason::Other, Advice::Rotate),
     row("stopped", ErrorKind::Unavailable, true, Reason::Other, Advice::Rotate),
@@ -291,7 +293,7 @@ mod tests {
     fn every_answer_of_the_server_has_its_row() {
         use Advice::{Keep, Reauthenticate, ReauthenticateOld, Rotate};
         use ErrorKind as K;
-        use Reason::{AuthOff, LeaseExists, LeaseNotFound, Other};
+        use Reason::{AuthOff, Election, LeaseExists, LeaseNotFound, Other};
 
         let cases = [
             (Code::NotFound, "requested lease not found", K::LeaseExpired, true, LeaseNotFound, Keep),
@@ -351,9 +353,9 @@ mod tests {
                 Other,
                 ReauthenticateOld,
             ),
-            (Code::Unavailable, "no leader", K::Unavailable, true, Other, Rotate),
-            (Code::FailedPrecondition, "not leader", K::Unavailable, true, Other, Rotate),
-            (Code::Unavailable, "leader changed", K::Unavailable, true, Other, Rotate),
+            (Code::Unavailable, "no leader", K::Unavailable, true, Election, Rotate),
+            (Code::FailedPrecondition, "not leader", K::Unavailable, true, Election, Rotate),
+            (Code::Unavailable, "leader changed", K::Unavailable, true, Election, Rotate),
             (Code::Unavailable, "request timed out", K::Unavailable, true, Other, Rotate),
             (
                 Code::Unavailable,

@@ -149,8 +149,9 @@ impl EtcdOptions {
     }
 
     /// How long a watch may be silent before etcd is asked whether it is still there, and whether its member keeps up with
-    /// the others: the latter once for all watches of a registry. The watch has ended when no answer came within the
-    /// request timeout. Default: 5 s.
+    /// the others: the latter once for all watches on a connection, and for the same connection to go on it has to answer
+    /// within the request timeout. A watch of which nothing is said is compared with a listing, and ends when it has missed
+    /// something. Default: 5 s.
     #[must_use]
     pub fn with_probe_interval(mut self, interval: Duration) -> Self {
         self.probe_interval = interval;

@@ -11,7 +11,7 @@ use crate::list::At;
 use crate::registry::Shared;
 
 /// The instances of one service as of one revision. No IO, no clock.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct View {
     service: ServiceName,
     cluster: u64,

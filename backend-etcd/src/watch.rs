@@ -59,6 +59,8 @@ struct Follow {
     ask_at: Instant,
     /// Since when it has not answered that.
     asked: Option<Instant>,
+    /// Something was missed, and nothing heard since.
+    missed: bool,
     resync_at: Instant,
 }
 
@@ -88,6 +90,7 @@ impl Follow {
             first: Some(view.snapshot()),
             ask_at: now + shared.options.probe_interval(),
             asked: None,
+            missed: false,
             resync_at: now + shared.options.jittered_resync_interval(),
             pieces: Vec::new(),
             shared,
@@ -157,10 +160,15 @@ impl Follow {
     }
 
     fn heard(&mut self) {
+        self.missed = false;
+        self.ask_later();
+    }
+
+    fn ask_later(&mut self) {
         (self.ask_at, self.asked) = (Instant::now() + self.shared.options.probe_interval(), None);
     }
 
-    /// When to believe that nobody is there. Who was not asked has not failed to answer: a watch that nobody polled for
+    /// When to believe that there is no answer. Who was not asked has not failed to answer: a watch that nobody polled for
     /// long, or whose whole process stood still, has to ask first.
     fn lost_at(&self) -> Option<Instant> {
         self.asked.map(|asked| asked + self.shared.options.request_timeout())
@@ -172,7 +180,7 @@ impl Follow {
         let (probe_interval, within) =
             (self.shared.options.probe_interval(), self.shared.options.request_timeout());
         if self.lost_at().is_some_and(|lost_at| lost_at <= now) {
-            self.unanswered().await?;
+            return self.unanswered().await;
         } else if self.ask_at <= now {
             let confirmed = self.lent.connection().confirms(&self.prefix, probe_interval, within).await;
             confirmed.map_err(|failure| self.lent.failed(failure).error)?;
@@ -190,15 +198,17 @@ impl Follow {
     }
 
     /// The member lives, but does not say that this watch does. Some versions may never say that of one on which there was no
-    /// event yet (etcd-io/etcd#17507), so only a watch that has missed something is lost.
-    async fn unanswered(&mut self) -> Result<()> {
-        if self.resync().await? {
+    /// event yet (etcd-io/etcd#17507). So a listing says whether anything was missed; and a watch that has missed something,
+    /// and is silent still when it was asked again, is lost.
+    async fn unanswered(&mut self) -> Result<bool> {
+        if self.missed {
             let endpoint = self.lent.connection().endpoint();
             let failure = Failure::timeout(endpoint, self.shared.options.request_timeout());
             return Err(self.lent.failed(failure).error);
         }
-        self.heard();
-        Ok(())
+        self.missed = self.resync().await?;
+        self.ask_later();
+        Ok(self.missed)
     }
 
     /// Compares the view with a listing.

@@ -7,9 +7,14 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use hither_core::{ErrorKind, Resolver, ServiceName};
-use hither_etcd::EtcdRegistry;
+use hither_etcd::{EtcdOptions, EtcdRegistry};
 use support::{Etcd, LONG, Proxy, comes_to, ends, hasty, put, register, shared, unique_service, watch};
 use tokio::time::{Instant, sleep, timeout};
+
+/// Options under which a silence is probed soon, and a slow machine not taken for a dead etcd.
+fn curious(endpoint: String) -> EtcdOptions {
+    hasty(endpoint).with_request_timeout(Duration::from_secs(2))
+}
 
 /// Tries until etcd is back: a backend makes one attempt.
 async fn watches_again(registry: &EtcdRegistry, service: &ServiceName, expected: &[&str]) {
@@ -27,7 +32,7 @@ async fn watches_again(registry: &EtcdRegistry, service: &ServiceName, expected:
 async fn a_quiet_watch_stays_open_and_hears_what_comes_then() {
     // Quiet everywhere: some versions answer no progress request while nothing is written.
     let etcd = Etcd::start().await;
-    let (registry, service) = (EtcdRegistry::connect(hasty(etcd.endpoint())).unwrap(), unique_service());
+    let (registry, service) = (EtcdRegistry::connect(curious(etcd.endpoint())).unwrap(), unique_service());
     let mut watch = watch(&registry, &service).await;
     comes_to(&mut watch, &[]).await;
     let quiet = timeout(Duration::from_secs(3), watch.next()).await;
@@ -40,8 +45,10 @@ async fn a_quiet_watch_stays_open_and_hears_what_comes_then() {
 #[tokio::test]
 async fn a_quiet_watch_that_was_asked_too_early_stays_open_and_ends_when_nobody_is_there() {
     let etcd = Etcd::start().await;
-    let options = hasty(etcd.endpoint()).with_probe_interval(Duration::from_millis(1));
-    let registry = EtcdRegistry::connect(options).unwrap();
+    let connect = |options: EtcdOptions| {
+        EtcdRegistry::connect(options.with_probe_interval(Duration::from_millis(1))).unwrap()
+    };
+    let registry = connect(curious(etcd.endpoint()));
     for _ in 0..3 {
         let service = unique_service();
         let mut watch = watch(&registry, &service).await;
@@ -51,7 +58,7 @@ async fn a_quiet_watch_that_was_asked_too_early_stays_open_and_ends_when_nobody_
         put(&etcd.client().await, &format!("{service}/a"), r#"{"Addr":"h:1"}"#, 0).await;
         comes_to(&mut watch, &["a"]).await;
     }
-    let mut watch = watch(&registry, &unique_service()).await;
+    let mut watch = watch(&connect(hasty(etcd.endpoint())), &unique_service()).await;
     comes_to(&mut watch, &[]).await;
     let _frozen = etcd.freeze();
     let since = Instant::now();
@@ -92,11 +99,11 @@ async fn a_watch_over_a_way_that_swallows_everything_ends_in_time() {
 async fn a_quiet_watch_behind_etcds_own_proxy_stays_open() {
     let etcd = Etcd::start().await;
     let proxy = etcd.grpc_proxy();
-    let (registry, service) = (EtcdRegistry::connect(hasty(proxy.endpoint())).unwrap(), unique_service());
+    let (registry, service) = (EtcdRegistry::connect(curious(proxy.endpoint())).unwrap(), unique_service());
     watches_again(&registry, &service, &[]).await;
     let mut watch = watch(&registry, &service).await;
     comes_to(&mut watch, &[]).await;
-    let quiet = timeout(Duration::from_secs(6), watch.next()).await;
+    let quiet = timeout(Duration::from_secs(7), watch.next()).await;
     assert!(quiet.is_err(), "{quiet:?}");
     put(&etcd.client().await, &format!("{service}/a"), r#"{"Addr":"h:1"}"#, 0).await;
     comes_to(&mut watch, &["a"]).await;
@@ -121,15 +128,15 @@ async fn a_watch_that_is_deaf_on_a_good_connection_ends_in_time() {
 #[tokio::test]
 async fn a_watch_that_nobody_polled_for_long_goes_on() {
     let etcd = Etcd::start().await;
-    let (registry, service) = (EtcdRegistry::connect(hasty(etcd.endpoint())).unwrap(), unique_service());
+    let (registry, service) = (EtcdRegistry::connect(curious(etcd.endpoint())).unwrap(), unique_service());
     let mut watch = watch(&registry, &service).await;
     comes_to(&mut watch, &[]).await;
     for round in 1..=2 {
-        sleep(Duration::from_secs(2)).await;
+        sleep(Duration::from_secs(3)).await;
         // It is asked now, and answers before the event.
         let asked = timeout(Duration::from_millis(300), watch.next()).await;
         assert!(asked.is_err(), "{asked:?}");
-        sleep(Duration::from_secs(2)).await;
+        sleep(Duration::from_secs(3)).await;
         put(&etcd.client().await, &format!("{service}/a"), format!(r#"{{"Addr":"h:{round}"}}"#), 0).await;
         comes_to(&mut watch, &["a"]).await;
     }

@@ -33,7 +33,7 @@ fn is_same_arc(before: &Snapshot, after: &Snapshot, id: &str) -> bool {
 }
 
 #[tokio::test]
-async fn a_resumed_watch_begins_with_the_present_and_keeps_what_has_not_changed() {
+async fn a_watch_since_a_snapshot_begins_with_the_present_and_keeps_what_has_not_changed() {
     let (registry, service) = (shared().await.registry(), unique_service());
     let _stays = register(&registry, &service, "stays:1").await;
     let mut leaves = register(&registry, &service, "leaves:1").await;
@@ -230,7 +230,7 @@ async fn a_watch_that_etcd_refuses_in_the_stream_ends_with_the_reason() {
         ("role", ErrorKind::PermissionDenied, false),
         ("token", ErrorKind::Unauthenticated, true),
     ] {
-        let etcd = guarded(if fault == "token" { "1" } else { "300" }).await;
+        let etcd = guarded(if fault == "token" { "3" } else { "300" }).await;
         let proxy = Proxy::start(etcd.endpoint()).await;
         let root = ConnectOptions::new().with_user("root", "secret");
         let mut root = Client::connect([etcd.endpoint()], Some(root)).await.unwrap();
@@ -244,7 +244,8 @@ async fn a_watch_that_etcd_refuses_in_the_stream_ends_with_the_reason() {
         proxy.delay(Duration::from_secs(1));
         let watching = timeout(LONG, registry.watch(&service, None));
         let between = async {
-            while etcd.requests().await.of("Range") == listings {}
+            let listing = async { while etcd.requests().await.of("Range") == listings {} };
+            timeout(LONG, listing).await.expect("it lists");
             // The answer is on its way, and what follows it has not begun.
             proxy.freeze();
             match fault {
@@ -255,7 +256,7 @@ async fn a_watch_that_etcd_refuses_in_the_stream_ends_with_the_reason() {
                 }
                 "role" => drop(root.user_revoke_role("client", "client").await.unwrap()),
                 // etcd looks once in a second for those that have expired.
-                _ => sleep(Duration::from_millis(3500)).await,
+                _ => sleep(Duration::from_millis(5500)).await,
             }
             proxy.thaw();
         };
