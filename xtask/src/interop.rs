@@ -339,7 +339,9 @@ fn go_crashes(fleet: &Fleet<'_>) -> Result<(), Failure> {
 }
 
 fn go_manager_interferes(fleet: &Fleet<'_>) -> Result<(), Failure> {
-    let (_server, address) = fleet.rust_server(&["--zone", "ours"])?;
+    // Long enough for no other lease to be needed.
+    let server = fleet.rust("discover-server", &["-p", "0", "--ttl", "10s", "--zone", "ours"])?;
+    let (_server, address) = started(server)?;
     let is_leased = |record: Option<&Record>| record.is_some_and(|record| record.lease != 0);
     let lease = fleet.comes_to(&address, "on a lease", is_leased)?.map_or(0, |record| record.lease);
     // A lease that etcd still has is kept, and not left behind for another one.

@@ -164,7 +164,7 @@ async fn followers_starved() {
         let newcomer = format!("10.0.1.{follower}:80");
         scene.joins_where(&newcomer, &others(&cluster, follower)).await;
         scene.shows(&newcomer).await;
-        cluster.heal();
+        cluster.feed();
         sleep(2 * SECOND).await;
     }
     scene.over();

@@ -208,7 +208,7 @@ impl Scene {
             Lease::PutBack => assert!(kept && !stayed, "{}: etcd had kept the lease", self.fault),
             Lease::New => assert!(!kept, "{}: etcd had lost the lease", self.fault),
             Lease::Either => {
-                assert!(kept || self.lease_is_gone().await, "{}: etcd has kept the lease", self.fault)
+                assert!(kept || self.lease_is_gone().await, "{}: etcd has kept the lease", self.fault);
             }
         }
         assert_eq!(after.value, self.before.value);

@@ -148,6 +148,11 @@ impl Cluster {
         assert_ne!(starved.status().await.unwrap().leader(), 0, "it has a leader");
     }
 
+    /// Lets it learn all that it missed.
+    pub(crate) fn feed(&self) {
+        self.peers.iter().for_each(Proxy::thaw);
+    }
+
     /// Lets everything through between all of them.
     pub(crate) fn heal(&self) {
         self.peers.iter().for_each(Proxy::heal);

@@ -13,30 +13,9 @@ use super::Etcd;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Requests {
     by_method: BTreeMap<String, u64>,
-    /// The processor time that etcd has taken.
-    pub(crate) cpu: f64,
 }
 
 impl Requests {
-    /// Asks for the metrics at `host:port`; `None` while nobody answers.
-    pub(crate) async fn read(endpoint: &str) -> Option<Self> {
-        let mut stream = TcpStream::connect(endpoint).await.ok()?;
-        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await.ok()?;
-        let mut page = String::new();
-        stream.read_to_string(&mut page).await.ok()?;
-        let mut requests = Self::default();
-        for (name, value) in page.lines().filter_map(|line| line.rsplit_once(' ')) {
-            let Ok(value) = value.parse::<f64>() else { continue };
-            if name == "process_cpu_seconds_total" {
-                requests.cpu = value;
-            }
-            let Some(labels) = name.strip_prefix("grpc_server_msg_received_total{") else { continue };
-            let method = labels.split('"').skip_while(|part| !part.ends_with("grpc_method=")).nth(1).unwrap();
-            *requests.by_method.entry(method.to_owned()).or_default() += value as u64;
-        }
-        Some(requests)
-    }
-
     pub(crate) fn of(&self, method: &str) -> u64 {
         self.by_method.get(method).copied().unwrap_or_default()
     }
@@ -51,13 +30,23 @@ impl Sub<&Requests> for &Requests {
 
     fn sub(self, earlier: &Requests) -> Requests {
         let by_method = self.by_method.iter().map(|(method, now)| (method.clone(), now - earlier.of(method)));
-        Requests { by_method: by_method.collect(), cpu: self.cpu - earlier.cpu }
+        Requests { by_method: by_method.collect() }
     }
 }
 
 impl Etcd {
     /// What it has had to do since it started.
     pub(crate) async fn requests(&self) -> Requests {
-        Requests::read(&self.endpoint()).await.unwrap()
+        let mut stream = TcpStream::connect(self.endpoint()).await.unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await.unwrap();
+        let mut page = String::new();
+        stream.read_to_string(&mut page).await.unwrap();
+        let mut requests = Requests::default();
+        for (name, value) in page.lines().filter_map(|line| line.rsplit_once(' ')) {
+            let Some(labels) = name.strip_prefix("grpc_server_msg_received_total{") else { continue };
+            let method = labels.split('"').skip_while(|part| !part.ends_with("grpc_method=")).nth(1).unwrap();
+            *requests.by_method.entry(method.to_owned()).or_default() += value.parse::<f64>().unwrap() as u64;
+        }
+        requests
     }
 }
