@@ -8,7 +8,7 @@ use etcd_client::{Client, ConnectOptions};
 use futures_util::StreamExt;
 use hither_core::{
     Freshness, Instance, KeepAliveConfig, Registration, RegistrationHandle, RegistrationStatus, ServiceName,
-    Update, keep_registered,
+    Snapshot, Update, keep_registered,
 };
 use hither_etcd::{EtcdOptions, EtcdRegistry};
 use tokio::sync::watch;
@@ -375,9 +375,13 @@ fn shown(update: &Update) -> Content {
 
 /// A view shows what was heard last, whether it is fresh or stale; and where a service vanishes as a whole, it is held.
 fn shows_what_was_heard(told: &Told) -> Result<(), String> {
-    let mut ever = BTreeSet::new();
+    let (mut ever, mut known) = (BTreeSet::new(), 0);
     let mut had: &[Arc<Instance>] = &[];
     for (heard, update) in &told.updates {
+        // Also of what was coalesced, and never shown.
+        let news = told.snapshots[known..*heard].iter().flat_map(Snapshot::instances);
+        ever.extend(news.map(|instance| instance.id().clone()));
+        known = *heard;
         let heard = heard.checked_sub(1).map(|last| content(&told.snapshots[last])).unwrap_or_default();
         if shown(update) != heard {
             return Err(format!("what was heard is {heard:?}, and what is shown {:?}", shown(update)));
@@ -392,7 +396,6 @@ fn shows_what_was_heard(told: &Told) -> Result<(), String> {
         if let Some(held) = update.held.iter().find(|held| !ever.contains(held.id())) {
             return Err(format!("{held:?} is held, and never was there"));
         }
-        ever.extend(has.iter().map(|instance| instance.id().clone()));
         had = has;
     }
     Ok(())
