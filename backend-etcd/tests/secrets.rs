@@ -4,47 +4,24 @@
 
 mod support;
 
-use std::io::Write;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hither_core::{Claim, Registrar, Resolver, ServiceName};
 use hither_etcd::{EtcdOptions, EtcdRegistry, EtcdTls};
 use support::{Etcd, documented_roles, instance, register, registration};
+use tempfile::NamedTempFile;
 use tokio::time::sleep;
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::fmt::MakeWriter;
 
 const PASSWORD: &str = "hunter2-and-more";
-
-/// Everything that anybody logs in this process.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'a> MakeWriter<'a> for Log {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
-    }
-}
 
 /// It is the only test here: what it listens to is the whole process.
 #[tokio::test]
 async fn no_log_has_a_password_a_key_or_a_token() {
-    let log = Log::default();
-    tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_writer(log.clone()).init();
+    let log = NamedTempFile::new().unwrap();
+    let writer = Arc::new(log.reopen().unwrap());
+    tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_writer(writer).init();
     let etcd = Etcd::start_with(&["--bcrypt-cost", "4", "--auth-token-ttl", "1"]).await;
     documented_roles(etcd.endpoint(), PASSWORD, &[]).await;
     etcd.client().await.auth_enable().await.unwrap();
@@ -76,7 +53,7 @@ async fn no_log_has_a_password_a_key_or_a_token() {
     said.push(secure.resolve(&service).await.unwrap_err().report());
     said.push(format!("{secure:?}"));
 
-    let log = String::from_utf8_lossy(&log.0.lock().unwrap()).into_owned();
+    let log = String::from_utf8_lossy(&std::fs::read(log.path()).unwrap()).into_owned();
     assert!(log.contains("connected to etcd"), "it is this log that ours go to");
     let secret_line = key.lines().nth(1).unwrap();
     for text in said.iter().chain([&log]) {

@@ -1,8 +1,8 @@
 //! What an operator reads: one line for each trouble, and one when it is over, however long it lasts.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "these are tests")]
 
-use std::io::Write;
-use std::sync::{Arc, Mutex};
+use std::io::Read;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hither_core::{
@@ -10,40 +10,20 @@ use hither_core::{
     keep_registered,
 };
 use hither_memory::MemoryRegistry;
+use tempfile::NamedTempFile;
 use tokio::time::sleep;
 use tracing::level_filters::LevelFilter;
 use tracing::subscriber::DefaultGuard;
-use tracing_subscriber::fmt::MakeWriter;
 
 /// The lines that the tasks of one test log.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'a> MakeWriter<'a> for Log {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
-    }
-}
+struct Log(NamedTempFile);
 
 /// What this thread logs from now on, on which everything runs.
 fn listen() -> (Log, DefaultGuard) {
-    let log = Log::default();
+    let log = Log(NamedTempFile::new().unwrap());
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(LevelFilter::INFO)
-        .with_writer(log.clone())
+        .with_writer(Arc::new(log.0.reopen().unwrap()))
         .with_ansi(false)
         .without_time()
         .with_target(false)
@@ -53,15 +33,16 @@ fn listen() -> (Log, DefaultGuard) {
 
 impl Log {
     /// What was logged since it was last asked, sorted: the level and the words of each line.
-    fn take(&self) -> Vec<String> {
-        let bytes = std::mem::take(&mut *self.0.lock().unwrap());
-        let mut lines: Vec<_> = String::from_utf8(bytes).unwrap().lines().map(str::to_owned).collect();
+    fn take(&mut self) -> Vec<String> {
+        let mut text = String::new();
+        self.0.read_to_string(&mut text).unwrap();
+        let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
         lines.sort();
         lines
     }
 }
 
-fn assert_lines(log: &Log, expected: &[&[&str]]) {
+fn assert_lines(log: &mut Log, expected: &[&[&str]]) {
     let lines = log.take();
     assert_eq!(lines.len(), expected.len(), "{lines:#?}");
     for (line, words) in lines.iter().zip(expected) {
@@ -71,38 +52,41 @@ fn assert_lines(log: &Log, expected: &[&[&str]]) {
 
 #[tokio::test(start_paused = true)]
 async fn an_outage_of_an_hour_is_two_lines_for_a_registration_and_two_for_a_view() {
-    let (log, _listening) = listen();
+    let (mut log, _listening) = listen();
     let (registry, service) = (MemoryRegistry::new(), "svc".parse::<ServiceName>().unwrap());
     let registration = Registration::new(service.clone(), Instance::new("10.0.0.1:80".parse().unwrap()));
     let handle = keep_registered(registry.clone(), registration, KeepAliveConfig::default());
     handle.registered().await.unwrap();
     let view = Discovery::from(registry.clone()).service(&service);
     view.ready(Duration::from_secs(5)).await.unwrap();
-    assert_lines(&log, &[&["INFO", "svc", "registered"]]);
+    assert_lines(&mut log, &[&["INFO", "svc", "registered"]]);
 
     for _ in 0..2 {
         registry.faults().stop();
         sleep(Duration::from_secs(3600)).await;
         let cause = "registry";
         assert_lines(
-            &log,
+            &mut log,
             &[&["WARN", "svc", "not registered as wished", cause], &["WARN", "svc", "watch lost", cause]],
         );
         registry.faults().start();
         sleep(Duration::from_secs(60)).await;
-        assert_lines(&log, &[&["INFO", "svc", "registered as before"], &["INFO", "svc", "watched again"]]);
+        assert_lines(
+            &mut log,
+            &[&["INFO", "svc", "registered as before"], &["INFO", "svc", "watched again"]],
+        );
     }
 
     // A refusal that only a person can mend is no more than that.
     registry.faults().fail_next(u64::MAX, ErrorKind::PermissionDenied);
     registry.faults().cut_watches();
     sleep(Duration::from_secs(3600)).await;
-    assert_lines(&log, &[&["WARN", "not registered as wished"], &["WARN", "svc", "watch lost"]]);
+    assert_lines(&mut log, &[&["WARN", "not registered as wished"], &["WARN", "svc", "watch lost"]]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_is_known_from_disk_makes_no_outage_and_hides_none() {
-    let (log, _listening) = listen();
+    let (mut log, _listening) = listen();
     let directory = tempfile::tempdir().unwrap();
     let (registry, service) = (MemoryRegistry::new(), "svc".parse::<ServiceName>().unwrap());
     let registration = Registration::new(service.clone(), Instance::new("10.0.0.1:80".parse().unwrap()));
@@ -116,6 +100,6 @@ async fn what_is_known_from_disk_makes_no_outage_and_hides_none() {
         let view = discovery.service(&service);
         view.ready(Duration::from_secs(5)).await.unwrap();
         sleep(Duration::from_secs(60)).await;
-        assert_lines(&log, lines);
+        assert_lines(&mut log, lines);
     }
 }
