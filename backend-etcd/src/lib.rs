@@ -104,24 +104,15 @@
 //! interface, etcd-client's least of all. Building needs `protoc`, because etcd-client's build does.
 #![forbid(unsafe_code)]
 
-mod connection;
-mod error;
-mod format;
-mod layout;
+mod client;
+mod codec;
+mod config;
 mod lease;
-mod list;
-mod options;
-mod owner;
-mod pool;
 mod registry;
-mod skipped;
-#[cfg(feature = "tls")]
-mod tls;
-mod view;
 mod watch;
 
-pub use layout::Layout;
-pub use options::EtcdOptions;
-pub use registry::EtcdRegistry;
+pub use codec::layout::Layout;
+pub use config::EtcdOptions;
 #[cfg(feature = "tls")]
-pub use tls::EtcdTls;
+pub use config::tls::EtcdTls;
+pub use registry::EtcdRegistry;

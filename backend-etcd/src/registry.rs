@@ -9,13 +9,13 @@ use hither_core::{
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::EtcdOptions;
-use crate::format::Format;
+use crate::client::endpoints::{Lent, Pool};
+use crate::codec::Format;
+use crate::codec::skipped::Skipped;
 use crate::lease::EtcdLease;
-use crate::list;
-use crate::owner::Owner;
-use crate::pool::{Lent, Pool};
-use crate::skipped::Skipped;
+use crate::lease::lease_id::Owner;
 use crate::watch;
+use crate::watch::listing as list;
 
 /// How many registrations of one registry are written, changed or removed at a time; the others wait for their turn.
 ///

@@ -6,10 +6,10 @@ use etcd_client::GetOptions;
 use etcd_client::proto::PbKeyValue;
 use hither_core::{Result, ServiceName};
 
-use crate::error::Reason;
-use crate::pool::Lent;
+use super::view::View;
+use crate::client::endpoints::Lent;
+use crate::client::error::Reason;
 use crate::registry::Shared;
-use crate::view::View;
 
 /// Large enough that most services are one page, small enough that a page is far from the largest message. Where it is
 /// not, because somebody has put large values among the instances, the pages become smaller, and larger again.

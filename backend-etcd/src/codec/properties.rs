@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
 use super::{Format, Reading};
-use crate::view::View;
+use crate::watch::view::View;
 use crate::{EtcdOptions, EtcdRegistry, Layout};
 
 /// `PROPTEST_CASES` says how often each is tried. The seed is printed, and `PROPTEST_RNG_SEED` gives it again.

@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use crate::format::Undecodable;
+use super::Undecodable;
 
 /// How many versions of records are remembered as logged, at least; at most twice that many.
 const REMEMBERED: usize = 32_768;
@@ -55,7 +55,7 @@ impl Skipped {
 mod tests {
     use super::*;
     use crate::Layout;
-    use crate::format::{Format, Reading};
+    use crate::codec::{Format, Reading};
 
     #[test]
     fn each_version_of_a_record_counts_once() {

@@ -9,8 +9,8 @@ use futures_util::future::{BoxFuture, FutureExt, Shared};
 use hither_core::{Error, ErrorKind};
 use tokio::time::{Instant, sleep, timeout};
 
+use super::error::{Advice, Failure, Reason};
 use crate::EtcdOptions;
-use crate::error::{Advice, Failure, Reason};
 
 /// etcd refuses pings more often than every 5 s, and on a connection without streams.
 const PING_INTERVAL: Duration = Duration::from_secs(10);

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use etcd_client::proto::{PbEvent, PbKeyValue};
 use hither_core::{Instance, Revision, ServiceName, Snapshot};
 
-use crate::format::Reading;
-use crate::list::At;
+use super::listing::At;
+use crate::codec::Reading;
 use crate::registry::Shared;
 
 /// The instances of one service as of one revision. No IO, no clock.

@@ -1,5 +1,7 @@
 //! Writing a record, and keeping it ours.
 
+pub(crate) mod lease_id;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,8 +10,8 @@ use etcd_client::proto::{PbKeyValue, PbTxnOpResponse};
 use etcd_client::{Compare, CompareOp, LeaseGrantOptions, PutOptions, Txn, TxnOp, TxnResponse};
 use hither_core::{Claim, Error, ErrorKind, Instance, InstanceId, Lease, Registration, Result, ServiceName};
 
-use crate::error::Reason;
-use crate::pool::Lent;
+use crate::client::endpoints::Lent;
+use crate::client::error::Reason;
 use crate::registry::Shared;
 
 /// Each write is conditional on what was seen just before; this often somebody else may come in between.

@@ -8,7 +8,7 @@ use etcd_client::{Certificate, Identity, TlsOptions};
 use hither_core::{Error, ErrorKind, Result};
 use tonic::transport::Endpoint;
 
-use crate::options;
+use super::read;
 
 /// How etcd is known, and how we are known to it: for [`EtcdOptions::with_tls`](crate::EtcdOptions::with_tls).
 /// Feature `tls`.
@@ -130,7 +130,7 @@ impl Pem {
     fn read(&self, what: &str) -> Result<Cow<'_, [u8]>> {
         match self {
             Self::Text(text) => Ok(Cow::Borrowed(text)),
-            Self::File(file) => options::read(file, what).map(Cow::Owned),
+            Self::File(file) => read(file, what).map(Cow::Owned),
         }
     }
 
@@ -175,9 +175,9 @@ fn invalid(message: impl Into<Cow<'static, str>>) -> Error {
 mod tests {
     use super::*;
 
-    const CA: &[u8] = include_bytes!("../tests/tls/ca.pem");
-    const CERTIFICATE: &[u8] = include_bytes!("../tests/tls/client.pem");
-    const KEY: &[u8] = include_bytes!("../tests/tls/client-key.pem");
+    const CA: &[u8] = include_bytes!("../../tests/tls/ca.pem");
+    const CERTIFICATE: &[u8] = include_bytes!("../../tests/tls/client.pem");
+    const KEY: &[u8] = include_bytes!("../../tests/tls/client-key.pem");
 
     #[test]
     fn whole_settings_are_taken() {

@@ -11,9 +11,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::Instrument;
 
+use super::connection::Connection;
+use super::error::{Advice, Failure};
 use crate::EtcdOptions;
-use crate::connection::Connection;
-use crate::error::{Advice, Failure};
 
 /// A call that is given up after this long was not given up for reasons of its own. Less than a third of the
 /// smallest TTL, by which a renewal must be done.

@@ -1,5 +1,8 @@
 //! Watching: list at a revision, follow from there, and never go silently deaf.
 
+pub(crate) mod listing;
+pub(crate) mod view;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,11 +12,11 @@ use futures_util::stream::try_unfold;
 use hither_core::{Error, Result, ServiceName, Snapshot, SnapshotStream};
 use tokio::time::{Instant, timeout_at};
 
-use crate::error::Failure;
-use crate::list::{self, prefix_end};
-use crate::pool::Lent;
+use crate::client::endpoints::Lent;
+use crate::client::error::Failure;
 use crate::registry::Shared;
-use crate::view::View;
+use listing::{self as list, prefix_end};
+use view::View;
 
 /// A progress request has no number, and etcd drops it without a word while it still reads history for the watch.
 const ASK_AGAIN: Duration = Duration::from_millis(250);

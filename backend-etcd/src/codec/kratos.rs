@@ -4,8 +4,8 @@ use hither_core::{Address, Error, ErrorKind, Instance, Result, ServiceName};
 use serde_json::{Map, Value};
 
 use super::Undecodable;
+use super::detect::{Foreign, entries, text, with_entries};
 use super::encode::escape_like_go;
-use super::foreign::{Foreign, entries, text, with_entries};
 
 /// The value of `instance`, byte for byte as kratos writes it.
 ///

@@ -4,8 +4,8 @@ use hither_core::{Address, Instance};
 use serde_json::{Map, Value};
 
 use super::Undecodable;
+use super::detect::{Foreign, address, entries, with_entries};
 use super::encode::escape_like_go;
-use super::foreign::{Foreign, address, entries, with_entries};
 
 /// The weight of a server of kitex's that states none.
 const DEFAULT_WEIGHT: u32 = 10;

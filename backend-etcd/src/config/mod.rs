@@ -1,6 +1,8 @@
 //! Where etcd is, and how it is talked to.
 
-mod environment;
+mod env;
+#[cfg(feature = "tls")]
+pub(crate) mod tls;
 mod url;
 
 use std::borrow::Cow;

@@ -2,13 +2,15 @@
 //!
 //! Everything that knows a layout is here and below.
 
-mod decode;
+mod detect;
 mod encode;
-mod foreign;
 mod kitex;
 mod kratos;
+pub(crate) mod layout;
+mod naming;
 #[cfg(test)]
 mod properties;
+pub(crate) mod skipped;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -16,7 +18,7 @@ use std::fmt;
 use hither_core::{Address, Error, ErrorKind, Instance, InstanceId, Result, ServiceName};
 
 use crate::Layout;
-use foreign::Foreign;
+use detect::Foreign;
 
 /// Key `<prefix><service>/<id>`, and a value as the layout has it.
 #[derive(Debug, Clone)]
@@ -55,7 +57,7 @@ pub(crate) enum Reading {
 
 /// What a value says, whose ever it is.
 enum Record {
-    Naming(decode::Record),
+    Naming(naming::Record),
     Foreign(Foreign),
 }
 
@@ -120,14 +122,14 @@ impl Format {
 
     /// Reads a value, whose ever it is.
     fn record(&self, value: &[u8]) -> std::result::Result<Record, Undecodable> {
-        let naming = decode::record(value);
+        let naming = naming::record(value);
         match naming {
             Ok(record) if !record.address.is_empty() => Ok(Record::Naming(record)),
             naming => {
-                if let Some(foreign) = foreign::record(value) {
+                if let Some(foreign) = detect::record(value) {
                     return foreign.map(Record::Foreign);
                 }
-                let bare = foreign::bare_address(value);
+                let bare = detect::bare_address(value);
                 match bare {
                     Some(bare) if self.layout == Layout::GoZero => Ok(Record::Foreign(bare)),
                     Some(_) => Err(Undecodable::new("the value is a bare address, as go-zero writes it")),
