@@ -107,6 +107,7 @@
 mod client;
 mod codec;
 mod config;
+mod context;
 mod lease;
 mod registry;
 mod watch;

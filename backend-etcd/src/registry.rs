@@ -6,21 +6,14 @@ use async_trait::async_trait;
 use hither_core::{
     Catalog, Claim, Lease, Registrar, Registration, Resolver, Result, ServiceName, Snapshot, SnapshotStream,
 };
-use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::EtcdOptions;
-use crate::client::endpoints::{Lent, Pool};
+use crate::client::endpoints::Pool;
 use crate::codec::Format;
-use crate::codec::skipped::Skipped;
+use crate::context::Shared;
 use crate::lease::EtcdLease;
-use crate::lease::lease_id::Owner;
 use crate::watch;
 use crate::watch::listing as list;
-
-/// How many registrations of one registry are written, changed or removed at a time; the others wait for their turn.
-///
-/// Renewals wait for nobody: they are spread over time, and a lease does not wait either.
-const AT_ONCE: usize = 64;
 
 /// A registry on etcd, wire compatible with Go's `naming/endpoints` and `naming/resolver`.
 ///
@@ -52,29 +45,6 @@ pub struct EtcdRegistry {
     pub(crate) shared: Arc<Shared>,
 }
 
-/// What clones, leases and watches have in common.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) options: Arc<EtcdOptions>,
-    pub(crate) format: Format,
-    pub(crate) owner: Owner,
-    pub(crate) skipped: Skipped,
-    pool: Arc<Pool>,
-    turns: Semaphore,
-}
-
-impl Shared {
-    pub(crate) async fn connection(&self) -> Result<Lent> {
-        self.pool.connection().await
-    }
-
-    /// Waits until this registration may be written, changed or removed: see [`AT_ONCE`].
-    pub(crate) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
-        // It is never closed.
-        self.turns.acquire().await.ok()
-    }
-}
-
 impl EtcdRegistry {
     /// A registry on the etcd that `options` name. Nothing is connected yet: that happens on the first call, and
     /// again whenever a connection broke. An etcd that is down is an error of that call, not of this one.
@@ -87,15 +57,7 @@ impl EtcdRegistry {
         let options = Arc::new(options);
         let pool = Arc::new(Pool::new(Arc::clone(&options))?);
         let format = Format::new(options.layout(), options.prefix(), options.nested_ids());
-        let shared = Shared {
-            options,
-            format,
-            owner: Owner::new(),
-            skipped: Skipped::default(),
-            pool,
-            turns: Semaphore::new(AT_ONCE),
-        };
-        Ok(Self { shared: Arc::new(shared) })
+        Ok(Self { shared: Arc::new(Shared::new(options, format, pool)) })
     }
 
     /// How many records were skipped so far because they could not be decoded, each version of each counted

@@ -3,9 +3,9 @@
 use hither_core::{Address, Instance};
 use serde_json::{Map, Value};
 
-use super::Undecodable;
-use super::detect::{Foreign, address, entries, with_entries};
-use super::encode::escape_like_go;
+use super::json::escape_like_go;
+use super::tags::{address, entries, with_entries};
+use super::{Foreign, Undecodable};
 
 /// The weight of a server of kitex's that states none.
 const DEFAULT_WEIGHT: u32 = 10;

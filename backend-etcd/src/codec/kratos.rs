@@ -3,9 +3,9 @@
 use hither_core::{Address, Error, ErrorKind, Instance, Result, ServiceName};
 use serde_json::{Map, Value};
 
-use super::Undecodable;
-use super::detect::{Foreign, entries, text, with_entries};
-use super::encode::escape_like_go;
+use super::json::escape_like_go;
+use super::tags::{entries, text, with_entries};
+use super::{Foreign, Undecodable};
 
 /// The value of `instance`, byte for byte as kratos writes it.
 ///

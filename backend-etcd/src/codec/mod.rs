@@ -3,7 +3,9 @@
 //! Everything that knows a layout is here and below.
 
 mod detect;
-mod encode;
+mod go_micro;
+mod go_zero;
+mod json;
 mod kitex;
 mod kratos;
 pub(crate) mod layout;
@@ -11,6 +13,7 @@ mod naming;
 #[cfg(test)]
 mod properties;
 pub(crate) mod skipped;
+mod tags;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -18,7 +21,6 @@ use std::fmt;
 use hither_core::{Address, Error, ErrorKind, Instance, InstanceId, Result, ServiceName};
 
 use crate::Layout;
-use detect::Foreign;
 
 /// Key `<prefix><service>/<id>`, and a value as the layout has it.
 #[derive(Debug, Clone)]
@@ -53,6 +55,15 @@ pub(crate) enum Reading {
     Elsewhere,
     /// A record that nobody can use.
     Undecodable(Undecodable),
+}
+
+/// A record of another framework.
+#[derive(Debug)]
+pub(super) struct Foreign {
+    /// The service that it says to be of, if it says so.
+    pub(super) service: Option<String>,
+    /// With the address for its id.
+    pub(super) instance: Instance,
 }
 
 /// What a value says, whose ever it is.
@@ -101,7 +112,7 @@ impl Format {
     /// `InvalidArgument` where the layout has no place for its address.
     pub(crate) fn value(&self, service: &ServiceName, instance: &Instance) -> Result<String> {
         match self.layout {
-            Layout::EtcdNaming => Ok(encode::encode(instance)),
+            Layout::EtcdNaming => Ok(naming::encode(instance)),
             Layout::Kratos => kratos::encode(service, instance, false),
             Layout::KratosTls => kratos::encode(service, instance, true),
             Layout::Kitex => Ok(kitex::encode(instance)),
@@ -129,7 +140,7 @@ impl Format {
                 if let Some(foreign) = detect::record(value) {
                     return foreign.map(Record::Foreign);
                 }
-                let bare = detect::bare_address(value);
+                let bare = go_zero::decode(value);
                 match bare {
                     Some(bare) if self.layout == Layout::GoZero => Ok(Record::Foreign(bare)),
                     Some(_) => Err(Undecodable::new("the value is a bare address, as go-zero writes it")),

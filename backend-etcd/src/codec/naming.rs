@@ -1,15 +1,15 @@
-//! Reading a value, as leniently as Go's `encoding/json` does.
+//! Go's `naming/endpoints`: written byte for byte as `encoding/json` writes it, and read as leniently.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
 use hither_core::{Address, Instance, InstanceId, InstanceState};
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 use super::Undecodable;
+use super::json::{escape_like_go, mend_surrogates};
 
 /// What stands in a value, not yet checked for being an instance.
 #[derive(Debug, Default)]
@@ -127,35 +127,45 @@ impl<'de> Visitor<'de> for RecordVisitor {
     }
 }
 
-/// Replaces the escape of half a surrogate pair, which serde_json refuses, by that of U+FFFD.
-fn mend_surrogates(json: &str) -> Cow<'_, str> {
-    let bytes = json.as_bytes();
-    let mut mended = String::new();
-    let (mut kept, mut at) = (0, 0);
-    while let Some(offset) = bytes.get(at..).and_then(|rest| rest.iter().position(|&byte| byte == b'\\')) {
-        at += offset;
-        match surrogate(bytes, at) {
-            Some(0xd800..=0xdbff) if matches!(surrogate(bytes, at + 6), Some(0xdc00..=0xdfff)) => at += 12,
-            Some(0xd800..=0xdfff) => {
-                mended.push_str(&json[kept..at]);
-                mended.push_str("\\ufffd");
-                at += 6;
-                kept = at;
-            }
-            _ => at += 2,
-        }
+/// The value of `instance`: `{"Op":0,"Addr":"…","Metadata":null}`.
+///
+/// `Metadata` stays `null`: Go clients of 2021 to 2025 panic or hang on anything else there. What Go has no field
+/// for goes into one extra member, which Go ignores and which is left out when there is nothing to say.
+pub(super) fn encode(instance: &Instance) -> String {
+    let address = Value::from(instance.address().to_string());
+    let mut value = format!(r#"{{"Op":0,"Addr":{address},"Metadata":null"#);
+    let extra = extra(instance);
+    if !extra.is_empty() {
+        value.push_str(r#","Hither":"#);
+        value.push_str(&Value::Object(extra).to_string());
     }
-    if kept == 0 {
-        return Cow::Borrowed(json);
-    }
-    mended.push_str(&json[kept..]);
-    Cow::Owned(mended)
+    value.push('}');
+    escape_like_go(value)
 }
 
-/// The code unit of the `\uXXXX` that begins at `at`, if one does.
-fn surrogate(json: &[u8], at: usize) -> Option<u32> {
-    let digits = json.get(at..at + 6)?.strip_prefix(b"\\u")?;
-    digits.iter().try_fold(0, |unit, &digit| Some(unit * 16 + char::from(digit).to_digit(16)?))
+fn extra(instance: &Instance) -> Map<String, Value> {
+    let mut extra = Map::new();
+    if let [_, more @ ..] = instance.addresses()
+        && !more.is_empty()
+    {
+        extra.insert("addresses".into(), more.iter().map(ToString::to_string).collect());
+    }
+    if instance.weight() != Instance::DEFAULT_WEIGHT {
+        extra.insert("weight".into(), instance.weight().into());
+    }
+    if let Some(zone) = instance.zone() {
+        extra.insert("zone".into(), zone.into());
+    }
+    if let Some(version) = instance.version() {
+        extra.insert("version".into(), version.into());
+    }
+    if instance.state() == InstanceState::Draining {
+        extra.insert("state".into(), "draining".into());
+    }
+    if !instance.metadata().is_empty() {
+        extra.insert("metadata".into(), json!(instance.metadata()));
+    }
+    extra
 }
 
 #[cfg(test)]
@@ -215,5 +225,51 @@ mod tests {
         let instance = record(value).unwrap().into_instance("h:1".parse().unwrap()).unwrap();
         assert_eq!(instance, Instance::new("h:1".parse().unwrap()).with_zone("z"));
         assert!(record(br#"{"Addr":"h:1","Hither":7}"#).is_ok());
+    }
+
+    fn instance(address: &str) -> Instance {
+        Instance::new(address.parse().unwrap())
+    }
+
+    #[test]
+    fn a_plain_instance_is_written_as_go_writes_it() {
+        for (address, json) in [
+            ("127.0.0.1:8080", r#"{"Op":0,"Addr":"127.0.0.1:8080","Metadata":null}"#),
+            ("[2001:db8::1]:443", r#"{"Op":0,"Addr":"[2001:db8::1]:443","Metadata":null}"#),
+            ("svc.例え.jp:80", r#"{"Op":0,"Addr":"svc.例え.jp:80","Metadata":null}"#),
+            // The vector of Go's escaping in `Addr`, as far as it is an address.
+            ("h&<2>:1", r#"{"Op":0,"Addr":"h\u0026\u003c2\u003e:1","Metadata":null}"#),
+        ] {
+            assert_eq!(encode(&instance(address)), json);
+        }
+    }
+
+    #[test]
+    fn what_go_has_no_field_for_stands_in_one_extra_member() {
+        let instance = instance("10.0.0.1:80")
+            .with_address("[::1]:80".parse().unwrap())
+            .with_weight(3)
+            .with_zone("eu-1a")
+            .with_version("1.2")
+            .with_state(InstanceState::Draining)
+            .with_metadata("a<", "\u{2028}&");
+        assert_eq!(
+            encode(&instance),
+            concat!(
+                r#"{"Op":0,"Addr":"10.0.0.1:80","Metadata":null,"Hither":{"addresses":["[::1]:80"],"#,
+                r#""metadata":{"a\u003c":"\u2028\u0026"},"state":"draining","version":"1.2","weight":3,"zone":"eu-1a"}}"#
+            )
+        );
+    }
+
+    #[test]
+    fn control_characters_are_written_as_go_1_22_writes_them() {
+        let written = encode(
+            &instance("h:1").with_metadata("k", "\0\u{1}\u{7}\u{8}\t\n\u{b}\u{c}\r\u{1b}\u{1f}\u{7f}\\/\""),
+        );
+        assert!(
+            written.contains("\"\\u0000\\u0001\\u0007\\b\\t\\n\\u000b\\f\\r\\u001b\\u001f\u{7f}\\\\/\\\"\""),
+            "{written}"
+        );
     }
 }

@@ -5,8 +5,9 @@ use std::ffi::OsString;
 
 use hither_core::{Error, ErrorKind, Result};
 
+use super::tls_files::TlsFiles;
 use super::url::time;
-use super::{EtcdOptions, TlsFiles, invalid};
+use super::{EtcdOptions, invalid};
 
 impl EtcdOptions {
     /// The etcd that `etcdctl` would talk to, given the same environment.

@@ -1,8 +1,11 @@
 //! Where etcd is, and how it is talked to.
 
+mod credentials;
+mod endpoint;
 mod env;
 #[cfg(feature = "tls")]
 pub(crate) mod tls;
+mod tls_files;
 mod url;
 
 use std::borrow::Cow;
@@ -10,7 +13,10 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use hither_core::{Address, Error, ErrorKind, Result};
+use hither_core::{Error, ErrorKind, Result};
+
+use credentials::{Password, without_password};
+use endpoint::shown;
 
 #[cfg(feature = "tls")]
 use crate::EtcdTls;
@@ -190,26 +196,6 @@ impl EtcdOptions {
         self.user.is_some()
     }
 
-    /// Name and password, as they are now.
-    ///
-    /// # Errors
-    /// `InvalidArgument` when one of them is missing, or the file cannot be read.
-    pub(crate) fn credentials(&self) -> Result<Option<(String, String)>> {
-        match (&self.user, &self.password) {
-            (None, None) => Ok(None),
-            (None, Some(_)) => Err(invalid("a password for etcd needs a user")),
-            (Some(user), None) => {
-                Err(invalid(format!("the etcd user {:?} has no password", without_password(user))))
-            }
-            (Some(user), Some(Password::Text(password))) => Ok(Some((user.clone(), password.clone()))),
-            (Some(user), Some(Password::File(file))) => {
-                let text = read(file, "the password of etcd")?;
-                let text = String::from_utf8_lossy(&text);
-                Ok(Some((user.clone(), text.lines().next().unwrap_or_default().to_owned())))
-            }
-        }
-    }
-
     #[cfg(feature = "tls")]
     pub(crate) fn tls(&self) -> Option<&EtcdTls> {
         self.tls.as_ref()
@@ -249,27 +235,7 @@ impl EtcdOptions {
         if self.endpoints.is_empty() {
             return Err(invalid("etcd needs at least one endpoint"));
         }
-        self.endpoints.iter().map(|endpoint| self.checked_endpoint(endpoint)).collect()
-    }
-
-    fn checked_endpoint(&self, endpoint: &str) -> Result<String> {
-        if endpoint.contains('@') {
-            return Err(invalid("an etcd endpoint has an @ in it: the user is given apart (`with_user`)"));
-        }
-        let (secure, host) = scheme_and_host(endpoint);
-        let Some(address) = address(host) else {
-            let shown = shown(endpoint);
-            return Err(invalid(format!("{shown:?} is not an etcd endpoint (expected host:port)")));
-        };
-        if secure.is_some_and(|secure| secure != self.is_secure()) {
-            let hint = if self.is_secure() {
-                "and TLS is configured"
-            } else {
-                "and no TLS is configured (`with_tls`)"
-            };
-            return Err(invalid(format!("etcd endpoint {endpoint:?} says otherwise {hint}")));
-        }
-        Ok(address)
+        self.endpoints.iter().map(|endpoint| endpoint::checked(endpoint, self.is_secure())).collect()
     }
 
     fn is_secure(&self) -> bool {
@@ -299,94 +265,6 @@ impl fmt::Debug for EtcdOptions {
             .field("resync_interval", &self.resync_interval)
             .finish()
     }
-}
-
-/// The files of TLS, as they come one by one in a URL or in the environment.
-#[derive(Debug, Default)]
-struct TlsFiles {
-    ca: Option<String>,
-    certificate: Option<String>,
-    key: Option<String>,
-    server_name: Option<String>,
-}
-
-impl TlsFiles {
-    /// # Errors
-    /// `InvalidArgument` where the authority is missing, `Unsupported` without the feature.
-    fn apply(self, options: EtcdOptions) -> Result<EtcdOptions> {
-        let Self { ca, certificate, key, server_name } = self;
-        let Some(ca) = ca else {
-            return match certificate.or(key).or(server_name) {
-                None => Ok(options),
-                Some(_) => {
-                    Err(invalid("TLS to etcd needs the authority that signed its certificate (cacert)"))
-                }
-            };
-        };
-        #[cfg(feature = "tls")]
-        {
-            let mut tls = EtcdTls::from_files(ca);
-            if let Some(certificate) = certificate {
-                tls = tls.with_client_certificate_file(certificate);
-            }
-            if let Some(key) = key {
-                tls = tls.with_client_key_file(key);
-            }
-            if let Some(name) = server_name {
-                tls = tls.with_server_name(name);
-            }
-            Ok(options.with_tls(tls))
-        }
-        #[cfg(not(feature = "tls"))]
-        {
-            drop((ca, certificate, key, server_name, options));
-            Err(Error::new(ErrorKind::Unsupported, "TLS to etcd needs the feature `tls` of hither-etcd"))
-        }
-    }
-}
-
-/// Whether TLS is asked for, if the endpoint says so, and what follows.
-fn scheme_and_host(endpoint: &str) -> (Option<bool>, &str) {
-    match endpoint.split_once("://") {
-        Some(("https", host)) => (Some(true), host),
-        Some(("http", host)) => (Some(false), host),
-        _ => (None, endpoint),
-    }
-}
-
-/// `host:port`, if it is that.
-fn address(host: &str) -> Option<String> {
-    match host.trim_end_matches('/').parse().ok()? {
-        address @ Address::Socket(_) => Some(address.to_string()),
-        Address::Host { host, port } if is_name(&host) => Some(format!("{host}:{port}")),
-        _ => None,
-    }
-}
-
-/// An endpoint as it may be printed: what is none may have a password in it.
-fn shown(endpoint: &str) -> Cow<'_, str> {
-    let host = scheme_and_host(endpoint).1;
-    match (address(host), host.find([':', '@', '%'])) {
-        (None, Some(end)) => Cow::Owned(format!("{}…", &endpoint[..endpoint.len() - host.len() + end])),
-        _ => Cow::Borrowed(endpoint),
-    }
-}
-
-/// What is given for a name may have the password behind it.
-fn without_password(user: &str) -> &str {
-    user.split(':').next().unwrap_or_default()
-}
-
-/// Whether it can be the name of a host: nothing else may reach the client, who would refuse it only when connecting.
-fn is_name(host: &str) -> bool {
-    host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
-}
-
-/// Where the password stands.
-#[derive(Clone)]
-enum Password {
-    Text(String),
-    File(PathBuf),
 }
 
 /// A file that is a part of the settings.

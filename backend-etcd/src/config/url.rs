@@ -6,7 +6,8 @@ use std::time::Duration;
 use hither_core::{Error, Result};
 use percent_encoding::percent_decode_str;
 
-use super::{EtcdOptions, TlsFiles, invalid};
+use super::tls_files::TlsFiles;
+use super::{EtcdOptions, invalid};
 
 impl FromStr for EtcdOptions {
     type Err = Error;

@@ -12,7 +12,7 @@ use hither_core::{Claim, Error, ErrorKind, Instance, InstanceId, Lease, Registra
 
 use crate::client::endpoints::Lent;
 use crate::client::error::Reason;
-use crate::registry::Shared;
+use crate::context::Shared;
 
 /// Each write is conditional on what was seen just before; this often somebody else may come in between.
 const ATTEMPTS: usize = 5;

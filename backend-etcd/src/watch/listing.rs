@@ -6,21 +6,15 @@ use etcd_client::GetOptions;
 use etcd_client::proto::PbKeyValue;
 use hither_core::{Result, ServiceName};
 
+use super::position::At;
 use super::view::View;
 use crate::client::endpoints::Lent;
 use crate::client::error::Reason;
-use crate::registry::Shared;
+use crate::context::Shared;
 
 /// Large enough that most services are one page, small enough that a page is far from the largest message. Where it is
 /// not, because somebody has put large values among the instances, the pages become smaller, and larger again.
 const PAGE: i64 = 2000;
-
-/// Where a listing stands in etcd's history.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct At {
-    pub(crate) cluster: u64,
-    pub(crate) revision: i64,
-}
 
 /// The instances of `service`, as of one revision.
 pub(crate) async fn service(shared: &Shared, lent: &Lent, service: &ServiceName) -> Result<View> {

@@ -1,6 +1,7 @@
 //! Watching: list at a revision, follow from there, and never go silently deaf.
 
 pub(crate) mod listing;
+pub(crate) mod position;
 pub(crate) mod view;
 
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::client::endpoints::Lent;
 use crate::client::error::Failure;
-use crate::registry::Shared;
+use crate::context::Shared;
 use listing::{self as list, prefix_end};
 use view::View;
 

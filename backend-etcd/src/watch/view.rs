@@ -6,9 +6,9 @@ use std::sync::Arc;
 use etcd_client::proto::{PbEvent, PbKeyValue};
 use hither_core::{Instance, Revision, ServiceName, Snapshot};
 
-use super::listing::At;
+use super::position::At;
 use crate::codec::Reading;
-use crate::registry::Shared;
+use crate::context::Shared;
 
 /// The instances of one service as of one revision. No IO, no clock.
 #[derive(Debug)]

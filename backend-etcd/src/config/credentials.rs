@@ -1,0 +1,41 @@
+//! The user, and where the password comes from.
+
+use std::path::PathBuf;
+
+use hither_core::Result;
+
+use super::{EtcdOptions, invalid, read};
+
+/// Where the password stands.
+#[derive(Clone)]
+pub(super) enum Password {
+    Text(String),
+    File(PathBuf),
+}
+
+impl EtcdOptions {
+    /// Name and password, as they are now.
+    ///
+    /// # Errors
+    /// `InvalidArgument` when one of them is missing, or the file cannot be read.
+    pub(crate) fn credentials(&self) -> Result<Option<(String, String)>> {
+        match (&self.user, &self.password) {
+            (None, None) => Ok(None),
+            (None, Some(_)) => Err(invalid("a password for etcd needs a user")),
+            (Some(user), None) => {
+                Err(invalid(format!("the etcd user {:?} has no password", without_password(user))))
+            }
+            (Some(user), Some(Password::Text(password))) => Ok(Some((user.clone(), password.clone()))),
+            (Some(user), Some(Password::File(file))) => {
+                let text = read(file, "the password of etcd")?;
+                let text = String::from_utf8_lossy(&text);
+                Ok(Some((user.clone(), text.lines().next().unwrap_or_default().to_owned())))
+            }
+        }
+    }
+}
+
+/// What is given for a name may have the password behind it.
+pub(super) fn without_password(user: &str) -> &str {
+    user.split(':').next().unwrap_or_default()
+}
