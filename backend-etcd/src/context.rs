@@ -5,11 +5,11 @@ use std::sync::Arc;
 use hither_core::Result;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::EtcdOptions;
-use crate::client::endpoints::{Lent, Pool};
-use crate::codec::Format;
+use crate::EtcdConfig;
+use crate::client::endpoints::{Checkout, Endpoints};
+use crate::codec::Codec;
 use crate::codec::skipped::Skipped;
-use crate::lease::lease_id::Owner;
+use crate::lease::lease_id::LeaseIds;
 
 /// How many registrations of one registry are written, changed or removed at a time; the others wait for their turn.
 ///
@@ -18,23 +18,23 @@ const AT_ONCE: usize = 64;
 
 /// What clones, leases and watches have in common.
 #[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) options: Arc<EtcdOptions>,
-    pub(crate) format: Format,
-    pub(crate) owner: Owner,
+pub(crate) struct Context {
+    pub(crate) config: Arc<EtcdConfig>,
+    pub(crate) codec: Codec,
+    pub(crate) lease_ids: LeaseIds,
     pub(crate) skipped: Skipped,
-    pool: Arc<Pool>,
+    endpoints: Arc<Endpoints>,
     turns: Semaphore,
 }
 
-impl Shared {
-    pub(crate) fn new(options: Arc<EtcdOptions>, format: Format, pool: Arc<Pool>) -> Self {
-        let (owner, skipped, turns) = (Owner::new(), Skipped::default(), Semaphore::new(AT_ONCE));
-        Self { options, format, owner, skipped, pool, turns }
+impl Context {
+    pub(crate) fn new(config: Arc<EtcdConfig>, codec: Codec, endpoints: Arc<Endpoints>) -> Self {
+        let (lease_ids, skipped, turns) = (LeaseIds::new(), Skipped::default(), Semaphore::new(AT_ONCE));
+        Self { config, codec, lease_ids, skipped, endpoints, turns }
     }
 
-    pub(crate) async fn connection(&self) -> Result<Lent> {
-        self.pool.connection().await
+    pub(crate) async fn connection(&self) -> Result<Checkout> {
+        self.endpoints.connection().await
     }
 
     /// Waits until this registration may be written, changed or removed: see [`AT_ONCE`].

@@ -14,11 +14,11 @@
 //! ```no_run
 //! use std::time::Duration;
 //! use hither_core::{Discovery, Instance, KeepAliveConfig, Registration, keep_registered};
-//! use hither_etcd::{EtcdOptions, EtcdRegistry};
+//! use hither_etcd::{EtcdConfig, EtcdRegistry};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> hither_core::Result<()> {
-//! let registry = EtcdRegistry::connect(EtcdOptions::new(["127.0.0.1:2379"]))?;
+//! let registry = EtcdRegistry::connect(EtcdConfig::new(["127.0.0.1:2379"]))?;
 //!
 //! // The server: registered until the handle says otherwise, whatever happens to etcd.
 //! let instance = Instance::new("10.0.0.7:8001".parse()?).with_zone("eu-1a");
@@ -45,7 +45,7 @@
 //! read is skipped, counted ([`EtcdRegistry::skipped_records`]) and logged once.
 //!
 //! A key whose id has a `/` belongs to the service only if the id is the address itself, and to a deeper service
-//! otherwise; [`EtcdOptions::with_nested_ids`] gives Go's own rule.
+//! otherwise; [`EtcdConfig::with_nested_ids`] gives Go's own rule.
 //!
 //! Go clients of etcd 3.4, and of 3.5 up to 3.5.9, ask for a name without the `/` behind it: those of `greeter` find
 //! and call the servers of `greeter2` too. As long as a fleet has such clients, no service name may be the beginning of
@@ -55,12 +55,12 @@
 //!
 //! # What holds when etcd has a bad day
 //!
-//! - Every request has a deadline ([`EtcdOptions::with_request_timeout`]), and so has connecting. One endpoint is in
+//! - Every request has a deadline ([`EtcdConfig::with_request_timeout`]), and so has connecting. One endpoint is in
 //!   use at a time; after a deadline or a broken connection the next call goes to the next one.
 //! - A record is ours if it is on our lease. One that is missing, changed under our lease, or put again without a
 //!   lease by a Go peer is put back by the next renewal; one on somebody else's lease is left alone.
 //! - A watch that etcd has lost ends: a silent one asks whether it is still there, and whether its member is not left
-//!   behind by the others ([`EtcdOptions::with_probe_interval`]). A new one lists: whatever happened meanwhile, be it a
+//!   behind by the others ([`EtcdConfig::with_probe_interval`]). A new one lists: whatever happened meanwhile, be it a
 //!   compaction, a wipe or a restore, it begins with what is.
 //! - An etcd that was restarted with its data still has the leases, and they go on; where it was wiped,
 //!   `keep_registered` registers again.
@@ -76,7 +76,7 @@
 //!
 //! # Where etcd has users
 //!
-//! [`EtcdOptions::with_user`], or [`with_password_file`](EtcdOptions::with_password_file). The least that servers and
+//! [`EtcdConfig::with_user`], or [`with_password_file`](EtcdConfig::with_password_file). The least that servers and
 //! clients of the service `greeter` need (the range ends with the first key that does not begin with `greeter/`; with a
 //! prefix, that stands before both):
 //!
@@ -100,7 +100,7 @@
 //!
 //! # Features and foreign types
 //!
-//! `tls`: `EtcdTls`, by rustls with ring. No type of another crate than hither-core stands in the public
+//! `tls`: `TlsConfig`, by rustls with ring. No type of another crate than hither-core stands in the public
 //! interface, etcd-client's least of all. Building needs `protoc`, because etcd-client's build does.
 #![forbid(unsafe_code)]
 
@@ -113,7 +113,7 @@ mod registry;
 mod watch;
 
 pub use codec::layout::Layout;
-pub use config::EtcdOptions;
+pub use config::EtcdConfig;
 #[cfg(feature = "tls")]
-pub use config::tls::EtcdTls;
+pub use config::tls::TlsConfig;
 pub use registry::EtcdRegistry;

@@ -7,10 +7,10 @@ use hither_core::{
     Catalog, Claim, Lease, Registrar, Registration, Resolver, Result, ServiceName, Snapshot, SnapshotStream,
 };
 
-use crate::EtcdOptions;
-use crate::client::endpoints::Pool;
-use crate::codec::Format;
-use crate::context::Shared;
+use crate::EtcdConfig;
+use crate::client::endpoints::Endpoints;
+use crate::codec::Codec;
+use crate::context::Context;
 use crate::lease::EtcdLease;
 use crate::watch;
 use crate::watch::listing as list;
@@ -26,10 +26,10 @@ use crate::watch::listing as list;
 ///
 /// ```no_run
 /// use hither_core::{Resolver, ServiceName};
-/// use hither_etcd::{EtcdOptions, EtcdRegistry};
+/// use hither_etcd::{EtcdConfig, EtcdRegistry};
 ///
 /// # async fn example() -> hither_core::Result<()> {
-/// let registry = EtcdRegistry::connect(EtcdOptions::new(["127.0.0.1:2379"]))?;
+/// let registry = EtcdRegistry::connect(EtcdConfig::new(["127.0.0.1:2379"]))?;
 /// for instance in registry.resolve(&ServiceName::new("greeter")?).await?.instances() {
 ///     println!("{} at {}", instance.id(), instance.address());
 /// }
@@ -42,35 +42,35 @@ use crate::watch::listing as list;
 /// needs read and write permission on its key.
 #[derive(Debug, Clone)]
 pub struct EtcdRegistry {
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) context: Arc<Context>,
 }
 
 impl EtcdRegistry {
-    /// A registry on the etcd that `options` name. Nothing is connected yet: that happens on the first call, and
+    /// A registry on the etcd that `config` name. Nothing is connected yet: that happens on the first call, and
     /// again whenever a connection broke. An etcd that is down is an error of that call, not of this one.
     ///
     /// # Errors
     /// `InvalidArgument` when there is no endpoint or one that is none, a timeout that is zero or above a year, or
     /// TLS material that cannot be used.
-    pub fn connect(options: EtcdOptions) -> Result<Self> {
-        options.check()?;
-        let options = Arc::new(options);
-        let pool = Arc::new(Pool::new(Arc::clone(&options))?);
-        let format = Format::new(options.layout(), options.prefix(), options.nested_ids());
-        Ok(Self { shared: Arc::new(Shared::new(options, format, pool)) })
+    pub fn connect(config: EtcdConfig) -> Result<Self> {
+        config.check()?;
+        let config = Arc::new(config);
+        let endpoints = Arc::new(Endpoints::new(Arc::clone(&config))?);
+        let codec = Codec::new(config.layout(), config.prefix(), config.nested_ids());
+        Ok(Self { context: Arc::new(Context::new(config, codec, endpoints)) })
     }
 
     /// How many records were skipped so far because they could not be decoded, each version of each counted
     /// once. The log has their keys.
     pub fn skipped_records(&self) -> u64 {
-        self.shared.skipped.count()
+        self.context.skipped.count()
     }
 }
 
 #[async_trait]
 impl Registrar for EtcdRegistry {
     async fn register(&self, registration: &Registration, claim: Claim) -> Result<Box<dyn Lease>> {
-        let lease = EtcdLease::register(Arc::clone(&self.shared), registration, claim).await;
+        let lease = EtcdLease::register(Arc::clone(&self.context), registration, claim).await;
         Ok(Box::new(lease.map_err(|error| error.with_operation("register"))?))
     }
 }
@@ -79,14 +79,14 @@ impl Registrar for EtcdRegistry {
 impl Resolver for EtcdRegistry {
     async fn resolve(&self, service: &ServiceName) -> Result<Snapshot> {
         let listed = async {
-            let lent = self.shared.connection().await?;
-            Ok(list::service(&self.shared, &lent, service).await?.snapshot())
+            let checkout = self.context.connection().await?;
+            Ok(list::service(&self.context, &checkout, service).await?.snapshot())
         };
         listed.await.map_err(|error: hither_core::Error| error.with_operation("resolve"))
     }
 
     async fn watch(&self, service: &ServiceName, since: Option<Snapshot>) -> Result<SnapshotStream> {
-        let watch = watch::open(Arc::clone(&self.shared), service, since).await;
+        let watch = watch::open(Arc::clone(&self.context), service, since).await;
         watch.map_err(|error| error.with_operation("watch"))
     }
 }
@@ -95,8 +95,8 @@ impl Resolver for EtcdRegistry {
 impl Catalog for EtcdRegistry {
     async fn services(&self, under: Option<&ServiceName>) -> Result<Vec<ServiceName>> {
         let listed = async {
-            let lent = self.shared.connection().await?;
-            list::services(&self.shared, &lent, under).await
+            let checkout = self.context.connection().await?;
+            list::services(&self.context, &checkout, under).await
         };
         listed.await.map_err(|error: hither_core::Error| error.with_operation("services"))
     }

@@ -32,7 +32,7 @@ async fn enable(client: &mut Client) {
 }
 
 fn registry(etcd: &Etcd, user: &str, password: &str) -> EtcdRegistry {
-    EtcdRegistry::connect(etcd.options().with_user(user, password)).unwrap()
+    EtcdRegistry::connect(etcd.config().with_user(user, password)).unwrap()
 }
 
 fn service() -> ServiceName {

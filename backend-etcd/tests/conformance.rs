@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use hither_core::conformance::{Harness, Profile};
 use hither_core::{Catalog, InstanceId, Registrar, Resolver, ServiceName};
-use hither_etcd::{EtcdOptions, EtcdRegistry, Layout};
+use hither_etcd::{EtcdConfig, EtcdRegistry, Layout};
 use support::{Etcd, Proxy, shared};
 
 /// A prefix in the etcd that all tests share. Readers come through a proxy, which can take it away from them.
@@ -27,8 +27,8 @@ impl OnEtcd {
         let etcd = shared().await;
         let prefix = format!("kit-{:016x}/", fastrand::u64(..));
         let proxy = Proxy::start(etcd.endpoint()).await;
-        let options = EtcdOptions::new([proxy.endpoint()]).with_layout(layout).with_prefix(&prefix);
-        Self { layout, etcd, proxy, reader: EtcdRegistry::connect(options).unwrap(), prefix }
+        let config = EtcdConfig::new([proxy.endpoint()]).with_layout(layout).with_prefix(&prefix);
+        Self { layout, etcd, proxy, reader: EtcdRegistry::connect(config).unwrap(), prefix }
     }
 }
 
@@ -41,7 +41,7 @@ impl Harness for OnEtcd {
 
     async fn registrar(&self) -> Arc<dyn Registrar> {
         Arc::new(
-            EtcdRegistry::connect(self.etcd.options().with_layout(self.layout).with_prefix(&self.prefix))
+            EtcdRegistry::connect(self.etcd.config().with_layout(self.layout).with_prefix(&self.prefix))
                 .unwrap(),
         )
     }

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use hither_core::{Claim, ErrorKind, Registrar, Resolver, Result, ServiceName};
-use hither_etcd::{EtcdOptions, EtcdRegistry};
+use hither_etcd::{EtcdConfig, EtcdRegistry};
 use socket2::{Domain, Socket, Type};
 use support::{Etcd, LONG, Proxy, ids, instance, put, register, registration, shared, unique_service};
 use tokio::net::{TcpListener, TcpStream};
@@ -15,12 +15,12 @@ use tokio::time::{Instant, sleep, timeout};
 
 const SHORT: Duration = Duration::from_millis(300);
 
-fn options(endpoints: impl IntoIterator<Item = String>) -> EtcdOptions {
-    EtcdOptions::new(endpoints).with_connect_timeout(SHORT).with_request_timeout(SHORT)
+fn config(endpoints: impl IntoIterator<Item = String>) -> EtcdConfig {
+    EtcdConfig::new(endpoints).with_connect_timeout(SHORT).with_request_timeout(SHORT)
 }
 
 fn hasty(endpoints: impl IntoIterator<Item = String>) -> EtcdRegistry {
-    EtcdRegistry::connect(options(endpoints)).unwrap()
+    EtcdRegistry::connect(config(endpoints)).unwrap()
 }
 
 /// The error of a call that ends after about as many short deadlines as it may.
@@ -63,10 +63,10 @@ async fn every_call_to_a_frozen_etcd_ends_in_time() {
 #[tokio::test]
 async fn connecting_to_a_peer_that_says_nothing_ends_in_time() {
     let ((_first, first), (_second, second)) = (mute().await, mute().await);
-    let options = options([first, second]);
+    let config = config([first, second]);
     // With a user, the first thing to be answered is who that is.
-    for options in [options.clone(), options.with_user("me", "secret")] {
-        let registry = EtcdRegistry::connect(options).unwrap();
+    for config in [config.clone(), config.with_user("me", "secret")] {
+        let registry = EtcdRegistry::connect(config).unwrap();
         assert_eq!(fails_within(2, registry.resolve(&unique_service())).await, ErrorKind::Timeout);
     }
 }
@@ -79,8 +79,8 @@ fn a_connection_that_a_runtime_at_rest_was_making_holds_up_nobody() {
     let (resting, other) = (runtime(), runtime());
     let (registry, _proxy) = other.block_on(async {
         let proxy = Proxy::start(shared().await.endpoint()).await;
-        let options = options([proxy.endpoint()]).with_connect_timeout(2 * SHORT).with_request_timeout(LONG);
-        (EtcdRegistry::connect(options).unwrap(), proxy)
+        let config = config([proxy.endpoint()]).with_connect_timeout(2 * SHORT).with_request_timeout(LONG);
+        (EtcdRegistry::connect(config).unwrap(), proxy)
     });
     let given_up = resting.block_on(async { timeout(Duration::ZERO, registry.resolve(&service)).await });
     assert!(given_up.is_err(), "{given_up:?}");
@@ -109,9 +109,9 @@ async fn black_hole() -> (Socket, Vec<TcpStream>, String) {
 async fn connecting_into_a_black_hole_ends_in_time_and_costs_nobody_the_call() {
     let (_socket, _waiting, nowhere) = black_hole().await;
     let service = unique_service();
-    let options = options([nowhere.clone()]);
-    for options in [options.clone(), options.with_user("me", "secret")] {
-        let registry = EtcdRegistry::connect(options).unwrap();
+    let config = config([nowhere.clone()]);
+    for config in [config.clone(), config.with_user("me", "secret")] {
+        let registry = EtcdRegistry::connect(config).unwrap();
         assert_eq!(fails_within(1, registry.resolve(&service)).await, ErrorKind::Timeout);
     }
     let registry = hasty([nowhere, shared().await.endpoint()]);
@@ -139,7 +139,7 @@ async fn a_request_under_way_when_etcd_dies_fails_at_once_and_says_so() {
 async fn a_connection_that_its_first_caller_gave_up_serves_the_next_one() {
     let proxy = Proxy::start(shared().await.endpoint()).await;
     proxy.delay(SHORT / 3);
-    let registry = EtcdRegistry::connect(EtcdOptions::new([proxy.endpoint()])).unwrap();
+    let registry = EtcdRegistry::connect(EtcdConfig::new([proxy.endpoint()])).unwrap();
     let service = unique_service();
     assert!(timeout(SHORT / 6, registry.resolve(&service)).await.is_err());
     // Beyond the deadline of connecting, which is 2 s.
@@ -167,8 +167,8 @@ async fn an_endpoint_may_be_a_name_and_one_that_is_none_costs_nobody_the_call() 
     let error = hasty([unknown.clone()]).resolve(&service).await.unwrap_err();
     assert!(error.is_retryable() && error.report().contains(&unknown), "{}", error.report());
     for _ in 0..4 {
-        let options = options([unknown.clone(), known.clone()]).with_connect_timeout(Duration::from_secs(2));
-        EtcdRegistry::connect(options).unwrap().resolve(&service).await.unwrap();
+        let config = config([unknown.clone(), known.clone()]).with_connect_timeout(Duration::from_secs(2));
+        EtcdRegistry::connect(config).unwrap().resolve(&service).await.unwrap();
     }
 }
 
@@ -195,8 +195,8 @@ async fn a_dead_or_mute_endpoint_costs_nobody_the_call() {
 async fn one_way_lost(service: &ServiceName) -> (EtcdRegistry, [Proxy; 2]) {
     let endpoint = shared().await.endpoint();
     let ways = [Proxy::start(endpoint.clone()).await, Proxy::start(endpoint).await];
-    let options = EtcdOptions::new(ways.each_ref().map(Proxy::endpoint)).with_request_timeout(2 * SHORT);
-    let registry = EtcdRegistry::connect(options).unwrap();
+    let config = EtcdConfig::new(ways.each_ref().map(Proxy::endpoint)).with_request_timeout(2 * SHORT);
+    let registry = EtcdRegistry::connect(config).unwrap();
     registry.resolve(service).await.unwrap();
     let used = ways.iter().find(|way| way.connections() > 0).unwrap();
     used.freeze();

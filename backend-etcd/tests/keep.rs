@@ -17,11 +17,11 @@ const TTL: Duration = Duration::from_secs(5);
 const ADDRESS: &str = "10.0.0.1:80";
 
 async fn registered(etcd: &Etcd, service: &ServiceName) -> RegistrationHandle {
-    let options = etcd
-        .options()
+    let config = etcd
+        .config()
         .with_connect_timeout(Duration::from_millis(500))
         .with_request_timeout(Duration::from_millis(500));
-    let registry = EtcdRegistry::connect(options).unwrap();
+    let registry = EtcdRegistry::connect(config).unwrap();
     let registration = Registration::new(service.clone(), instance(ADDRESS)).with_ttl(TTL);
     let handle = keep_registered(registry, registration, KeepAliveConfig::default());
     timeout(LONG, handle.registered()).await.unwrap().unwrap();

@@ -8,7 +8,7 @@ use hither_etcd::{EtcdRegistry, Layout};
 use support::{comes_to, delete, get, ids, instance, put, registration, shared, unique_service};
 
 async fn registry(layout: Layout) -> EtcdRegistry {
-    EtcdRegistry::connect(shared().await.options().with_layout(layout)).unwrap()
+    EtcdRegistry::connect(shared().await.config().with_layout(layout)).unwrap()
 }
 
 /// A record as one of their own servers writes it, and what it says. `SERVICE` stands for the service.
@@ -190,8 +190,8 @@ async fn records_of_all_of_them_under_one_prefix_are_told_apart() {
         put(&client, &format!("{prefix}/{service}/{id}"), value.as_str(), 0).await;
     }
     for layout in [Layout::EtcdNaming, Layout::Kratos, Layout::KratosTls, Layout::GoZero, Layout::Kitex] {
-        let options = shared().await.options().with_layout(layout).with_prefix(&prefix);
-        let registry = EtcdRegistry::connect(options).unwrap();
+        let config = shared().await.config().with_layout(layout).with_prefix(&prefix);
+        let registry = EtcdRegistry::connect(config).unwrap();
         let snapshot = registry.resolve(&service).await.unwrap();
         let (mut expected, mut skipped) = (vec!["kitex", "kratos", "micro", "micro-2", "naming", "zero"], 4);
         if layout != Layout::GoZero {

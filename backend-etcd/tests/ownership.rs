@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use etcd_client::Client;
 use hither_core::{Claim, ErrorKind, Instance, Lease, Registrar, Resolver, ServiceName};
-use hither_etcd::{EtcdOptions, EtcdRegistry};
+use hither_etcd::{EtcdConfig, EtcdRegistry};
 use support::{
     Etcd, LONG, Proxy, Raw, delete, get, instance, put, register, registration, shared, unique_service,
 };
@@ -227,8 +227,8 @@ async fn an_update_that_etcd_will_never_take_changes_nothing() {
 async fn through_a_proxy() -> (Scene, Proxy) {
     let mut scene = Scene::new().await;
     let proxy = Proxy::start(shared().await.endpoint()).await;
-    let options = EtcdOptions::new([proxy.endpoint()]).with_request_timeout(Duration::from_millis(300));
-    scene.registry = EtcdRegistry::connect(options).unwrap();
+    let config = EtcdConfig::new([proxy.endpoint()]).with_request_timeout(Duration::from_millis(300));
+    scene.registry = EtcdRegistry::connect(config).unwrap();
     scene.registry.resolve(&scene.service).await.unwrap();
     (scene, proxy)
 }

@@ -10,7 +10,7 @@ use etcd_client::{Txn, TxnOp};
 use futures_util::StreamExt;
 use futures_util::future::{join_all, select_all};
 use hither_core::{Catalog, Claim, Discovery, Registrar, Resolver, Snapshot};
-use hither_etcd::{EtcdOptions, EtcdRegistry};
+use hither_etcd::{EtcdConfig, EtcdRegistry};
 use support::{
     Etcd, LONG, Proxy, comes_to, delete, ids, instance, next, put, put_many, register, registration,
     unique_service,
@@ -25,7 +25,7 @@ const AT_ONCE: u64 = 64;
 async fn no_more_registrations_than_stated_are_written_at_a_time() {
     let etcd = Etcd::start().await;
     let proxy = Proxy::start(etcd.endpoint()).await;
-    let registry = EtcdRegistry::connect(EtcdOptions::new([proxy.endpoint()])).unwrap();
+    let registry = EtcdRegistry::connect(EtcdConfig::new([proxy.endpoint()])).unwrap();
     let service = unique_service();
     // What follows the first answers takes this long to arrive, and then does not: so only what went out at once did.
     proxy.delay(Duration::from_millis(300));
@@ -158,8 +158,8 @@ async fn an_event_of_six_mebibytes_stalls_no_watch() {
 async fn large_values_under_a_prefix_stall_nobody() {
     let etcd = Etcd::start().await;
     let (client, service) = (etcd.client().await, unique_service());
-    let options = etcd.options().with_resync_interval(Duration::from_millis(500)).with_request_timeout(LONG);
-    let registry = EtcdRegistry::connect(options).unwrap();
+    let config = etcd.config().with_resync_interval(Duration::from_millis(500)).with_request_timeout(LONG);
+    let registry = EtcdRegistry::connect(config).unwrap();
     let mut before = support::watch(&registry, &service).await;
     comes_to(&mut before, &[]).await;
     let large = "x".repeat(1_400_000);

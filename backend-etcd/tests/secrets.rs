@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hither_core::{Claim, Registrar, Resolver, ServiceName};
-use hither_etcd::{EtcdOptions, EtcdRegistry, EtcdTls};
+use hither_etcd::{EtcdConfig, EtcdRegistry, TlsConfig};
 use support::{Etcd, documented_roles, instance, register, registration};
 use tempfile::NamedTempFile;
 use tokio::time::sleep;
@@ -27,7 +27,7 @@ async fn no_log_has_a_password_a_key_or_a_token() {
     etcd.client().await.auth_enable().await.unwrap();
     let service: ServiceName = "greeter".parse().unwrap();
 
-    let registry = EtcdRegistry::connect(etcd.options().with_user("server", PASSWORD)).unwrap();
+    let registry = EtcdRegistry::connect(etcd.config().with_user("server", PASSWORD)).unwrap();
     let mut lease = register(&registry, &service, "a:1").await;
     let mut watch = support::watch(&registry, &service).await;
     support::comes_to(&mut watch, &["a:1"]).await;
@@ -37,19 +37,19 @@ async fn no_log_has_a_password_a_key_or_a_token() {
 
     let mut said = Vec::new();
     let wrong = format!("{PASSWORD}-wrong");
-    let stranger = EtcdRegistry::connect(etcd.options().with_user("server", &wrong)).unwrap();
+    let stranger = EtcdRegistry::connect(etcd.config().with_user("server", &wrong)).unwrap();
     said.push(stranger.resolve(&service).await.unwrap_err().report());
     let elsewhere: ServiceName = "elsewhere".parse().unwrap();
     let denied = registry.register(&registration(&elsewhere, instance("a:1")), Claim::TakeOver).await;
     said.push(denied.unwrap_err().report());
     said.push(format!("{registry:?} {stranger:?} {lease:?}"));
     let url = format!("etcd://server:{PASSWORD}@nowhere");
-    said.push(url.parse::<EtcdOptions>().unwrap_err().report());
+    said.push(url.parse::<EtcdConfig>().unwrap_err().report());
     let key = include_str!("tls/client-key.pem");
-    let tls = EtcdTls::new(&include_bytes!("tls/ca.pem")[..])
+    let tls = TlsConfig::new(&include_bytes!("tls/ca.pem")[..])
         .with_client_certificate(&include_bytes!("tls/client.pem")[..])
         .with_client_key(key);
-    let secure = EtcdRegistry::connect(etcd.options().with_tls(tls)).unwrap();
+    let secure = EtcdRegistry::connect(etcd.config().with_tls(tls)).unwrap();
     said.push(secure.resolve(&service).await.unwrap_err().report());
     said.push(format!("{secure:?}"));
 

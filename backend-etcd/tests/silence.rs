@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use hither_core::{ErrorKind, Resolver, ServiceName};
-use hither_etcd::{EtcdOptions, EtcdRegistry};
+use hither_etcd::{EtcdConfig, EtcdRegistry};
 use support::{Etcd, LONG, Proxy, comes_to, ends, hasty, put, register, shared, unique_service, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 /// Options under which a silence is probed soon, and a slow machine not taken for a dead etcd.
-fn curious(endpoint: String) -> EtcdOptions {
+fn curious(endpoint: String) -> EtcdConfig {
     hasty(endpoint).with_request_timeout(Duration::from_secs(2))
 }
 
@@ -45,8 +45,8 @@ async fn a_quiet_watch_stays_open_and_hears_what_comes_then() {
 #[tokio::test]
 async fn a_quiet_watch_that_was_asked_too_early_stays_open_and_ends_when_nobody_is_there() {
     let etcd = Etcd::start().await;
-    let connect = |options: EtcdOptions| {
-        EtcdRegistry::connect(options.with_probe_interval(Duration::from_millis(1))).unwrap()
+    let connect = |config: EtcdConfig| {
+        EtcdRegistry::connect(config.with_probe_interval(Duration::from_millis(1))).unwrap()
     };
     let registry = connect(curious(etcd.endpoint()));
     for _ in 0..3 {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use hither_core::{
     Discovery, KeepAliveConfig, Registration, RegistrationHandle, ServiceName, ServiceView, keep_registered,
 };
-use hither_etcd::{EtcdOptions, EtcdRegistry};
+use hither_etcd::{EtcdConfig, EtcdRegistry};
 use support::{Etcd, Requests, documented_roles, instance};
 use tokio::time::sleep;
 
@@ -23,8 +23,8 @@ struct Crowd {
     _views: Vec<ServiceView>,
 }
 
-fn crowd(options: &EtcdOptions) -> Crowd {
-    let registry = EtcdRegistry::connect(options.clone()).unwrap();
+fn crowd(config: &EtcdConfig) -> Crowd {
+    let registry = EtcdRegistry::connect(config.clone()).unwrap();
     let discovery = Discovery::from(registry.clone());
     let service = |number: u64| format!("greeter/{number}").parse::<ServiceName>().unwrap();
     let keep = |number: u64| {
@@ -54,7 +54,7 @@ async fn guarded() -> Etcd {
 #[tokio::test]
 async fn a_wrong_password_is_not_tried_all_the_time() {
     let etcd = guarded().await;
-    let _crowd = crowd(&etcd.options().with_user("server", "wrong"));
+    let _crowd = crowd(&etcd.config().with_user("server", "wrong"));
     let asked = asked(&etcd).await;
     // One in two seconds for all of them, and never anything else.
     assert!((3..=6).contains(&asked.of("Authenticate")), "{asked:?}");
@@ -65,7 +65,7 @@ async fn a_wrong_password_is_not_tried_all_the_time() {
 async fn a_missing_permission_costs_no_authentication_and_few_requests() {
     let etcd = guarded().await;
     // Anybody gets a lease; what is refused is the record, under a prefix where it may do nothing.
-    let _crowd = crowd(&etcd.options().with_prefix("elsewhere").with_user("client", "secret"));
+    let _crowd = crowd(&etcd.config().with_prefix("elsewhere").with_user("client", "secret"));
     let asked = asked(&etcd).await;
     assert!(asked.of("Authenticate") <= 1, "{asked:?}");
     // A registration is tried every 2.5 s on average, by three requests; a watch every 7.5 s, by one.
@@ -75,7 +75,7 @@ async fn a_missing_permission_costs_no_authentication_and_few_requests() {
 #[tokio::test]
 async fn an_etcd_that_froze_does_not_awake_to_a_heap_of_renewals() {
     let etcd = Etcd::start().await;
-    let _crowd = crowd(&etcd.options());
+    let _crowd = crowd(&etcd.config());
     sleep(Duration::from_secs(2)).await;
     let before = etcd.requests().await;
     let frozen = etcd.freeze();

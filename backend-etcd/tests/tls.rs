@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
 use hither_core::{ErrorKind, Resolver};
-use hither_etcd::{EtcdOptions, EtcdRegistry, EtcdTls};
+use hither_etcd::{EtcdConfig, EtcdRegistry, TlsConfig};
 use support::{Etcd, documented_roles, ids, register, unique_service};
 
 const CA: &[u8] = include_bytes!("tls/ca.pem");
@@ -26,8 +26,8 @@ async fn etcd(arguments: &[&str]) -> Etcd {
     Etcd::start_with(&[&["--cert-file", &certificate, "--key-file", &key], arguments].concat()).await
 }
 
-fn registry(etcd: &Etcd, tls: EtcdTls) -> EtcdRegistry {
-    EtcdRegistry::connect(etcd.options().with_tls(tls)).unwrap()
+fn registry(etcd: &Etcd, tls: TlsConfig) -> EtcdRegistry {
+    EtcdRegistry::connect(etcd.config().with_tls(tls)).unwrap()
 }
 
 /// A way around the registry.
@@ -41,7 +41,7 @@ async fn client_of(etcd: &Etcd) -> Client {
 #[tokio::test]
 async fn who_trusts_the_servers_authority_is_served() {
     let (etcd, service) = (etcd(&[]).await, unique_service());
-    let registry = registry(&etcd, EtcdTls::new(CA));
+    let registry = registry(&etcd, TlsConfig::new(CA));
     let _lease = register(&registry, &service, "a:1").await;
     assert_eq!(ids(&registry.resolve(&service).await.unwrap()), ["a:1"]);
 }
@@ -49,8 +49,8 @@ async fn who_trusts_the_servers_authority_is_served() {
 #[tokio::test]
 async fn who_does_not_trust_the_server_says_why() {
     let etcd = etcd(&[]).await;
-    let wrong_name = EtcdTls::new(CA).with_server_name("etcd.internal");
-    for (tls, why) in [(EtcdTls::new(OTHER_CA), "UnknownIssuer"), (wrong_name, "not valid for name")] {
+    let wrong_name = TlsConfig::new(CA).with_server_name("etcd.internal");
+    for (tls, why) in [(TlsConfig::new(OTHER_CA), "UnknownIssuer"), (wrong_name, "not valid for name")] {
         let error = registry(&etcd, tls).resolve(&unique_service()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable);
         assert!(error.report().contains(why), "{}", error.report());
@@ -60,7 +60,7 @@ async fn who_does_not_trust_the_server_says_why() {
 #[tokio::test]
 async fn the_certificate_may_be_for_another_name_than_the_endpoints() {
     let etcd = etcd(&[]).await;
-    let registry = registry(&etcd, EtcdTls::new(CA).with_server_name("localhost"));
+    let registry = registry(&etcd, TlsConfig::new(CA).with_server_name("localhost"));
     registry.resolve(&unique_service()).await.unwrap();
 }
 
@@ -68,9 +68,9 @@ async fn the_certificate_may_be_for_another_name_than_the_endpoints() {
 async fn an_etcd_that_asks_for_a_certificate_serves_who_shows_one() {
     let ca = file("ca.pem");
     let etcd = etcd(&["--client-cert-auth", "--trusted-ca-file", &ca]).await;
-    let with = EtcdTls::new(CA).with_client_certificate(CERTIFICATE).with_client_key(KEY);
+    let with = TlsConfig::new(CA).with_client_certificate(CERTIFICATE).with_client_key(KEY);
     registry(&etcd, with).resolve(&unique_service()).await.unwrap();
-    let error = registry(&etcd, EtcdTls::new(CA)).resolve(&unique_service()).await.unwrap_err();
+    let error = registry(&etcd, TlsConfig::new(CA)).resolve(&unique_service()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
 }
 
@@ -80,13 +80,13 @@ async fn who_talks_plainly_to_an_etcd_with_tls_gets_no_answer() {
     let error = etcd.registry().resolve(&unique_service()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     // It is there: the same with TLS is served.
-    registry(&etcd, EtcdTls::new(CA)).resolve(&unique_service()).await.unwrap();
+    registry(&etcd, TlsConfig::new(CA)).resolve(&unique_service()).await.unwrap();
 }
 
 #[tokio::test]
 async fn who_talks_tls_to_an_etcd_without_gets_no_answer() {
     let etcd = Etcd::start().await;
-    let error = registry(&etcd, EtcdTls::new(CA)).resolve(&unique_service()).await.unwrap_err();
+    let error = registry(&etcd, TlsConfig::new(CA)).resolve(&unique_service()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     // What it sees of that depends on who is faster: a handshake cut short, or a reset. It is there for others.
     etcd.registry().resolve(&unique_service()).await.unwrap();
@@ -130,14 +130,14 @@ async fn a_url_says_all_of_it() {
 async fn the_variables_of_etcdctl_say_all_of_it() {
     const SERVICE: &str = "greeter";
     if std::env::var_os("ETCDCTL_ENDPOINTS").is_some() {
-        let registry = EtcdRegistry::connect(EtcdOptions::from_env().unwrap()).unwrap();
+        let registry = EtcdRegistry::connect(EtcdConfig::from_env().unwrap()).unwrap();
         let found = registry.resolve(&SERVICE.parse().unwrap()).await.unwrap();
         assert_eq!(ids(&found), ["a:1"]);
         return;
     }
     let ca = file("ca.pem");
     let etcd = etcd(&["--client-cert-auth", "--trusted-ca-file", &ca, "--bcrypt-cost", "4"]).await;
-    let tls = || EtcdTls::new(CA).with_client_certificate(CERTIFICATE).with_client_key(KEY);
+    let tls = || TlsConfig::new(CA).with_client_certificate(CERTIFICATE).with_client_key(KEY);
     let _lease = register(&registry(&etcd, tls()), &SERVICE.parse().unwrap(), "a:1").await;
     let variables = [
         ("ETCDCTL_ENDPOINTS", format!("https://{}", etcd.endpoint())),

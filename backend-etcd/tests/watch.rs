@@ -9,7 +9,7 @@ use std::time::Duration;
 use etcd_client::{Client, ConnectOptions, Permission};
 use futures_util::StreamExt;
 use hither_core::{ErrorKind, Resolver, ServiceName, Snapshot, SnapshotStream};
-use hither_etcd::{EtcdOptions, EtcdRegistry};
+use hither_etcd::{EtcdConfig, EtcdRegistry};
 use support::{
     Etcd, LONG, Proxy, comes_to, delete, ends, hasty, ids, instance, next, put, put_many, register, shared,
     unique_service, watch,
@@ -181,8 +181,8 @@ async fn resume_in_time(registry: &EtcdRegistry, since: &Snapshot) -> (SnapshotS
 async fn a_resync_of_what_is_known_says_nothing() {
     let etcd = Etcd::start().await;
     let service = unique_service();
-    let options = etcd.options().with_resync_interval(Duration::from_millis(20));
-    let registry = EtcdRegistry::connect(options).unwrap();
+    let config = etcd.config().with_resync_interval(Duration::from_millis(20));
+    let registry = EtcdRegistry::connect(config).unwrap();
     let _a = register(&registry, &service, "a:1").await;
     let mut watch = watch(&registry, &service).await;
     let before = comes_to(&mut watch, &["a:1"]).await;
@@ -206,8 +206,8 @@ async fn a_resync_repairs_what_no_event_has_said() {
     let etcd = Etcd::start().await;
     let proxy = Proxy::start(etcd.endpoint()).await;
     let service = unique_service();
-    let options = EtcdOptions::new([proxy.endpoint()]).with_resync_interval(Duration::from_secs(1));
-    let registry = EtcdRegistry::connect(options).unwrap();
+    let config = EtcdConfig::new([proxy.endpoint()]).with_resync_interval(Duration::from_secs(1));
+    let registry = EtcdRegistry::connect(config).unwrap();
     let _a = register(&etcd.registry(), &service, "a:1").await;
     let _b = register(&etcd.registry(), &service, "b:1").await;
     let mut watch = watch(&registry, &service).await;
@@ -234,9 +234,9 @@ async fn a_watch_that_etcd_refuses_in_the_stream_ends_with_the_reason() {
         let proxy = Proxy::start(etcd.endpoint()).await;
         let root = ConnectOptions::new().with_user("root", "secret");
         let mut root = Client::connect([etcd.endpoint()], Some(root)).await.unwrap();
-        let options =
-            EtcdOptions::new([proxy.endpoint()]).with_user("client", "secret").with_request_timeout(LONG);
-        let registry = EtcdRegistry::connect(options).unwrap();
+        let config =
+            EtcdConfig::new([proxy.endpoint()]).with_user("client", "secret").with_request_timeout(LONG);
+        let registry = EtcdRegistry::connect(config).unwrap();
         let service: ServiceName = "svc".parse().unwrap();
         registry.resolve(&service).await.unwrap();
 

@@ -22,7 +22,7 @@ use support::{comes_to, get, ids, instance, put, register, registration, shared,
 async fn apart() -> (EtcdRegistry, Client, String) {
     let etcd = shared().await;
     let prefix = format!("apart-{:016x}/", fastrand::u64(..));
-    let registry = EtcdRegistry::connect(etcd.options().with_prefix(&prefix)).unwrap();
+    let registry = EtcdRegistry::connect(etcd.config().with_prefix(&prefix)).unwrap();
     (registry, etcd.client().await, prefix)
 }
 
@@ -153,7 +153,7 @@ async fn a_prefix_reaches_keys_with_a_leading_slash() {
     let etcd = shared().await;
     let service = unique_service();
     put(&etcd.client().await, &format!("/{service}/a"), r#"{"Op":0,"Addr":"h:1"}"#, 0).await;
-    let registry = EtcdRegistry::connect(etcd.options().with_prefix("/")).unwrap();
+    let registry = EtcdRegistry::connect(etcd.config().with_prefix("/")).unwrap();
     assert_eq!(ids(&registry.resolve(&service).await.unwrap()), ["a"]);
 }
 
@@ -167,8 +167,8 @@ async fn keys_below_a_service_are_its_own_only_by_gos_rule() {
     assert_eq!(ids(&registry.resolve(&service).await.unwrap()), ["unix:///run/z", "x"]);
     assert_eq!(registry.services(None).await.unwrap(), [service.clone(), "a/b".parse().unwrap()]);
 
-    let options = shared().await.options().with_prefix(&prefix).with_nested_ids(true);
-    let go = EtcdRegistry::connect(options).unwrap();
+    let config = shared().await.config().with_prefix(&prefix).with_nested_ids(true);
+    let go = EtcdRegistry::connect(config).unwrap();
     assert_eq!(ids(&go.resolve(&service).await.unwrap()), ["b/y", "unix:///run/z", "x"]);
 }
 

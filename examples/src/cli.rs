@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use clap::error::ErrorKind;
 use hither_core::{ServiceName, report};
-use hither_etcd::{EtcdOptions, EtcdRegistry};
+use hither_etcd::{EtcdConfig, EtcdRegistry};
 use tracing_subscriber::filter::LevelFilter;
 
 /// Where the service is found, for both sides.
@@ -26,7 +26,7 @@ pub struct Place {
 #[derive(Debug, Clone)]
 pub struct RegistryUrl {
     text: String,
-    options: EtcdOptions,
+    options: EtcdConfig,
 }
 
 impl RegistryUrl {

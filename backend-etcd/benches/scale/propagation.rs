@@ -84,8 +84,8 @@ struct Watchers {
 
 impl Watchers {
     async fn new(client: Client, registry: EtcdRegistry, service: &ServiceName) -> Self {
-        let options = WatchOptions::new().with_prefix();
-        let raw = client.watch_client().watch(format!("{service}/"), Some(options)).await.unwrap();
+        let config = WatchOptions::new().with_prefix();
+        let raw = client.watch_client().watch(format!("{service}/"), Some(config)).await.unwrap();
         let mut watch = registry.watch(service, None).await.unwrap();
         watch.next().await.unwrap().unwrap();
         let view = Discovery::from(registry.clone()).service(service);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use etcd_client::{Client, PutOptions};
 use futures_util::future::join_all;
 use hither_core::{KeepAliveConfig, Registration, RegistrationHandle, RegistrationStatus, keep_registered};
-use hither_etcd::{EtcdOptions, EtcdRegistry};
+use hither_etcd::{EtcdConfig, EtcdRegistry};
 use tokio::time::{Instant, sleep};
 
 use crate::door::{Door, peak};
@@ -80,8 +80,8 @@ async fn raw_worker(mut client: Client, next: Arc<AtomicUsize>) -> Vec<i64> {
         let lease = client.lease_grant(TTL.as_secs() as i64, None).await.unwrap().id();
         let address = address(at);
         let value = format!(r#"{{"Op":0,"Addr":"{address}","Metadata":null}}"#);
-        let options = PutOptions::new().with_lease(lease);
-        client.put(format!("raw/{address}"), value, Some(options)).await.unwrap();
+        let config = PutOptions::new().with_lease(lease);
+        client.put(format!("raw/{address}"), value, Some(config)).await.unwrap();
         leases.push(lease);
     }
 }
@@ -123,7 +123,7 @@ async fn hither(etcd: &Etcd) -> Duration {
 /// Lets them be for some TTLs: how evenly their renewals come, and whether any is ever late.
 async fn hold(etcd: &Etcd, table: &mut Table) {
     let door = Door::open(etcd.endpoint()).await;
-    let registry = EtcdRegistry::connect(EtcdOptions::new([door.endpoint()])).unwrap();
+    let registry = EtcdRegistry::connect(EtcdConfig::new([door.endpoint()])).unwrap();
     let handles = register_all(&registry).await;
     door.came();
     let (since, mut late) = (Instant::now(), 0);

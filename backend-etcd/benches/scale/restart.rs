@@ -17,7 +17,7 @@ use hither_core::{
     Discovery, KeepAliveConfig, Registration, RegistrationHandle, RegistrationStatus, ServiceView,
     keep_registered,
 };
-use hither_etcd::{EtcdOptions, EtcdRegistry};
+use hither_etcd::{EtcdConfig, EtcdRegistry};
 use tokio::sync::Barrier;
 use tokio::time::{Instant, sleep};
 
@@ -172,7 +172,7 @@ impl Fleet {
     async fn start(door: &Door) -> Self {
         let mut fleet = Self { registered: Vec::new(), views: Vec::new() };
         for process in 0..PROCESSES {
-            let registry = EtcdRegistry::connect(EtcdOptions::new([door.endpoint()])).unwrap();
+            let registry = EtcdRegistry::connect(EtcdConfig::new([door.endpoint()])).unwrap();
             let discovery = Discovery::from(registry.clone());
             for at in 0..EACH {
                 let address = instance(&format!("10.0.0.{process}:{}", 80 + at));

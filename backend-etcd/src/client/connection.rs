@@ -9,8 +9,8 @@ use futures_util::future::{BoxFuture, FutureExt, Shared};
 use hither_core::{Error, ErrorKind};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::error::{Advice, Failure, Reason};
-use crate::EtcdOptions;
+use super::error::{Failure, Reason, Recovery};
+use crate::EtcdConfig;
 
 /// etcd refuses pings more often than every 5 s, and on a connection without streams.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
@@ -36,20 +36,20 @@ type Confirming = Shared<BoxFuture<'static, Result<(), Failure>>>;
 
 impl Connection {
     /// Connects to `endpoint` and hears whether it can serve.
-    pub(crate) async fn open(endpoint: &Arc<str>, options: &EtcdOptions) -> Result<Self, Failure> {
-        let within = options.connect_timeout();
-        match timeout(within, Self::connect(endpoint, options)).await {
+    pub(crate) async fn open(endpoint: &Arc<str>, config: &EtcdConfig) -> Result<Self, Failure> {
+        let within = config.connect_timeout();
+        match timeout(within, Self::connect(endpoint, config)).await {
             Ok(opened) => opened,
             Err(_) => Err(Failure::timeout(endpoint, within)),
         }
     }
 
-    async fn connect(endpoint: &Arc<str>, options: &EtcdOptions) -> Result<Self, Failure> {
+    async fn connect(endpoint: &Arc<str>, config: &EtcdConfig) -> Result<Self, Failure> {
         // What stands in files is read anew: a password or a certificate may have been changed meanwhile.
         // They were right once, so they may be again: no reason to give a registration up.
-        let (with, without) = settings(options).map_err(|error| {
+        let (with, without) = settings(config).map_err(|error| {
             let unusable = Failure::unavailable(endpoint, "the files of the settings cannot be used");
-            Failure::new(unusable.error.with_source(error), Advice::Keep)
+            Failure::new(unusable.error.with_source(error), Recovery::Keep)
         })?;
         let failed = |error| Failure::of(error, endpoint);
         // One endpoint per client: given several, the crate sends every second request to a dead one.
@@ -70,7 +70,7 @@ impl Connection {
             Err(failure) if failure.is_denial() => {}
             Err(failure) => return Err(failure),
         }
-        let (has_user, opened, confirming) = (options.has_user(), Instant::now(), Mutex::default());
+        let (has_user, opened, confirming) = (config.has_user(), Instant::now(), Mutex::default());
         Ok(Self { endpoint: Arc::clone(endpoint), client, has_user, opened, confirming })
     }
 
@@ -116,7 +116,7 @@ impl Connection {
     /// Whether the next connection may do better, though the call as such is not worth a retry: who was let in once, and
     /// is not any more, reads the password anew, or learns that etcd has begun or ceased to ask.
     pub(crate) fn mends(&self, failure: &Failure) -> bool {
-        self.has_user && failure.advice == Advice::Reauthenticate
+        self.has_user && failure.recovery == Recovery::Reauthenticate
     }
 
     pub(crate) fn endpoint(&self) -> &str {
@@ -150,24 +150,24 @@ impl Connection {
     /// An answer that lacks what every answer has.
     pub(crate) fn nonsense(&self, what: &str) -> Failure {
         let message = format!("etcd at {}: {what}", self.endpoint);
-        Failure::new(Error::new(ErrorKind::InvalidData, message).with_retryable(true), Advice::Rotate)
+        Failure::new(Error::new(ErrorKind::InvalidData, message).with_retryable(true), Recovery::Rotate)
     }
 }
 
 /// How to connect with the user, if there is one, and without.
-fn settings(options: &EtcdOptions) -> hither_core::Result<(ConnectOptions, ConnectOptions)> {
+fn settings(config: &EtcdConfig) -> hither_core::Result<(ConnectOptions, ConnectOptions)> {
     let without = ConnectOptions::new()
-        .with_connect_timeout(options.connect_timeout())
+        .with_connect_timeout(config.connect_timeout())
         .with_keep_alive(PING_INTERVAL, PING_TIMEOUT)
         .with_keep_alive_while_idle(false)
         // A member that lost its cluster must not go on serving what it knew.
         .with_require_leader(true);
     #[cfg(feature = "tls")]
-    let without = match options.tls() {
+    let without = match config.tls() {
         Some(tls) => without.with_tls(tls.to_client()?),
         None => without,
     };
-    let with = match options.credentials()? {
+    let with = match config.credentials()? {
         Some((name, password)) => without.clone().with_user(name, password).with_auto_token_refresh(true),
         None => without.clone(),
     };

@@ -15,7 +15,7 @@ use tonic::{Code, Status};
 pub(crate) struct Failure {
     pub(crate) error: Error,
     pub(crate) reason: Reason,
-    pub(crate) advice: Advice,
+    pub(crate) recovery: Recovery,
 }
 
 /// The answers that this backend itself acts on.
@@ -34,7 +34,7 @@ pub(crate) enum Reason {
 
 /// What to do with the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Advice {
+pub(crate) enum Recovery {
     Keep,
     /// Drop it and choose the next endpoint.
     Rotate,
@@ -47,13 +47,13 @@ pub(crate) enum Advice {
 /// How old a connection is whose token may be worth nothing any more. etcd's live for 300 s.
 const OLD: Duration = Duration::from_secs(30);
 
-impl Advice {
+impl Recovery {
     /// What it comes to for a connection of this age.
     pub(crate) fn at(self, age: Duration) -> Self {
         match self {
             Self::ReauthenticateOld if age < OLD => Self::Keep,
             Self::ReauthenticateOld => Self::Reauthenticate,
-            advice => advice,
+            recovery => recovery,
         }
     }
 }
@@ -64,88 +64,94 @@ struct Row {
     kind: ErrorKind,
     retryable: bool,
     reason: Reason,
-    advice: Advice,
+    recovery: Recovery,
 }
 
-const fn row(text: &'static str, kind: ErrorKind, retryable: bool, reason: Reason, advice: Advice) -> Row {
-    Row { text, kind, retryable, reason, advice }
+const fn row(
+    text: &'static str,
+    kind: ErrorKind,
+    retryable: bool,
+    reason: Reason,
+    recovery: Recovery,
+) -> Row {
+    Row { text, kind, retryable, reason, recovery }
 }
 
 /// The first row that matches counts.
 const SERVER: &[Row] = &[
-    row("requested lease not found", ErrorKind::LeaseExpired, true, Reason::LeaseNotFound, Advice::Keep),
-    row("lease already exists", ErrorKind::Unexpected, true, Reason::LeaseExists, Advice::Keep),
-    row("too large lease TTL", ErrorKind::InvalidArgument, false, Reason::Other, Advice::Keep),
+    row("requested lease not found", ErrorKind::LeaseExpired, true, Reason::LeaseNotFound, Recovery::Keep),
+    row("lease already exists", ErrorKind::Unexpected, true, Reason::LeaseExists, Recovery::Keep),
+    row("too large lease TTL", ErrorKind::InvalidArgument, false, Reason::Other, Recovery::Keep),
     row(
         "mvcc: required revision has been compacted",
         ErrorKind::Unavailable,
         true,
         Reason::Other,
-        Advice::Keep,
+        Recovery::Keep,
     ),
     row(
         "mvcc: required revision is a future revision",
         ErrorKind::Unavailable,
         true,
         Reason::Other,
-        Advice::Keep,
+        Recovery::Keep,
     ),
-    row("mvcc: database space exceeded", ErrorKind::Unavailable, true, Reason::Other, Advice::Keep),
-    row("request is too large", ErrorKind::InvalidArgument, false, Reason::Other, Advice::Keep),
+    row("mvcc: database space exceeded", ErrorKind::Unavailable, true, Reason::Other, Recovery::Keep),
+    row("request is too large", ErrorKind::InvalidArgument, false, Reason::Other, Recovery::Keep),
     // A token that expired, or that a restarted member never knew.
-    row("invalid auth token", ErrorKind::Unauthenticated, true, Reason::Other, Advice::Reauthenticate),
+    row("invalid auth token", ErrorKind::Unauthenticated, true, Reason::Other, Recovery::Reauthenticate),
     row(
         "revision of auth store is old",
         ErrorKind::Unauthenticated,
         true,
         Reason::Other,
-        Advice::Reauthenticate,
+        Recovery::Reauthenticate,
     ),
     // A password, or its absence, does not get better by repetition; an operator's change of it does.
-    row("user name is empty", ErrorKind::Unauthenticated, false, Reason::Other, Advice::Reauthenticate),
-    row("authentication failed", ErrorKind::Unauthenticated, false, Reason::Other, Advice::Reauthenticate),
+    row("user name is empty", ErrorKind::Unauthenticated, false, Reason::Other, Recovery::Reauthenticate),
+    row("authentication failed", ErrorKind::Unauthenticated, false, Reason::Other, Recovery::Reauthenticate),
     row(
         "authentication is not enabled",
         ErrorKind::Unauthenticated,
         false,
         Reason::AuthOff,
-        Advice::Reauthenticate,
+        Recovery::Reauthenticate,
     ),
     // Members of 2023 say this of an expired token too.
-    row("permission denied", ErrorKind::PermissionDenied, false, Reason::Other, Advice::ReauthenticateOld),
+    row("permission denied", ErrorKind::PermissionDenied, false, Reason::Other, Recovery::ReauthenticateOld),
     // This member cannot serve; another one may. Of too many requests one speaks that lags behind the others.
-    row("too many requests", ErrorKind::Unavailable, true, Reason::Other, Advice::Rotate),
-    row("not capable", ErrorKind::Unavailable, true, Reason::Other, Advice::Rotate),
-    row("no leader", ErrorKind::Unavailable, true, Reason::Election, Advice::Rotate),
-    row("not leader", ErrorKind::Unavailable, true, Reason::Election, Advice::Rotate),
-    row("leader changed", ErrorKind::Unavailable, true, Reason::Election, Advice::Rotate),
-    row("request timed out", ErrorKind::Unavailable, true, Reason::Other, Advice::Rotate),
-    row("server stopped", ErrorKind::Unavailable, true, Reason::Other, Advice::Rotate),
-    row("stopped", ErrorKind::Unavailable, true, Reason::Other, Advice::Rotate),
-    row("unhealthy cluster", ErrorKind::Unavailable, true, Reason::Other, Advice::Rotate),
-    row("rpc not supported for learner", ErrorKind::Unavailable, true, Reason::Other, Advice::Rotate),
+    row("too many requests", ErrorKind::Unavailable, true, Reason::Other, Recovery::Rotate),
+    row("not capable", ErrorKind::Unavailable, true, Reason::Other, Recovery::Rotate),
+    row("no leader", ErrorKind::Unavailable, true, Reason::Election, Recovery::Rotate),
+    row("not leader", ErrorKind::Unavailable, true, Reason::Election, Recovery::Rotate),
+    row("leader changed", ErrorKind::Unavailable, true, Reason::Election, Recovery::Rotate),
+    row("request timed out", ErrorKind::Unavailable, true, Reason::Other, Recovery::Rotate),
+    row("server stopped", ErrorKind::Unavailable, true, Reason::Other, Recovery::Rotate),
+    row("stopped", ErrorKind::Unavailable, true, Reason::Other, Recovery::Rotate),
+    row("unhealthy cluster", ErrorKind::Unavailable, true, Reason::Other, Recovery::Rotate),
+    row("rpc not supported for learner", ErrorKind::Unavailable, true, Reason::Other, Recovery::Rotate),
 ];
 
 impl Failure {
-    pub(crate) fn new(error: Error, advice: Advice) -> Self {
-        Self { error, reason: Reason::Other, advice }
+    pub(crate) fn new(error: Error, recovery: Recovery) -> Self {
+        Self { error, reason: Reason::Other, recovery }
     }
 
     /// A failure of the connection, or of the way to the server.
     pub(crate) fn unavailable(endpoint: &str, why: impl fmt::Display) -> Self {
-        Self::new(Error::new(ErrorKind::Unavailable, format!("etcd at {endpoint}: {why}")), Advice::Rotate)
+        Self::new(Error::new(ErrorKind::Unavailable, format!("etcd at {endpoint}: {why}")), Recovery::Rotate)
     }
 
     /// There is nobody to ask.
     pub(crate) fn gone(why: &'static str) -> Self {
-        Self::new(Error::new(ErrorKind::Unavailable, why), Advice::Rotate)
+        Self::new(Error::new(ErrorKind::Unavailable, why), Recovery::Rotate)
     }
 
     /// No answer in time.
     pub(crate) fn timeout(endpoint: &str, within: Duration) -> Self {
         Self::new(
             Error::new(ErrorKind::Timeout, format!("etcd at {endpoint} did not answer within {within:?}")),
-            Advice::Rotate,
+            Recovery::Rotate,
         )
     }
 
@@ -159,12 +165,12 @@ impl Failure {
                 Self::answer(find(text), text, Code::NotFound, endpoint)
             }
             etcd_client::Error::InvalidArgs(text) => {
-                Self::new(Error::new(ErrorKind::InvalidArgument, text), Advice::Keep)
+                Self::new(Error::new(ErrorKind::InvalidArgument, text), Recovery::Keep)
             }
             // The options let none through that could be one of these; and if they did, another endpoint may serve.
             etcd_client::Error::InvalidUri(error) => {
                 let failure = Self::unavailable(endpoint, "this is no endpoint");
-                Self::new(failure.error.with_source(error), Advice::Rotate)
+                Self::new(failure.error.with_source(error), Recovery::Rotate)
             }
             etcd_client::Error::TransportError(error) => {
                 Self::unavailable(endpoint, &error).because_of(error.source())
@@ -195,13 +201,13 @@ impl Failure {
             // More than etcd's limit on a request and half a MiB above: its gRPC library refuses it, unread.
             None if status.message().starts_with("grpc: received message larger than max") => {
                 let message = format!("etcd at {endpoint}: {}", status.message());
-                Self::new(Error::new(ErrorKind::InvalidArgument, message), Advice::Keep)
+                Self::new(Error::new(ErrorKind::InvalidArgument, message), Recovery::Keep)
             }
             // The client's own limit, not the connection's fault.
             None if status.message().contains("decoded message length too large") => {
                 let message = format!("etcd at {endpoint}: {}", status.message());
                 let error = Error::new(ErrorKind::InvalidData, message).with_retryable(true);
-                Self { error, reason: Reason::TooLarge, advice: Advice::Keep }
+                Self { error, reason: Reason::TooLarge, recovery: Recovery::Keep }
             }
             None => Self::unavailable(endpoint, status.message()).because_of(status.source()),
         }
@@ -231,9 +237,9 @@ impl Failure {
             Some(row) => Self {
                 error: Error::new(row.kind, message).with_retryable(row.retryable),
                 reason: row.reason,
-                advice: row.advice,
+                recovery: row.recovery,
             },
-            None => Self::new(Error::new(kind_of(code), message), Advice::Keep),
+            None => Self::new(Error::new(kind_of(code), message), Recovery::Keep),
         }
     }
 }
@@ -279,21 +285,21 @@ mod tests {
 
     #[test]
     fn a_denial_is_blamed_on_the_token_of_an_old_connection_alone() {
-        for (advice, young, old) in [
-            (Advice::ReauthenticateOld, Advice::Keep, Advice::Reauthenticate),
-            (Advice::Reauthenticate, Advice::Reauthenticate, Advice::Reauthenticate),
-            (Advice::Rotate, Advice::Rotate, Advice::Rotate),
-            (Advice::Keep, Advice::Keep, Advice::Keep),
+        for (recovery, young, old) in [
+            (Recovery::ReauthenticateOld, Recovery::Keep, Recovery::Reauthenticate),
+            (Recovery::Reauthenticate, Recovery::Reauthenticate, Recovery::Reauthenticate),
+            (Recovery::Rotate, Recovery::Rotate, Recovery::Rotate),
+            (Recovery::Keep, Recovery::Keep, Recovery::Keep),
         ] {
-            assert_eq!((advice.at(OLD - Duration::from_secs(1)), advice.at(OLD)), (young, old));
+            assert_eq!((recovery.at(OLD - Duration::from_secs(1)), recovery.at(OLD)), (young, old));
         }
     }
 
     #[test]
     fn every_answer_of_the_server_has_its_row() {
-        use Advice::{Keep, Reauthenticate, ReauthenticateOld, Rotate};
         use ErrorKind as K;
         use Reason::{AuthOff, Election, LeaseExists, LeaseNotFound, Other};
+        use Recovery::{Keep, Reauthenticate, ReauthenticateOld, Rotate};
 
         let cases = [
             (Code::NotFound, "requested lease not found", K::LeaseExpired, true, LeaseNotFound, Keep),
@@ -374,11 +380,11 @@ mod tests {
             let is_tried = |text| find(text).is_some_and(|found| found.text == row.text);
             assert!(cases.iter().any(|case| is_tried(case.1)), "no case for {}", row.text);
         }
-        for (code, text, kind, retryable, reason, advice) in cases {
+        for (code, text, kind, retryable, reason, recovery) in cases {
             let failure = status(code, &format!("etcdserver: {text}"));
             assert_eq!(failure.error.kind(), kind, "{text}");
             assert_eq!(failure.error.is_retryable(), retryable, "{text}");
-            assert_eq!((failure.reason, failure.advice), (reason, advice), "{text}");
+            assert_eq!((failure.reason, failure.recovery), (reason, recovery), "{text}");
             assert_eq!(failure.error.message(), format!("etcd at {AT}: {text}"));
         }
     }
@@ -397,7 +403,7 @@ mod tests {
             (Code::Internal, ErrorKind::Unexpected),
         ] {
             let failure = status(code, "etcdserver: something new");
-            assert_eq!((failure.error.kind(), failure.advice), (kind, Advice::Keep), "{code:?}");
+            assert_eq!((failure.error.kind(), failure.recovery), (kind, Recovery::Keep), "{code:?}");
         }
     }
 
@@ -414,18 +420,18 @@ mod tests {
         ] {
             let failure = status(code, text);
             assert_eq!(failure.error.kind(), ErrorKind::Unavailable, "{text}");
-            assert_eq!(failure.advice, Advice::Rotate, "{text}");
+            assert_eq!(failure.recovery, Recovery::Rotate, "{text}");
             assert!(failure.error.is_retryable());
         }
         let closed = Failure::of(etcd_client::Error::WatchError("channel closed".into()), AT);
-        assert_eq!((closed.error.kind(), closed.advice), (ErrorKind::Unavailable, Advice::Rotate));
+        assert_eq!((closed.error.kind(), closed.recovery), (ErrorKind::Unavailable, Recovery::Rotate));
     }
 
     #[test]
     fn a_message_beyond_our_own_limit_keeps_the_connection() {
         let text = "Error, decoded message length too large: found 9 bytes, the limit is: 4 bytes";
         let failure = status(Code::OutOfRange, text);
-        assert_eq!((failure.error.kind(), failure.advice), (ErrorKind::InvalidData, Advice::Keep));
+        assert_eq!((failure.error.kind(), failure.recovery), (ErrorKind::InvalidData, Recovery::Keep));
         assert_eq!(failure.reason, Reason::TooLarge);
     }
 
@@ -433,7 +439,7 @@ mod tests {
     fn a_message_beyond_etcds_limit_is_one_that_it_will_never_take() {
         let text = "grpc: received message larger than max (3000153 vs. 2097152)";
         let failure = status(Code::ResourceExhausted, text);
-        assert_eq!((failure.error.kind(), failure.advice), (ErrorKind::InvalidArgument, Advice::Keep));
+        assert_eq!((failure.error.kind(), failure.recovery), (ErrorKind::InvalidArgument, Recovery::Keep));
     }
 
     #[test]
@@ -447,12 +453,15 @@ mod tests {
     #[test]
     fn a_cancelled_watch_is_classified_by_its_reason() {
         let of = |reason, compacted| Failure::of_cancelled_watch(reason, compacted, AT);
-        assert_eq!((of("", 16).error.kind(), of("", 16).advice), (ErrorKind::Unavailable, Advice::Keep));
+        assert_eq!((of("", 16).error.kind(), of("", 16).recovery), (ErrorKind::Unavailable, Recovery::Keep));
         let token = of("rpc error: code = Unauthenticated desc = etcdserver: invalid auth token", 0);
-        assert_eq!((token.error.kind(), token.advice), (ErrorKind::Unauthenticated, Advice::Reauthenticate));
+        assert_eq!(
+            (token.error.kind(), token.recovery),
+            (ErrorKind::Unauthenticated, Recovery::Reauthenticate)
+        );
         let denied = of("rpc error: code = PermissionDenied desc = etcdserver: permission denied", 0);
         assert_eq!(denied.error.kind(), ErrorKind::PermissionDenied);
-        assert_eq!(of("etcdserver: no leader", 0).advice, Advice::Rotate);
+        assert_eq!(of("etcdserver: no leader", 0).recovery, Recovery::Rotate);
         assert_eq!(of("", 0).error.kind(), ErrorKind::Unexpected);
         assert!(of("", 0).error.is_retryable());
     }

@@ -6,10 +6,10 @@ use std::str::FromStr;
 use hither_core::{Error, ErrorKind, Result};
 
 /// Whose format is written: that of the fleet which a service joins. For
-/// [`EtcdOptions::with_layout`](crate::EtcdOptions::with_layout).
+/// [`EtcdConfig::with_layout`](crate::EtcdConfig::with_layout).
 ///
 /// Keys are `<prefix>/<service>/<id>` in all of them, and the prefix is the one that the framework has by default, unless
-/// [`with_prefix`](crate::EtcdOptions::with_prefix) names another.
+/// [`with_prefix`](crate::EtcdConfig::with_prefix) names another.
 ///
 /// | | prefix | value |
 /// |---|---|---|

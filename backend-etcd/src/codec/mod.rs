@@ -24,7 +24,7 @@ use crate::Layout;
 
 /// Key `<prefix><service>/<id>`, and a value as the layout has it.
 #[derive(Debug, Clone)]
-pub(crate) struct Format {
+pub(crate) struct Codec {
     layout: Layout,
     prefix: String,
     nested_ids: bool,
@@ -68,7 +68,7 @@ pub(super) struct Foreign {
 
 /// What a value says, whose ever it is.
 enum Record {
-    Naming(naming::Record),
+    Naming(naming::GoEndpoint),
     Foreign(Foreign),
 }
 
@@ -97,7 +97,7 @@ impl Record {
     }
 }
 
-impl Format {
+impl Codec {
     pub(crate) fn new(layout: Layout, prefix: &str, nested_ids: bool) -> Self {
         let mut prefix = prefix.to_owned();
         if !prefix.is_empty() && !prefix.ends_with('/') {
@@ -235,24 +235,24 @@ mod tests {
     #[test]
     fn a_prefix_ends_at_a_segment() {
         let service: ServiceName = "a/b".parse().unwrap();
-        assert_eq!(Format::new(Layout::EtcdNaming, "", false).service_prefix(&service), "a/b/");
-        assert_eq!(Format::new(Layout::EtcdNaming, "prod", false).service_prefix(&service), "prod/a/b/");
-        assert_eq!(Format::new(Layout::EtcdNaming, "/prod/", false).service_prefix(&service), "/prod/a/b/");
+        assert_eq!(Codec::new(Layout::EtcdNaming, "", false).service_prefix(&service), "a/b/");
+        assert_eq!(Codec::new(Layout::EtcdNaming, "prod", false).service_prefix(&service), "prod/a/b/");
+        assert_eq!(Codec::new(Layout::EtcdNaming, "/prod/", false).service_prefix(&service), "/prod/a/b/");
     }
 
     #[test]
     fn a_suffix_with_a_slash_belongs_to_the_service_only_if_it_is_the_address() {
-        let format = Format::new(Layout::EtcdNaming, "", false);
+        let codec = Codec::new(Layout::EtcdNaming, "", false);
         let address = "unix:///run/a.sock";
-        assert!(matches!(format.read(&svc(), address.as_bytes(), &value(address)), Reading::Instance(_)));
-        assert_eq!(format.read(&svc(), b"deeper/10.0.0.1:80", &value("10.0.0.1:80")), Reading::Elsewhere);
+        assert!(matches!(codec.read(&svc(), address.as_bytes(), &value(address)), Reading::Instance(_)));
+        assert_eq!(codec.read(&svc(), b"deeper/10.0.0.1:80", &value("10.0.0.1:80")), Reading::Elsewhere);
         assert_eq!(
-            format.read(&svc(), b"deeper/x", b"no json"),
+            codec.read(&svc(), b"deeper/x", b"no json"),
             Reading::Elsewhere,
             "the deeper service counts it"
         );
 
-        let go = Format::new(Layout::EtcdNaming, "", true);
+        let go = Codec::new(Layout::EtcdNaming, "", true);
         let Reading::Instance(instance) = go.read(&svc(), b"deeper/10.0.0.1:80", &value("10.0.0.1:80"))
         else {
             panic!("Go lists deeper keys too");
@@ -262,10 +262,10 @@ mod tests {
 
     #[test]
     fn an_empty_or_broken_id_is_undecodable() {
-        let format = Format::new(Layout::EtcdNaming, "", false);
+        let codec = Codec::new(Layout::EtcdNaming, "", false);
         for suffix in [&b""[..], b"a\nb", b"\xff"] {
             assert!(
-                matches!(format.read(&svc(), suffix, &value("h:1")), Reading::Undecodable(_)),
+                matches!(codec.read(&svc(), suffix, &value("h:1")), Reading::Undecodable(_)),
                 "{suffix:?}"
             );
         }
@@ -273,13 +273,13 @@ mod tests {
 
     #[test]
     fn the_service_of_a_key_is_what_stands_before_the_id() {
-        let format = Format::new(Layout::EtcdNaming, "p/", false);
-        let service = |key: &str, address: &str| format.service_of(key.as_bytes(), &value(address));
+        let codec = Codec::new(Layout::EtcdNaming, "p/", false);
+        let service = |key: &str, address: &str| codec.service_of(key.as_bytes(), &value(address));
         assert_eq!(service("p/a/b/10.0.0.1:80", "10.0.0.1:80"), Some("a/b".parse().unwrap()));
         assert_eq!(service("p/a/id-1", "10.0.0.1:80"), Some("a".parse().unwrap()));
         assert_eq!(service("p/a/unix:///run/a.sock", "unix:///run/a.sock"), Some("a".parse().unwrap()));
         assert_eq!(service("p/a", "10.0.0.1:80"), None, "no service");
         assert_eq!(service("q/a/b", "10.0.0.1:80"), None, "another prefix");
-        assert_eq!(format.service_of(b"p/a/b", b"{}"), None, "no instance");
+        assert_eq!(codec.service_of(b"p/a/b", b"{}"), None, "no instance");
     }
 }

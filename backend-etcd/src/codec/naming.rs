@@ -13,23 +13,23 @@ use super::json::{escape_like_go, mend_surrogates};
 
 /// What stands in a value, not yet checked for being an instance.
 #[derive(Debug, Default)]
-pub(crate) struct Record {
+pub(crate) struct GoEndpoint {
     pub(crate) address: String,
     metadata: Value,
     extra: Value,
 }
 
 /// Decodes a value.
-pub(crate) fn record(value: &[u8]) -> Result<Record, Undecodable> {
+pub(crate) fn record(value: &[u8]) -> Result<GoEndpoint, Undecodable> {
     // As Go: bytes that are no UTF-8, and halves of surrogate pairs, read as U+FFFD.
     let text = String::from_utf8_lossy(value);
     let text = mend_surrogates(&text);
-    let record: Option<Record> = serde_json::from_str(&text)
+    let record: Option<GoEndpoint> = serde_json::from_str(&text)
         .map_err(|error| Undecodable::new(format!("the value is not of this format: {error}")))?;
     Ok(record.unwrap_or_default())
 }
 
-impl Record {
+impl GoEndpoint {
     pub(crate) fn into_instance(self, id: InstanceId) -> Result<Instance, Undecodable> {
         if self.address.is_empty() {
             // Go would hand "" to its balancer. It is also how records of go-kratos and go-micro read.
@@ -91,24 +91,24 @@ fn with_extra(mut instance: Instance, extra: Value) -> Instance {
     instance
 }
 
-impl<'de> Deserialize<'de> for Record {
+impl<'de> Deserialize<'de> for GoEndpoint {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(RecordVisitor)
+        deserializer.deserialize_map(GoEndpointVisitor)
     }
 }
 
 /// Go matches field names whatever their case, lets the last of several win, and takes null for "leave it".
-struct RecordVisitor;
+struct GoEndpointVisitor;
 
-impl<'de> Visitor<'de> for RecordVisitor {
-    type Value = Record;
+impl<'de> Visitor<'de> for GoEndpointVisitor {
+    type Value = GoEndpoint;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object with Op, Addr and Metadata")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Record, A::Error> {
-        let mut record = Record::default();
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<GoEndpoint, A::Error> {
+        let mut record = GoEndpoint::default();
         while let Some(name) = map.next_key::<String>()? {
             if name.eq_ignore_ascii_case("Op") {
                 // Only its type counts: even 1, "delete" in a protocol long gone, is an instance for Go.

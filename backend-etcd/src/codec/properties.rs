@@ -7,9 +7,9 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
-use super::{Format, Reading};
+use super::{Codec, Reading};
 use crate::watch::view::View;
-use crate::{EtcdOptions, EtcdRegistry, Layout};
+use crate::{EtcdConfig, EtcdRegistry, Layout};
 
 /// `PROPTEST_CASES` says how often each is tried. The seed is printed, and `PROPTEST_RNG_SEED` gives it again.
 fn config() -> ProptestConfig {
@@ -27,15 +27,15 @@ proptest! {
 
     #[test]
     fn what_is_written_is_read_again(instance in instance(), layout in layout()) {
-        let format = Format::new(layout, "", false);
-        let Ok(written) = format.value(&svc(), &instance) else {
+        let codec = Codec::new(layout, "", false);
+        let Ok(written) = codec.value(&svc(), &instance) else {
             let is_unix = |address: &Address| matches!(address, Address::Unix(_));
             prop_assert!(instance.addresses().iter().any(is_unix) && layout != Layout::EtcdNaming);
             return Ok(());
         };
-        let read = format.read(&svc(), instance.id().as_str().as_bytes(), written.as_bytes());
+        let read = codec.read(&svc(), instance.id().as_str().as_bytes(), written.as_bytes());
         prop_assert_eq!(read, Reading::Instance(Box::new(as_said(layout, &instance))));
-        let address = format.address_text(written.as_bytes()).unwrap();
+        let address = codec.address_text(written.as_bytes()).unwrap();
         prop_assert_eq!(address, instance.address().to_string());
     }
 
@@ -45,12 +45,12 @@ proptest! {
         service in "[a-z/]{1,3}[a-z]",
         layout in layout(),
     ) {
-        let format = Format::new(layout, "prefix", false);
+        let codec = Codec::new(layout, "prefix", false);
         if let Ok(service) = service.parse()
-            && let Ok(value) = format.value(&service, &instance)
+            && let Ok(value) = codec.value(&service, &instance)
         {
-            let key = format.key(&service, instance.id());
-            prop_assert_eq!(format.service_of(key.as_bytes(), value.as_bytes()), Some(service));
+            let key = codec.key(&service, instance.id());
+            prop_assert_eq!(codec.service_of(key.as_bytes(), value.as_bytes()), Some(service));
         }
     }
 
@@ -99,20 +99,20 @@ proptest! {
         events in vec((vec(any::<u8>(), 0..6), near_a_record(), 0..3_i32, 1..40_i64), 0..12),
         layout in layout(),
     ) {
-        let options = EtcdOptions::new(["h:1"]).with_layout(layout);
-        let shared = EtcdRegistry::connect(options).unwrap().shared;
+        let config = EtcdConfig::new(["h:1"]).with_layout(layout);
+        let context = EtcdRegistry::connect(config).unwrap().context;
         let mut view = View::new(svc());
-        let good = shared.format.value(&svc(), &Instance::new("10.0.0.1:80".parse().unwrap())).unwrap();
+        let good = context.codec.value(&svc(), &Instance::new("10.0.0.1:80".parse().unwrap())).unwrap();
         let kv = |suffix: &[u8], value: &[u8], mod_revision| PbKeyValue {
             key: [b"svc/", suffix].concat(),
             value: value.to_vec(),
             mod_revision,
             ..PbKeyValue::default()
         };
-        view.put(&shared, b"10.0.0.1:80", &kv(b"10.0.0.1:80", good.as_bytes(), 1));
+        view.put(&context, b"10.0.0.1:80", &kv(b"10.0.0.1:80", good.as_bytes(), 1));
         for (suffix, value, r#type, revision) in events {
             let event = PbEvent { r#type, kv: Some(kv(&suffix, value.as_bytes(), revision)), prev_kv: None };
-            view.apply(&shared, b"svc/", &[event]);
+            view.apply(&context, b"svc/", &[event]);
         }
         let snapshot = view.snapshot();
         prop_assert!(snapshot.get(&"10.0.0.1:80".parse().unwrap()).is_some(), "{:?}", snapshot);
@@ -125,18 +125,18 @@ fn svc() -> ServiceName {
 
 /// Reads, and checks what holds of whatever is read.
 fn look_at(layout: Layout, suffix: &[u8], value: &[u8], nested: bool) -> Result<(), TestCaseError> {
-    let format = Format::new(layout, "", nested);
-    let _ = format.service_of(suffix, value);
-    let _ = format.address_text(value);
-    if let Reading::Instance(instance) = format.read(&svc(), suffix, value) {
+    let codec = Codec::new(layout, "", nested);
+    let _ = codec.service_of(suffix, value);
+    let _ = codec.address_text(value);
+    if let Reading::Instance(instance) = codec.read(&svc(), suffix, value) {
         prop_assert_eq!(instance.id().as_str().as_bytes(), suffix);
         if !nested && suffix.contains(&b'/') {
             return Ok(());
         }
         // Nothing drifts from one rewriting to the next. The first may turn an entry into the field that says the same.
         let rewritten = |instance: &Instance| {
-            let written = format.value(&svc(), instance).ok()?;
-            Some(format.read(&svc(), suffix, written.as_bytes()))
+            let written = codec.value(&svc(), instance).ok()?;
+            Some(codec.read(&svc(), suffix, written.as_bytes()))
         };
         if let Some(once) = rewritten(&instance) {
             let Reading::Instance(once) = once else {

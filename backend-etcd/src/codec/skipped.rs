@@ -55,12 +55,12 @@ impl Skipped {
 mod tests {
     use super::*;
     use crate::Layout;
-    use crate::codec::{Format, Reading};
+    use crate::codec::{Codec, Reading};
 
     #[test]
     fn each_version_of_a_record_counts_once() {
         let Reading::Undecodable(why) =
-            Format::new(Layout::EtcdNaming, "", false).read(&"svc".parse().unwrap(), b"a", b"{}")
+            Codec::new(Layout::EtcdNaming, "", false).read(&"svc".parse().unwrap(), b"a", b"{}")
         else {
             panic!("it has no address")
         };

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use hither_core::Result;
 
-use super::{EtcdOptions, invalid, read};
+use super::{EtcdConfig, invalid, read};
 
 /// Where the password stands.
 #[derive(Clone)]
@@ -13,7 +13,7 @@ pub(super) enum Password {
     File(PathBuf),
 }
 
-impl EtcdOptions {
+impl EtcdConfig {
     /// Name and password, as they are now.
     ///
     /// # Errors

@@ -7,16 +7,16 @@ use hither_core::{Error, ErrorKind, Result};
 
 use super::tls_files::TlsFiles;
 use super::url::time;
-use super::{EtcdOptions, invalid};
+use super::{EtcdConfig, invalid};
 
-impl EtcdOptions {
+impl EtcdConfig {
     /// The etcd that `etcdctl` would talk to, given the same environment.
     ///
     /// | variable | |
     /// |---|---|
     /// | `ETCDCTL_ENDPOINTS` | separated by commas; `127.0.0.1:2379` if it is not set, as for etcdctl |
     /// | `ETCDCTL_USER`, `ETCDCTL_PASSWORD` | `name`, or `name:password` |
-    /// | `ETCDCTL_CACERT`, `ETCDCTL_CERT`, `ETCDCTL_KEY` | files in PEM: [`EtcdTls::from_files`](crate::EtcdTls::from_files) |
+    /// | `ETCDCTL_CACERT`, `ETCDCTL_CERT`, `ETCDCTL_KEY` | files in PEM: [`TlsConfig::from_files`](crate::TlsConfig::from_files) |
     /// | `ETCDCTL_DIAL_TIMEOUT`, `ETCDCTL_COMMAND_TIMEOUT` | [`with_connect_timeout`](Self::with_connect_timeout), [`with_request_timeout`](Self::with_request_timeout) |
     ///
     /// An empty variable is as good as none. Others of etcdctl's are ignored, but not those that would make it talk
@@ -48,7 +48,7 @@ fn etcdctls(variables: impl Iterator<Item = (OsString, OsString)>) -> Result<BTr
 const TRUE: [&str; 6] = ["1", "t", "T", "true", "TRUE", "True"];
 const FALSE: [&str; 6] = ["0", "f", "F", "false", "FALSE", "False"];
 
-fn from(variables: &BTreeMap<String, String>) -> Result<EtcdOptions> {
+fn from(variables: &BTreeMap<String, String>) -> Result<EtcdConfig> {
     let variable = |name: &str| variables.get(name).cloned();
     let unsupported = |message: &'static str| Err(Error::new(ErrorKind::Unsupported, message));
     if variable("ETCDCTL_DISCOVERY_SRV").is_some() {
@@ -62,32 +62,32 @@ fn from(variables: &BTreeMap<String, String>) -> Result<EtcdOptions> {
         return unsupported("ETCDCTL_INSECURE_TRANSPORT is off, and hither needs ETCDCTL_CACERT for that");
     }
     let endpoints = variable("ETCDCTL_ENDPOINTS").unwrap_or_else(|| "127.0.0.1:2379".to_owned());
-    let mut options = EtcdOptions::new(endpoints.split(','));
+    let mut config = EtcdConfig::new(endpoints.split(','));
     let tls = TlsFiles {
         ca: variable("ETCDCTL_CACERT"),
         certificate: variable("ETCDCTL_CERT"),
         key: variable("ETCDCTL_KEY"),
         server_name: None,
     };
-    options = tls.apply(options)?;
+    config = tls.apply(config)?;
     if let Some(user) = variable("ETCDCTL_USER") {
-        options = match (user.split_once(':'), variable("ETCDCTL_PASSWORD")) {
+        config = match (user.split_once(':'), variable("ETCDCTL_PASSWORD")) {
             // As etcdctl: with a password of its own, the user is a name with whatever is in it.
-            (_, Some(password)) => options.with_user(user, password),
-            (Some((name, password)), None) => options.with_user(name, password),
-            (None, None) => options.with_user_name(user),
+            (_, Some(password)) => config.with_user(user, password),
+            (Some((name, password)), None) => config.with_user(name, password),
+            (None, None) => config.with_user_name(user),
         };
     } else if variable("ETCDCTL_PASSWORD").is_some() {
         return Err(invalid("ETCDCTL_PASSWORD is set, and ETCDCTL_USER is not"));
     }
     if let Some(text) = variable("ETCDCTL_DIAL_TIMEOUT") {
-        options = options.with_connect_timeout(time("ETCDCTL_DIAL_TIMEOUT", &text)?);
+        config = config.with_connect_timeout(time("ETCDCTL_DIAL_TIMEOUT", &text)?);
     }
     if let Some(text) = variable("ETCDCTL_COMMAND_TIMEOUT") {
-        options = options.with_request_timeout(time("ETCDCTL_COMMAND_TIMEOUT", &text)?);
+        config = config.with_request_timeout(time("ETCDCTL_COMMAND_TIMEOUT", &text)?);
     }
-    options.checked_endpoints()?;
-    Ok(options)
+    config.checked_endpoints()?;
+    Ok(config)
 }
 
 #[cfg(test)]
@@ -96,20 +96,20 @@ mod tests {
 
     use super::*;
 
-    fn given(variables: &[(&str, &str)]) -> Result<EtcdOptions> {
+    fn given(variables: &[(&str, &str)]) -> Result<EtcdConfig> {
         from(&etcdctls(variables.iter().map(|(name, value)| (name.into(), value.into())))?)
     }
 
     #[test]
     fn without_any_it_is_the_etcd_of_this_machine() {
-        let options = given(&[("ETCDCTL_ENDPOINTS", ""), ("ETCDCTL_API", "3")]).unwrap();
-        assert_eq!(options.endpoints(), ["127.0.0.1:2379"]);
-        assert_eq!(options.credentials().unwrap(), None);
+        let config = given(&[("ETCDCTL_ENDPOINTS", ""), ("ETCDCTL_API", "3")]).unwrap();
+        assert_eq!(config.endpoints(), ["127.0.0.1:2379"]);
+        assert_eq!(config.credentials().unwrap(), None);
     }
 
     #[test]
     fn endpoints_user_and_times_are_taken() {
-        let options = given(&[
+        let config = given(&[
             ("ETCDCTL_ENDPOINTS", "http://h1:2379,h2:2379"),
             ("ETCDCTL_USER", "me:secret"),
             ("ETCDCTL_DIAL_TIMEOUT", "1s"),
@@ -118,14 +118,14 @@ mod tests {
             ("ETCDCTL_INSECURE_TRANSPORT", "True"),
         ])
         .unwrap();
-        assert_eq!(options.endpoints(), ["http://h1:2379", "h2:2379"]);
-        assert_eq!(options.credentials().unwrap(), Some(("me".into(), "secret".into())));
-        assert_eq!(options.connect_timeout(), Duration::from_secs(1));
-        assert_eq!(options.request_timeout(), Duration::from_millis(700));
-        let options = given(&[("ETCDCTL_USER", "me"), ("ETCDCTL_PASSWORD", "se:cret")]).unwrap();
-        assert_eq!(options.credentials().unwrap(), Some(("me".into(), "se:cret".into())));
-        let options = given(&[("ETCDCTL_USER", "me")]).unwrap();
-        assert!(options.check().is_err(), "there is nobody to ask for the password");
+        assert_eq!(config.endpoints(), ["http://h1:2379", "h2:2379"]);
+        assert_eq!(config.credentials().unwrap(), Some(("me".into(), "secret".into())));
+        assert_eq!(config.connect_timeout(), Duration::from_secs(1));
+        assert_eq!(config.request_timeout(), Duration::from_millis(700));
+        let config = given(&[("ETCDCTL_USER", "me"), ("ETCDCTL_PASSWORD", "se:cret")]).unwrap();
+        assert_eq!(config.credentials().unwrap(), Some(("me".into(), "se:cret".into())));
+        let config = given(&[("ETCDCTL_USER", "me")]).unwrap();
+        assert!(config.check().is_err(), "there is nobody to ask for the password");
     }
 
     #[test]

@@ -18,29 +18,29 @@ use hither_core::{Error, ErrorKind, Result};
 use credentials::{Password, without_password};
 use endpoint::shown;
 
-#[cfg(feature = "tls")]
-use crate::EtcdTls;
 use crate::Layout;
+#[cfg(feature = "tls")]
+use crate::TlsConfig;
 
 /// Where etcd is, and how it is talked to: for [`EtcdRegistry::connect`](crate::EtcdRegistry::connect).
 ///
 /// From a list of endpoints; from a URL, `etcd://user@h1:2379,h2:2379/prefix?password_file=/run/etcd/password`
-/// ([`FromStr`](#impl-FromStr-for-EtcdOptions)); or from the variables that etcdctl takes ([`from_env`](Self::from_env)).
+/// ([`FromStr`](#impl-FromStr-for-EtcdConfig)); or from the variables that etcdctl takes ([`from_env`](Self::from_env)).
 ///
 /// ```
 /// use std::time::Duration;
-/// use hither_etcd::EtcdOptions;
+/// use hither_etcd::EtcdConfig;
 ///
-/// let options = EtcdOptions::new(["10.0.0.1:2379", "10.0.0.2:2379"])
+/// let config = EtcdConfig::new(["10.0.0.1:2379", "10.0.0.2:2379"])
 ///     .with_prefix("production")
 ///     .with_request_timeout(Duration::from_secs(2));
-/// let same: EtcdOptions = "etcd://10.0.0.1:2379,10.0.0.2:2379/production".parse()?;
-/// assert_eq!(same.endpoints(), options.endpoints());
+/// let same: EtcdConfig = "etcd://10.0.0.1:2379,10.0.0.2:2379/production".parse()?;
+/// assert_eq!(same.endpoints(), config.endpoints());
 /// assert_eq!(same.prefix(), "production");
 /// # Ok::<(), hither_core::Error>(())
 /// ```
 #[derive(Clone)]
-pub struct EtcdOptions {
+pub struct EtcdConfig {
     endpoints: Vec<String>,
     layout: Layout,
     prefix: Option<String>,
@@ -48,14 +48,14 @@ pub struct EtcdOptions {
     user: Option<String>,
     password: Option<Password>,
     #[cfg(feature = "tls")]
-    tls: Option<EtcdTls>,
+    tls: Option<TlsConfig>,
     connect_timeout: Duration,
     request_timeout: Duration,
     probe_interval: Duration,
     resync_interval: Duration,
 }
 
-impl EtcdOptions {
+impl EtcdConfig {
     /// The endpoints of one etcd cluster, each `host:port` or `http://host:port`. They are checked by
     /// [`EtcdRegistry::connect`](crate::EtcdRegistry::connect).
     ///
@@ -134,7 +134,7 @@ impl EtcdOptions {
     /// Talks TLS to every endpoint.
     #[cfg(feature = "tls")]
     #[must_use]
-    pub fn with_tls(mut self, tls: EtcdTls) -> Self {
+    pub fn with_tls(mut self, tls: TlsConfig) -> Self {
         self.tls = Some(tls);
         self
     }
@@ -197,7 +197,7 @@ impl EtcdOptions {
     }
 
     #[cfg(feature = "tls")]
-    pub(crate) fn tls(&self) -> Option<&EtcdTls> {
+    pub(crate) fn tls(&self) -> Option<&TlsConfig> {
         self.tls.as_ref()
     }
 
@@ -226,7 +226,7 @@ impl EtcdOptions {
         }
         self.credentials()?;
         #[cfg(feature = "tls")]
-        self.tls.as_ref().map_or(Ok(()), EtcdTls::check)?;
+        self.tls.as_ref().map_or(Ok(()), TlsConfig::check)?;
         Ok(())
     }
 
@@ -246,10 +246,10 @@ impl EtcdOptions {
     }
 }
 
-impl fmt::Debug for EtcdOptions {
+impl fmt::Debug for EtcdConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let endpoints: Vec<_> = self.endpoints.iter().map(|endpoint| shown(endpoint)).collect();
-        let mut debug = f.debug_struct("EtcdOptions");
+        let mut debug = f.debug_struct("EtcdConfig");
         debug
             .field("endpoints", &endpoints)
             .field("layout", &self.layout)
@@ -286,7 +286,7 @@ mod tests {
 
     #[test]
     fn endpoints_are_checked() {
-        let checked = |endpoint: &str| EtcdOptions::new([endpoint]).checked_endpoints();
+        let checked = |endpoint: &str| EtcdConfig::new([endpoint]).checked_endpoints();
         assert_eq!(checked("h:1").unwrap(), ["h:1"]);
         assert_eq!(checked("http://h:1/").unwrap(), ["h:1"]);
         assert_eq!(checked("etcd-1.my_zone:1").unwrap(), ["etcd-1.my_zone:1"]);
@@ -295,13 +295,13 @@ mod tests {
         {
             assert_eq!(checked(bad).unwrap_err().kind(), ErrorKind::InvalidArgument, "{bad}");
         }
-        assert!(EtcdOptions::new([""; 0]).checked_endpoints().is_err());
+        assert!(EtcdConfig::new([""; 0]).checked_endpoints().is_err());
     }
 
     #[test]
     fn watches_that_began_together_are_not_compared_together() {
-        let options = EtcdOptions::new(["h:1"]).with_resync_interval(Duration::from_secs(100));
-        let seconds: Vec<_> = (0..100).map(|_| options.jittered_resync_interval().as_secs()).collect();
+        let config = EtcdConfig::new(["h:1"]).with_resync_interval(Duration::from_secs(100));
+        let seconds: Vec<_> = (0..100).map(|_| config.jittered_resync_interval().as_secs()).collect();
         assert!(seconds.iter().all(|seconds| (80..=120).contains(seconds)), "{seconds:?}");
         assert!(seconds.iter().any(|seconds| *seconds < 95), "{seconds:?}");
         assert!(seconds.iter().any(|seconds| *seconds >= 105), "{seconds:?}");
@@ -310,26 +310,26 @@ mod tests {
     #[test]
     fn times_are_checked() {
         for time in [Duration::ZERO, Duration::MAX] {
-            let options = || EtcdOptions::new(["h:1"]);
-            for options in [
-                options().with_connect_timeout(time),
-                options().with_request_timeout(time),
-                options().with_probe_interval(time),
-                options().with_resync_interval(time),
+            let config = || EtcdConfig::new(["h:1"]);
+            for config in [
+                config().with_connect_timeout(time),
+                config().with_request_timeout(time),
+                config().with_probe_interval(time),
+                config().with_resync_interval(time),
             ] {
-                assert_eq!(options.check().unwrap_err().kind(), ErrorKind::InvalidArgument, "{options:?}");
+                assert_eq!(config.check().unwrap_err().kind(), ErrorKind::InvalidArgument, "{config:?}");
             }
         }
-        EtcdOptions::new(["h:1"]).check().unwrap();
+        EtcdConfig::new(["h:1"]).check().unwrap();
     }
 
     #[test]
     fn a_user_needs_a_password() {
-        let error = EtcdOptions::new(["h:1"]).with_user_name("me").check().unwrap_err();
+        let error = EtcdConfig::new(["h:1"]).with_user_name("me").check().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidArgument);
         assert!(error.message().contains("\"me\"") && error.message().contains("password"), "{error}");
-        EtcdOptions::new(["h:1"]).with_user_name("me").with_password("secret").check().unwrap();
-        let error = EtcdOptions::new(["h:1"]).with_password("secret").check().unwrap_err();
+        EtcdConfig::new(["h:1"]).with_user_name("me").with_password("secret").check().unwrap();
+        let error = EtcdConfig::new(["h:1"]).with_password("secret").check().unwrap_err();
         assert!(error.message().contains("user"), "{error}");
     }
 
@@ -337,37 +337,37 @@ mod tests {
     fn a_password_file_is_read_without_its_last_line_break() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("password");
-        let options = EtcdOptions::new(["h:1"]).with_user_name("me").with_password_file(&file);
-        let error = options.check().unwrap_err();
+        let config = EtcdConfig::new(["h:1"]).with_user_name("me").with_password_file(&file);
+        let error = config.check().unwrap_err();
         assert!(error.message().contains(file.to_str().unwrap()), "{error}");
         for (text, password) in [("secret\n", "secret"), ("secret\r\n", "secret"), (" se cret", " se cret")] {
             std::fs::write(&file, text).unwrap();
-            options.check().unwrap();
-            assert_eq!(options.credentials().unwrap(), Some(("me".to_owned(), password.to_owned())));
+            config.check().unwrap();
+            assert_eq!(config.credentials().unwrap(), Some(("me".to_owned(), password.to_owned())));
         }
     }
 
     #[test]
     fn secrets_are_not_printed() {
-        let options = EtcdOptions::new(["h:1"]).with_user("me", "hunter2");
-        assert!(!format!("{options:?}").contains("hunter2"), "{options:?}");
-        assert!(format!("{options:?}").contains("me"), "{options:?}");
-        let options = EtcdOptions::new(["http://me:hunter2@h:1"]);
-        assert!(!format!("{options:?}").contains("hunter2"), "{options:?}");
-        let error = options.checked_endpoints().unwrap_err();
+        let config = EtcdConfig::new(["h:1"]).with_user("me", "hunter2");
+        assert!(!format!("{config:?}").contains("hunter2"), "{config:?}");
+        assert!(format!("{config:?}").contains("me"), "{config:?}");
+        let config = EtcdConfig::new(["http://me:hunter2@h:1"]);
+        assert!(!format!("{config:?}").contains("hunter2"), "{config:?}");
+        let error = config.checked_endpoints().unwrap_err();
         assert!(error.message().contains("with_user") && !error.message().contains("hunter2"), "{error}");
         for endpoint in ["me:hunter2%40h:1", "me:hunter2", "http://me:hunter2/h:1", "[me:hunter2]:1"] {
-            let options = EtcdOptions::new([endpoint]);
-            let error = options.checked_endpoints().unwrap_err();
-            assert!(!format!("{options:?} {error:?}").contains("hunter2"), "{options:?} {error:?}");
+            let config = EtcdConfig::new([endpoint]);
+            let error = config.checked_endpoints().unwrap_err();
+            assert!(!format!("{config:?} {error:?}").contains("hunter2"), "{config:?} {error:?}");
             assert!(error.message().contains("me…"), "{error}");
         }
-        for options in [
-            EtcdOptions::new(["h:1"]).with_user_name("me:hunter2"),
-            EtcdOptions::new(["h:1"]).with_user("me:hunter2", "another"),
+        for config in [
+            EtcdConfig::new(["h:1"]).with_user_name("me:hunter2"),
+            EtcdConfig::new(["h:1"]).with_user("me:hunter2", "another"),
         ] {
-            let refused = options.check().map_or_else(|error| error.to_string(), |()| String::new());
-            assert!(!format!("{options:?} {refused}").contains("hunter2"), "{options:?} {refused}");
+            let refused = config.check().map_or_else(|error| error.to_string(), |()| String::new());
+            assert!(!format!("{config:?} {refused}").contains("hunter2"), "{config:?} {refused}");
         }
     }
 }

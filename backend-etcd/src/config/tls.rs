@@ -10,7 +10,7 @@ use tonic::transport::Endpoint;
 
 use super::read;
 
-/// How etcd is known, and how we are known to it: for [`EtcdOptions::with_tls`](crate::EtcdOptions::with_tls).
+/// How etcd is known, and how we are known to it: for [`EtcdConfig::with_tls`](crate::EtcdConfig::with_tls).
 /// Feature `tls`.
 ///
 /// Everything is PEM, given as files or as text. It is checked as a whole by
@@ -20,18 +20,18 @@ use super::read;
 /// certificate expires: neither etcd nor hither looks at it again.
 ///
 /// ```no_run
-/// use hither_etcd::{EtcdOptions, EtcdRegistry, EtcdTls};
+/// use hither_etcd::{EtcdConfig, EtcdRegistry, TlsConfig};
 ///
 /// # fn example() -> Result<(), Box<dyn std::error::Error>> {
-/// let tls = EtcdTls::from_files("/etc/etcd/ca.pem")
+/// let tls = TlsConfig::from_files("/etc/etcd/ca.pem")
 ///     .with_client_certificate_file("/etc/etcd/client.pem")
 ///     .with_client_key_file("/etc/etcd/client-key.pem");
-/// let registry = EtcdRegistry::connect(EtcdOptions::new(["etcd-1.internal:2379"]).with_tls(tls))?;
+/// let registry = EtcdRegistry::connect(EtcdConfig::new(["etcd-1.internal:2379"]).with_tls(tls))?;
 /// # Ok(())
 /// # }
 /// ```
 #[derive(Clone, PartialEq, Eq)]
-pub struct EtcdTls {
+pub struct TlsConfig {
     ca: Pem,
     certificate: Option<Pem>,
     key: Option<Pem>,
@@ -45,7 +45,7 @@ enum Pem {
     File(PathBuf),
 }
 
-impl EtcdTls {
+impl TlsConfig {
     /// Trusts servers whose certificate was signed by one of the authorities in `ca`, and no others.
     pub fn new(ca: impl Into<Vec<u8>>) -> Self {
         Self { ca: Pem::Text(ca.into()), certificate: None, key: None, server_name: None }
@@ -158,9 +158,9 @@ impl fmt::Debug for Pem {
     }
 }
 
-impl fmt::Debug for EtcdTls {
+impl fmt::Debug for TlsConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut debug = f.debug_struct("EtcdTls");
+        let mut debug = f.debug_struct("TlsConfig");
         debug.field("ca", &self.ca);
         debug.field("client_certificate", &self.certificate).field("client_key", &self.key);
         debug.field("server_name", &self.server_name).finish()
@@ -181,23 +181,23 @@ mod tests {
 
     #[test]
     fn whole_settings_are_taken() {
-        EtcdTls::new(CA).check().unwrap();
-        let tls = EtcdTls::new(CA).with_client_certificate(CERTIFICATE).with_client_key(KEY);
+        TlsConfig::new(CA).check().unwrap();
+        let tls = TlsConfig::new(CA).with_client_certificate(CERTIFICATE).with_client_key(KEY);
         tls.with_server_name("etcd.internal").check().unwrap();
     }
 
     #[test]
     fn half_and_broken_settings_are_refused() {
         for (bad, why) in [
-            (EtcdTls::new(""), "no certificate"),
-            (EtcdTls::new(KEY), "no certificate"),
-            (EtcdTls::new(CA).with_client_certificate(CERTIFICATE), "needs its key"),
-            (EtcdTls::new(CA).with_client_key(KEY), "needs its certificate"),
-            (EtcdTls::new(CA).with_client_certificate("").with_client_key(KEY), "no certificate"),
-            (EtcdTls::new(CA).with_client_certificate(CERTIFICATE).with_client_key(""), "cannot be used"),
-            (EtcdTls::new(CA).with_client_certificate(CERTIFICATE).with_client_key(CA), "cannot be used"),
-            (EtcdTls::new(CA).with_client_certificate(CA).with_client_key(KEY), "cannot be used"),
-            (EtcdTls::new(CA).with_server_name("no name"), "cannot be used"),
+            (TlsConfig::new(""), "no certificate"),
+            (TlsConfig::new(KEY), "no certificate"),
+            (TlsConfig::new(CA).with_client_certificate(CERTIFICATE), "needs its key"),
+            (TlsConfig::new(CA).with_client_key(KEY), "needs its certificate"),
+            (TlsConfig::new(CA).with_client_certificate("").with_client_key(KEY), "no certificate"),
+            (TlsConfig::new(CA).with_client_certificate(CERTIFICATE).with_client_key(""), "cannot be used"),
+            (TlsConfig::new(CA).with_client_certificate(CERTIFICATE).with_client_key(CA), "cannot be used"),
+            (TlsConfig::new(CA).with_client_certificate(CA).with_client_key(KEY), "cannot be used"),
+            (TlsConfig::new(CA).with_server_name("no name"), "cannot be used"),
         ] {
             let error = bad.check().unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{bad:?}");
@@ -209,7 +209,7 @@ mod tests {
     fn files_are_read_each_time() {
         let directory = tempfile::tempdir().unwrap();
         let file = |name: &str| directory.path().join(name);
-        let tls = EtcdTls::from_files(file("ca"))
+        let tls = TlsConfig::from_files(file("ca"))
             .with_client_certificate_file(file("certificate"))
             .with_client_key_file(file("key"));
         for (name, content, why) in
@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     fn keys_are_not_printed() {
-        let tls = EtcdTls::new(CA).with_client_certificate(CERTIFICATE).with_client_key("hunter2");
+        let tls = TlsConfig::new(CA).with_client_certificate(CERTIFICATE).with_client_key("hunter2");
         assert!(!format!("{tls:?}").contains("hunter2"));
         assert!(!tls.check().unwrap_err().report().contains("hunter2"));
     }

@@ -4,9 +4,9 @@ use hither_core::Result;
 #[cfg(not(feature = "tls"))]
 use hither_core::{Error, ErrorKind};
 
-use super::{EtcdOptions, invalid};
+use super::{EtcdConfig, invalid};
 #[cfg(feature = "tls")]
-use crate::EtcdTls;
+use crate::TlsConfig;
 
 /// The files of TLS, as they come one by one in a URL or in the environment.
 #[derive(Debug, Default)]
@@ -20,11 +20,11 @@ pub(super) struct TlsFiles {
 impl TlsFiles {
     /// # Errors
     /// `InvalidArgument` where the authority is missing, `Unsupported` without the feature.
-    pub(super) fn apply(self, options: EtcdOptions) -> Result<EtcdOptions> {
+    pub(super) fn apply(self, config: EtcdConfig) -> Result<EtcdConfig> {
         let Self { ca, certificate, key, server_name } = self;
         let Some(ca) = ca else {
             return match certificate.or(key).or(server_name) {
-                None => Ok(options),
+                None => Ok(config),
                 Some(_) => {
                     Err(invalid("TLS to etcd needs the authority that signed its certificate (cacert)"))
                 }
@@ -32,7 +32,7 @@ impl TlsFiles {
         };
         #[cfg(feature = "tls")]
         {
-            let mut tls = EtcdTls::from_files(ca);
+            let mut tls = TlsConfig::from_files(ca);
             if let Some(certificate) = certificate {
                 tls = tls.with_client_certificate_file(certificate);
             }
@@ -42,11 +42,11 @@ impl TlsFiles {
             if let Some(name) = server_name {
                 tls = tls.with_server_name(name);
             }
-            Ok(options.with_tls(tls))
+            Ok(config.with_tls(tls))
         }
         #[cfg(not(feature = "tls"))]
         {
-            drop((ca, certificate, key, server_name, options));
+            drop((ca, certificate, key, server_name, config));
             Err(Error::new(ErrorKind::Unsupported, "TLS to etcd needs the feature `tls` of hither-etcd"))
         }
     }

@@ -7,9 +7,9 @@ use hither_core::{Error, Result};
 use percent_encoding::percent_decode_str;
 
 use super::tls_files::TlsFiles;
-use super::{EtcdOptions, invalid};
+use super::{EtcdConfig, invalid};
 
-impl FromStr for EtcdOptions {
+impl FromStr for EtcdConfig {
     type Err = Error;
 
     /// Reads `etcd://user:password@h1:2379,h2:2379/prefix?parameter=value&…`, of which only one endpoint is needed.
@@ -18,17 +18,17 @@ impl FromStr for EtcdOptions {
     /// | parameter | |
     /// |---|---|
     /// | `password_file` | [`with_password_file`](Self::with_password_file), for `user@` |
-    /// | `cacert`, `cert`, `key` | files in PEM, as etcdctl's flags: [`EtcdTls::from_files`](crate::EtcdTls::from_files) |
-    /// | `server_name` | [`EtcdTls::with_server_name`](crate::EtcdTls::with_server_name) |
+    /// | `cacert`, `cert`, `key` | files in PEM, as etcdctl's flags: [`TlsConfig::from_files`](crate::TlsConfig::from_files) |
+    /// | `server_name` | [`TlsConfig::with_server_name`](crate::TlsConfig::with_server_name) |
     /// | `connect_timeout`, `request_timeout`, `probe_interval`, `resync_interval` | `2s`, `500ms`, `5m` |
     /// | `nested_ids` | `true` or `false` |
     /// | `layout` | `etcd`, `kratos`, `kratos-tls`, `go-zero` or `kitex`: [`with_layout`](Self::with_layout) |
     ///
     /// ```
-    /// use hither_etcd::EtcdOptions;
+    /// use hither_etcd::EtcdConfig;
     ///
-    /// let options: EtcdOptions = "etcd://10.0.0.1:2379,10.0.0.2:2379/production?request_timeout=2s".parse()?;
-    /// assert_eq!(options.prefix(), "production");
+    /// let config: EtcdConfig = "etcd://10.0.0.1:2379,10.0.0.2:2379/production?request_timeout=2s".parse()?;
+    /// assert_eq!(config.prefix(), "production");
     /// # Ok::<(), hither_core::Error>(())
     /// ```
     ///
@@ -58,19 +58,19 @@ impl FromStr for EtcdOptions {
         }
         let (path, query) = behind.split_once('?').unwrap_or((behind, ""));
         let path = path.strip_prefix('/').unwrap_or(path);
-        let mut options = Self::new(endpoints.split(','));
+        let mut config = Self::new(endpoints.split(','));
         if !path.is_empty() {
-            options = options.with_prefix(decoded(path)?);
+            config = config.with_prefix(decoded(path)?);
         }
         if let Some(user) = user {
-            options = match user.split_once(':') {
-                Some((name, password)) => options.with_user(decoded(name)?, decoded(password)?),
-                None => options.with_user_name(decoded(user)?),
+            config = match user.split_once(':') {
+                Some((name, password)) => config.with_user(decoded(name)?, decoded(password)?),
+                None => config.with_user_name(decoded(user)?),
             };
         }
-        options = Parameters::read(query)?.apply(options)?;
-        options.checked_endpoints()?;
-        Ok(options)
+        config = Parameters::read(query)?.apply(config)?;
+        config.checked_endpoints()?;
+        Ok(config)
     }
 }
 
@@ -94,25 +94,25 @@ impl Parameters {
         Ok(Self(read))
     }
 
-    fn apply(self, mut options: EtcdOptions) -> Result<EtcdOptions> {
+    fn apply(self, mut config: EtcdConfig) -> Result<EtcdConfig> {
         let mut tls = TlsFiles::default();
         for (name, value) in self.0 {
             match name.as_str() {
-                "password_file" => options = options.with_password_file(value),
+                "password_file" => config = config.with_password_file(value),
                 "cacert" => tls.ca = Some(value),
                 "cert" => tls.certificate = Some(value),
                 "key" => tls.key = Some(value),
                 "server_name" => tls.server_name = Some(value),
-                "connect_timeout" => options = options.with_connect_timeout(time(&name, &value)?),
-                "request_timeout" => options = options.with_request_timeout(time(&name, &value)?),
-                "probe_interval" => options = options.with_probe_interval(time(&name, &value)?),
-                "resync_interval" => options = options.with_resync_interval(time(&name, &value)?),
-                "layout" => options = options.with_layout(value.parse()?),
-                "nested_ids" => options = options.with_nested_ids(yes_or_no(&name, &value)?),
+                "connect_timeout" => config = config.with_connect_timeout(time(&name, &value)?),
+                "request_timeout" => config = config.with_request_timeout(time(&name, &value)?),
+                "probe_interval" => config = config.with_probe_interval(time(&name, &value)?),
+                "resync_interval" => config = config.with_resync_interval(time(&name, &value)?),
+                "layout" => config = config.with_layout(value.parse()?),
+                "nested_ids" => config = config.with_nested_ids(yes_or_no(&name, &value)?),
                 _ => return Err(invalid(format!("a registry URL of etcd has no parameter {name:?}"))),
             }
         }
-        tls.apply(options)
+        tls.apply(config)
     }
 }
 
@@ -156,29 +156,29 @@ mod tests {
 
     #[test]
     fn a_url_has_endpoints_prefix_and_user() {
-        let options: EtcdOptions = "etcd://me:p%40ss@h1:2379,[::1]:2379//a%20b/c".parse().unwrap();
-        assert_eq!(options.endpoints(), ["h1:2379", "[::1]:2379"]);
-        assert_eq!(options.prefix(), "/a b/c");
-        assert_eq!(options.credentials().unwrap(), Some(("me".to_owned(), "p@ss".to_owned())));
-        assert_eq!("etcd://h:1".parse::<EtcdOptions>().unwrap().prefix(), "");
-        assert_eq!("etcd://h:1/".parse::<EtcdOptions>().unwrap().prefix(), "");
+        let config: EtcdConfig = "etcd://me:p%40ss@h1:2379,[::1]:2379//a%20b/c".parse().unwrap();
+        assert_eq!(config.endpoints(), ["h1:2379", "[::1]:2379"]);
+        assert_eq!(config.prefix(), "/a b/c");
+        assert_eq!(config.credentials().unwrap(), Some(("me".to_owned(), "p@ss".to_owned())));
+        assert_eq!("etcd://h:1".parse::<EtcdConfig>().unwrap().prefix(), "");
+        assert_eq!("etcd://h:1/".parse::<EtcdConfig>().unwrap().prefix(), "");
     }
 
     #[test]
     fn a_url_has_parameters() {
-        let options: EtcdOptions = "etcd://h:1/p?connect_timeout=1s&request_timeout=1500ms&probe_interval=1m\
+        let config: EtcdConfig = "etcd://h:1/p?connect_timeout=1s&request_timeout=1500ms&probe_interval=1m\
                                     &resync_interval=1h&nested_ids=true"
             .parse()
             .unwrap();
-        assert_eq!(options.connect_timeout(), Duration::from_secs(1));
-        assert_eq!(options.request_timeout(), Duration::from_millis(1500));
-        assert_eq!(options.probe_interval(), Duration::from_secs(60));
-        assert_eq!(options.resync_interval, Duration::from_secs(3600));
-        assert!(options.nested_ids());
-        let options: EtcdOptions = "etcd://h:1?layout=kratos".parse().unwrap();
-        assert_eq!((options.layout(), options.prefix()), (Layout::Kratos, "/microservices"));
-        let options: EtcdOptions = "etcd://h:1/mine?layout=kitex".parse().unwrap();
-        assert_eq!((options.layout(), options.prefix()), (Layout::Kitex, "mine"));
+        assert_eq!(config.connect_timeout(), Duration::from_secs(1));
+        assert_eq!(config.request_timeout(), Duration::from_millis(1500));
+        assert_eq!(config.probe_interval(), Duration::from_secs(60));
+        assert_eq!(config.resync_interval, Duration::from_secs(3600));
+        assert!(config.nested_ids());
+        let config: EtcdConfig = "etcd://h:1?layout=kratos".parse().unwrap();
+        assert_eq!((config.layout(), config.prefix()), (Layout::Kratos, "/microservices"));
+        let config: EtcdConfig = "etcd://h:1/mine?layout=kitex".parse().unwrap();
+        assert_eq!((config.layout(), config.prefix()), (Layout::Kitex, "mine"));
     }
 
     #[test]
@@ -187,11 +187,11 @@ mod tests {
         let file = directory.path().join("pass word");
         std::fs::write(&file, "secret\n").unwrap();
         let path = file.to_str().unwrap().replace(' ', "%20");
-        let options: EtcdOptions = format!("etcd://me@h:1?password_file={path}").parse().unwrap();
-        assert_eq!(options.credentials().unwrap(), Some(("me".to_owned(), "secret".to_owned())));
-        let options: EtcdOptions = "etcd://me@h:1".parse().unwrap();
-        assert_eq!(options.check().unwrap_err().kind(), ErrorKind::InvalidArgument);
-        options.with_password("secret").check().unwrap();
+        let config: EtcdConfig = format!("etcd://me@h:1?password_file={path}").parse().unwrap();
+        assert_eq!(config.credentials().unwrap(), Some(("me".to_owned(), "secret".to_owned())));
+        let config: EtcdConfig = "etcd://me@h:1".parse().unwrap();
+        assert_eq!(config.check().unwrap_err().kind(), ErrorKind::InvalidArgument);
+        config.with_password("secret").check().unwrap();
     }
 
     #[test]
@@ -220,7 +220,7 @@ mod tests {
             ("etcd://etcd.例え.jp:1", "etcd.例え.jp…"),
             ("etcd://h:1/a@b", "%40"),
         ] {
-            let error = bad.parse::<EtcdOptions>().unwrap_err();
+            let error = bad.parse::<EtcdConfig>().unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{bad}");
             assert!(error.message().contains(why), "{bad}: {error}");
         }
@@ -228,8 +228,8 @@ mod tests {
 
     #[test]
     fn secrets_are_not_printed() {
-        let options: EtcdOptions = "etcd://me:hunter2@h:1".parse().unwrap();
-        assert!(!format!("{options:?}").contains("hunter2"));
+        let config: EtcdConfig = "etcd://me:hunter2@h:1".parse().unwrap();
+        assert!(!format!("{config:?}").contains("hunter2"));
         for bad in [
             "etcd://me:hunter2@h",
             "etcd://me:hunter2@h:1?x=1",
@@ -242,7 +242,7 @@ mod tests {
             "etcd://me:hunter2%40h:1",
             "etcd://me:hunter2",
         ] {
-            let error = bad.parse::<EtcdOptions>().unwrap_err();
+            let error = bad.parse::<EtcdConfig>().unwrap_err();
             assert!(!format!("{error:?} {error}").contains("hunter2"), "{error:?}");
         }
     }

@@ -9,12 +9,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// knows the earlier of two. That two registrars which contend for one id have the same mark is a chance of one in
 /// two thousand million.
 #[derive(Debug)]
-pub(crate) struct Owner {
+pub(crate) struct LeaseIds {
     mark: i64,
     next: AtomicU32,
 }
 
-impl Owner {
+impl LeaseIds {
     pub(crate) fn new() -> Self {
         Self { mark: i64::from(fastrand::i32(1..)), next: AtomicU32::new(fastrand::u32(..1 << 31)) }
     }
@@ -37,7 +37,7 @@ mod tests {
     #[test]
     fn a_registrar_knows_its_own_earlier_leases() {
         let (ours, others) =
-            (Owner { mark: 7, next: AtomicU32::new(1) }, Owner { mark: 8, next: AtomicU32::new(1) });
+            (LeaseIds { mark: 7, next: AtomicU32::new(1) }, LeaseIds { mark: 8, next: AtomicU32::new(1) });
         let (first, second) = (ours.next_lease(), ours.next_lease());
         assert!(first > 0);
         assert!(ours.is_earlier(first, second));

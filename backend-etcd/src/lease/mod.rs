@@ -10,9 +10,9 @@ use etcd_client::proto::{PbKeyValue, PbTxnOpResponse};
 use etcd_client::{Compare, CompareOp, LeaseGrantOptions, PutOptions, Txn, TxnOp, TxnResponse};
 use hither_core::{Claim, Error, ErrorKind, Instance, InstanceId, Lease, Registration, Result, ServiceName};
 
-use crate::client::endpoints::Lent;
+use crate::client::endpoints::Checkout;
 use crate::client::error::Reason;
-use crate::context::Shared;
+use crate::context::Context;
 
 /// Each write is conditional on what was seen just before; this often somebody else may come in between.
 const ATTEMPTS: usize = 5;
@@ -26,7 +26,7 @@ const SHORTEST_PATIENCE: Duration = Duration::from_millis(500);
 /// leaves a record that etcd removes after the TTL.
 #[derive(Debug)]
 pub(crate) struct EtcdLease {
-    registry: Arc<Shared>,
+    context: Arc<Context>,
     id: i64,
     ttl: Duration,
     service: ServiceName,
@@ -49,13 +49,13 @@ enum State {
 
 /// The record as etcd has it, as far as it matters.
 #[derive(Debug)]
-struct Found {
+struct StoredRecord {
     lease: i64,
     mod_revision: i64,
     value: Vec<u8>,
 }
 
-impl Found {
+impl StoredRecord {
     fn of(kv: &PbKeyValue) -> Self {
         Self { lease: kv.lease, mod_revision: kv.mod_revision, value: kv.value.clone() }
     }
@@ -64,30 +64,30 @@ impl Found {
 impl EtcdLease {
     /// Grants a lease and puts the record on it.
     pub(crate) async fn register(
-        registry: Arc<Shared>,
+        context: Arc<Context>,
         registration: &Registration,
         claim: Claim,
     ) -> Result<Self> {
         registration.validate()?;
         let instance = registration.instance();
         let mut lease = Self {
-            id: registry.owner.next_lease(),
+            id: context.lease_ids.next_lease(),
             ttl: registration.ttl(),
             service: registration.service().clone(),
             instance_id: instance.id().clone(),
-            key: registry.format.key(registration.service(), instance.id()),
-            value: registry.format.value(registration.service(), instance)?,
+            key: context.codec.key(registration.service(), instance.id()),
+            value: context.codec.value(registration.service(), instance)?,
             address: instance.address().to_string(),
             state: State::Live,
-            registry,
+            context,
         };
-        let shared = Arc::clone(&lease.registry);
-        let _turn = shared.turn().await;
-        let lent = shared.connection().await?;
-        lease.grant(&lent).await?;
+        let context = Arc::clone(&lease.context);
+        let _turn = context.turn().await;
+        let checkout = context.connection().await?;
+        lease.grant(&checkout).await?;
         let written = match claim {
-            Claim::TakeOver => lease.hold(&lent, lease.writing(vec![])).await,
-            Claim::IfVacant => lease.hold(&lent, lease.create()).await,
+            Claim::TakeOver => lease.hold(&checkout, lease.writing(vec![])).await,
+            Claim::IfVacant => lease.hold(&checkout, lease.create()).await,
         };
         match written {
             Ok(()) => Ok(lease),
@@ -101,20 +101,20 @@ impl EtcdLease {
                     ErrorKind::Unauthenticated,
                 ];
                 if refused.contains(&error.kind()) {
-                    let _ = lent.call(lent.connection().lease().revoke(lease.id)).await;
+                    let _ = checkout.call(checkout.connection().lease().revoke(lease.id)).await;
                 }
                 Err(error)
             }
         }
     }
 
-    async fn grant(&mut self, lent: &Lent) -> Result<()> {
+    async fn grant(&mut self, checkout: &Checkout) -> Result<()> {
         // Whole seconds, and no shorter than what was asked for.
         let seconds = self.ttl.as_secs().saturating_add(u64::from(self.ttl.subsec_nanos() > 0));
         let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
         for _ in 0..ATTEMPTS {
             let options = LeaseGrantOptions::new().with_id(self.id);
-            match lent.call(lent.connection().lease().grant(seconds, Some(options))).await {
+            match checkout.call(checkout.connection().lease().grant(seconds, Some(options))).await {
                 Ok(granted) => {
                     self.ttl = Duration::from_secs(u64::try_from(granted.ttl()).unwrap_or_default().max(1));
                     return Ok(());
@@ -122,7 +122,7 @@ impl EtcdLease {
                 // Not an echo of our own request, for no id is asked for twice: somebody else has it, and a lease
                 // that two share dies with the first.
                 Err(failure) if failure.reason == Reason::LeaseExists => {
-                    self.id = self.registry.owner.next_lease();
+                    self.id = self.context.lease_ids.next_lease();
                 }
                 Err(failure) => return Err(failure.error),
             }
@@ -143,16 +143,16 @@ impl EtcdLease {
     }
 
     /// Writes the record if it is still what was seen.
-    fn replace(&self, seen: &Found) -> Txn {
+    fn replace(&self, seen: &StoredRecord) -> Txn {
         self.writing(vec![Compare::mod_revision(self.key.as_str(), CompareOp::Equal, seen.mod_revision)])
     }
 
     /// Does `txn`, whose failing branch looks at the record; where it fails, writes the record if it is ours to
     /// write, on the condition that it has not changed since.
-    async fn hold(&self, lent: &Lent, mut txn: Txn) -> Result<()> {
+    async fn hold(&self, checkout: &Checkout, mut txn: Txn) -> Result<()> {
         for _ in 0..ATTEMPTS {
             let response =
-                lent.call(lent.connection().kv().txn(txn)).await.map_err(|failure| failure.error)?;
+                checkout.call(checkout.connection().kv().txn(txn)).await.map_err(|failure| failure.error)?;
             if response.succeeded() {
                 return Ok(());
             }
@@ -163,7 +163,7 @@ impl EtcdLease {
     }
 
     /// Writes the record if it has not changed since it was seen, where it is ours to write.
-    fn claim(&self, seen: Option<&Found>) -> Result<Txn> {
+    fn claim(&self, seen: Option<&StoredRecord>) -> Result<Txn> {
         match seen {
             None => Ok(self.create()),
             Some(seen) if self.may_replace(seen) => Ok(self.replace(seen)),
@@ -172,34 +172,34 @@ impl EtcdLease {
     }
 
     /// Whether the record is ours, whoever changed it.
-    fn may_replace(&self, found: &Found) -> bool {
+    fn may_replace(&self, found: &StoredRecord) -> bool {
         found.lease == self.id
             // A write of ours that had timed out, and was applied after the one that followed it.
-            || self.registry.owner.is_earlier(found.lease, self.id)
+            || self.context.lease_ids.is_earlier(found.lease, self.id)
             || self.lost_its_lease(found)
     }
 
     /// Whether a Go `Manager` has put our endpoint again, which takes it off its lease, or somebody something that is
     /// no endpoint at all: nobody would ever remove it.
-    fn lost_its_lease(&self, found: &Found) -> bool {
-        let address = self.registry.format.address_text(&found.value).unwrap_or_default();
+    fn lost_its_lease(&self, found: &StoredRecord) -> bool {
+        let address = self.context.codec.address_text(&found.value).unwrap_or_default();
         found.lease == 0 && (address == self.address || address.is_empty())
     }
 
     /// Removes what revoking the lease has not.
-    async fn remove_without_lease(&self, lent: &Lent) -> Result<()> {
-        let mut kv = lent.connection().kv();
+    async fn remove_without_lease(&self, checkout: &Checkout) -> Result<()> {
+        let mut kv = checkout.connection().kv();
         let key = self.key.as_str();
         let look = Txn::new().when(vec![Compare::lease(key, CompareOp::NotEqual, 0)]);
         let look = look.or_else(vec![TxnOp::get(key, None)]);
-        let looked = lent.call(kv.txn(look)).await.map_err(|failure| failure.error)?;
+        let looked = checkout.call(kv.txn(look)).await.map_err(|failure| failure.error)?;
         let Some(found) = found(&looked).filter(|found| self.lost_its_lease(found)) else { return Ok(()) };
         let unchanged = vec![Compare::mod_revision(key, CompareOp::Equal, found.mod_revision)];
         let remove = Txn::new().when(unchanged).and_then(vec![TxnOp::delete(key, None)]);
-        lent.call(kv.txn(remove)).await.map(drop).map_err(|failure| failure.error)
+        checkout.call(kv.txn(remove)).await.map(drop).map_err(|failure| failure.error)
     }
 
-    fn superseded(&self, found: &Found) -> Error {
+    fn superseded(&self, found: &StoredRecord) -> Error {
         let owner = match found.lease {
             0 => "somebody, without a lease".to_owned(),
             lease => format!("lease {lease:x}"),
@@ -231,28 +231,30 @@ impl EtcdLease {
     }
 
     async fn renew_once(&self) -> Result<()> {
-        let lent = self.registry.connection().await?;
+        let checkout = self.context.connection().await?;
         let patience = (self.ttl / 3).max(SHORTEST_PATIENCE);
         // A stream for each renewal: nothing to keep, nothing that can be half open. The call returns with the
         // first answer, and only one that has a time to live counts.
-        let mut client = lent.connection().lease();
-        let streams =
-            lent.call_within(patience, client.keep_alive(self.id)).await.map_err(|failure| failure.error)?;
+        let mut client = checkout.connection().lease();
+        let streams = checkout
+            .call_within(patience, client.keep_alive(self.id))
+            .await
+            .map_err(|failure| failure.error)?;
         drop(streams);
         // The lease is no proof of the record. Only a read, which also an etcd that is out of space answers.
-        let looked = lent.call(lent.connection().kv().get(self.key.as_str(), None)).await;
+        let looked = checkout.call(checkout.connection().kv().get(self.key.as_str(), None)).await;
         let looked = looked.map_err(|failure| failure.error)?;
-        match looked.0.kvs.first().map(Found::of) {
+        match looked.0.kvs.first().map(StoredRecord::of) {
             Some(found) if found.lease == self.id && found.value == self.value.as_bytes() => Ok(()),
-            found => self.hold(&lent, self.claim(found.as_ref())?).await,
+            found => self.hold(&checkout, self.claim(found.as_ref())?).await,
         }
     }
 
     async fn update_once(&self) -> Result<()> {
-        let _turn = self.registry.turn().await;
-        let lent = self.registry.connection().await?;
+        let _turn = self.context.turn().await;
+        let checkout = self.context.connection().await?;
         let ours = vec![Compare::lease(self.key.as_str(), CompareOp::Equal, self.id)];
-        self.hold(&lent, self.writing(ours)).await
+        self.hold(&checkout, self.writing(ours)).await
     }
 }
 
@@ -281,14 +283,14 @@ impl Lease for EtcdLease {
             return Ok(());
         }
         let revoked = async {
-            let _turn = self.registry.turn().await;
-            let lent = self.registry.connection().await?;
-            match lent.call(lent.connection().lease().revoke(self.id)).await {
+            let _turn = self.context.turn().await;
+            let checkout = self.context.connection().await?;
+            match checkout.call(checkout.connection().lease().revoke(self.id)).await {
                 Ok(_) => {}
                 Err(failure) if failure.reason == Reason::LeaseNotFound => {}
                 Err(failure) => return Err(failure.error),
             }
-            self.remove_without_lease(&lent).await
+            self.remove_without_lease(&checkout).await
         };
         revoked.await.map_err(|error: Error| error.with_operation("revoke"))?;
         self.state = State::Revoked;
@@ -304,7 +306,7 @@ impl EtcdLease {
             return Err(Error::new(ErrorKind::InvalidArgument, message));
         }
         Registration::new(self.service.clone(), instance.clone()).validate()?;
-        let value = self.registry.format.value(&self.service, instance)?;
+        let value = self.context.codec.value(&self.service, instance)?;
         // From here on the new content is what the record is to say, whatever becomes of this call: a `renew`
         // after a timeout, or after this future was dropped, settles it.
         let before = (
@@ -323,11 +325,11 @@ impl EtcdLease {
 }
 
 /// The record in the failing branch of a transaction.
-fn found(response: &TxnResponse) -> Option<Found> {
+fn found(response: &TxnResponse) -> Option<StoredRecord> {
     // Not `op_responses()`, which panics on an empty one.
     let responses = response.0.responses.iter().filter_map(|response| response.response.as_ref());
     responses.into_iter().find_map(|response| match response {
-        PbTxnOpResponse::ResponseRange(range) => range.kvs.first().map(Found::of),
+        PbTxnOpResponse::ResponseRange(range) => range.kvs.first().map(StoredRecord::of),
         _ => None,
     })
 }

@@ -6,61 +6,61 @@ use etcd_client::GetOptions;
 use etcd_client::proto::PbKeyValue;
 use hither_core::{Result, ServiceName};
 
-use super::position::At;
+use super::position::Position;
 use super::view::View;
-use crate::client::endpoints::Lent;
+use crate::client::endpoints::Checkout;
 use crate::client::error::Reason;
-use crate::context::Shared;
+use crate::context::Context;
 
 /// Large enough that most services are one page, small enough that a page is far from the largest message. Where it is
 /// not, because somebody has put large values among the instances, the pages become smaller, and larger again.
 const PAGE: i64 = 2000;
 
 /// The instances of `service`, as of one revision.
-pub(crate) async fn service(shared: &Shared, lent: &Lent, service: &ServiceName) -> Result<View> {
-    let prefix = shared.format.service_prefix(service);
+pub(crate) async fn service(context: &Context, checkout: &Checkout, service: &ServiceName) -> Result<View> {
+    let prefix = context.codec.service_prefix(service);
     let mut view = View::new(service.clone());
-    let at = pages(lent, &prefix, |kv| {
+    let at = pages(checkout, &prefix, |kv| {
         if let Some(suffix) = kv.key.strip_prefix(prefix.as_bytes()) {
-            view.put(shared, suffix, kv);
+            view.put(context, suffix, kv);
         }
     })
     .await?;
-    view.stand_at(at);
+    view.set_position(at);
     Ok(view)
 }
 
 /// The services that have instances: all, or `under` and those below it.
 pub(crate) async fn services(
-    shared: &Shared,
-    lent: &Lent,
+    context: &Context,
+    checkout: &Checkout,
     under: Option<&ServiceName>,
 ) -> Result<Vec<ServiceName>> {
     let prefix = match under {
-        Some(service) => shared.format.service_prefix(service),
-        None => shared.format.prefix().to_owned(),
+        Some(service) => context.codec.service_prefix(service),
+        None => context.codec.prefix().to_owned(),
     };
     let mut services = BTreeSet::new();
-    pages(lent, &prefix, |kv| services.extend(shared.format.service_of(&kv.key, &kv.value))).await?;
+    pages(checkout, &prefix, |kv| services.extend(context.codec.service_of(&kv.key, &kv.value))).await?;
     Ok(services.into_iter().filter(|service| under.is_none_or(|under| service.is_under(under))).collect())
 }
 
 /// Gives `each` record whose key begins with `prefix`, all as of the revision of the first page.
-async fn pages(lent: &Lent, prefix: &str, mut each: impl FnMut(&PbKeyValue)) -> Result<At> {
-    let mut kv = lent.connection().kv();
+async fn pages(checkout: &Checkout, prefix: &str, mut each: impl FnMut(&PbKeyValue)) -> Result<Position> {
+    let mut kv = checkout.connection().kv();
     let end = prefix_end(prefix.as_bytes());
     let mut from = prefix.as_bytes().to_vec();
     if from.is_empty() {
         from.push(0);
     }
-    let mut at: Option<At> = None;
+    let mut at: Option<Position> = None;
     let mut limit = PAGE;
     loop {
         let mut options = GetOptions::new().with_range(end.clone()).with_limit(limit);
         if let Some(at) = at {
             options = options.with_revision(at.revision);
         }
-        let page = match lent.call(kv.get(from.as_slice(), Some(options))).await {
+        let page = match checkout.call(kv.get(from.as_slice(), Some(options))).await {
             Ok(page) => page,
             Err(failure) if failure.reason == Reason::TooLarge && limit > 1 => {
                 limit = (limit / 100).max(1);
@@ -70,9 +70,9 @@ async fn pages(lent: &Lent, prefix: &str, mut each: impl FnMut(&PbKeyValue)) -> 
         };
         limit = PAGE.min(2 * limit);
         let Some(header) = page.header() else {
-            return Err(lent.failed(lent.connection().nonsense("a listing without a header")).error);
+            return Err(checkout.failed(checkout.connection().nonsense("a listing without a header")).error);
         };
-        let now = *at.get_or_insert(At { cluster: header.cluster_id(), revision: header.revision() });
+        let now = *at.get_or_insert(Position { cluster: header.cluster_id(), revision: header.revision() });
         page.0.kvs.iter().for_each(&mut each);
         match page.0.kvs.last() {
             Some(last) if page.more() => {

@@ -1,4 +1,4 @@
-//! Watching: list at a revision, follow from there, and never go silently deaf.
+//! Watching: list at a revision, watch from there, and never go silently deaf.
 
 pub(crate) mod listing;
 pub(crate) mod position;
@@ -13,9 +13,9 @@ use futures_util::stream::try_unfold;
 use hither_core::{Error, Result, ServiceName, Snapshot, SnapshotStream};
 use tokio::time::{Instant, timeout_at};
 
-use crate::client::endpoints::Lent;
+use crate::client::endpoints::Checkout;
 use crate::client::error::Failure;
-use crate::context::Shared;
+use crate::context::Context;
 use listing::{self as list, prefix_end};
 use view::View;
 
@@ -24,33 +24,33 @@ const ASK_AGAIN: Duration = Duration::from_millis(250);
 
 /// Watches `service`: one attempt, which ends at its first error.
 pub(crate) async fn open(
-    shared: Arc<Shared>,
+    context: Arc<Context>,
     service: &ServiceName,
     since: Option<Snapshot>,
 ) -> Result<SnapshotStream> {
-    let lent = shared.connection().await?;
-    let prefix = shared.format.service_prefix(service);
+    let checkout = context.connection().await?;
+    let prefix = context.codec.service_prefix(service);
     // A listing says at once what the history since that snapshot would say in the end, and cannot be of another
     // history. etcd would have to read all that was written since, by whomever.
-    let mut view = list::service(&shared, &lent, service).await?;
+    let mut view = list::service(&context, &checkout, service).await?;
     if let Some(since) = since.filter(|since| since.service() == service) {
         let mut known = View::of(&since);
-        known.become_listed(view);
+        known.replace_with(view);
         view = known;
     }
-    let follow = Follow::open(shared, lent, service.clone(), prefix, view).await?;
-    Ok(Box::pin(try_unfold(follow, |mut follow| async move {
-        match follow.next().await {
-            Ok(snapshot) => Ok(Some((snapshot, follow))),
+    let watch = EtcdWatch::open(context, checkout, service.clone(), prefix, view).await?;
+    Ok(Box::pin(try_unfold(watch, |mut watch| async move {
+        match watch.next().await {
+            Ok(snapshot) => Ok(Some((snapshot, watch))),
             Err(error) => Err(error.with_operation("watch")),
         }
     })))
 }
 
 /// A watch that is open.
-struct Follow {
-    shared: Arc<Shared>,
-    lent: Lent,
+struct EtcdWatch {
+    context: Arc<Context>,
+    checkout: Checkout,
     stream: WatchStream,
     service: ServiceName,
     prefix: String,
@@ -68,10 +68,10 @@ struct Follow {
     resync_at: Instant,
 }
 
-impl Follow {
+impl EtcdWatch {
     async fn open(
-        shared: Arc<Shared>,
-        lent: Lent,
+        context: Arc<Context>,
+        checkout: Checkout,
         service: ServiceName,
         prefix: String,
         view: View,
@@ -82,35 +82,35 @@ impl Follow {
             .with_range(prefix_end(prefix.as_bytes()))
             .with_start_revision(view.revision())
             .with_fragment();
-        let mut client = lent.connection().watch();
+        let mut client = checkout.connection().watch();
         let opened = async {
-            let mut stream = lent.call(client.watch(prefix.as_str(), Some(options))).await?;
-            let created = lent.call(stream.message()).await?;
+            let mut stream = checkout.call(client.watch(prefix.as_str(), Some(options))).await?;
+            let created = checkout.call(stream.message()).await?;
             Ok((stream, created))
         };
         let (stream, created) = opened.await.map_err(|failure: Failure| failure.error)?;
         let now = Instant::now();
-        let follow = Self {
+        let watch = Self {
             first: Some(view.snapshot()),
-            ask_at: now + shared.options.probe_interval(),
+            ask_at: now + context.config.probe_interval(),
             asked: None,
             missed: false,
-            resync_at: now + shared.options.jittered_resync_interval(),
+            resync_at: now + context.config.jittered_resync_interval(),
             pieces: Vec::new(),
-            shared,
-            lent,
+            context,
+            checkout,
             stream,
             service,
             prefix,
             view,
         };
-        let Some(created) = created else { return Err(follow.ended()) };
-        follow.check(&created)?;
+        let Some(created) = created else { return Err(watch.ended()) };
+        watch.check(&created)?;
         // Asked for the future, etcd waits for it without a word: as after a restart with older data, or none.
-        if created.header().is_some_and(|header| header.revision() < follow.view.revision()) {
-            return Err(follow.another_past());
+        if created.header().is_some_and(|header| header.revision() < watch.view.revision()) {
+            return Err(watch.another_past());
         }
-        Ok(follow)
+        Ok(watch)
     }
 
     async fn next(&mut self) -> Result<Snapshot> {
@@ -123,8 +123,8 @@ impl Follow {
                 Ok(Ok(Some(response))) => self.hear(response)?,
                 Ok(Ok(None)) => return Err(self.ended()),
                 Ok(Err(error)) => {
-                    let failure = Failure::of(error, self.lent.connection().endpoint());
-                    return Err(self.lent.failed(failure).error);
+                    let failure = Failure::of(error, self.checkout.connection().endpoint());
+                    return Err(self.checkout.failed(failure).error);
                 }
                 Err(_) => self.tick().await?,
             };
@@ -144,22 +144,22 @@ impl Follow {
             return Ok(false);
         }
         let events = std::mem::take(&mut self.pieces);
-        Ok(self.view.apply(&self.shared, self.prefix.as_bytes(), &events))
+        Ok(self.view.apply(&self.context, self.prefix.as_bytes(), &events))
     }
 
     /// Refuses a response that ends the watch, or that comes from another etcd than the view.
     fn check(&self, response: &WatchResponse) -> Result<()> {
-        let connection = self.lent.connection();
+        let connection = self.checkout.connection();
         // Before `created`: a watch that is refused is both.
         if response.canceled() {
             let (reason, compacted) = (response.cancel_reason(), response.compact_revision());
             let failure = Failure::of_cancelled_watch(reason, compacted, connection.endpoint());
-            return Err(self.lent.failed(failure).error);
+            return Err(self.checkout.failed(failure).error);
         }
         match response.header() {
             Some(header) if header.cluster_id() == self.view.cluster() => Ok(()),
             Some(_) => Err(self.another_past()),
-            None => Err(self.lent.failed(connection.nonsense("a watch response without a header")).error),
+            None => Err(self.checkout.failed(connection.nonsense("a watch response without a header")).error),
         }
     }
 
@@ -169,33 +169,33 @@ impl Follow {
     }
 
     fn ask_later(&mut self) {
-        (self.ask_at, self.asked) = (Instant::now() + self.shared.options.probe_interval(), None);
+        (self.ask_at, self.asked) = (Instant::now() + self.context.config.probe_interval(), None);
     }
 
     /// When to believe that there is no answer. Who was not asked has not failed to answer: a watch that nobody polled for
     /// long, or whose whole process stood still, has to ask first.
     fn lost_at(&self) -> Option<Instant> {
-        self.asked.map(|asked| asked + self.shared.options.request_timeout())
+        self.asked.map(|asked| asked + self.context.config.request_timeout())
     }
 
     /// Does what is due though nothing is heard, and says whether there is something to tell.
     async fn tick(&mut self) -> Result<bool> {
         let now = Instant::now();
         let (probe_interval, within) =
-            (self.shared.options.probe_interval(), self.shared.options.request_timeout());
+            (self.context.config.probe_interval(), self.context.config.request_timeout());
         if self.lost_at().is_some_and(|lost_at| lost_at <= now) {
             return self.unanswered().await;
         } else if self.ask_at <= now {
-            let confirmed = self.lent.connection().confirms(&self.prefix, probe_interval, within).await;
-            confirmed.map_err(|failure| self.lent.failed(failure).error)?;
+            let confirmed = self.checkout.connection().confirms(&self.prefix, probe_interval, within).await;
+            confirmed.map_err(|failure| self.checkout.failed(failure).error)?;
             // Only queued: what counts is that something is heard.
-            self.lent.call(self.stream.request_progress()).await.map_err(|failure| failure.error)?;
+            self.checkout.call(self.stream.request_progress()).await.map_err(|failure| failure.error)?;
             let now = Instant::now();
             self.ask_at = now + ASK_AGAIN;
             self.asked.get_or_insert(now);
         }
         if self.resync_at <= now {
-            self.resync_at = now + self.shared.options.jittered_resync_interval();
+            self.resync_at = now + self.context.config.jittered_resync_interval();
             return self.resync().await;
         }
         Ok(false)
@@ -206,9 +206,9 @@ impl Follow {
     /// and is silent still when it was asked again, is lost.
     async fn unanswered(&mut self) -> Result<bool> {
         if self.missed {
-            let endpoint = self.lent.connection().endpoint();
-            let failure = Failure::timeout(endpoint, self.shared.options.request_timeout());
-            return Err(self.lent.failed(failure).error);
+            let endpoint = self.checkout.connection().endpoint();
+            let failure = Failure::timeout(endpoint, self.context.config.request_timeout());
+            return Err(self.checkout.failed(failure).error);
         }
         self.missed = self.resync().await?;
         self.ask_later();
@@ -217,21 +217,21 @@ impl Follow {
 
     /// Compares the view with a listing.
     async fn resync(&mut self) -> Result<bool> {
-        let listed = list::service(&self.shared, &self.lent, &self.service).await?;
+        let listed = list::service(&self.context, &self.checkout, &self.service).await?;
         if listed.cluster() != self.view.cluster() || listed.revision() < self.view.revision() {
             return Err(self.another_past());
         }
         // What is on its way from before it is an echo, and known as one.
-        Ok(self.view.become_listed(listed))
+        Ok(self.view.replace_with(listed))
     }
 
     fn another_past(&self) -> Error {
-        let endpoint = self.lent.connection().endpoint();
-        self.lent.failed(Failure::unavailable(endpoint, "its data is not what it was")).error
+        let endpoint = self.checkout.connection().endpoint();
+        self.checkout.failed(Failure::unavailable(endpoint, "its data is not what it was")).error
     }
 
     fn ended(&self) -> Error {
-        let endpoint = self.lent.connection().endpoint();
-        self.lent.failed(Failure::unavailable(endpoint, "it ended the watch")).error
+        let endpoint = self.checkout.connection().endpoint();
+        self.checkout.failed(Failure::unavailable(endpoint, "it ended the watch")).error
     }
 }

@@ -2,7 +2,7 @@
 
 /// Where a listing stands in etcd's history.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct At {
+pub(crate) struct Position {
     pub(crate) cluster: u64,
     pub(crate) revision: i64,
 }

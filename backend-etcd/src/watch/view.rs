@@ -6,9 +6,9 @@ use std::sync::Arc;
 use etcd_client::proto::{PbEvent, PbKeyValue};
 use hither_core::{Instance, Revision, ServiceName, Snapshot};
 
-use super::position::At;
+use super::position::Position;
 use crate::codec::Reading;
-use crate::context::Shared;
+use crate::context::Context;
 
 /// The instances of one service as of one revision. No IO, no clock.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ impl View {
         Self { instances: instances.collect(), ..Self::new(snapshot.service().clone()) }
     }
 
-    pub(crate) fn stand_at(&mut self, at: At) {
+    pub(crate) fn set_position(&mut self, at: Position) {
         (self.cluster, self.revision) = (at.cluster, at.revision);
     }
 
@@ -51,7 +51,7 @@ impl View {
     }
 
     /// Applies the events of one whole response, as far as they are news, and says whether anything changed.
-    pub(crate) fn apply(&mut self, shared: &Shared, prefix: &[u8], events: &[PbEvent]) -> bool {
+    pub(crate) fn apply(&mut self, context: &Context, prefix: &[u8], events: &[PbEvent]) -> bool {
         let (before, mut changed) = (self.revision, false);
         for event in events {
             let Some(kv) = &event.kv else { continue };
@@ -61,7 +61,7 @@ impl View {
                 continue;
             }
             changed |= match event.r#type {
-                PUT => self.put(shared, suffix, kv),
+                PUT => self.put(context, suffix, kv),
                 DELETE => self.remove(suffix),
                 _ => false,
             };
@@ -71,12 +71,12 @@ impl View {
     }
 
     /// Takes a record up, and says whether that changed anything.
-    pub(crate) fn put(&mut self, shared: &Shared, suffix: &[u8], kv: &PbKeyValue) -> bool {
-        let instance = match shared.format.read(&self.service, suffix, &kv.value) {
+    pub(crate) fn put(&mut self, context: &Context, suffix: &[u8], kv: &PbKeyValue) -> bool {
+        let instance = match context.codec.read(&self.service, suffix, &kv.value) {
             Reading::Instance(instance) => *instance,
             Reading::Elsewhere => return self.remove(suffix),
             Reading::Undecodable(why) => {
-                shared.skipped.note(&kv.key, kv.mod_revision, &why);
+                context.skipped.note(&kv.key, kv.mod_revision, &why);
                 // As a listing would have it: whatever stood there before, it does not any more.
                 return self.remove(suffix);
             }
@@ -95,7 +95,7 @@ impl View {
     }
 
     /// Becomes `listed`, keeping the `Arc`s of what has not changed, and says whether anything has.
-    pub(crate) fn become_listed(&mut self, mut listed: View) -> bool {
+    pub(crate) fn replace_with(&mut self, mut listed: View) -> bool {
         let mut changed = listed.instances.len() != self.instances.len();
         for (suffix, instance) in &mut listed.instances {
             match self.instances.get(suffix) {
@@ -118,12 +118,12 @@ impl View {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{EtcdOptions, EtcdRegistry};
+    use crate::{EtcdConfig, EtcdRegistry};
 
     const PREFIX: &[u8] = b"svc/";
 
-    fn shared() -> Arc<Shared> {
-        EtcdRegistry::connect(EtcdOptions::new(["h:1"])).unwrap().shared
+    fn context() -> Arc<Context> {
+        EtcdRegistry::connect(EtcdConfig::new(["h:1"])).unwrap().context
     }
 
     fn kv(id: &str, mod_revision: i64) -> PbKeyValue {
@@ -141,10 +141,10 @@ mod tests {
     }
 
     /// A view of the instance `a`, as of revision 10 of cluster 1.
-    fn view(shared: &Shared) -> View {
+    fn view(context: &Context) -> View {
         let mut view = View::new("svc".parse().unwrap());
-        view.put(shared, b"a", &kv("a", 9));
-        view.stand_at(At { cluster: 1, revision: 10 });
+        view.put(context, b"a", &kv("a", 9));
+        view.set_position(Position { cluster: 1, revision: 10 });
         view
     }
 
@@ -154,54 +154,54 @@ mod tests {
 
     #[test]
     fn what_comes_again_from_the_past_is_an_echo() {
-        let (shared, mut view) = (shared(), view(&shared()));
-        assert!(!view.apply(&shared, PREFIX, &[gone("a", 8), put("b", 9), put("b", 10)]));
+        let (context, mut view) = (context(), view(&context()));
+        assert!(!view.apply(&context, PREFIX, &[gone("a", 8), put("b", 9), put("b", 10)]));
         assert_eq!((ids(&view), view.revision()), (vec!["a".to_owned()], 10));
-        assert!(view.apply(&shared, PREFIX, &[put("b", 11)]));
-        assert!(!view.apply(&shared, PREFIX, &[put("b", 11), gone("a", 11)]), "delivered twice");
+        assert!(view.apply(&context, PREFIX, &[put("b", 11)]));
+        assert!(!view.apply(&context, PREFIX, &[put("b", 11), gone("a", 11)]), "delivered twice");
         assert_eq!((ids(&view), view.revision()), (vec!["a".to_owned(), "b".to_owned()], 11));
     }
 
     #[test]
     fn all_events_of_one_revision_are_applied() {
-        let (shared, mut view) = (shared(), view(&shared()));
-        assert!(view.apply(&shared, PREFIX, &[gone("a", 11), put("b", 11), put("c", 11)]));
+        let (context, mut view) = (context(), view(&context()));
+        assert!(view.apply(&context, PREFIX, &[gone("a", 11), put("b", 11), put("c", 11)]));
         assert_eq!(ids(&view), ["b", "c"]);
     }
 
     #[test]
     fn what_changes_nothing_says_so() {
-        let (shared, mut view) = (shared(), view(&shared()));
+        let (context, mut view) = (context(), view(&context()));
         let mut same = put("a", 11);
         same.kv.as_mut().unwrap().value = kv("a", 9).value;
         let unknown = PbEvent { r#type: 9, ..put("b", 12) };
         let elsewhere =
             PbEvent { kv: Some(PbKeyValue { key: b"other/x".to_vec(), ..kv("x", 13) }), ..put("x", 13) };
         let nothing = PbEvent { r#type: PUT, kv: None, prev_kv: None };
-        assert!(!view.apply(&shared, PREFIX, &[same, unknown, elsewhere, nothing, gone("nobody", 14)]));
+        assert!(!view.apply(&context, PREFIX, &[same, unknown, elsewhere, nothing, gone("nobody", 14)]));
         assert_eq!((ids(&view), view.revision()), (vec!["a".to_owned()], 14));
     }
 
     #[test]
     fn a_listing_replaces_everything_and_keeps_what_is_the_same() {
-        let (shared, mut known) = (shared(), view(&shared()));
+        let (context, mut known) = (context(), view(&context()));
         let before = known.snapshot();
-        assert!(!known.become_listed(view(&shared)));
+        assert!(!known.replace_with(view(&context)));
         assert!(Arc::ptr_eq(&before.instances()[0], &known.snapshot().instances()[0]));
 
         let mut listed = View::new("svc".parse().unwrap());
-        listed.put(&shared, b"b", &kv("b", 12));
-        assert!(known.become_listed(listed));
+        listed.put(&context, b"b", &kv("b", 12));
+        assert!(known.replace_with(listed));
         assert_eq!(ids(&known), ["b"]);
     }
 
     #[test]
     fn a_snapshot_says_where_it_stands_and_its_instances_are_known_again() {
-        let shared = shared();
-        let snapshot = view(&shared).snapshot();
+        let context = context();
+        let snapshot = view(&context).snapshot();
         assert_eq!(snapshot.revision(), Some(&Revision::new("1.10")));
         let mut known = View::of(&snapshot);
-        assert!(!known.become_listed(view(&shared)));
+        assert!(!known.replace_with(view(&context)));
         assert_eq!(known.snapshot(), snapshot);
         assert!(Arc::ptr_eq(&known.snapshot().instances()[0], &snapshot.instances()[0]));
     }

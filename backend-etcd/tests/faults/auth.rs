@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use etcd_client::ConnectOptions;
 use hither_core::ServiceName;
-use hither_etcd::EtcdOptions;
+use hither_etcd::EtcdConfig;
 use tokio::time::sleep;
 
 use crate::scene::{Lease, Scene, TTL, Truth};
@@ -25,11 +25,11 @@ fn service() -> ServiceName {
 }
 
 async fn scene(fault: &'static str, etcd: &Etcd) -> Scene {
-    let options = |user: &str| etcd.options().with_user(user, PASSWORD);
-    scene_with(fault, etcd, options("server"), options("client")).await
+    let config = |user: &str| etcd.config().with_user(user, PASSWORD);
+    scene_with(fault, etcd, config("server"), config("client")).await
 }
 
-async fn scene_with(fault: &'static str, etcd: &Etcd, server: EtcdOptions, client: EtcdOptions) -> Scene {
+async fn scene_with(fault: &'static str, etcd: &Etcd, server: EtcdConfig, client: EtcdConfig) -> Scene {
     let root = ConnectOptions::new().with_user("root", PASSWORD);
     let truth = Truth::at([etcd.endpoint()]).with(root);
     // Not every five minutes: so that a call is made on each connection while it has no token that counts.
@@ -128,9 +128,9 @@ async fn passwords_changed_with_their_files() {
     let file = directory.path().join("password");
     std::fs::write(&file, PASSWORD).unwrap();
     let etcd = guarded(&[]).await;
-    let options = |user: &str| etcd.options().with_user_name(user).with_password_file(&file);
+    let config = |user: &str| etcd.config().with_user_name(user).with_password_file(&file);
     let fault = "passwords changed, and their file with them";
-    let mut scene = scene_with(fault, &etcd, options("server"), options("client")).await;
+    let mut scene = scene_with(fault, &etcd, config("server"), config("client")).await;
     let mut root = scene.client().await;
     for user in ["server", "client"] {
         root.user_change_password(user, "another").await.unwrap();

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use hither_etcd::EtcdOptions;
+use hither_etcd::EtcdConfig;
 use rustix::process::{Signal, getpid, kill_process};
 use tokio::time::sleep;
 
@@ -77,7 +77,7 @@ async fn wall_clock_jumps() {
     let proxy = Proxy::start(etcd.endpoint()).await;
     let fault = "our clock a day ahead, a day back and ten years ahead, and connections cut";
     let truth = Truth::at([etcd.endpoint()]);
-    let mut scene = Scene::new(fault, EtcdOptions::new([proxy.endpoint()]), truth).await;
+    let mut scene = Scene::new(fault, EtcdConfig::new([proxy.endpoint()]), truth).await;
     for (round, ahead) in [DAY, -DAY, 3650 * DAY].into_iter().enumerate() {
         clock.jumps(ahead);
         scene.joins(&format!("10.0.1.{round}:80")).await;
@@ -99,7 +99,7 @@ async fn process_stands_still() {
     }
     let etcd = Etcd::start().await;
     let fault = "our process stopped for 10 s, more than the TTL";
-    let mut scene = Scene::new(fault, etcd.options(), Truth::at([etcd.endpoint()])).await;
+    let mut scene = Scene::new(fault, etcd.config(), Truth::at([etcd.endpoint()])).await;
     let us = getpid();
     let mut waker = Command::new("sh");
     waker.args(["-c", "sleep 10; kill -CONT \"$0\""]).arg(us.as_raw_nonzero().to_string());

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hither_etcd::EtcdOptions;
+use hither_etcd::EtcdConfig;
 use tokio::time::sleep;
 
 use crate::scene::{Lease, Scene, Truth};
@@ -15,7 +15,7 @@ const TTL: Duration = Duration::from_secs(10);
 
 async fn scene(fault: &'static str) -> (Cluster, Scene) {
     let cluster = Cluster::start().await;
-    let scene = Scene::with_ttl(fault, TTL, cluster.options(), Truth::at(cluster.endpoints())).await;
+    let scene = Scene::with_ttl(fault, TTL, cluster.config(), Truth::at(cluster.endpoints())).await;
     (cluster, scene)
 }
 
@@ -156,9 +156,9 @@ async fn followers_starved() {
     let cluster = Cluster::start().await;
     let (_, followers) = cluster.leader().await;
     let endpoints = cluster.endpoints();
-    let options = EtcdOptions::new(followers.map(|follower| endpoints[follower].clone()));
+    let config = EtcdConfig::new(followers.map(|follower| endpoints[follower].clone()));
     let fault = "cluster: one follower learns nothing new, then the other";
-    let mut scene = Scene::with_ttl(fault, TTL, options, Truth::at(endpoints)).await;
+    let mut scene = Scene::with_ttl(fault, TTL, config, Truth::at(endpoints)).await;
     for follower in followers {
         cluster.starve(follower).await;
         let newcomer = format!("10.0.1.{follower}:80");

@@ -5,7 +5,7 @@ use std::time::Duration;
 use etcd_client::{AlarmAction, AlarmOptions, AlarmType, Client, CompactionOptions};
 use futures_util::future::join_all;
 use hither_core::{Claim, Registrar, Registration, RegistrationStatus};
-use hither_etcd::EtcdOptions;
+use hither_etcd::EtcdConfig;
 use tokio::time::sleep;
 
 use crate::scene::{Lease, Scene, TTL, Truth};
@@ -13,7 +13,7 @@ use crate::support::{Etcd, Proxy, delete, get, instance, put, put_many, unique_s
 
 async fn scene(fault: &'static str) -> (Etcd, Scene) {
     let etcd = Etcd::start().await;
-    let scene = Scene::new(fault, etcd.options(), Truth::at([etcd.endpoint()])).await;
+    let scene = Scene::new(fault, etcd.config(), Truth::at([etcd.endpoint()])).await;
     (etcd, scene)
 }
 
@@ -22,7 +22,7 @@ async fn scene_with_a_way(fault: &'static str) -> (Etcd, Proxy, Scene) {
     let etcd = Etcd::start().await;
     let proxy = Proxy::start(etcd.endpoint()).await;
     let truth = Truth::at([etcd.endpoint()]);
-    let scene = Scene::new(fault, EtcdOptions::new([proxy.endpoint()]), truth).await;
+    let scene = Scene::new(fault, EtcdConfig::new([proxy.endpoint()]), truth).await;
     (etcd, proxy, scene)
 }
 
@@ -119,7 +119,7 @@ async fn older_copy_without_us_put_back() {
     etcd.back_up();
     let mut etcd = etcd.start_again().await;
     let fault = "an older copy of the data put back, from before us";
-    let mut scene = Scene::new(fault, etcd.options(), Truth::at([etcd.endpoint()])).await;
+    let mut scene = Scene::new(fault, etcd.config(), Truth::at([etcd.endpoint()])).await;
     etcd.kill();
     etcd.restore();
     scene.another_past();
@@ -141,9 +141,9 @@ async fn older_copy_with_our_predecessor_put_back() {
     drop(lease);
     let mut etcd = etcd.start_again().await;
     let fault = "an older copy of the data put back, with our predecessor";
-    let options = etcd.options();
+    let config = etcd.config();
     let mut scene =
-        Scene::in_service(fault, service, options.clone(), options, Truth::at([etcd.endpoint()])).await;
+        Scene::in_service(fault, service, config.clone(), config, Truth::at([etcd.endpoint()])).await;
     etcd.kill();
     etcd.restore();
     scene.another_past();
@@ -158,7 +158,7 @@ async fn older_copy_with_our_predecessor_put_back() {
 async fn out_of_space() {
     let etcd = Etcd::start_with(&["--quota-backend-bytes", "4000000"]).await;
     let truth = Truth::at([etcd.endpoint()]);
-    let mut scene = Scene::new("etcd out of space for 10 s", etcd.options(), truth).await;
+    let mut scene = Scene::new("etcd out of space for 10 s", etcd.config(), truth).await;
     let mut client = scene.client().await;
     let large = "x".repeat(500_000);
     while client.put("other", large.as_str(), None).await.is_ok() {}
@@ -183,9 +183,9 @@ async fn events_come_late_and_again() {
     let etcd = Etcd::start().await;
     let proxy = Proxy::start(etcd.endpoint()).await;
     proxy.delay(Duration::from_millis(20));
-    let options = EtcdOptions::new([proxy.endpoint()]).with_resync_interval(Duration::from_millis(50));
+    let config = EtcdConfig::new([proxy.endpoint()]).with_resync_interval(Duration::from_millis(50));
     let fault = "events come after a listing that has them, and again";
-    let mut scene = Scene::new(fault, options, Truth::at([etcd.endpoint()])).await;
+    let mut scene = Scene::new(fault, config, Truth::at([etcd.endpoint()])).await;
     let client = scene.client().await;
     let writing = (0..8).map(|writer| {
         let (client, key) = (client.clone(), format!("{}/10.0.2.{writer}:80", scene.service()));
@@ -295,9 +295,9 @@ async fn returns_after_its_successor() {
     let etcd = Etcd::start().await;
     let proxy = Proxy::start(etcd.endpoint()).await;
     let truth = Truth::at([etcd.endpoint()]);
-    let options = EtcdOptions::new([proxy.endpoint()]);
+    let config = EtcdConfig::new([proxy.endpoint()]);
     let fault = "an owner returns from a partition after its successor registered";
-    let mut scene = Scene::new(fault, options, truth).await;
+    let mut scene = Scene::new(fault, config, truth).await;
     proxy.freeze();
     scene.is_stale().await;
     let client = scene.client().await;

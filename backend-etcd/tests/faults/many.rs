@@ -2,7 +2,7 @@
 
 use futures_util::future::join_all;
 use hither_core::{Discovery, ServiceName, ServiceView};
-use hither_etcd::{EtcdOptions, EtcdRegistry};
+use hither_etcd::{EtcdConfig, EtcdRegistry};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -58,8 +58,8 @@ async fn watched_by_one_process() {
     let proxy = Proxy::start(etcd.endpoint()).await;
     put_many(&etcd.client().await, 0, records("10.0.0.1:80")).await;
     // However slow the machine is: a deadline would rotate them onto another connection.
-    let options = EtcdOptions::new([proxy.endpoint()]).with_request_timeout(LONG).with_connect_timeout(LONG);
-    let registry = EtcdRegistry::connect(options).unwrap();
+    let config = EtcdConfig::new([proxy.endpoint()]).with_request_timeout(LONG).with_connect_timeout(LONG);
+    let registry = EtcdRegistry::connect(config).unwrap();
     let discovery = Discovery::from(registry);
     let mut views: Vec<_> = (0..COUNT).map(|at| discovery.service(&service(at))).collect();
     all_have(&mut views, 1).await;
@@ -67,7 +67,7 @@ async fn watched_by_one_process() {
     assert_eq!(proxy.connections(), 1, "a thousand watches share one connection");
 
     let fault = "1,000 services watched by one process, etcd killed and restarted";
-    let mut scene = Scene::new(fault, etcd.options(), Truth::at([etcd.endpoint()])).await;
+    let mut scene = Scene::new(fault, etcd.config(), Truth::at([etcd.endpoint()])).await;
     etcd.kill();
     scene.is_stale().await;
     let etcd = etcd.start_again().await;

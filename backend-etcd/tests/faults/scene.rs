@@ -10,7 +10,7 @@ use hither_core::{
     Freshness, Instance, KeepAliveConfig, Registration, RegistrationHandle, RegistrationStatus, ServiceName,
     Snapshot, Update, keep_registered,
 };
-use hither_etcd::{EtcdOptions, EtcdRegistry};
+use hither_etcd::{EtcdConfig, EtcdRegistry};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -59,29 +59,29 @@ pub(crate) struct Scene {
 }
 
 impl Scene {
-    /// Both talk to etcd as `options` say; `truth` is a way around the fault.
-    pub(crate) async fn new(fault: &'static str, options: EtcdOptions, truth: Truth) -> Self {
-        Self::with_ttl(fault, TTL, options, truth).await
+    /// Both talk to etcd as `config` say; `truth` is a way around the fault.
+    pub(crate) async fn new(fault: &'static str, config: EtcdConfig, truth: Truth) -> Self {
+        Self::with_ttl(fault, TTL, config, truth).await
     }
 
     /// The same with another TTL.
     pub(crate) async fn with_ttl(
         fault: &'static str,
         ttl: Duration,
-        options: EtcdOptions,
+        config: EtcdConfig,
         truth: Truth,
     ) -> Self {
         let service = unique_service();
-        let acting = Acting::begin(&service, ttl, options.clone(), options);
+        let acting = Acting::begin(&service, ttl, config.clone(), config);
         Self::stage(fault, service, acting, truth).await
     }
 
-    /// The same in a service of a certain name, and with options of its own for the server and for the client.
+    /// The same in a service of a certain name, and with config of its own for the server and for the client.
     pub(crate) async fn in_service(
         fault: &'static str,
         service: ServiceName,
-        server: EtcdOptions,
-        client: EtcdOptions,
+        server: EtcdConfig,
+        client: EtcdConfig,
         truth: Truth,
     ) -> Self {
         let acting = Acting::begin(&service, TTL, server, client);
@@ -320,7 +320,7 @@ struct Acting {
 }
 
 impl Acting {
-    fn begin(service: &ServiceName, ttl: Duration, server: EtcdOptions, client: EtcdOptions) -> Self {
+    fn begin(service: &ServiceName, ttl: Duration, server: EtcdConfig, client: EtcdConfig) -> Self {
         let registration = Registration::new(service.clone(), instance(OURS).with_weight(3)).with_ttl(ttl);
         let (server, confirmed) = Confirmed::by(EtcdRegistry::connect(server).unwrap());
         let handle = keep_registered(server, registration, KeepAliveConfig::default());

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use hither_core::{Claim, Registrar, Registration, Resolver};
-use hither_etcd::{EtcdOptions, EtcdRegistry};
+use hither_etcd::{EtcdConfig, EtcdRegistry};
 use tokio::time::{Instant, sleep};
 
 use crate::scene::{Lease, Scene, TTL, Truth};
 use crate::support::{Etcd, Proxy, get, instance};
 
 async fn scene(fault: &'static str, etcd: &Etcd) -> Scene {
-    Scene::new(fault, etcd.options(), Truth::at([etcd.endpoint()])).await
+    Scene::new(fault, etcd.config(), Truth::at([etcd.endpoint()])).await
 }
 
 async fn killed_for(fault: &'static str, outage: Duration) {
@@ -113,14 +113,14 @@ async fn frozen_for_more_than_the_ttl() {
 async fn started_last() {
     let mut etcd = Etcd::start().await;
     etcd.stop().await;
-    let options = etcd.options();
+    let config = etcd.config();
     let truth = Truth::at([etcd.endpoint()]);
     let coming = async {
         sleep(TTL).await;
         etcd.start_again().await
     };
     let fault = "etcd not there yet when both start";
-    let scene = Scene::new(fault, options, truth);
+    let scene = Scene::new(fault, config, truth);
     let (mut scene, _etcd) = tokio::join!(scene, coming);
     scene.over();
     scene.recovers(Lease::Kept).await;
@@ -131,11 +131,11 @@ async fn started_last() {
 async fn nothing_happens() {
     let etcd = Etcd::start().await;
     let proxy = Proxy::start(etcd.endpoint()).await;
-    let options = EtcdOptions::new([proxy.endpoint()]);
-    let mut scene = Scene::new("nothing at all for 75 s", options, Truth::at([etcd.endpoint()])).await;
+    let config = EtcdConfig::new([proxy.endpoint()]);
+    let mut scene = Scene::new("nothing at all for 75 s", config, Truth::at([etcd.endpoint()])).await;
     // And one who asks once, and then nothing: whose connection has no stream.
     let idle_proxy = Proxy::start(etcd.endpoint()).await;
-    let idle = EtcdRegistry::connect(EtcdOptions::new([idle_proxy.endpoint()])).unwrap();
+    let idle = EtcdRegistry::connect(EtcdConfig::new([idle_proxy.endpoint()])).unwrap();
     idle.resolve(scene.service()).await.unwrap();
     let before = proxy.connections();
     sleep(Duration::from_secs(75)).await;

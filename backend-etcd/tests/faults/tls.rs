@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use etcd_client::{Certificate, ConnectOptions, Identity, TlsOptions};
 use hither_core::RegistrationStatus;
-use hither_etcd::{EtcdOptions, EtcdTls};
+use hither_etcd::{EtcdConfig, TlsConfig};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 use tempfile::TempDir;
 use tokio::time::sleep;
@@ -70,15 +70,15 @@ impl Certificates {
         Etcd::start_with(&texts(&self.mutual())).await
     }
 
-    fn tls(&self) -> EtcdTls {
-        EtcdTls::from_files(self.file("ca.pem"))
+    fn tls(&self) -> TlsConfig {
+        TlsConfig::from_files(self.file("ca.pem"))
             .with_client_certificate_file(self.file("client.pem"))
             .with_client_key_file(self.file("client-key.pem"))
     }
 
     async fn scene(&self, fault: &'static str, etcd: &Etcd) -> Scene {
-        let options: EtcdOptions = etcd.options().with_tls(self.tls());
-        Scene::new(fault, options, self.truth(etcd)).await
+        let config: EtcdConfig = etcd.config().with_tls(self.tls());
+        Scene::new(fault, config, self.truth(etcd)).await
     }
 
     /// What they are now.
@@ -118,9 +118,9 @@ fn replace(file: &Path, with: &[u8]) {
 async fn killed_and_restarted_one_sided() {
     let certificates = Certificates::new();
     let mut etcd = Etcd::start_with(&texts(&certificates.one_sided())).await;
-    let options = etcd.options().with_tls(EtcdTls::from_files(certificates.file("ca.pem")));
+    let config = etcd.config().with_tls(TlsConfig::from_files(certificates.file("ca.pem")));
     let fault = "TLS of etcd's alone: etcd killed and restarted";
-    let mut scene = Scene::new(fault, options, certificates.truth(&etcd)).await;
+    let mut scene = Scene::new(fault, config, certificates.truth(&etcd)).await;
     etcd.kill();
     scene.is_stale().await;
     let _etcd = etcd.start_again().await;
@@ -153,7 +153,7 @@ async fn switched_on_for_a_while() {
     let certificates = Certificates::new();
     let mut etcd = Etcd::start().await;
     let fault = "etcd restarted with TLS for 9 s, which we do not talk, and without again";
-    let mut scene = Scene::new(fault, etcd.options(), Truth::at([etcd.endpoint()])).await;
+    let mut scene = Scene::new(fault, etcd.config(), Truth::at([etcd.endpoint()])).await;
     etcd.kill();
     etcd.set_arguments(&texts(&certificates.one_sided()));
     let mut etcd = etcd.start_again().await;
@@ -195,12 +195,12 @@ async fn cluster_with_users() {
     let root = certificates.connect().with_user("root", PASSWORD);
     cluster.set_connect(root.clone());
 
-    let options = |user: &str| cluster.options().with_tls(certificates.tls()).with_user(user, PASSWORD);
+    let config = |user: &str| cluster.config().with_tls(certificates.tls()).with_user(user, PASSWORD);
     let (fault, service) =
         ("cluster with users and mutual TLS: leader killed, then the next frozen", "greeter");
     let truth = truth.with(root);
     let mut scene =
-        Scene::in_service(fault, service.parse().unwrap(), options("server"), options("client"), truth).await;
+        Scene::in_service(fault, service.parse().unwrap(), config("server"), config("client"), truth).await;
     let (leader, _) = cluster.leader().await;
     cluster.kill(leader);
     scene.joins("10.0.0.4:80").await;
@@ -283,9 +283,9 @@ async fn wrong_clock() {
     let certificates = Certificates::new();
     let etcd = certificates.etcd().await;
     let proxy = Proxy::start(etcd.endpoint()).await;
-    let options = EtcdOptions::new([proxy.endpoint()]).with_tls(certificates.tls());
+    let config = EtcdConfig::new([proxy.endpoint()]).with_tls(certificates.tls());
     let fault = "mutual TLS: our clock a hundred years ahead for 9 s, and all connections cut";
-    let mut scene = Scene::new(fault, options, certificates.truth(&etcd)).await;
+    let mut scene = Scene::new(fault, config, certificates.truth(&etcd)).await;
     let (before, connections) = (scene.client().await, proxy.connections());
     clock.jumps(100 * 365 * 24 * 3600);
     // A connection that is open stays so.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hither_etcd::EtcdOptions;
+use hither_etcd::EtcdConfig;
 use tokio::time::sleep;
 
 use crate::scene::{Lease, Scene, TTL, Truth};
@@ -11,8 +11,8 @@ use crate::support::{Etcd, Proxy};
 async fn scene(fault: &'static str) -> (Etcd, Proxy, Scene) {
     let etcd = Etcd::start().await;
     let proxy = Proxy::start(etcd.endpoint()).await;
-    let options = EtcdOptions::new([proxy.endpoint()]);
-    let scene = Scene::new(fault, options, Truth::at([etcd.endpoint()])).await;
+    let config = EtcdConfig::new([proxy.endpoint()]);
+    let scene = Scene::new(fault, config, Truth::at([etcd.endpoint()])).await;
     (etcd, proxy, scene)
 }
 
@@ -110,9 +110,9 @@ async fn slow() {
 async fn one_of_two_ways_swallowed() {
     let etcd = Etcd::start().await;
     let ways = [Proxy::start(etcd.endpoint()).await, Proxy::start(etcd.endpoint()).await];
-    let options = EtcdOptions::new(ways.each_ref().map(Proxy::endpoint));
+    let config = EtcdConfig::new(ways.each_ref().map(Proxy::endpoint));
     let fault = "one of two ways swallows everything, then only the other";
-    let mut scene = Scene::new(fault, options, Truth::at([etcd.endpoint()])).await;
+    let mut scene = Scene::new(fault, config, Truth::at([etcd.endpoint()])).await;
     ways[0].freeze();
     sleep(2 * TTL).await;
     ways[0].thaw();

@@ -4,7 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use etcd_client::{Client, ConnectOptions};
-use hither_etcd::EtcdOptions;
+use hither_etcd::EtcdConfig;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::etcd::{Etcd, Frozen, Member};
@@ -48,8 +48,8 @@ impl Cluster {
         self.members.iter().map(Etcd::endpoint).collect()
     }
 
-    pub(crate) fn options(&self) -> EtcdOptions {
-        EtcdOptions::new(self.endpoints())
+    pub(crate) fn config(&self) -> EtcdConfig {
+        EtcdConfig::new(self.endpoints())
     }
 
     /// Another way to be asked.

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use etcd_client::Client;
-use hither_etcd::{EtcdOptions, EtcdRegistry};
+use hither_etcd::{EtcdConfig, EtcdRegistry};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -77,13 +77,13 @@ impl Etcd {
         self.client_port.endpoint()
     }
 
-    pub(crate) fn options(&self) -> EtcdOptions {
-        EtcdOptions::new([self.endpoint()])
+    pub(crate) fn config(&self) -> EtcdConfig {
+        EtcdConfig::new([self.endpoint()])
     }
 
     /// A new registry on it: another owner than all before.
     pub(crate) fn registry(&self) -> EtcdRegistry {
-        EtcdRegistry::connect(self.options()).unwrap()
+        EtcdRegistry::connect(self.config()).unwrap()
     }
 
     /// A way around the registry.

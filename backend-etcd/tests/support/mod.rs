@@ -19,7 +19,7 @@ use hither_core::{
     Claim, Error, Instance, Lease, Registrar, Registration, Resolver, Result, ServiceName, Snapshot,
     SnapshotStream,
 };
-use hither_etcd::{EtcdOptions, EtcdRegistry};
+use hither_etcd::{EtcdConfig, EtcdRegistry};
 use tokio::time::timeout;
 
 pub(crate) use cluster::Cluster;
@@ -105,8 +105,8 @@ pub(crate) fn ids(snapshot: &Snapshot) -> Vec<&str> {
 }
 
 /// Options under which nothing takes long.
-pub(crate) fn hasty(endpoint: String) -> EtcdOptions {
-    EtcdOptions::new([endpoint])
+pub(crate) fn hasty(endpoint: String) -> EtcdConfig {
+    EtcdConfig::new([endpoint])
         .with_connect_timeout(Duration::from_millis(500))
         .with_request_timeout(Duration::from_millis(500))
         .with_probe_interval(Duration::from_millis(100))
