@@ -67,12 +67,15 @@
 //! certain call is better served by the mocks of hither-core (feature `mock`).
 #![forbid(unsafe_code)]
 
+mod fault_plan;
 mod faults;
+mod lease;
+mod operation;
 mod registry;
-mod shared;
 mod state;
-mod trouble;
+mod store;
 mod watch;
 
-pub use faults::{Faults, Operation};
+pub use faults::Faults;
+pub use operation::Operation;
 pub use registry::MemoryRegistry;

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use hither_core::{
-    Catalog, Claim, Error, ErrorKind, Instance, Lease, Registrar, Registration, Resolver, Result,
-    ServiceName, Snapshot, SnapshotStream,
+    Catalog, Claim, Lease, Registrar, Registration, Resolver, Result, ServiceName, Snapshot, SnapshotStream,
 };
 
-use crate::shared::Shared;
-use crate::state::{LeaseId, RegistrarId};
+use crate::lease::MemoryLease;
+use crate::state::RegistrarId;
+use crate::store::Shared;
 use crate::watch::Watch;
 use crate::{Faults, Operation};
 
@@ -52,7 +52,7 @@ pub struct MemoryRegistry {
 
 impl MemoryRegistry {
     /// How long a call waits for a registry that does not answer (5 s), and how long a watch goes on hearing
-    /// nothing from one: then they end with [`Timeout`](ErrorKind::Timeout). Only [`Faults`] make it so.
+    /// nothing from one: then they end with [`Timeout`](hither_core::ErrorKind::Timeout). Only [`Faults`] make it so.
     pub const DEADLINE: Duration = Duration::from_secs(5);
 
     /// An empty registry. It needs no runtime.
@@ -92,7 +92,7 @@ impl Registrar for MemoryRegistry {
     async fn register(&self, registration: &Registration, claim: Claim) -> Result<Box<dyn Lease>> {
         let registrar = self.registrar;
         let register =
-            |inner: &mut crate::shared::Inner, now| inner.state.register(registrar, registration, claim, now);
+            |inner: &mut crate::store::Inner, now| inner.state.register(registrar, registration, claim, now);
         let (id, ttl) = self.shared.call(registrar, Operation::Register, register).await?;
         Ok(Box::new(MemoryLease {
             shared: Arc::clone(&self.shared),
@@ -115,8 +115,7 @@ impl Resolver for MemoryRegistry {
 
     async fn watch(&self, service: &ServiceName, since: Option<Snapshot>) -> Result<SnapshotStream> {
         let (shared, registrar) = (&self.shared, self.registrar);
-        let open =
-            |inner: &mut crate::shared::Inner, _| Watch::open(inner, shared, registrar, service, since);
+        let open = |inner: &mut crate::store::Inner, _| Watch::open(inner, shared, registrar, service, since);
         self.shared.call(registrar, Operation::Watch, open).await.map(Watch::into_stream)
     }
 }
@@ -127,70 +126,5 @@ impl Catalog for MemoryRegistry {
         self.shared
             .call(self.registrar, Operation::Services, |inner, _| Ok(inner.state.services(under)))
             .await
-    }
-}
-
-/// The right to one record. Dropping it does nothing: the record goes when its TTL has passed.
-struct MemoryLease {
-    shared: Arc<Shared>,
-    registrar: RegistrarId,
-    id: LeaseId,
-    ttl: Duration,
-    service: ServiceName,
-    /// What was said last, and what a renewal stands for.
-    instance: Arc<Instance>,
-}
-
-impl fmt::Debug for MemoryLease {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MemoryLease")
-            .field("service", &self.service)
-            .field("instance", &self.instance.id())
-            .field("ttl", &self.ttl)
-            .finish_non_exhaustive()
-    }
-}
-
-#[async_trait]
-impl Lease for MemoryLease {
-    fn ttl(&self) -> Duration {
-        self.ttl
-    }
-
-    async fn renew(&mut self) -> Result<()> {
-        let (id, instance) = (self.id, &self.instance);
-        self.shared
-            .call(self.registrar, Operation::Renew, |inner, now| inner.state.renew(id, instance, now))
-            .await
-    }
-
-    async fn update(&mut self, instance: &Instance) -> Result<()> {
-        self.check(instance).map_err(|error| error.with_operation(Operation::Update.name()))?;
-        // Before the call: if its outcome stays unknown, the next call settles it in favour of the new.
-        self.instance = Arc::new(instance.clone());
-        let (id, instance) = (self.id, &self.instance);
-        self.shared
-            .call(self.registrar, Operation::Update, |inner, _| inner.state.restate(id, instance))
-            .await
-    }
-
-    async fn revoke(&mut self) -> Result<()> {
-        let id = self.id;
-        let revoke = |inner: &mut crate::shared::Inner, _| {
-            inner.state.revoke(id);
-            Ok(())
-        };
-        self.shared.call(self.registrar, Operation::Revoke, revoke).await
-    }
-}
-
-impl MemoryLease {
-    fn check(&self, instance: &Instance) -> Result<()> {
-        let (ours, other) = (self.instance.id(), instance.id());
-        if ours != other {
-            let why = format!("the lease is for instance {ours}, not for {other}");
-            return Err(Error::new(ErrorKind::InvalidArgument, why));
-        }
-        Registration::new(self.service.clone(), instance.clone()).validate()
     }
 }

@@ -8,9 +8,9 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use crate::MemoryRegistry;
-use crate::shared::{Inner, Shared, needs_runtime, no_answer};
+use crate::fault_plan::WatchId;
 use crate::state::RegistrarId;
-use crate::trouble::WatchId;
+use crate::store::{Inner, Shared, needs_runtime, no_answer};
 
 /// An open watch; dropping it closes it. It holds no task: who waits for a snapshot wakes by itself when the
 /// next lease lapses.

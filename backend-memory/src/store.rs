@@ -10,8 +10,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::Operation;
+use crate::fault_plan::{Fault, Trouble};
 use crate::state::{RegistrarId, State};
-use crate::trouble::{Fault, Trouble};
 
 /// A registry: what all its handles share.
 #[derive(Debug)]
