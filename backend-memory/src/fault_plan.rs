@@ -1,4 +1,4 @@
-//! What stands between a call and the registry, as a plain state machine.
+//! The faults to inject between callers and the registry, as a plain state machine.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -9,65 +9,66 @@ use tokio::time::Instant;
 use crate::Operation;
 use crate::state::RegistrarId;
 
-/// An open watch; an id is never given twice.
+/// The id of an open watch; never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct WatchId(u64);
 
 #[derive(Debug, Default)]
-pub(crate) struct Trouble {
+pub(crate) struct FaultPlan {
     stopped: bool,
     frozen_since: Option<Instant>,
     disconnected: BTreeSet<RegistrarId>,
-    delay: Duration,
+    latency: Duration,
     planned: Vec<Planned>,
-    watches: BTreeMap<WatchId, Watched>,
+    watches: BTreeMap<WatchId, OpenWatch>,
     last_watch: u64,
     calls: BTreeMap<Operation, u64>,
 }
 
 #[derive(Debug)]
 struct Planned {
-    /// `None` is any.
+    /// `None` is any operation.
     operation: Option<Operation>,
     fault: Fault,
+    /// How many more calls it applies to.
     left: u64,
 }
 
-/// What becomes of one call.
+/// The fault of one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// It fails, and nothing has happened.
+    /// The call fails and has no effect.
     Fails(ErrorKind),
-    /// It happens, and the answer is lost.
-    AnswerLost,
+    /// The call takes effect, and its response is lost.
+    LosesResponse,
 }
 
 #[derive(Debug)]
-struct Watched {
+struct OpenWatch {
     registrar: RegistrarId,
     cut: bool,
 }
 
 /// Calls.
-impl Trouble {
-    /// Counts a call; says what was planned for it, and how long it is on its way.
+impl FaultPlan {
+    /// Counts a call. Returns the fault that was planned for it, and its latency.
     pub(crate) fn begin(&mut self, operation: Operation) -> (Option<Fault>, Duration) {
         *self.calls.entry(operation).or_default() += 1;
-        let meant = |planned: &Planned| planned.operation.is_none_or(|only| only == operation);
-        let Some(at) = self.planned.iter().position(meant) else { return (None, self.delay) };
+        let applies = |planned: &Planned| planned.operation.is_none_or(|only| only == operation);
+        let Some(at) = self.planned.iter().position(applies) else { return (None, self.latency) };
         let fault = self.planned[at].fault;
         self.planned[at].left -= 1;
         self.planned.retain(|planned| planned.left > 0);
-        (Some(fault), self.delay)
+        (Some(fault), self.latency)
     }
 
-    /// Whether a call can go through now; an error if it cannot and waiting would not help.
-    pub(crate) fn let_through(&self, registrar: RegistrarId) -> Result<bool> {
+    /// Whether a call of this process gets through now; an error if waiting would not help.
+    pub(crate) fn admits(&self, registrar: RegistrarId) -> Result<bool> {
         if self.stopped {
-            return Err(unavailable("the registry is stopped"));
+            return Err(unavailable("registry is stopped"));
         }
         if self.disconnected.contains(&registrar) {
-            return Err(unavailable("the registry cannot be reached from here"));
+            return Err(unavailable("registry is disconnected"));
         }
         Ok(self.frozen_since.is_none())
     }
@@ -78,8 +79,8 @@ impl Trouble {
         }
     }
 
-    pub(crate) fn set_delay(&mut self, delay: Duration) {
-        self.delay = delay;
+    pub(crate) fn set_latency(&mut self, latency: Duration) {
+        self.latency = latency;
     }
 
     pub(crate) fn calls(&self, of: Option<Operation>) -> u64 {
@@ -91,7 +92,7 @@ impl Trouble {
 }
 
 /// The registry as a whole.
-impl Trouble {
+impl FaultPlan {
     pub(crate) fn stop(&mut self) {
         self.stopped = true;
         self.cut_watches(|_| true);
@@ -103,7 +104,7 @@ impl Trouble {
 
     pub(crate) fn disconnect(&mut self, registrar: RegistrarId) {
         self.disconnected.insert(registrar);
-        self.cut_watches(|watched| watched == registrar);
+        self.cut_watches(|of| of == registrar);
     }
 
     pub(crate) fn reconnect(&mut self, registrar: RegistrarId) {
@@ -124,11 +125,11 @@ impl Trouble {
 }
 
 /// Watches.
-impl Trouble {
+impl FaultPlan {
     pub(crate) fn open_watch(&mut self, registrar: RegistrarId) -> WatchId {
         self.last_watch += 1;
         let watch = WatchId(self.last_watch);
-        self.watches.insert(watch, Watched { registrar, cut: false });
+        self.watches.insert(watch, OpenWatch { registrar, cut: false });
         watch
     }
 
@@ -136,25 +137,26 @@ impl Trouble {
         self.watches.remove(&watch);
     }
 
-    pub(crate) fn cut_watches(&mut self, whose: impl Fn(RegistrarId) -> bool) {
-        for watched in self.watches.values_mut().filter(|watched| whose(watched.registrar)) {
-            watched.cut = true;
+    /// Cuts the watches of the registrars that match.
+    pub(crate) fn cut_watches(&mut self, matches: impl Fn(RegistrarId) -> bool) {
+        for watch in self.watches.values_mut().filter(|watch| matches(watch.registrar)) {
+            watch.cut = true;
         }
     }
 
-    /// The error with which a watch ends, once it has been cut.
-    pub(crate) fn cut(&self, watch: WatchId) -> Result<()> {
+    /// The error that ends a watch after it was cut.
+    pub(crate) fn check_watch(&self, watch: WatchId) -> Result<()> {
         match self.watches.get(&watch) {
-            Some(watched) if !watched.cut => Ok(()),
-            _ => Err(unavailable("the registry was lost")),
+            Some(watch) if !watch.cut => Ok(()),
+            _ => Err(unavailable("connection to the registry lost")),
         }
     }
 
     pub(crate) fn open_watches(&self) -> usize {
-        self.watches.values().filter(|watched| !watched.cut).count()
+        self.watches.values().filter(|watch| !watch.cut).count()
     }
 }
 
-fn unavailable(why: &'static str) -> Error {
-    Error::new(ErrorKind::Unavailable, why)
+fn unavailable(reason: &'static str) -> Error {
+    Error::new(ErrorKind::Unavailable, reason)
 }

@@ -1,4 +1,4 @@
-//! A bad day, on demand.
+//! Fault injection.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,20 +9,21 @@ use hither_core::{Claim, ErrorKind, Instance, InstanceId, Registration, ServiceN
 use crate::Operation;
 use crate::fault_plan::Fault;
 use crate::state::RegistrarId;
-use crate::store::{Inner, Shared};
+use crate::store::{Inner, Store};
 
-/// What goes wrong with a [`MemoryRegistry`](crate::MemoryRegistry): for tests.
+/// Injects faults into a [`MemoryRegistry`](crate::MemoryRegistry), for tests.
 ///
-/// Everything takes effect at once, and nothing here waits. A clone is the same.
+/// Every method takes effect at once, and none waits. A clone controls the same registry.
 ///
 /// - **Calls**: [`fail_next`](Self::fail_next), [`fail_next_of`](Self::fail_next_of),
-///   [`lose_next_answer_of`](Self::lose_next_answer_of), [`delay`](Self::delay).
+///   [`lose_next_response_of`](Self::lose_next_response_of), [`delay`](Self::delay).
 /// - **The registry as a whole**: [`stop`](Self::stop) and [`start`](Self::start), [`freeze`](Self::freeze) and
 ///   [`thaw`](Self::thaw), [`cut_watches`](Self::cut_watches).
-/// - **The way to it from one process**: [`disconnect`](Self::disconnect) and [`reconnect`](Self::reconnect).
-/// - **What stands in it**: [`expire`](Self::expire), [`expire_all`](Self::expire_all), [`lose`](Self::lose),
-///   [`wipe`](Self::wipe), [`overwrite`](Self::overwrite), [`rewrite`](Self::rewrite),
-///   [`put_without_lease`](Self::put_without_lease), [`put_garbage`](Self::put_garbage).
+/// - **The connection of one process**: [`disconnect`](Self::disconnect) and [`reconnect`](Self::reconnect).
+/// - **Its content**: [`expire`](Self::expire), [`expire_all`](Self::expire_all),
+///   [`delete_record`](Self::delete_record), [`change_record`](Self::change_record),
+///   [`take_over`](Self::take_over), [`wipe`](Self::wipe), [`put_without_lease`](Self::put_without_lease),
+///   [`put_garbage`](Self::put_garbage).
 /// - **Counters**: [`calls`](Self::calls), [`calls_of`](Self::calls_of), [`live_leases`](Self::live_leases),
 ///   [`open_watches`](Self::open_watches), [`skipped_records`](Self::skipped_records).
 ///
@@ -44,19 +45,19 @@ use crate::store::{Inner, Shared};
 /// ```
 #[derive(Clone)]
 pub struct Faults {
-    shared: Arc<Shared>,
+    store: Arc<Store>,
     registrar: RegistrarId,
 }
 
 /// Calls.
 impl Faults {
-    /// The next `calls` calls, whatever they are, fail with an error of this kind; nothing else happens: a
-    /// pretended `LeaseExpired` leaves the lease alive.
+    /// Fails the next `calls` calls of any operation with an error of this kind. They have no other effect: an
+    /// injected `LeaseExpired` leaves the lease alive.
     pub fn fail_next(&self, calls: u64, kind: ErrorKind) {
-        self.change(|inner| inner.trouble.plan(None, Fault::Fails(kind), calls));
+        self.change(|inner| inner.faults.plan(None, Fault::Fails(kind), calls));
     }
 
-    /// The next `calls` calls of this operation fail with an error of this kind.
+    /// Fails the next `calls` calls of this operation with an error of this kind.
     ///
     /// ```
     /// use hither_core::{Claim, ErrorKind, Instance, Registrar, Registration};
@@ -74,73 +75,73 @@ impl Faults {
     /// # }
     /// ```
     pub fn fail_next_of(&self, operation: Operation, calls: u64, kind: ErrorKind) {
-        self.change(|inner| inner.trouble.plan(Some(operation), Fault::Fails(kind), calls));
+        self.change(|inner| inner.faults.plan(Some(operation), Fault::Fails(kind), calls));
     }
 
-    /// The next call of this operation does what it should, but its answer is lost: the caller sees a
+    /// Loses the response to the next call of this operation: the call takes effect, and the caller gets a
     /// `Timeout`, at once.
-    pub fn lose_next_answer_of(&self, operation: Operation) {
-        self.change(|inner| inner.trouble.plan(Some(operation), Fault::AnswerLost, 1));
+    pub fn lose_next_response_of(&self, operation: Operation) {
+        self.change(|inner| inner.faults.plan(Some(operation), Fault::LosesResponse, 1));
     }
 
-    /// Every call takes this long from now on; from
-    /// [`MemoryRegistry::DEADLINE`](crate::MemoryRegistry::DEADLINE) on it ends with `Timeout` instead.
-    /// Watches that are open are not slowed. Zero ends it.
+    /// Sets the latency of every call from now on. A call whose latency reaches
+    /// [`MemoryRegistry::DEADLINE`](crate::MemoryRegistry::DEADLINE) ends there with `Timeout` and has no effect.
+    /// Open watches are not delayed. Zero removes the latency.
     pub fn delay(&self, delay: Duration) {
-        self.change(|inner| inner.trouble.set_delay(delay));
+        self.change(|inner| inner.faults.set_latency(delay));
     }
 }
 
 /// The registry as a whole.
 impl Faults {
-    /// The registry is down until [`start`](Self::start): every call fails with `Unavailable`, every watch
-    /// ends. As with etcd no lease lapses meanwhile.
+    /// Stops the registry until [`start`](Self::start): every call fails with `Unavailable`, and every watch
+    /// ends. As with etcd, no lease expires meanwhile.
     pub fn stop(&self) {
         self.change(|inner| {
-            inner.trouble.stop();
+            inner.faults.stop();
             inner.state.stop();
         });
     }
 
-    /// The registry is back, with everything that stood in it; as after etcd's restart each lease has its whole
-    /// TTL again.
+    /// Starts a stopped registry, with all its content. As after a restart of etcd, each lease has its whole TTL
+    /// again.
     pub fn start(&self) {
-        let mut entered = self.shared.enter();
-        let now = entered.now;
-        entered.trouble.start();
-        entered.state.start(now);
-        drop(entered);
-        self.shared.wake();
+        let mut locked = self.store.lock();
+        let now = locked.now;
+        locked.faults.start();
+        locked.state.start(now);
+        drop(locked);
+        self.store.wake();
     }
 
-    /// The registry stays silent until [`thaw`](Self::thaw): calls and watches hang, those that are under way
-    /// included, each for at most [`MemoryRegistry::DEADLINE`](crate::MemoryRegistry::DEADLINE), and then end
-    /// with `Timeout`. Time goes on, and with it the TTLs.
+    /// Freezes the registry until [`thaw`](Self::thaw): calls and watches hang, including those in flight, each
+    /// for at most [`MemoryRegistry::DEADLINE`](crate::MemoryRegistry::DEADLINE), and then end with `Timeout`.
+    /// Leases keep expiring.
     pub fn freeze(&self) {
-        let mut entered = self.shared.enter();
-        let now = entered.now;
-        entered.trouble.freeze(now);
-        drop(entered);
-        self.shared.wake();
+        let mut locked = self.store.lock();
+        let now = locked.now;
+        locked.faults.freeze(now);
+        drop(locked);
+        self.store.wake();
     }
 
-    /// The registry answers again.
+    /// Ends [`freeze`](Self::freeze).
     pub fn thaw(&self) {
-        self.change(|inner| inner.trouble.thaw());
+        self.change(|inner| inner.faults.thaw());
     }
 
-    /// Every watch that is open ends with `Unavailable`; new ones can be opened at once.
+    /// Ends every open watch with `Unavailable`. New ones can be opened at once.
     pub fn cut_watches(&self) {
-        self.change(|inner| inner.trouble.cut_watches(|_| true));
+        self.change(|inner| inner.faults.cut_watches(|_| true));
     }
 }
 
-/// The way to the registry.
+/// The connection of one process.
 impl Faults {
-    /// Cuts the process that took these faults off, as a partition of the network does: for the
-    /// [`MemoryRegistry`](crate::MemoryRegistry) they come from, and its clones, every call fails with
-    /// `Unavailable`, and their watches end. Its leases lapse meanwhile, and who came by
-    /// [`connect`](crate::MemoryRegistry::connect) notices nothing.
+    /// Disconnects one process, as a network partition does: calls of the
+    /// [`MemoryRegistry`](crate::MemoryRegistry) that returned this `Faults`, and of its clones, fail with
+    /// `Unavailable`, and their watches end. Their leases expire meanwhile. Handles from
+    /// [`connect`](crate::MemoryRegistry::connect) are not affected.
     ///
     /// ```
     /// use hither_core::Resolver;
@@ -157,66 +158,65 @@ impl Faults {
     /// # }
     /// ```
     pub fn disconnect(&self) {
-        self.change(|inner| inner.trouble.disconnect(self.registrar));
+        self.change(|inner| inner.faults.disconnect(self.registrar));
     }
 
     /// Ends [`disconnect`](Self::disconnect).
     pub fn reconnect(&self) {
-        self.change(|inner| inner.trouble.reconnect(self.registrar));
+        self.change(|inner| inner.faults.reconnect(self.registrar));
     }
 }
 
-/// What stands in the registry. All of this works behind the owners' backs, also while the registry is stopped,
-/// frozen or disconnected.
+/// The content of the registry. The owners of the records are not notified. All of this also works while the
+/// registry is stopped, frozen or disconnected.
 impl Faults {
-    /// Lets the lease of an instance lapse now, and its record with it; whether there was one.
+    /// Expires the lease of an instance now, which removes its record. Returns whether there was one.
     pub fn expire(&self, service: &ServiceName, id: &InstanceId) -> bool {
         self.change(|inner| inner.state.expire_lease(service, id))
     }
 
-    /// Lets all leases lapse now.
+    /// Expires all leases now.
     pub fn expire_all(&self) {
         self.change(|inner| inner.state.expire_all());
     }
 
-    /// Removes the record of an instance, while its lease lives on; whether there was one. Its owner's next
-    /// renewal puts it back.
-    pub fn lose(&self, service: &ServiceName, id: &InstanceId) -> bool {
-        self.change(|inner| inner.state.lose(service, id))
+    /// Deletes the record of an instance and keeps its lease. Returns whether there was one. The owner's next
+    /// renewal restores it.
+    pub fn delete_record(&self, service: &ServiceName, id: &InstanceId) -> bool {
+        self.change(|inner| inner.state.delete_record(service, id))
     }
 
-    /// Loses everything, records and leases, as a registry that comes up on an empty disk.
+    /// Removes all records and leases, as a registry that starts with an empty disk.
     pub fn wipe(&self) {
         self.change(|inner| inner.state.wipe());
     }
 
-    /// Another owner takes the instance's id over, and keeps it: renewing the lease that stood there gives
-    /// `Superseded`.
-    pub fn overwrite(&self, service: &ServiceName, instance: Instance) {
+    /// Registers the instance for another owner, in place of any record of its id, for a year: renewing the lease
+    /// that had the id returns `Superseded`.
+    pub fn take_over(&self, service: &ServiceName, instance: Instance) {
         let registration = Registration::new(service.clone(), instance).with_ttl(Duration::MAX);
-        let mut entered = self.shared.enter();
-        let (owner, now) = (entered.state.new_registrar(), entered.now);
-        // What is refused is an instance that no registrar could have put there either.
-        if let Err(error) = entered.state.register(owner, &registration, Claim::TakeOver, now) {
-            drop(entered);
-            tracing::error!(error = error.report(), "nothing was overwritten");
+        let mut locked = self.store.lock();
+        let (owner, now) = (locked.state.new_registrar(), locked.now);
+        if let Err(error) = locked.state.register(owner, &registration, Claim::TakeOver, now) {
+            drop(locked);
+            tracing::error!(error = error.report(), "take-over refused");
         }
     }
 
-    /// Changes what the record of this id says, under the lease that it stands on; whether there was one. Its
-    /// owner's next renewal restores it.
-    pub fn rewrite(&self, service: &ServiceName, instance: Instance) -> bool {
-        self.change(|inner| inner.state.rewrite(service, instance))
+    /// Replaces the content of the record with the instance's id and keeps its lease. Returns whether there was
+    /// one. The owner's next renewal restores the old content.
+    pub fn change_record(&self, service: &ServiceName, instance: Instance) -> bool {
+        self.change(|inner| inner.state.change_record(service, instance))
     }
 
-    /// Puts a record that stands on no lease, in place of whatever stood there, as an operator or another
-    /// program does: it never lapses. An owner with the same address reclaims it.
+    /// Puts a record without a lease, in place of any record of its id, as an operator or another program does.
+    /// It never expires. A registrar of an instance with the same address reclaims it.
     pub fn put_without_lease(&self, service: &ServiceName, instance: Instance) {
         self.change(|inner| inner.state.put_without_lease(service, instance));
     }
 
-    /// Puts a record that cannot be decoded and stands on no lease, in place of whatever stood there. Readers
-    /// skip it; to an owner of that id it is somebody else's.
+    /// Puts a record that cannot be decoded and has no lease, in place of any record of its id. Readers skip it;
+    /// for a registrar of that id it has another owner.
     pub fn put_garbage(&self, service: &ServiceName, id: &InstanceId) {
         self.change(|inner| inner.state.put_garbage(service, id));
     }
@@ -224,41 +224,41 @@ impl Faults {
 
 /// Counters.
 impl Faults {
-    /// How many calls there have been, those that failed included.
+    /// Returns the number of calls, including those that failed.
     pub fn calls(&self) -> u64 {
-        self.shared.enter().trouble.calls(None)
+        self.store.lock().faults.calls(None)
     }
 
-    /// How many calls of this operation there have been, those that failed included.
+    /// Returns the number of calls of this operation, including those that failed.
     pub fn calls_of(&self, operation: Operation) -> u64 {
-        self.shared.enter().trouble.calls(Some(operation))
+        self.store.lock().faults.calls(Some(operation))
     }
 
-    /// How many leases live.
+    /// Returns the number of live leases.
     pub fn live_leases(&self) -> usize {
-        self.shared.enter().state.live_leases()
+        self.store.lock().state.live_leases()
     }
 
-    /// How many watches are open: neither dropped nor cut.
+    /// Returns the number of open watches: neither dropped nor cut.
     pub fn open_watches(&self) -> usize {
-        self.shared.enter().trouble.open_watches()
+        self.store.lock().faults.open_watches()
     }
 
-    /// How many records were skipped because they could not be decoded, each counted once.
+    /// Returns the number of records that were skipped because they could not be decoded, each counted once.
     pub fn skipped_records(&self) -> u64 {
-        self.shared.enter().state.skipped()
+        self.store.lock().state.skipped()
     }
 }
 
 impl Faults {
-    pub(crate) fn new(shared: Arc<Shared>, registrar: RegistrarId) -> Self {
-        Self { shared, registrar }
+    pub(crate) fn new(store: Arc<Store>, registrar: RegistrarId) -> Self {
+        Self { store, registrar }
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut Inner) -> T) -> T {
-        let outcome = change(&mut self.shared.enter());
-        self.shared.wake();
-        outcome
+        let result = change(&mut self.store.lock());
+        self.store.wake();
+        result
     }
 }
 

@@ -9,16 +9,16 @@ use hither_core::{Error, ErrorKind, Instance, Lease, Registration, Result, Servi
 
 use crate::Operation;
 use crate::state::{LeaseId, RegistrarId};
-use crate::store::Shared;
+use crate::store::{Inner, Store};
 
-/// The right to one record. Dropping it does nothing: the record goes when its TTL has passed.
+/// The lease of one record. Dropping it does nothing: the record is removed when its TTL has passed.
 pub(crate) struct MemoryLease {
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) store: Arc<Store>,
     pub(crate) registrar: RegistrarId,
     pub(crate) id: LeaseId,
     pub(crate) ttl: Duration,
     pub(crate) service: ServiceName,
-    /// What was said last, and what a renewal stands for.
+    /// The desired content: what a renewal restores.
     pub(crate) instance: Arc<Instance>,
 }
 
@@ -40,28 +40,26 @@ impl Lease for MemoryLease {
 
     async fn renew(&mut self) -> Result<()> {
         let (id, instance) = (self.id, &self.instance);
-        self.shared
+        self.store
             .call(self.registrar, Operation::Renew, |inner, now| inner.state.renew(id, instance, now))
             .await
     }
 
     async fn update(&mut self, instance: &Instance) -> Result<()> {
         self.check(instance).map_err(|error| error.with_operation(Operation::Update.name()))?;
-        // Before the call: if its outcome stays unknown, the next call settles it in favour of the new.
+        // Before the call: if its outcome stays unknown, the next call writes the new content.
         self.instance = Arc::new(instance.clone());
         let (id, instance) = (self.id, &self.instance);
-        self.shared
-            .call(self.registrar, Operation::Update, |inner, _| inner.state.restate(id, instance))
-            .await
+        self.store.call(self.registrar, Operation::Update, |inner, _| inner.state.update(id, instance)).await
     }
 
     async fn revoke(&mut self) -> Result<()> {
         let id = self.id;
-        let revoke = |inner: &mut crate::store::Inner, _| {
+        let revoke = |inner: &mut Inner, _| {
             inner.state.revoke(id);
             Ok(())
         };
-        self.shared.call(self.registrar, Operation::Revoke, revoke).await
+        self.store.call(self.registrar, Operation::Revoke, revoke).await
     }
 }
 
@@ -69,8 +67,8 @@ impl MemoryLease {
     fn check(&self, instance: &Instance) -> Result<()> {
         let (ours, other) = (self.instance.id(), instance.id());
         if ours != other {
-            let why = format!("the lease is for instance {ours}, not for {other}");
-            return Err(Error::new(ErrorKind::InvalidArgument, why));
+            let message = format!("the lease is of instance {ours}, not of {other}");
+            return Err(Error::new(ErrorKind::InvalidArgument, message));
         }
         Registration::new(self.service.clone(), instance.clone()).validate()
     }

@@ -1,5 +1,5 @@
-//! A registry in memory for [hither](hither_core): it behaves as etcd does, needs nothing, and has a bad day
-//! whenever a test asks for one.
+//! A registry in memory for [hither](hither_core): it behaves as etcd does, needs no server, and injects faults on
+//! demand.
 //!
 //! ```text
 //!    server                                               client
@@ -31,8 +31,8 @@
 //!
 //! # In your tests
 //!
-//! Time is Tokio's, and stands still in `#[tokio::test(start_paused = true)]` whenever nobody works: an hour
-//! without a registry takes no time. Here, for instance, is the promise that such an hour takes no server away:
+//! Time is Tokio's. Under `#[tokio::test(start_paused = true)]` it advances by itself when all tasks wait, so an
+//! hour without a registry takes no time. This test, for instance, shows that such an outage removes no server:
 //!
 //! ```
 //! use std::time::Duration;
@@ -40,7 +40,7 @@
 //! use hither_memory::MemoryRegistry;
 //!
 //! // #[tokio::test(start_paused = true)]
-//! async fn an_hour_without_a_registry_takes_no_server_away() -> hither_core::Result<()> {
+//! async fn an_outage_of_an_hour_removes_no_server() -> hither_core::Result<()> {
 //!     let registry = MemoryRegistry::new();
 //!     let registration = Registration::new("greeter".parse()?, Instance::new("10.0.0.7:8001".parse()?));
 //!     let server = keep_registered(registry.clone(), registration, KeepAliveConfig::default());
@@ -50,7 +50,7 @@
 //!     registry.faults().stop();
 //!     tokio::time::sleep(Duration::from_secs(3600)).await;
 //!     assert!(!greeter.current().freshness.is_fresh());
-//!     assert_eq!(greeter.current().instances().len(), 1, "the last word of the registry still counts");
+//!     assert_eq!(greeter.current().instances().len(), 1, "the last snapshot stays in use");
 //!
 //!     registry.faults().wipe();
 //!     registry.faults().start();
@@ -60,11 +60,16 @@
 //!     server.registered().await
 //! }
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
-//! # async fn main() -> hither_core::Result<()> { an_hour_without_a_registry_takes_no_server_away().await }
+//! # async fn main() -> hither_core::Result<()> { an_outage_of_an_hour_removes_no_server().await }
 //! ```
 //!
-//! Everything that can go wrong is a method of [`Faults`]. Who only wants to see that the own code makes a
-//! certain call is better served by the mocks of hither-core (feature `mock`).
+//! Each fault is a method of [`Faults`]. To check only that your code makes a certain call, use the mocks of
+//! hither-core (feature `mock`) instead.
+//!
+//! # In a program
+//!
+//! [`MemoryRegistry::named`] returns one registry for each name in a process: a server and a client that know only
+//! the name find each other. It is not shared between processes.
 #![forbid(unsafe_code)]
 
 mod fault_plan;

@@ -1,6 +1,6 @@
 //! The operations of a registry.
 
-/// What a process asks a registry to do.
+/// One operation of the registry traits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Operation {

@@ -1,7 +1,7 @@
-//! What stands in the registry, as a plain state machine: no clock, no lock, no task.
+//! The content of the registry, as a plain state machine: no clock, no lock, no task.
 //!
-//! The rules are etcd's as hither uses it: one lease for each registration, a record is its owner's as long as
-//! it stands on the owner's lease, and a lease that nobody renews takes its record along.
+//! The rules are those of etcd as hither uses it: one lease for each registration, a record belongs to an owner
+//! as long as it is bound to the owner's lease, and a lease that is not renewed expires and removes its record.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
@@ -13,14 +13,14 @@ use hither_core::{
 };
 use tokio::time::Instant;
 
-/// Nothing is granted for longer, so that no deadline lies beyond what a clock can say.
+/// The longest TTL that is granted: no deadline may exceed the range of an `Instant`.
 const MAX_TTL: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// One process that registers.
+/// The id of one process that registers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct RegistrarId(pub(crate) u64);
 
-/// A lease; an id is never given twice.
+/// The id of a lease; never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct LeaseId(u64);
 
@@ -28,9 +28,9 @@ pub(crate) struct LeaseId(u64);
 pub(crate) struct State {
     services: BTreeMap<ServiceName, Service>,
     leases: BTreeMap<LeaseId, LeaseEntry>,
-    /// The leases by when they lapse, the next one first.
+    /// The leases by the time at which they expire, the next one first.
     deadlines: BTreeSet<(Instant, LeaseId)>,
-    /// Counts every change, and never backwards, not even when all is wiped.
+    /// Incremented by every change; never decreases, not even when everything is wiped.
     revision: u64,
     last_lease: u64,
     last_registrar: u64,
@@ -42,21 +42,21 @@ pub(crate) struct State {
 struct Service {
     records: BTreeMap<InstanceId, Record>,
     changed_at: u64,
-    /// What the records amount to, until they change.
+    /// The snapshot of the records, cached until they change.
     snapshot: Option<Snapshot>,
 }
 
 #[derive(Debug)]
 struct Record {
     content: Content,
-    /// Without a lease it stands for ever.
+    /// A record without a lease never expires.
     lease: Option<LeaseId>,
 }
 
 #[derive(Debug)]
 enum Content {
     Instance(Arc<Instance>),
-    /// What no decoder understands.
+    /// A value that cannot be decoded.
     Garbage {
         logged: bool,
     },
@@ -71,26 +71,26 @@ struct LeaseEntry {
     deadline: Instant,
 }
 
-/// Who stands behind a record, as its would-be owner sees it.
+/// The holder of an id, from the point of view of one that wants to write it.
 enum Holder {
-    Nobody,
+    None,
     ThisLease,
-    /// A lease that has not lapsed.
+    /// Another lease that has not expired.
     Lease(RegistrarId),
-    /// No lease, but the very address that the would-be owner has: put there for it by a tool.
+    /// A record without a lease, with the writer's own address: put there by a tool.
     Address,
-    /// No lease, and something else.
+    /// A record without a lease, and with other content.
     Unknown,
 }
 
-/// What any number of processes do.
+/// What processes do.
 impl State {
     pub(crate) fn new_registrar(&mut self) -> RegistrarId {
         self.last_registrar += 1;
         RegistrarId(self.last_registrar)
     }
 
-    /// Puts the record onto a new lease; says which, and for how long.
+    /// Binds the record to a new lease. Returns the lease and the granted TTL.
     pub(crate) fn register(
         &mut self,
         registrar: RegistrarId,
@@ -113,25 +113,25 @@ impl State {
         Ok((lease, ttl))
     }
 
-    /// Keeps the lease, and sees to it that the record stands on it and says `instance`.
+    /// Renews the lease, and restores the record if it is missing or has other content than `instance`.
     pub(crate) fn renew(&mut self, lease: LeaseId, instance: &Arc<Instance>, now: Instant) -> Result<()> {
-        self.restate(lease, instance)?;
+        self.update(lease, instance)?;
         self.prolong(lease, now);
         Ok(())
     }
 
-    /// Lets the record say `instance`. The lease lapses when it would have.
-    pub(crate) fn restate(&mut self, lease: LeaseId, instance: &Arc<Instance>) -> Result<()> {
+    /// Writes `instance` as the record's content. Does not prolong the lease.
+    pub(crate) fn update(&mut self, lease: LeaseId, instance: &Arc<Instance>) -> Result<()> {
         let Some(entry) = self.leases.get(&lease) else {
             return Err(Error::new(
                 ErrorKind::LeaseExpired,
-                format!("the lease of instance {} is gone", instance.id()),
+                format!("instance {} has no live lease", instance.id()),
             ));
         };
         let service = entry.service.clone();
         match self.holder(&service, instance, Some(lease)) {
-            Holder::ThisLease if self.says(&service, instance) => {}
-            Holder::Nobody | Holder::ThisLease | Holder::Address => {
+            Holder::ThisLease if self.has(&service, instance) => {}
+            Holder::None | Holder::ThisLease | Holder::Address => {
                 self.put(&service, instance.id(), Content::Instance(Arc::clone(instance)), Some(lease));
             }
             Holder::Lease(_) | Holder::Unknown => return Err(superseded(&service, instance.id())),
@@ -139,7 +139,7 @@ impl State {
         Ok(())
     }
 
-    /// Gives the lease up, and its record with it. Gone already is fine.
+    /// Removes the lease and its record. Idempotent.
     pub(crate) fn revoke(&mut self, lease: LeaseId) {
         let Some(entry) = self.leases.remove(&lease) else { return };
         self.deadlines.remove(&(entry.deadline, lease));
@@ -148,7 +148,7 @@ impl State {
         }
     }
 
-    /// The instances of a service; the same snapshot as long as nothing changes.
+    /// Returns the instances of a service: the same snapshot as long as nothing changes.
     pub(crate) fn snapshot(&mut self, name: &ServiceName) -> Snapshot {
         let Some(service) = self.services.get_mut(name) else {
             return Snapshot::new(name.clone(), []).with_revision(revision(0));
@@ -160,7 +160,7 @@ impl State {
             if let Content::Garbage { logged: logged @ false } = &mut record.content {
                 *logged = true;
                 self.skipped += 1;
-                tracing::warn!(service = %name, %id, "skipping a record that cannot be decoded");
+                tracing::warn!(service = %name, %id, "undecodable record skipped");
             }
         }
         let instances = service.records.values().filter_map(Record::instance).cloned();
@@ -169,12 +169,12 @@ impl State {
         snapshot
     }
 
-    /// Since which revision the service is as it is.
+    /// Returns the revision of the last change of a service.
     pub(crate) fn changed_at(&self, service: &ServiceName) -> u64 {
         self.services.get(service).map_or(0, |service| service.changed_at)
     }
 
-    /// The services that have an instance, sorted.
+    /// Returns the names of the services with at least one instance, sorted.
     pub(crate) fn services(&self, under: Option<&ServiceName>) -> Vec<ServiceName> {
         let has_instances = |service: &Service| service.records.values().any(|r| r.instance().is_some());
         let found = self.services.iter().filter(|(_, service)| has_instances(service)).map(|(name, _)| name);
@@ -182,36 +182,36 @@ impl State {
     }
 }
 
-/// Time, and what it takes along.
+/// Time.
 impl State {
-    /// Counts every change.
+    /// Returns the number of changes so far.
     pub(crate) fn revision(&self) -> u64 {
         self.revision
     }
 
-    /// Lets lapse what nobody has renewed.
+    /// Removes the leases that have expired by now, with their records.
     pub(crate) fn expire(&mut self, now: Instant) {
         while let Some((deadline, lease)) = self.deadlines.first().copied() {
             if self.stopped || deadline > now {
                 return;
             }
             self.revoke(lease);
-            // In any case it is not met again.
+            // Also if there was no such lease, so that this loop ends.
             self.deadlines.remove(&(deadline, lease));
         }
     }
 
-    /// When the next lease lapses, unless it is renewed.
+    /// Returns when the next lease expires unless it is renewed.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         self.deadlines.first().filter(|_| !self.stopped).map(|(deadline, _)| *deadline)
     }
 
-    /// A registry that does not run lets no lease lapse.
+    /// Stops time: no lease expires while the registry is down.
     pub(crate) fn stop(&mut self) {
         self.stopped = true;
     }
 
-    /// As etcd does after a restart, each lease gets its whole TTL again.
+    /// Starts time: each lease gets its whole TTL again, as after a restart of etcd.
     pub(crate) fn start(&mut self, now: Instant) {
         if std::mem::take(&mut self.stopped) {
             let leases: Vec<_> = self.leases.keys().copied().collect();
@@ -228,26 +228,26 @@ impl State {
     }
 }
 
-/// What happens behind the owners' backs.
+/// Injected faults, which the owners do not see.
 impl State {
-    /// Lets the lease under a record lapse now; whether there was one.
+    /// Expires the lease of a record now. Returns whether there was one.
     pub(crate) fn expire_lease(&mut self, service: &ServiceName, id: &InstanceId) -> bool {
         let lease = self.record(service, id).and_then(|record| record.lease);
         lease.map(|lease| self.revoke(lease)).is_some()
     }
 
-    /// Lets every lease lapse now.
+    /// Expires all leases now.
     pub(crate) fn expire_all(&mut self) {
         let leases: Vec<_> = self.leases.keys().copied().collect();
         leases.into_iter().for_each(|lease| self.revoke(lease));
     }
 
-    /// Removes a record, while its lease lives on; whether there was one.
-    pub(crate) fn lose(&mut self, service: &ServiceName, id: &InstanceId) -> bool {
+    /// Deletes a record and keeps its lease. Returns whether there was one.
+    pub(crate) fn delete_record(&mut self, service: &ServiceName, id: &InstanceId) -> bool {
         self.remove(service, id)
     }
 
-    /// Removes everything, leases too.
+    /// Removes all records and all leases.
     pub(crate) fn wipe(&mut self) {
         self.leases.clear();
         self.deadlines.clear();
@@ -258,20 +258,20 @@ impl State {
         }
     }
 
-    /// Changes what a record says, under whatever lease it stands on; whether there was one.
-    pub(crate) fn rewrite(&mut self, service: &ServiceName, instance: Instance) -> bool {
+    /// Replaces the content of a record and keeps its lease. Returns whether there was one.
+    pub(crate) fn change_record(&mut self, service: &ServiceName, instance: Instance) -> bool {
         let Some(record) = self.record(service, instance.id()) else { return false };
         let lease = record.lease;
         self.put(service, &instance.id().clone(), Content::Instance(Arc::new(instance)), lease);
         true
     }
 
-    /// Puts a record that stands on no lease.
+    /// Puts a record without a lease.
     pub(crate) fn put_without_lease(&mut self, service: &ServiceName, instance: Instance) {
         self.put(service, &instance.id().clone(), Content::Instance(Arc::new(instance)), None);
     }
 
-    /// Puts a record that nobody can decode.
+    /// Puts a record that cannot be decoded.
     pub(crate) fn put_garbage(&mut self, service: &ServiceName, id: &InstanceId) {
         self.put(service, id, Content::Garbage { logged: false }, None);
     }
@@ -283,12 +283,12 @@ impl State {
     }
 
     fn holder(&self, service: &ServiceName, wanted: &Instance, lease: Option<LeaseId>) -> Holder {
-        let Some(record) = self.record(service, wanted.id()) else { return Holder::Nobody };
+        let Some(record) = self.record(service, wanted.id()) else { return Holder::None };
         match record.lease {
             Some(holding) if Some(holding) == lease => Holder::ThisLease,
             Some(holding) => match self.leases.get(&holding) {
                 Some(entry) => Holder::Lease(entry.registrar),
-                None => Holder::Nobody,
+                None => Holder::None,
             },
             None if record.instance().is_some_and(|found| found.address() == wanted.address()) => {
                 Holder::Address
@@ -297,7 +297,7 @@ impl State {
         }
     }
 
-    fn says(&self, service: &ServiceName, instance: &Arc<Instance>) -> bool {
+    fn has(&self, service: &ServiceName, instance: &Arc<Instance>) -> bool {
         self.record(service, instance.id()).and_then(Record::instance) == Some(instance)
     }
 
@@ -328,7 +328,7 @@ impl State {
         self.revision += 1;
         let service = self.services.entry(service.clone()).or_default();
         let content = match (content, service.records.get(id).and_then(Record::instance)) {
-            // What says the same is the same, for all who compare pointers.
+            // Equal content keeps its `Arc`, so that comparing two snapshots is mostly comparing pointers.
             (Content::Instance(new), Some(old)) if new == *old => Content::Instance(Arc::clone(old)),
             (content, _) => content,
         };
@@ -368,7 +368,7 @@ fn revision(number: u64) -> Revision {
 }
 
 fn superseded(service: &ServiceName, id: &impl Display) -> Error {
-    Error::new(ErrorKind::Superseded, format!("instance {id} of {service} belongs to somebody else"))
+    Error::new(ErrorKind::Superseded, format!("instance {id} of {service} has another owner"))
 }
 
 #[cfg(test)]
@@ -391,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_lapses_when_its_ttl_has_passed_and_not_before() {
+    fn a_lease_expires_when_its_ttl_has_passed_and_not_before() {
         let (mut state, start) = (State::default(), Instant::now());
         let owner = state.new_registrar();
         let lease = register(&mut state, owner, Claim::TakeOver, start).unwrap();
@@ -405,14 +405,14 @@ mod tests {
     }
 
     #[test]
-    fn a_superseded_lease_touches_nothing_when_it_is_revoked_or_lapses() {
+    fn a_superseded_lease_touches_nothing_when_it_is_revoked_or_expires() {
         let (mut state, start) = (State::default(), Instant::now());
         let (first, second) = (state.new_registrar(), state.new_registrar());
         let old = register(&mut state, first, Claim::TakeOver, start).unwrap();
         let later = register(&mut state, first, Claim::IfVacant, start).unwrap();
         let new = register(&mut state, second, Claim::TakeOver, start + TTL / 2).unwrap();
         let before = state.snapshot(&service());
-        assert_eq!(state.restate(old, &instance()).unwrap_err().kind(), ErrorKind::Superseded);
+        assert_eq!(state.update(old, &instance()).unwrap_err().kind(), ErrorKind::Superseded);
         state.revoke(old);
         state.expire(start + TTL);
         assert_eq!(state.renew(later, &instance(), start + TTL).unwrap_err().kind(), ErrorKind::LeaseExpired);
@@ -422,7 +422,7 @@ mod tests {
     }
 
     #[test]
-    fn an_old_lease_of_the_same_registrar_does_not_win_its_record_back() {
+    fn an_old_lease_of_the_same_registrar_cannot_reclaim_its_record() {
         let (mut state, start) = (State::default(), Instant::now());
         let owner = state.new_registrar();
         let old = register(&mut state, owner, Claim::TakeOver, start).unwrap();
@@ -431,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn every_change_has_a_revision_of_its_own_also_through_a_wipe() {
+    fn every_change_has_its_own_revision_even_across_a_wipe() {
         let (mut state, start) = (State::default(), Instant::now());
         let owner = state.new_registrar();
         let mut seen = vec![state.snapshot(&service()).revision().cloned()];
@@ -447,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ttl_is_granted_as_asked_up_to_a_year() {
+    fn a_ttl_is_granted_as_requested_up_to_a_year() {
         let (mut state, start) = (State::default(), Instant::now());
         let owner = state.new_registrar();
         let forever = Registration::new(service(), Instance::clone(&instance())).with_ttl(Duration::MAX);

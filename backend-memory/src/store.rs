@@ -1,4 +1,4 @@
-//! The lock around the state, and the way of a call to it.
+//! The lock around the state, and the path of a call to it.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,47 +10,50 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::Operation;
-use crate::fault_plan::{Fault, Trouble};
+use crate::fault_plan::{Fault, FaultPlan};
 use crate::state::{RegistrarId, State};
 
-/// A registry: what all its handles share.
+/// How long a call or a watch waits for a frozen registry.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
+
+/// One registry: what all its handles share.
 #[derive(Debug)]
-pub(crate) struct Shared {
+pub(crate) struct Store {
     inner: Mutex<Inner>,
-    /// Wakes whoever waits for a change, of the records or of the faults. The number is the revision.
+    /// Wakes every task that waits for a change of the records or of the faults. The value is the revision.
     changes: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct Inner {
     pub(crate) state: State,
-    pub(crate) trouble: Trouble,
+    pub(crate) faults: FaultPlan,
 }
 
-impl Shared {
+impl Store {
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self { inner: Mutex::default(), changes: watch::Sender::new(0) })
     }
 
-    /// The registry as it is now: what has lapsed is gone. It is not kept across an await.
-    pub(crate) fn enter(&self) -> Entered<'_> {
+    /// Locks the registry, after removing what has expired by now. The lock is never held across an await.
+    pub(crate) fn lock(&self) -> Locked<'_> {
         let now = Instant::now();
-        // Nothing in there panics half way through a change.
+        // Nothing under this lock panics in the middle of a change, so a poisoned state is still consistent.
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         inner.state.expire(now);
-        Entered { inner, shared: self, now }
+        Locked { inner, store: self, now }
     }
 
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }
 
-    /// Wakes all who wait, also where no record has changed.
+    /// Wakes all waiting tasks, also when no record has changed.
     pub(crate) fn wake(&self) {
         self.changes.send_modify(|_| {});
     }
 
-    /// One call of a process: past everything that stands in its way, and then at once.
+    /// Runs one call of a process: waits for the injected faults, then applies the call at once.
     pub(crate) async fn call<T>(
         &self,
         registrar: RegistrarId,
@@ -68,48 +71,48 @@ impl Shared {
         operation: Operation,
         apply: impl FnOnce(&mut Inner, Instant) -> Result<T> + Send,
     ) -> Result<T> {
-        let deadline = Instant::now() + crate::MemoryRegistry::DEADLINE;
-        let (fault, delay) = self.enter().trouble.begin(operation);
-        travel(delay, deadline).await?;
+        let deadline = Instant::now() + DEADLINE;
+        let (fault, latency) = self.lock().faults.begin(operation);
+        simulate_latency(latency, deadline).await?;
         if let Some(Fault::Fails(kind)) = fault {
-            return Err(Error::new(kind, "a fault that a test asked for"));
+            return Err(Error::new(kind, "injected fault"));
         }
-        // Subscribed before it looks, so that no change falls between.
+        // Subscribed before the first look, so that no change in between is missed.
         let mut changes = self.changes();
-        let mut entered = loop {
-            if let Some(entered) = self.try_enter(registrar)? {
-                break entered;
+        let mut locked = loop {
+            if let Some(locked) = self.try_lock(registrar)? {
+                break locked;
             }
             needs_runtime()?;
             if timeout_at(deadline, changes.changed()).await.is_err() {
-                return Err(no_answer());
+                return Err(no_response());
             }
         };
-        let now = entered.now;
-        let answer = apply(&mut entered, now);
-        // Before an answer that is lost is dropped: a watch enters by itself to close.
-        drop(entered);
+        let now = locked.now;
+        let response = apply(&mut locked, now);
+        // Unlocked before a lost response is dropped: dropping a watch takes the lock to close it.
+        drop(locked);
         match fault {
-            Some(Fault::AnswerLost) => Err(no_answer()),
-            _ => answer,
+            Some(Fault::LosesResponse) => Err(no_response()),
+            _ => response,
         }
     }
 
-    /// `None` while it is frozen.
-    fn try_enter(&self, registrar: RegistrarId) -> Result<Option<Entered<'_>>> {
-        let entered = self.enter();
-        Ok(entered.trouble.let_through(registrar)?.then_some(entered))
+    /// `None` while the registry is frozen.
+    fn try_lock(&self, registrar: RegistrarId) -> Result<Option<Locked<'_>>> {
+        let locked = self.lock();
+        Ok(locked.faults.admits(registrar)?.then_some(locked))
     }
 }
 
-/// The registry, locked. Whoever waits for a change is woken when it is left.
-pub(crate) struct Entered<'a> {
+/// The locked registry. Dropping it wakes all tasks that wait for a change, if there was one.
+pub(crate) struct Locked<'a> {
     inner: MutexGuard<'a, Inner>,
-    shared: &'a Shared,
+    store: &'a Store,
     pub(crate) now: Instant,
 }
 
-impl Deref for Entered<'_> {
+impl Deref for Locked<'_> {
     type Target = Inner;
 
     fn deref(&self) -> &Inner {
@@ -117,39 +120,39 @@ impl Deref for Entered<'_> {
     }
 }
 
-impl DerefMut for Entered<'_> {
+impl DerefMut for Locked<'_> {
     fn deref_mut(&mut self) -> &mut Inner {
         &mut self.inner
     }
 }
 
-impl Drop for Entered<'_> {
+impl Drop for Locked<'_> {
     fn drop(&mut self) {
         let revision = self.inner.state.revision();
-        self.shared.changes.send_if_modified(|seen| std::mem::replace(seen, revision) != revision);
+        self.store.changes.send_if_modified(|seen| std::mem::replace(seen, revision) != revision);
     }
 }
 
-pub(crate) fn no_answer() -> Error {
-    Error::new(ErrorKind::Timeout, format!("no answer within {:?}", crate::MemoryRegistry::DEADLINE))
+pub(crate) fn no_response() -> Error {
+    Error::new(ErrorKind::Timeout, format!("no response within {DEADLINE:?}"))
 }
 
-/// Waiting takes a clock, and without a runtime Tokio's panics.
+/// Checks for a runtime before a wait: Tokio's clock panics without one.
 pub(crate) fn needs_runtime() -> Result<()> {
     match Handle::try_current() {
         Ok(_) => Ok(()),
         Err(error) => {
-            Err(Error::new(ErrorKind::Unsupported, "there is no Tokio runtime here").with_source(error))
+            Err(Error::new(ErrorKind::Unsupported, "called outside a Tokio runtime").with_source(error))
         }
     }
 }
 
-async fn travel(delay: Duration, deadline: Instant) -> Result<()> {
-    if delay.is_zero() {
+async fn simulate_latency(latency: Duration, deadline: Instant) -> Result<()> {
+    if latency.is_zero() {
         return Ok(());
     }
     needs_runtime()?;
-    let arrival = Instant::now().checked_add(delay).filter(|arrival| *arrival < deadline);
+    let arrival = Instant::now().checked_add(latency).filter(|arrival| *arrival < deadline);
     sleep_until(arrival.unwrap_or(deadline)).await;
-    arrival.map(drop).ok_or_else(no_answer)
+    arrival.map(drop).ok_or_else(no_response)
 }

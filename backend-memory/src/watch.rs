@@ -7,52 +7,50 @@ use hither_core::{Result, ServiceName, Snapshot, SnapshotStream};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use crate::MemoryRegistry;
 use crate::fault_plan::WatchId;
 use crate::state::RegistrarId;
-use crate::store::{Inner, Shared, needs_runtime, no_answer};
+use crate::store::{DEADLINE, Inner, Store, needs_runtime, no_response};
 
-/// An open watch; dropping it closes it. It holds no task: who waits for a snapshot wakes by itself when the
-/// next lease lapses.
-pub(crate) struct Watch {
-    shared: Arc<Shared>,
+/// An open watch; dropping it closes it. It has no task: a reader that waits for a snapshot wakes by itself
+/// when the next lease expires.
+pub(crate) struct MemoryWatch {
+    store: Arc<Store>,
     id: WatchId,
     service: ServiceName,
     changes: watch::Receiver<u64>,
-    /// What the reader has, so that its `Arc`s are used again.
+    /// What the reader has, so that its `Arc`s are reused.
     known: Option<Snapshot>,
-    /// The state of the service that was sent last.
+    /// The revision of the service's state that was sent last.
     sent: Option<u64>,
 }
 
-/// What a look at the registry comes to.
 enum Step {
     Send(Snapshot),
-    /// Nothing new: to wait for a change, or until then.
+    /// Nothing new: wait for a change, or until this time.
     Wait(Option<Instant>),
 }
 
-impl Watch {
+impl MemoryWatch {
     /// Opens a watch, with the registry locked.
     pub(crate) fn open(
         inner: &mut Inner,
-        shared: &Arc<Shared>,
+        store: &Arc<Store>,
         registrar: RegistrarId,
         service: &ServiceName,
         since: Option<Snapshot>,
     ) -> Result<Self> {
         needs_runtime()?;
         Ok(Self {
-            id: inner.trouble.open_watch(registrar),
-            shared: Arc::clone(shared),
+            id: inner.faults.open_watch(registrar),
+            store: Arc::clone(store),
             service: service.clone(),
-            changes: shared.changes(),
+            changes: store.changes(),
             known: since,
             sent: None,
         })
     }
 
-    /// The snapshots, up to the first error.
+    /// The snapshots, up to and including the first error.
     pub(crate) fn into_stream(self) -> SnapshotStream {
         Box::pin(stream::unfold(Some(self), |watch| async {
             let mut watch = watch?;
@@ -65,7 +63,7 @@ impl Watch {
 
     async fn next(&mut self) -> Result<Snapshot> {
         loop {
-            // Marked as seen before it looks, so that no change falls between.
+            // Marked as seen before the look, so that no change in between is missed.
             self.changes.mark_unchanged();
             let until = match self.step()? {
                 Step::Send(snapshot) => return Ok(snapshot),
@@ -79,18 +77,18 @@ impl Watch {
     }
 
     fn step(&mut self) -> Result<Step> {
-        let mut entered = self.shared.enter();
-        entered.trouble.cut(self.id)?;
-        if let Some(since) = entered.trouble.frozen_since() {
-            let deadline = since + MemoryRegistry::DEADLINE;
-            return if entered.now < deadline { Ok(Step::Wait(Some(deadline))) } else { Err(no_answer()) };
+        let mut locked = self.store.lock();
+        locked.faults.check_watch(self.id)?;
+        if let Some(since) = locked.faults.frozen_since() {
+            let deadline = since + DEADLINE;
+            return if locked.now < deadline { Ok(Step::Wait(Some(deadline))) } else { Err(no_response()) };
         }
-        let changed_at = entered.state.changed_at(&self.service);
+        let changed_at = locked.state.changed_at(&self.service);
         if self.sent == Some(changed_at) {
-            return Ok(Step::Wait(entered.state.next_deadline()));
+            return Ok(Step::Wait(locked.state.next_deadline()));
         }
-        let snapshot = entered.state.snapshot(&self.service);
-        drop(entered);
+        let snapshot = locked.state.snapshot(&self.service);
+        drop(locked);
         let snapshot = match &self.known {
             Some(known) => snapshot.reusing(known),
             None => snapshot,
@@ -101,8 +99,8 @@ impl Watch {
     }
 }
 
-impl Drop for Watch {
+impl Drop for MemoryWatch {
     fn drop(&mut self) {
-        self.shared.enter().trouble.close_watch(self.id);
+        self.store.lock().faults.close_watch(self.id);
     }
 }

@@ -34,7 +34,7 @@ impl Harness for Memory {
     }
 
     async fn remove_record(&self, service: &ServiceName, id: &InstanceId) -> bool {
-        self.0.faults().lose(service, id)
+        self.0.faults().delete_record(service, id)
     }
 
     async fn cut(&self) -> bool {

@@ -1,4 +1,4 @@
-//! Every fault, and what it looks like from outside, under paused time.
+//! Every fault as callers see it, under paused time.
 
 mod support;
 
@@ -10,17 +10,17 @@ use support::{SECOND, TTL, end, id, instance, present, register, registration, s
 use tokio::time::{Instant, advance, sleep};
 
 #[tokio::test(start_paused = true)]
-async fn the_next_calls_fail_as_asked_and_those_after_them_do_not() {
+async fn the_next_calls_fail_as_planned_and_later_calls_succeed() {
     let registry = MemoryRegistry::new();
     registry.faults().fail_next(2, ErrorKind::Unauthenticated);
     let error = registry.register(&registration("a"), Claim::TakeOver).await.unwrap_err();
     assert_eq!((error.kind(), error.operation()), (ErrorKind::Unauthenticated, Some("register")));
     assert_eq!(registry.services(None).await.unwrap_err().kind(), ErrorKind::Unauthenticated);
-    assert!(present(&registry).await.is_empty(), "a call that failed has changed nothing");
+    assert!(present(&registry).await.is_empty(), "a call that failed has no effect");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fault_for_one_operation_waits_for_it() {
+async fn a_fault_of_one_operation_applies_only_to_that_operation() {
     let registry = MemoryRegistry::new();
     let faults = registry.faults();
     let mut lease = register(&registry, "a").await;
@@ -35,24 +35,24 @@ async fn a_fault_for_one_operation_waits_for_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_register_whose_answer_was_lost_is_recognised_as_ours() {
+async fn a_registration_whose_response_was_lost_belongs_to_its_registrar() {
     let registry = MemoryRegistry::new();
-    registry.faults().lose_next_answer_of(Operation::Register);
+    registry.faults().lose_next_response_of(Operation::Register);
     let error = registry.register(&registration("a"), Claim::TakeOver).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout);
-    assert_eq!(present(&registry).await, ["a"], "it has happened");
+    assert_eq!(present(&registry).await, ["a"], "it took effect");
     registry.register(&registration("a"), Claim::IfVacant).await.unwrap();
     let other = registry.connect().register(&registration("a"), Claim::IfVacant).await;
     assert_eq!(other.unwrap_err().kind(), ErrorKind::Superseded);
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_call_may_lose_its_answer() {
+async fn every_call_can_lose_its_response() {
     let registry = MemoryRegistry::new();
     let faults = registry.faults();
     let mut lease = register(&registry, "a").await;
     for operation in [Operation::Update, Operation::Revoke, Operation::Watch] {
-        faults.lose_next_answer_of(operation);
+        faults.lose_next_response_of(operation);
     }
     assert!(lease.update(&instance("a").with_weight(7)).await.is_err());
     assert_eq!(registry.resolve(&service()).await.unwrap().instances()[0].weight(), 7);
@@ -64,7 +64,7 @@ async fn every_call_may_lose_its_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_update_that_failed_is_what_the_next_renewal_stands_for() {
+async fn a_renewal_after_a_failed_update_writes_the_new_content() {
     let registry = MemoryRegistry::new();
     let mut lease = register(&registry, "a").await;
     registry.faults().fail_next(1, ErrorKind::Unavailable);
@@ -74,7 +74,7 @@ async fn an_update_that_failed_is_what_the_next_renewal_stands_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_delay_slows_every_call_and_past_the_deadline_it_is_a_timeout() {
+async fn a_delay_applies_to_every_call_and_from_the_deadline_on_it_is_a_timeout() {
     let registry = MemoryRegistry::new();
     registry.faults().delay(2 * SECOND);
     let start = Instant::now();
@@ -93,7 +93,7 @@ async fn a_delay_slows_every_call_and_past_the_deadline_it_is_a_timeout() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stopped_registry_refuses_every_call_and_cuts_every_watch() {
+async fn a_stopped_registry_fails_every_call_and_ends_every_watch() {
     let registry = MemoryRegistry::new();
     let mut lease = register(&registry, "a").await;
     let (mut watch, _) = watch(&registry).await;
@@ -112,7 +112,7 @@ async fn a_stopped_registry_refuses_every_call_and_cuts_every_watch() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_lease_lapses_while_the_registry_is_stopped_and_each_begins_anew_when_it_starts() {
+async fn no_lease_expires_while_the_registry_is_stopped_and_each_has_its_whole_ttl_after_the_start() {
     let registry = MemoryRegistry::new();
     let mut lease = register(&registry, "a").await;
     advance(TTL - SECOND).await;
@@ -127,7 +127,7 @@ async fn no_lease_lapses_while_the_registry_is_stopped_and_each_begins_anew_when
 }
 
 #[tokio::test(start_paused = true)]
-async fn starting_what_runs_prolongs_nothing() {
+async fn starting_a_running_registry_prolongs_no_lease() {
     let registry = MemoryRegistry::new();
     let _lease = register(&registry, "a").await;
     advance(TTL - SECOND).await;
@@ -137,7 +137,7 @@ async fn starting_what_runs_prolongs_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_frozen_registry_answers_when_it_has_thawed() {
+async fn a_call_to_a_frozen_registry_completes_after_the_thaw() {
     let registry = MemoryRegistry::new();
     let faults = registry.faults();
     faults.freeze();
@@ -147,14 +147,14 @@ async fn a_frozen_registry_answers_when_it_has_thawed() {
     });
     sleep(SECOND).await;
     assert!(!call.is_finished());
-    assert_eq!(faults.live_leases(), 0, "nothing has happened yet");
+    assert_eq!(faults.live_leases(), 0, "it has not taken effect yet");
     faults.thaw();
     call.await.unwrap().unwrap();
     assert_eq!(present(&registry).await, ["a"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_to_a_frozen_registry_ends_at_its_deadline_and_has_done_nothing() {
+async fn a_call_to_a_frozen_registry_ends_at_its_deadline_without_effect() {
     let registry = MemoryRegistry::new();
     registry.faults().freeze();
     let start = Instant::now();
@@ -179,7 +179,7 @@ async fn a_call_that_waits_for_a_frozen_registry_ends_when_the_registry_stops() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn leases_lapse_while_the_registry_is_frozen() {
+async fn leases_expire_while_the_registry_is_frozen() {
     let registry = MemoryRegistry::new();
     let mut lease = register(&registry, "a").await;
     registry.faults().freeze();
@@ -189,7 +189,7 @@ async fn leases_lapse_while_the_registry_is_frozen() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_disconnected_is_alone_and_its_leases_lapse() {
+async fn only_the_disconnected_process_fails_and_its_leases_expire() {
     let here = MemoryRegistry::new();
     let there = here.connect();
     let mut lease = register(&here, "a").await;
@@ -210,12 +210,12 @@ async fn who_is_disconnected_is_alone_and_its_leases_lapse() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lease_that_was_expired_takes_its_record_along() {
+async fn a_lease_that_was_expired_removes_its_record() {
     let registry = MemoryRegistry::new();
     let mut lease = register(&registry, "a").await;
     let mut other = register(&registry, "b").await;
     assert!(registry.faults().expire(&service(), &id("a")));
-    assert!(!registry.faults().expire(&service(), &id("a")), "there is none any more");
+    assert!(!registry.faults().expire(&service(), &id("a")), "already expired");
     assert_eq!(present(&registry).await, ["b"]);
     assert_eq!(lease.renew().await.unwrap_err().kind(), ErrorKind::LeaseExpired);
     other.renew().await.unwrap();
@@ -225,27 +225,27 @@ async fn a_lease_that_was_expired_takes_its_record_along() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lost_record_is_put_back_by_its_owner() {
+async fn a_renewal_restores_a_deleted_record() {
     let registry = MemoryRegistry::new();
     let mut lease = register(&registry, "a").await;
-    assert!(registry.faults().lose(&service(), &id("a")));
-    assert!(!registry.faults().lose(&service(), &id("a")));
+    assert!(registry.faults().delete_record(&service(), &id("a")));
+    assert!(!registry.faults().delete_record(&service(), &id("a")));
     assert!(present(&registry).await.is_empty());
     lease.renew().await.unwrap();
     assert_eq!(present(&registry).await, ["a"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_update_puts_a_lost_record_back_too() {
+async fn an_update_restores_a_deleted_record() {
     let registry = MemoryRegistry::new();
     let mut lease = register(&registry, "a").await;
-    registry.faults().lose(&service(), &id("a"));
+    registry.faults().delete_record(&service(), &id("a"));
     lease.update(&instance("a").with_weight(7)).await.unwrap();
     assert_eq!(registry.resolve(&service()).await.unwrap().instances()[0].weight(), 7);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wiped_registry_knows_neither_records_nor_leases() {
+async fn a_wiped_registry_has_neither_records_nor_leases() {
     let registry = MemoryRegistry::new();
     let mut lease = register(&registry, "a").await;
     let before = registry.resolve(&service()).await.unwrap();
@@ -258,10 +258,10 @@ async fn a_wiped_registry_knows_neither_records_nor_leases() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_owner_that_overwrites_a_record_keeps_it() {
+async fn an_owner_that_takes_a_record_over_keeps_it() {
     let registry = MemoryRegistry::new();
     let mut lease = register(&registry, "a").await;
-    registry.faults().overwrite(&service(), instance("a").with_zone("theirs"));
+    registry.faults().take_over(&service(), instance("a").with_zone("theirs"));
     assert_eq!(lease.renew().await.unwrap_err().kind(), ErrorKind::Superseded);
     lease.revoke().await.unwrap();
     let again = registry.register(&registration("a"), Claim::IfVacant).await;
@@ -271,36 +271,36 @@ async fn another_owner_that_overwrites_a_record_keeps_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn content_that_was_changed_under_a_lease_is_restored() {
+async fn a_renewal_restores_changed_content() {
     let registry = MemoryRegistry::new();
     let mut lease = register(&registry, "a").await;
-    assert!(registry.faults().rewrite(&service(), instance("a").with_weight(7)));
-    assert!(!registry.faults().rewrite(&service(), instance("b")), "there is none");
+    assert!(registry.faults().change_record(&service(), instance("a").with_weight(7)));
+    assert!(!registry.faults().change_record(&service(), instance("b")), "no such record");
     assert_eq!(registry.resolve(&service()).await.unwrap().instances()[0].weight(), 7);
     lease.renew().await.unwrap();
     assert_eq!(registry.resolve(&service()).await.unwrap().instances()[0].weight(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_record_without_a_lease_is_reclaimed_by_an_owner_with_its_address() {
+async fn a_record_without_a_lease_is_reclaimed_by_a_registrar_with_its_address() {
     let registry = MemoryRegistry::new();
     let mut lease = register(&registry, "a").await;
     registry.faults().put_without_lease(&service(), instance("a").with_weight(7));
     lease.renew().await.unwrap();
     assert_eq!(registry.resolve(&service()).await.unwrap().instances()[0].weight(), 1);
     advance(TTL).await;
-    assert!(present(&registry).await.is_empty(), "it stands on the lease again");
+    assert!(present(&registry).await.is_empty(), "it is bound to the lease again");
 
     registry.faults().put_without_lease(&service(), instance("a"));
     advance(100 * TTL).await;
-    assert_eq!(present(&registry).await, ["a"], "without a lease it never lapses");
+    assert_eq!(present(&registry).await, ["a"], "without a lease it never expires");
     registry.register(&registration("a"), Claim::IfVacant).await.unwrap();
     advance(TTL).await;
     assert!(present(&registry).await.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_record_without_a_lease_and_with_another_address_is_somebody_elses() {
+async fn a_record_without_a_lease_and_with_another_address_has_another_owner() {
     let registry = MemoryRegistry::new();
     let mut lease = register(&registry, "a").await;
     registry.faults().put_without_lease(&service(), instance("elsewhere").with_id(id("a")));
@@ -311,7 +311,7 @@ async fn a_record_without_a_lease_and_with_another_address_is_somebody_elses() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn garbage_is_skipped_counted_once_and_makes_no_service() {
+async fn an_undecodable_record_is_skipped_counted_once_and_makes_no_service() {
     let registry = MemoryRegistry::new();
     let other = "other".parse().unwrap();
     registry.faults().put_garbage(&service(), &id("garbage"));

@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, advance, sleep};
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_sees_a_lapse_at_the_very_moment_and_no_task_is_needed_for_it() {
+async fn a_watch_sees_an_expiry_at_once_and_needs_no_task() {
     let registry = MemoryRegistry::new();
     let lease = register(&registry, "a").await;
     let tasks = Handle::current().metrics().num_alive_tasks();
@@ -26,7 +26,7 @@ async fn a_watch_sees_a_lapse_at_the_very_moment_and_no_task_is_needed_for_it() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_renewed_record_is_no_news() {
+async fn a_renewal_sends_no_snapshot() {
     let registry = MemoryRegistry::new();
     let mut lease = register(&registry, "a").await;
     let (mut watch, _) = watch(&registry).await;
@@ -38,7 +38,7 @@ async fn a_renewed_record_is_no_news() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_happens_in_another_service_is_no_news() {
+async fn a_change_of_another_service_sends_no_snapshot() {
     let registry = MemoryRegistry::new();
     let (mut watch, _) = watch(&registry).await;
     registry.faults().put_without_lease(&"greeter/deeper".parse().unwrap(), instance("a"));
@@ -46,7 +46,7 @@ async fn what_happens_in_another_service_is_no_news() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_update_is_one_change_and_never_a_gap() {
+async fn an_update_is_one_change_without_a_gap() {
     let registry = MemoryRegistry::new();
     let mut lease = register(&registry, "a").await;
     let (mut watch, _) = watch(&registry).await;
@@ -57,7 +57,7 @@ async fn an_update_is_one_change_and_never_a_gap() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reader_that_is_slow_gets_the_newest_alone() {
+async fn a_slow_reader_gets_only_the_newest_snapshot() {
     let registry = MemoryRegistry::new();
     let (mut watch, _) = watch(&registry).await;
     let _leases = [register(&registry, "a").await, register(&registry, "b").await];
@@ -66,7 +66,7 @@ async fn a_reader_that_is_slow_gets_the_newest_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_that_is_cut_says_so_and_a_new_one_can_be_opened() {
+async fn a_cut_watch_ends_with_an_error_and_a_new_one_can_be_opened() {
     let registry = MemoryRegistry::new();
     let (mut cut, _) = watch(&registry).await;
     let waiting = tokio::spawn(async move { end(&mut cut).await.kind() });
@@ -93,7 +93,7 @@ async fn open_watches_are_counted_until_they_are_dropped_or_cut() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_of_a_frozen_registry_is_silent_and_goes_on_when_it_has_thawed() {
+async fn a_watch_of_a_frozen_registry_is_silent_and_continues_after_the_thaw() {
     let registry = MemoryRegistry::new();
     let (mut watch, _) = watch(&registry).await;
     registry.faults().freeze();
@@ -105,7 +105,7 @@ async fn a_watch_of_a_frozen_registry_is_silent_and_goes_on_when_it_has_thawed()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_is_not_deaf_for_longer_than_the_deadline() {
+async fn a_watch_of_a_frozen_registry_ends_at_the_deadline() {
     let registry = MemoryRegistry::new();
     let (mut watch, _) = watch(&registry).await;
     registry.faults().freeze();
@@ -115,7 +115,7 @@ async fn a_watch_is_not_deaf_for_longer_than_the_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_has_not_changed_stays_the_same_arc_even_through_a_wipe() {
+async fn an_unchanged_instance_keeps_its_arc_even_across_a_wipe() {
     let registry = MemoryRegistry::new();
     let _a = register(&registry, "a").await;
     let (mut open, first) = watch(&registry).await;
@@ -132,20 +132,20 @@ async fn what_has_not_changed_stays_the_same_arc_even_through_a_wipe() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_snapshot_is_the_same_as_long_as_its_revision_is() {
+async fn snapshots_of_one_revision_are_equal() {
     let registry = MemoryRegistry::new();
     let mut lease = register(&registry, "a").await;
     let first = registry.resolve(&service()).await.unwrap();
     lease.renew().await.unwrap();
     registry.faults().put_without_lease(&"other".parse().unwrap(), instance("a"));
     assert_eq!(registry.resolve(&service()).await.unwrap(), first);
-    registry.faults().lose(&service(), &id("a"));
+    registry.faults().delete_record(&service(), &id("a"));
     lease.renew().await.unwrap();
     assert_ne!(registry.resolve(&service()).await.unwrap().revision(), first.revision());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dropped_lease_leaves_its_record_for_a_ttl_and_no_longer() {
+async fn the_record_of_a_dropped_lease_is_removed_after_its_ttl() {
     let registry = MemoryRegistry::new();
     drop(register(&registry, "a").await);
     advance(TTL - SECOND).await;
@@ -156,7 +156,7 @@ async fn a_dropped_lease_leaves_its_record_for_a_ttl_and_no_longer() {
 }
 
 #[test]
-fn outside_a_runtime_there_are_errors_and_no_panics() {
+fn calls_outside_a_runtime_return_errors_and_do_not_panic() {
     let registry = MemoryRegistry::new();
     assert!(registry.resolve(&service()).now_or_never().unwrap().unwrap().is_empty());
     let watch = registry.watch(&service(), None).now_or_never().unwrap();
@@ -171,7 +171,7 @@ fn outside_a_runtime_there_are_errors_and_no_panics() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_change_is_missed_when_many_write_at_once() {
+async fn no_change_is_missed_under_concurrent_writes() {
     let registry = MemoryRegistry::new();
     let (mut open, _) = watch(&registry).await;
     let writers: Vec<_> = (0..50)

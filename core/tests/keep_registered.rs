@@ -180,10 +180,10 @@ async fn a_wiped_registry_is_filled_again() {
 async fn a_record_that_was_removed_or_changed_by_hand_is_put_back() {
     let registry = MemoryRegistry::new();
     let _handle = kept(&registry).await;
-    assert!(registry.faults().lose(&service(), instance().id()));
+    assert!(registry.faults().delete_record(&service(), instance().id()));
     sleep(TTL / 2).await;
     assert_eq!(weights(&registry).await, [1]);
-    assert!(registry.faults().rewrite(&service(), instance().with_weight(9)));
+    assert!(registry.faults().change_record(&service(), instance().with_weight(9)));
     sleep(TTL / 2).await;
     assert_eq!(weights(&registry).await, [1]);
     assert_eq!(registry.faults().calls_of(Operation::Register), 1);
@@ -308,7 +308,7 @@ async fn an_owner_that_returns_from_a_partition_without_a_successor_registers_ag
 async fn a_registration_whose_answer_was_lost_is_not_taken_for_anothers() {
     let registry = MemoryRegistry::new();
     let handle = kept(&registry).await;
-    registry.faults().lose_next_answer_of(Operation::Register);
+    registry.faults().lose_next_response_of(Operation::Register);
     registry.faults().expire_all();
     status(&handle, is_retrying).await;
     soon(handle.registered()).await.unwrap();

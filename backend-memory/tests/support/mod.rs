@@ -1,4 +1,4 @@
-//! What the tests are written with.
+//! Helpers of the tests.
 #![allow(dead_code, reason = "not every test file needs everything")]
 #![allow(clippy::unwrap_used, reason = "this is a part of tests")]
 
@@ -43,21 +43,21 @@ pub(crate) fn names(snapshot: &Snapshot) -> Vec<String> {
     snapshot.instances().iter().map(|instance| instance.id().to_string().replace(":80", "")).collect()
 }
 
-/// An open watch, past its first snapshot.
+/// Opens a watch and reads its first snapshot.
 pub(crate) async fn watch(registry: &MemoryRegistry) -> (SnapshotStream, Snapshot) {
     let mut watch = registry.watch(&service(), None).await.unwrap();
     let first = watch.next().await.unwrap().unwrap();
     (watch, first)
 }
 
-/// The error that a watch ends with, after which it has ended.
+/// Reads the error that ends a watch.
 pub(crate) async fn end(watch: &mut SnapshotStream) -> Error {
     let error = watch.next().await.unwrap().unwrap_err();
-    assert!(watch.next().await.is_none(), "a watch that goes on after an error");
+    assert!(watch.next().await.is_none(), "the watch continues after an error");
     error
 }
 
-/// What the watch has to say without waiting.
+/// The next item of the watch, if it is ready.
 pub(crate) fn now(watch: &mut SnapshotStream) -> Option<Result<Snapshot>> {
     watch.next().now_or_never().flatten()
 }

@@ -126,7 +126,7 @@ impl Harness for Broken {
     }
 
     async fn remove_record(&self, service: &ServiceName, id: &InstanceId) -> bool {
-        self.registry.faults().lose(service, id)
+        self.registry.faults().delete_record(service, id)
     }
 
     async fn cut(&self) -> bool {
@@ -267,7 +267,7 @@ impl Lease for BrokenLease {
             Defect::IgnoresUpdates => return Ok(()),
             Defect::UpdateMayChangeTheId if *instance.id() != self.id => return Ok(()),
             Defect::OldLeaseChangesTheNewRecord => {
-                self.registry.faults().rewrite(&self.service, instance.clone());
+                self.registry.faults().change_record(&self.service, instance.clone());
             }
             Defect::UpdateProlongs => {
                 lease.update(instance).await?;
@@ -275,7 +275,7 @@ impl Lease for BrokenLease {
                 return Ok(());
             }
             Defect::UpdateRemovesFirst => {
-                self.registry.faults().lose(&self.service, &self.id);
+                self.registry.faults().delete_record(&self.service, &self.id);
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
             _ => {}
