@@ -70,19 +70,14 @@
 //! [tonic]: https://docs.rs/tonic
 #![forbid(unsafe_code)]
 
-mod balance;
-mod builder;
-mod call;
-mod channel;
-mod lifecycle;
-mod pool;
-mod transport;
+mod client;
+mod error;
+mod server;
+mod task;
 
-pub use balance::{
-    CallInfo, Endpoint, LeastRequest, LoadBalancingPolicy, Outcome, Pick, PickFirst, Picker, RoundRobin,
+pub use client::{
+    BoxedIo, CallInfo, ChannelBuilder, Connector, DiscoveryChannel, Endpoint, Io, LeastRequest,
+    LoadBalancingPolicy, Outcome, Pick, PickFirst, Picker, ResponseFuture, RoundRobin, TcpConnector,
+    WaitForReady,
 };
-pub use builder::ChannelBuilder;
-pub use call::WaitForReady;
-pub use channel::{DiscoveryChannel, ResponseFuture};
-pub use lifecycle::{Connection, Incoming, Lifecycle, LifecycleBuilder, LifecycleError, Shutdown};
-pub use transport::{BoxedIo, Connector, Io, TcpConnector};
+pub use server::{Connection, Incoming, Lifecycle, LifecycleBuilder, LifecycleError, Shutdown};

@@ -1,0 +1,12 @@
+//! Which of the ready instances a call goes to.
+
+mod least_request;
+mod policy;
+mod random;
+mod round_robin;
+mod sticky;
+
+pub use least_request::LeastRequest;
+pub use policy::{CallInfo, LoadBalancingPolicy, Outcome, Pick, Picker};
+pub use round_robin::RoundRobin;
+pub use sticky::PickFirst;

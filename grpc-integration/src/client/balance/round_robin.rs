@@ -1,0 +1,75 @@
+//! One after the other.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::policy::{CallInfo, LoadBalancingPolicy, Outcome, Pick, Picker};
+use crate::client::ready_instance::Endpoint;
+
+/// Goes round the ready instances, one call each.
+///
+/// Where it begins is drawn, so that many clients do not begin at the same server.
+///
+/// ```
+/// use hither_tonic::RoundRobin;
+///
+/// let policy = RoundRobin::default();
+/// let repeatable = RoundRobin::default().with_seed(0);
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct RoundRobin {
+    seed: Option<u64>,
+}
+
+impl RoundRobin {
+    /// Draws the beginning from this seed.
+    #[must_use]
+    pub fn with_seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+}
+
+impl LoadBalancingPolicy for RoundRobin {
+    fn picker(&self, ready: &[Endpoint], previous: Option<&Arc<dyn Picker>>) -> Arc<dyn Picker> {
+        let previous =
+            previous.and_then(|picker| (picker.as_ref() as &dyn Any).downcast_ref::<RoundRobinPicker>());
+        let next = match previous {
+            // Goes on after the one that was served last, wherever that stands now.
+            Some(previous) => previous.successor_among(ready),
+            None => fastrand::Rng::with_seed(self.seed.unwrap_or_else(|| fastrand::u64(..)))
+                .usize(..ready.len().max(1)),
+        };
+        Arc::new(RoundRobinPicker { ready: ready.to_vec(), next: AtomicUsize::new(next) })
+    }
+}
+
+#[derive(Debug)]
+struct RoundRobinPicker {
+    ready: Vec<Endpoint>,
+    next: AtomicUsize,
+}
+
+impl RoundRobinPicker {
+    fn successor_among(&self, ready: &[Endpoint]) -> usize {
+        let Some(next) = self.next.load(Ordering::Relaxed).checked_rem(self.ready.len()) else {
+            return 0;
+        };
+        // Both are sorted by id.
+        let due = self.ready[next].instance().id();
+        ready.iter().position(|endpoint| endpoint.instance().id() >= due).unwrap_or(0)
+    }
+}
+
+impl Picker for RoundRobinPicker {
+    fn pick(&self, _call: &CallInfo<'_>) -> Pick {
+        let turn = self.next.fetch_add(1, Ordering::Relaxed);
+        match turn.checked_rem(self.ready.len()) {
+            Some(index) => Pick::Endpoint(self.ready[index].clone()),
+            None => Pick::Queue,
+        }
+    }
+
+    fn done(&self, _endpoint: &Endpoint, _outcome: &Outcome) {}
+}

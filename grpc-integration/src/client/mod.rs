@@ -1,0 +1,20 @@
+//! The client side: a channel over all ready instances of a service.
+
+mod balance;
+mod builder;
+mod call;
+mod capacity;
+mod channel;
+mod connector;
+mod pool;
+mod ready_instance;
+mod transport;
+
+pub use balance::{
+    CallInfo, LeastRequest, LoadBalancingPolicy, Outcome, Pick, PickFirst, Picker, RoundRobin,
+};
+pub use builder::ChannelBuilder;
+pub use call::WaitForReady;
+pub use channel::{DiscoveryChannel, ResponseFuture};
+pub use connector::{BoxedIo, Connector, Io, TcpConnector};
+pub use ready_instance::Endpoint;

@@ -1,0 +1,26 @@
+//! The channel as its callers see it.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "these are tests")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod balancing;
+mod calls;
+mod connections;
+mod departures;
+mod resolution;
+
+use std::time::Duration;
+
+use hither_tonic::{ChannelBuilder, DiscoveryChannel, RoundRobin};
+
+use support::{Net, Registry, SERVICE};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A channel over `registry` and `net`, on which no call hangs for ever.
+fn channel(registry: &Registry, net: &Net) -> ChannelBuilder {
+    DiscoveryChannel::builder(registry.resolver(), SERVICE)
+        .connector(net.clone())
+        .policy(RoundRobin::default())
+}
