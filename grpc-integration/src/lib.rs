@@ -55,7 +55,7 @@
 //! - When the registry is down, calls go on over what was known.
 //!
 //! Which server a call goes to is a policy's choice: [`LeastRequest`], the default, [`RoundRobin`],
-//! [`PickFirst`], or your own [`LoadBalancingPolicy`]. How bytes get there is a [`Connector`]'s.
+//! [`Sticky`], or your own [`LoadBalancingPolicy`]. How bytes get there is a [`Connector`]'s.
 //!
 //! # Servers
 //!
@@ -76,8 +76,7 @@ mod server;
 mod task;
 
 pub use client::{
-    BoxedIo, CallInfo, ChannelBuilder, Connector, DiscoveryChannel, Endpoint, Io, LeastRequest,
-    LoadBalancingPolicy, Outcome, Pick, PickFirst, Picker, ResponseFuture, RoundRobin, TcpConnector,
-    WaitForReady,
+    BoxedIo, CallInfo, ChannelBuilder, Connector, DiscoveryChannel, Io, LeastRequest, LoadBalancingPolicy,
+    Outcome, Pick, Picker, ReadyInstance, ResponseFuture, RoundRobin, Sticky, TcpConnector, WaitForReady,
 };
 pub use server::{Connection, Incoming, Lifecycle, LifecycleBuilder, LifecycleError, Shutdown};

@@ -34,9 +34,16 @@ struct Args {
     /// How long the record outlives a server that died without a word
     #[arg(long, value_name = "DURATION", default_value = "10s", allow_hyphen_values = true, value_parser = cli::duration)]
     ttl: Duration,
-    /// How long to serve on after the record is gone, for clients to hear of it
-    #[arg(long, value_name = "DURATION", default_value = "2s", allow_hyphen_values = true, value_parser = cli::duration)]
-    drain: Duration,
+    /// How long to go on serving after the record was removed, so that the removal reaches every client
+    #[arg(
+        long,
+        visible_alias = "drain",
+        value_name = "DURATION",
+        default_value = "2s",
+        allow_hyphen_values = true,
+        value_parser = cli::duration
+    )]
+    propagation_delay: Duration,
     /// The version of the software, as clients see it
     #[arg(long)]
     version: Option<String>,
@@ -72,7 +79,7 @@ async fn serve(args: Args) -> Result<ExitCode, Failure> {
         .service(&args.place.service)
         .advertise(address)
         .ttl(args.ttl)
-        .drain(args.drain)
+        .propagation_delay(args.propagation_delay)
         .health(reporter, [SERVICE_NAME])
         .on_status(move |_, status| {
             // Nobody listens any more once the program is at its end.

@@ -201,7 +201,7 @@ async fn serve(
     let server = Lifecycle::builder(registry)
         .service(SERVICE)
         .ttl(TTL)
-        .drain(A_WHILE)
+        .propagation_delay(A_WHILE)
         .shutdown_on(shutdown, std::future::pending())
         .on_status(move |registration, status| {
             if let RegistrationStatus::Registered = status {

@@ -36,7 +36,7 @@ async fn a_server_that_is_asked_to_leave_costs_no_call() {
 async fn a_second_signal_ends_a_server_at_once() {
     let etcd = Etcd::start().await;
     let registry = registry(&etcd);
-    let mut server = Program::server(&registry, &["--drain", "1h"]);
+    let mut server = Program::server(&registry, &["--propagation-delay", "1h"]);
     server.registered().await;
     server.signal(Signal::TERM);
     server.stderr.line(|line| line.starts_with("leaving: ")).await;

@@ -11,7 +11,7 @@ use super::balance::{LeastRequest, LoadBalancingPolicy};
 use super::call::Settings;
 use super::channel::DiscoveryChannel;
 use super::connector::{Connector, TcpConnector};
-use super::pool::{Connecting, Dialer, Pool};
+use super::pool::{Dialer, Pool, SubchannelConfig};
 use crate::error::BoxError;
 
 impl DiscoveryChannel {
@@ -164,7 +164,7 @@ impl ChannelBuilder {
     pub async fn connect(self) -> Result<DiscoveryChannel> {
         let within = self.ready_timeout;
         let channel = self.connect_lazy()?;
-        channel.ready(within).await?;
+        channel.wait_ready(within).await?;
         Ok(channel)
     }
 
@@ -183,12 +183,12 @@ impl ChannelBuilder {
             let why = "a channel can only be made inside a Tokio runtime";
             return Err(Error::new(ErrorKind::Unexpected, why).with_operation("connect"));
         }
-        let how = Connecting {
+        let config = SubchannelConfig {
             dialer: Dialer { connector: self.connector, timeout: self.connect_timeout },
             backoff: self.backoff,
             max_connections: self.max_connections,
         };
-        let (shared, pool) = Pool::start(self.discovery, service.clone(), self.policy, how);
+        let (shared, pool) = Pool::start(self.discovery, service.clone(), self.policy, config);
         let settings = Settings {
             authority,
             default_timeout: self.default_timeout,

@@ -5,14 +5,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
-/// Wakes calls that wait for room on a connection. Shared by all endpoints of a channel.
+/// Wakes calls that wait for room on a connection. Shared by all instances of a channel.
 #[derive(Debug, Default)]
-pub(crate) struct Room {
+pub(crate) struct CapacityWaiters {
     waiting: AtomicUsize,
     notify: Notify,
 }
 
-impl Room {
+impl CapacityWaiters {
     /// Waits for room. What becomes free from now on is not missed, once the future was
     /// [enabled](Notified::enable).
     pub(crate) fn wait(&self) -> (Waiting<'_>, Notified<'_>) {
@@ -36,7 +36,7 @@ impl Room {
 
 /// Counts one who waits.
 #[derive(Debug)]
-pub(crate) struct Waiting<'a>(&'a Room);
+pub(crate) struct Waiting<'a>(&'a CapacityWaiters);
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {

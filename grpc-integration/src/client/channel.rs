@@ -14,7 +14,7 @@ use tonic::body::Body;
 use tower_service::Service;
 
 use super::call::{Settings, call};
-use super::pool::{Shared, State};
+use super::pool::{State, StateReader};
 use crate::task::Task;
 
 /// Calls a service by its name: a channel for every generated client, over all instances that are ready.
@@ -57,7 +57,7 @@ use crate::task::Task;
 /// - A request that never left is sent to another instance, however often; one that the server refused unseen
 ///   (REFUSED_STREAM, GOAWAY) once, if its body is still at hand: up to 64 KiB. Nothing else is ever
 ///   repeated.
-/// - The response's extensions hold the [`Endpoint`](crate::Endpoint) that answered.
+/// - The response's extensions hold the [`ReadyInstance`](crate::ReadyInstance) that answered.
 #[derive(Clone)]
 pub struct DiscoveryChannel {
     inner: Arc<Inner>,
@@ -65,13 +65,18 @@ pub struct DiscoveryChannel {
 
 struct Inner {
     service: ServiceName,
-    shared: Arc<Shared>,
+    shared: Arc<StateReader>,
     settings: Settings,
     _pool: Task,
 }
 
 impl DiscoveryChannel {
-    pub(crate) fn new(service: ServiceName, shared: Arc<Shared>, settings: Settings, pool: Task) -> Self {
+    pub(crate) fn new(
+        service: ServiceName,
+        shared: Arc<StateReader>,
+        settings: Settings,
+        pool: Task,
+    ) -> Self {
         Self { inner: Arc::new(Inner { service, shared, settings, _pool: pool }) }
     }
 
@@ -87,7 +92,7 @@ impl DiscoveryChannel {
     ///
     /// # Cancellation
     /// Safe.
-    pub async fn ready(&self, within: Duration) -> Result<()> {
+    pub async fn wait_ready(&self, within: Duration) -> Result<()> {
         let shared = &self.inner.shared;
         let mut changes = shared.changes();
         let ready = async {

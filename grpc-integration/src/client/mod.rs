@@ -10,11 +10,9 @@ mod pool;
 mod ready_instance;
 mod transport;
 
-pub use balance::{
-    CallInfo, LeastRequest, LoadBalancingPolicy, Outcome, Pick, PickFirst, Picker, RoundRobin,
-};
+pub use balance::{CallInfo, LeastRequest, LoadBalancingPolicy, Outcome, Pick, Picker, RoundRobin, Sticky};
 pub use builder::ChannelBuilder;
 pub use call::WaitForReady;
 pub use channel::{DiscoveryChannel, ResponseFuture};
 pub use connector::{BoxedIo, Connector, Io, TcpConnector};
-pub use ready_instance::Endpoint;
+pub use ready_instance::ReadyInstance;

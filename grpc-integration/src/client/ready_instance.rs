@@ -8,15 +8,15 @@ use arc_swap::ArcSwap;
 use hither_core::Instance;
 use tokio::sync::Notify;
 
-use super::capacity::Room;
+use super::capacity::CapacityWaiters;
 use super::transport::Connection;
 
 /// One instance that calls can be sent to. Cheap to clone; clones are equal and share the load.
 ///
-/// An endpoint outlives changes of its instance's metadata, weight or state: those make a new `Endpoint`
+/// An endpoint outlives changes of its instance's metadata, weight or state: those make a new `ReadyInstance`
 /// value that shares the counters and the connections of the old one.
 #[derive(Clone)]
-pub struct Endpoint {
+pub struct ReadyInstance {
     instance: Arc<Instance>,
     core: Arc<Core>,
 }
@@ -24,7 +24,7 @@ pub struct Endpoint {
 /// What stays the same while the instance's description changes.
 #[derive(Debug, Default)]
 struct Core {
-    room: Arc<Room>,
+    room: Arc<CapacityWaiters>,
     in_flight: AtomicUsize,
     /// Oldest first. Emptied when the instance is removed, so that no picker that is still around keeps a
     /// connection open.
@@ -33,7 +33,7 @@ struct Core {
     wants_more: Notify,
 }
 
-impl Endpoint {
+impl ReadyInstance {
     /// An endpoint without a connection: for tests of policies.
     pub fn new(instance: Arc<Instance>) -> Self {
         Self { instance, core: Arc::default() }
@@ -51,7 +51,7 @@ impl Endpoint {
     }
 
     /// An endpoint without a connection, that tells `room` when a call has ended on it.
-    pub(crate) fn in_pool(instance: Arc<Instance>, room: &Arc<Room>) -> Self {
+    pub(crate) fn in_pool(instance: Arc<Instance>, room: &Arc<CapacityWaiters>) -> Self {
         Self { instance, core: Arc::new(Core { room: Arc::clone(room), ..Core::default() }) }
     }
 
@@ -62,14 +62,14 @@ impl Endpoint {
 
     /// Room for one call on the oldest connection that has some. Without any, another connection is asked
     /// for.
-    pub(crate) fn reserve(&self) -> Option<Reserved> {
+    pub(crate) fn reserve(&self) -> Option<Reservation> {
         let connections = self.core.connections.load();
         let Some(connection) = connections.iter().find(|connection| connection.try_reserve()) else {
             self.core.wants_more.notify_one();
             return None;
         };
         self.core.in_flight.fetch_add(1, Ordering::Relaxed);
-        Some(Reserved { endpoint: self.clone(), connection: Arc::clone(connection) })
+        Some(Reservation { endpoint: self.clone(), connection: Arc::clone(connection) })
     }
 
     /// Completes when calls have found no room; also when that was a while ago.
@@ -94,17 +94,17 @@ impl Endpoint {
     }
 }
 
-impl PartialEq for Endpoint {
+impl PartialEq for ReadyInstance {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.core, &other.core)
     }
 }
 
-impl Eq for Endpoint {}
+impl Eq for ReadyInstance {}
 
-impl fmt::Debug for Endpoint {
+impl fmt::Debug for ReadyInstance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Endpoint")
+        f.debug_struct("ReadyInstance")
             .field("id", self.instance.id())
             .field("in_flight", &self.in_flight())
             .finish_non_exhaustive()
@@ -113,13 +113,13 @@ impl fmt::Debug for Endpoint {
 
 /// Room for one call, given back when dropped.
 #[derive(Debug)]
-pub(crate) struct Reserved {
-    endpoint: Endpoint,
+pub(crate) struct Reservation {
+    endpoint: ReadyInstance,
     connection: Arc<Connection>,
 }
 
-impl Reserved {
-    pub(crate) fn endpoint(&self) -> &Endpoint {
+impl Reservation {
+    pub(crate) fn endpoint(&self) -> &ReadyInstance {
         &self.endpoint
     }
 
@@ -128,7 +128,7 @@ impl Reserved {
     }
 }
 
-impl Drop for Reserved {
+impl Drop for Reservation {
     fn drop(&mut self) {
         self.endpoint.core.in_flight.fetch_sub(1, Ordering::Relaxed);
         self.connection.release();

@@ -26,7 +26,7 @@ const AUTHORITY: usize = 1;
 
 /// A byte stream whose authorities are mended.
 #[derive(Debug, Default)]
-pub(super) struct Mending {
+pub(super) struct AuthorityRewriter {
     frames: Frames,
     /// Read, but not yet complete enough to be looked at.
     held: Vec<u8>,
@@ -34,7 +34,7 @@ pub(super) struct Mending {
     ready: Vec<u8>,
 }
 
-impl Mending {
+impl AuthorityRewriter {
     /// Fills `buf` by `read`. Nearly always that is all; only while the frame that opens a call has not come in
     /// whole are its bytes held.
     pub(super) fn poll_read(

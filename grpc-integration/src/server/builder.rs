@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, ToSocketAddrs, lookup_host};
 use tonic_health::server::HealthReporter;
 
 use super::registrations::Listener;
-use super::shutdown::{Health, Plan};
+use super::shutdown::{Health, LifecycleConfig};
 use super::signals::Signals;
 use super::{Lifecycle, LifecycleError};
 use crate::error::BoxError;
@@ -21,7 +21,7 @@ use crate::error::BoxError;
 #[derive(Debug)]
 #[must_use = "nothing happens until it is bound and served"]
 pub struct LifecycleBuilder {
-    plan: Plan,
+    config: LifecycleConfig,
     listener: Option<Listener>,
     signals: Option<Signals>,
     addresses: Vec<Address>,
@@ -36,15 +36,15 @@ pub struct LifecycleBuilder {
 impl LifecycleBuilder {
     pub(super) fn new(registrar: Arc<dyn Registrar>) -> Self {
         Self {
-            plan: Plan {
+            config: LifecycleConfig {
                 registrar,
                 services: Vec::new(),
                 ttl: Registration::DEFAULT_TTL,
                 health: None,
                 require: None,
-                announce: Duration::from_millis(500),
-                drain: Duration::from_secs(2),
-                grace: Duration::from_secs(20),
+                announce_delay: Duration::from_millis(500),
+                propagation_delay: Duration::from_secs(2),
+                drain_timeout: Duration::from_secs(20),
                 registry_timeout: Duration::from_secs(3),
             },
             listener: None,
@@ -66,9 +66,9 @@ impl LifecycleBuilder {
         S::Error: Into<BoxError>,
     {
         if let Some(service) = self.parsed(service.try_into())
-            && !self.plan.services.contains(&service)
+            && !self.config.services.contains(&service)
         {
-            self.plan.services.push(service);
+            self.config.services.push(service);
         }
         self
     }
@@ -123,7 +123,7 @@ impl LifecycleBuilder {
     /// Sets how long the record outlives a server that dies without a word. Default
     /// [`Registration::DEFAULT_TTL`].
     pub fn ttl(mut self, ttl: Duration) -> Self {
-        self.plan.ttl = ttl;
+        self.config.ttl = ttl;
         self
     }
 
@@ -136,7 +136,7 @@ impl LifecycleBuilder {
         services: impl IntoIterator<Item = N>,
     ) -> Self {
         let names = std::iter::once(String::new()).chain(services.into_iter().map(Into::into)).collect();
-        self.plan.health = Some(Health { reporter, names });
+        self.config.health = Some(Health { reporter, names });
         self
     }
 
@@ -164,34 +164,38 @@ impl LifecycleBuilder {
     /// Ends the server with [`LifecycleError::NotRegistered`] when it is not registered within this time. Default:
     /// it serves on, and is registered whenever the registry can be reached.
     pub fn require_registration(mut self, within: Duration) -> Self {
-        self.plan.require = Some(within);
+        self.config.require = Some(within);
         self
     }
 
-    /// Sets how long clients have to hear that the server is leaving, before its record goes. Default 500 ms.
-    pub fn announce(mut self, delay: Duration) -> Self {
-        self.plan.announce = delay;
+    /// Sets how long the server stays registered as [`Draining`](hither_core::InstanceState::Draining) after
+    /// the shutdown signal, before its record is removed: time for clients that honour that state to move their
+    /// new calls to other instances. The server accepts all calls meanwhile. Default 500 ms.
+    pub fn announce_delay(mut self, delay: Duration) -> Self {
+        self.config.announce_delay = delay;
         self
     }
 
-    /// Sets how long the server goes on as always after its record is gone, for clients to hear of it. Go's know
-    /// of no earlier announcement. Default 2 s.
-    pub fn drain(mut self, delay: Duration) -> Self {
-        self.plan.drain = delay;
+    /// Sets how long the server goes on accepting connections and calls after its record was removed: time for
+    /// the removal to propagate to every client. Clients written in Go honour no earlier announcement. Default
+    /// 2 s.
+    pub fn propagation_delay(mut self, delay: Duration) -> Self {
+        self.config.propagation_delay = delay;
         self
     }
 
-    /// Sets how long calls under way may take to finish once no new ones are taken; then they are cut. Default
-    /// 20 s: with all steps before it this stays below the 30 s that Kubernetes gives by default.
-    pub fn grace(mut self, grace: Duration) -> Self {
-        self.plan.grace = grace;
+    /// Sets how long draining may take: the time for calls in flight to finish once the server accepts no new
+    /// ones (GOAWAY). Connections that are still open then are cut. Default 20 s, so that all steps together
+    /// stay below the 30 s that Kubernetes grants by default (`terminationGracePeriodSeconds`).
+    pub fn drain_timeout(mut self, timeout: Duration) -> Self {
+        self.config.drain_timeout = timeout;
         self
     }
 
     /// Sets how long the registry may take for one step on the way out: to announce, and to deregister. Default
     /// 3 s.
     pub fn registry_timeout(mut self, timeout: Duration) -> Self {
-        self.plan.registry_timeout = timeout;
+        self.config.registry_timeout = timeout;
         self
     }
 
@@ -204,7 +208,7 @@ impl LifecycleBuilder {
         if let Some(error) = self.refused.take() {
             return Err(error);
         }
-        if self.plan.services.is_empty() {
+        if self.config.services.is_empty() {
             return Err(LifecycleError::invalid(
                 "there is no service to register: name one with .service(..)",
             ));
@@ -216,13 +220,13 @@ impl LifecycleBuilder {
         })?;
         let instance = self.instance(bound)?;
         let registration = |service: &ServiceName| Registration::new(service.clone(), instance.clone());
-        for service in &self.plan.services {
-            if let Err(error) = registration(service).with_ttl(self.plan.ttl).validate() {
+        for service in &self.config.services {
+            if let Err(error) = registration(service).with_ttl(self.config.ttl).validate() {
                 return Err(LifecycleError::invalid(error.to_string()));
             }
         }
-        let Self { plan, listener, signals, .. } = self;
-        Ok(Lifecycle { plan, listener, signals, socket, bound, instance })
+        let Self { config, listener, signals, .. } = self;
+        Ok(Lifecycle { config, listener, signals, socket, bound, instance })
     }
 
     /// What the server says about itself, listening on `bound`.

@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
-use super::authority::Mending;
+use super::authority::AuthorityRewriter;
 use super::cutter::{Switch, Wakers};
 
 /// A TCP connection that the [`Lifecycle`](crate::Lifecycle) can cut; `Request::remote_addr` works as always.
@@ -22,7 +22,7 @@ use super::cutter::{Switch, Wakers};
 #[derive(Debug)]
 pub struct Connection {
     stream: TcpStream,
-    mending: Mending,
+    rewriter: AuthorityRewriter,
     peer: SocketAddr,
     wakers: Arc<Wakers>,
     switch: Arc<Switch>,
@@ -32,7 +32,7 @@ pub struct Connection {
 impl Connection {
     pub(super) fn new(stream: TcpStream, peer: SocketAddr, switch: &Arc<Switch>) -> Self {
         let (key, wakers) = switch.enter();
-        Self { stream, mending: Mending::default(), peer, wakers, switch: Arc::clone(switch), key }
+        Self { stream, rewriter: AuthorityRewriter::default(), peer, wakers, switch: Arc::clone(switch), key }
     }
 
     /// Does `io` on the stream unless the connection is cut, and sees to it that a cut wakes who waits.
@@ -80,11 +80,11 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let mut mending = std::mem::take(&mut self.mending);
-        let read = mending.poll_read(cx, buf, |cx, buf| {
+        let mut rewriter = std::mem::take(&mut self.rewriter);
+        let read = rewriter.poll_read(cx, buf, |cx, buf| {
             self.unless_cut(cx, |wakers| &wakers.read, |stream, cx| stream.poll_read(cx, buf))
         });
-        self.mending = mending;
+        self.rewriter = rewriter;
         read
     }
 }

@@ -28,7 +28,7 @@ pub use shutdown::Shutdown;
 use crate::error::BoxError;
 use cutter::Cutter;
 use registrations::Listener;
-use shutdown::Plan;
+use shutdown::LifecycleConfig;
 use signals::Signals;
 
 /// A server that is bound, and can be served and registered.
@@ -37,10 +37,10 @@ use signals::Signals;
 ///
 /// 1. serve; tell health SERVING; only then register, and stay registered through any outage of the registry;
 /// 2. on SIGTERM or Ctrl-C tell clients to look elsewhere ([`Draining`](hither_core::InstanceState::Draining),
-///    NOT_SERVING) and give them a moment to hear of it ([`announce`](LifecycleBuilder::announce));
-/// 3. deregister, and serve on until the slowest client has heard of that ([`drain`](LifecycleBuilder::drain));
+///    NOT_SERVING) and give them a moment to hear of it ([`announce_delay`](LifecycleBuilder::announce_delay));
+/// 3. deregister, and serve on until the slowest client has heard of that ([`propagation_delay`](LifecycleBuilder::propagation_delay));
 /// 4. take no new connections and calls (GOAWAY), and let those under way finish
-///    ([`grace`](LifecycleBuilder::grace));
+///    ([`drain_timeout`](LifecycleBuilder::drain_timeout));
 /// 5. cut what remains.
 ///
 /// A second signal goes straight to 5, with a last second for the record to go. A registry that is down keeps the
@@ -74,7 +74,7 @@ use signals::Signals;
 #[derive(Debug)]
 #[must_use = "a server does nothing until it is served"]
 pub struct Lifecycle {
-    plan: Plan,
+    config: LifecycleConfig,
     listener: Option<Listener>,
     /// `None` is SIGTERM and Ctrl-C.
     signals: Option<Signals>,
@@ -121,7 +121,7 @@ impl Lifecycle {
         F: Future<Output = Result<(), E>>,
         E: Into<BoxError>,
     {
-        let Self { plan, listener, signals, socket, instance, .. } = self;
+        let Self { config, listener, signals, socket, instance, .. } = self;
         let signals = match signals {
             Some(signals) => signals,
             None => Signals::of_the_process().map_err(LifecycleError::Signals)?,
@@ -136,11 +136,11 @@ impl Lifecycle {
         if let Some(outcome) = (&mut server).now_or_never() {
             return outcome;
         }
-        plan.report_health(true).await;
-        let registrations = plan.register(instance);
+        config.report_health(true).await;
+        let registrations = config.register(instance);
         let mut observing = pin!(registrations.observe(listener).fuse());
         let outcome = {
-            let mut living = pin!(plan.live(&registrations, signals, server, stop, &cutter));
+            let mut living = pin!(config.run(&registrations, signals, server, stop, &cutter));
             loop {
                 tokio::select! {
                     biased;

@@ -22,15 +22,15 @@ const AFTER_THE_CUT: Duration = Duration::from_secs(1);
 
 /// What is decided before the socket is bound.
 #[derive(Debug)]
-pub(super) struct Plan {
+pub(super) struct LifecycleConfig {
     pub(super) registrar: Arc<dyn Registrar>,
     pub(super) services: Vec<ServiceName>,
     pub(super) ttl: Duration,
     pub(super) health: Option<Health>,
     pub(super) require: Option<Duration>,
-    pub(super) announce: Duration,
-    pub(super) drain: Duration,
-    pub(super) grace: Duration,
+    pub(super) announce_delay: Duration,
+    pub(super) propagation_delay: Duration,
+    pub(super) drain_timeout: Duration,
     pub(super) registry_timeout: Duration,
 }
 
@@ -41,7 +41,7 @@ pub(super) struct Health {
     pub(super) names: Vec<String>,
 }
 
-impl Plan {
+impl LifecycleConfig {
     pub(super) async fn report_health(&self, serving: bool) {
         if let Some(health) = &self.health {
             let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
@@ -56,7 +56,7 @@ impl Plan {
     }
 
     /// From being registered to the end; `stop` makes the server take no more.
-    pub(super) async fn live(
+    pub(super) async fn run(
         &self,
         registrations: &Registrations,
         mut signals: Signals,
@@ -72,7 +72,7 @@ impl Plan {
                 registrations.deregister().await;
                 return ended;
             }
-            outcome = self.stay(registrations, &mut signals) => outcome,
+            outcome = self.wait_for_shutdown(registrations, &mut signals) => outcome,
         };
         let forced = tokio::select! {
             biased;
@@ -81,17 +81,17 @@ impl Plan {
                 return outcome.and(ended);
             }
             () = signals.next() => true,
-            () = self.leave(registrations, outcome.is_ok()) => false,
+            () = self.leave_registry(registrations, outcome.is_ok()) => false,
         };
         // Nobody may be listening: then the server has its own way to end.
         let _ = stop.send(());
         if !forced {
-            tracing::info!(grace = ?self.grace, "taking no new calls, finishing those under way");
+            tracing::info!(drain_timeout = ?self.drain_timeout, "taking no new calls, finishing those under way");
             tokio::select! {
                 biased;
                 ended = &mut server => return outcome.and(ended),
                 () = signals.next() => {}
-                () = sleep(self.grace) => {}
+                () = sleep(self.drain_timeout) => {}
             }
         }
         tracing::warn!(connections = cutter.cut(), forced, "cutting what remains");
@@ -109,7 +109,11 @@ impl Plan {
     }
 
     /// Ends with the first signal, or because the server is not registered in time where it has to be.
-    async fn stay(&self, registrations: &Registrations, signals: &mut Signals) -> Result<(), LifecycleError> {
+    async fn wait_for_shutdown(
+        &self,
+        registrations: &Registrations,
+        signals: &mut Signals,
+    ) -> Result<(), LifecycleError> {
         if let Some(within) = self.require {
             tokio::select! {
                 biased;
@@ -122,16 +126,16 @@ impl Plan {
     }
 
     /// Leaves the registry; with time for clients to hear of it where there are clients.
-    async fn leave(&self, registrations: &Registrations, clients: bool) {
-        tracing::info!(announce = ?self.announce, drain = ?self.drain, "leaving");
+    async fn leave_registry(&self, registrations: &Registrations, clients: bool) {
+        tracing::info!(announce_delay = ?self.announce_delay, propagation_delay = ?self.propagation_delay, "leaving");
         self.report_health(false).await;
         if clients {
             registrations.announce_draining().await;
-            sleep(self.announce).await;
+            sleep(self.announce_delay).await;
         }
         registrations.deregister().await;
         if clients {
-            sleep(self.drain).await;
+            sleep(self.propagation_delay).await;
         }
     }
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use hither_core::Instance;
 use hither_tonic::{
-    CallInfo, Endpoint, LeastRequest, LoadBalancingPolicy, Outcome, Pick, PickFirst, Picker, RoundRobin,
+    CallInfo, LeastRequest, LoadBalancingPolicy, Outcome, Pick, Picker, ReadyInstance, RoundRobin, Sticky,
+    WaitForReady,
 };
 use tokio::time::sleep;
 use tonic::{Code, Request, Status};
@@ -94,10 +95,10 @@ async fn least_request_spreads_long_calls_evenly() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn pick_first_stays_with_one_until_it_is_lost() {
+async fn sticky_stays_with_one_until_it_is_lost() {
     let (mut registry, net) = (Registry::new(), Net::new());
     let mut servers = servers(&mut registry, &net, &["b:1", "c:1"]).await;
-    let client = Client::new(&channel(&registry, &net).policy(PickFirst::default()).connect().await.unwrap());
+    let client = Client::new(&channel(&registry, &net).policy(Sticky::default()).connect().await.unwrap());
     sleep(SECOND).await;
     assert_eq!(names(&client, 10).await, ["b:1"; 10]);
 
@@ -122,15 +123,15 @@ struct Spy {
 
 #[derive(Debug, Default)]
 struct Seen {
-    ready: Mutex<Vec<Endpoint>>,
+    ready: Mutex<Vec<ReadyInstance>>,
     outcomes: Mutex<Vec<(Code, Duration)>>,
 }
 
 #[derive(Debug)]
-struct SpyPicker(Endpoint, Arc<Seen>);
+struct SpyPicker(ReadyInstance, Arc<Seen>);
 
 impl LoadBalancingPolicy for Spy {
-    fn picker(&self, ready: &[Endpoint], previous: Option<&Arc<dyn Picker>>) -> Arc<dyn Picker> {
+    fn picker(&self, ready: &[ReadyInstance], previous: Option<&Arc<dyn Picker>>) -> Arc<dyn Picker> {
         assert_eq!(previous.is_some(), !self.seen.ready.lock().unwrap().is_empty());
         *self.seen.ready.lock().unwrap() = ready.to_vec();
         Arc::new(SpyPicker(ready[0].clone(), Arc::clone(&self.seen)))
@@ -142,12 +143,16 @@ impl Picker for SpyPicker {
         assert!(call.path().starts_with("/test.Echo/"));
         match call.headers().get("x-verdict").map(|verdict| verdict.as_bytes()) {
             Some(b"queue") => Pick::Queue,
-            Some(b"reject") => Pick::Reject(Status::resource_exhausted("enough")),
-            _ => Pick::Endpoint(self.0.clone()),
+            Some(b"fail") => Pick::Fail(Status::unavailable("not enough capacity")),
+            Some(b"fail-alone") if self.1.ready.lock().unwrap().len() == 1 => {
+                Pick::Fail(Status::unavailable("alone"))
+            }
+            Some(b"drop") => Pick::Drop(Status::resource_exhausted("over quota")),
+            _ => Pick::Instance(self.0.clone()),
         }
     }
 
-    fn done(&self, endpoint: &Endpoint, outcome: &Outcome) {
+    fn done(&self, endpoint: &ReadyInstance, outcome: &Outcome) {
         assert_eq!(*endpoint, self.0);
         self.1.outcomes.lock().unwrap().push((outcome.code(), outcome.duration()));
     }
@@ -224,17 +229,41 @@ async fn load_is_still_known_when_an_instance_describes_itself_anew() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_policy_can_hold_a_call_back_or_reject_it() {
+async fn a_policy_can_queue_fail_or_drop_a_call() {
     let (mut registry, net) = (Registry::new(), Net::new());
     let servers = servers(&mut registry, &net, &["a:1"]).await;
     let client = Client::new(&channel(&registry, &net).policy(Spy::default()).connect().await.unwrap());
-    for (verdict, code) in [("queue", Code::DeadlineExceeded), ("reject", Code::ResourceExhausted)] {
+    for (verdict, wait_for_ready, expected) in [
+        ("queue", false, (Code::DeadlineExceeded, "not done within 1s: no instance was picked")),
+        ("fail", false, (Code::Unavailable, "not enough capacity")),
+        ("fail", true, (Code::DeadlineExceeded, "not done within 1s: not enough capacity")),
+        ("drop", false, (Code::ResourceExhausted, "over quota")),
+        ("drop", true, (Code::ResourceExhausted, "over quota")),
+    ] {
         let mut request = Request::new(String::new());
         request.metadata_mut().insert("x-verdict", verdict.parse().unwrap());
+        request.extensions_mut().insert(WaitForReady(wait_for_ready));
         request.set_timeout(SECOND);
-        assert_eq!(client.call("Name", request).await.unwrap_err().code(), code);
+        let status = client.call("Name", request).await.unwrap_err();
+        assert_eq!((status.code(), status.message()), expected, "{verdict}, {wait_for_ready}");
     }
     assert_eq!(servers[0].calls(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_for_ready_call_that_a_picker_fails_is_offered_to_the_next_picker() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let _first = servers(&mut registry, &net, &["a:1"]).await;
+    let client = Client::new(&channel(&registry, &net).policy(Spy::default()).connect().await.unwrap());
+    let mut request = Request::new(String::new());
+    request.metadata_mut().insert("x-verdict", "fail-alone".parse().unwrap());
+    request.extensions_mut().insert(WaitForReady(true));
+    request.set_timeout(60 * SECOND);
+    let call = tokio::spawn(async move { client.call("Name", request).await });
+    sleep(SECOND).await;
+    assert!(!call.is_finished());
+    let _second = servers(&mut registry, &net, &["b:1"]).await;
+    assert_eq!(call.await.unwrap().unwrap().into_inner(), "a:1");
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
 use hither_core::Address;
-use hither_tonic::{BoxedIo, Connector, DiscoveryChannel, Endpoint, WaitForReady};
+use hither_tonic::{BoxedIo, Connector, DiscoveryChannel, ReadyInstance, WaitForReady};
 use tokio::time::{Instant, sleep};
 use tonic::client::Grpc;
 use tonic::service::interceptor::InterceptedService;
@@ -276,7 +276,7 @@ async fn a_call_says_whom_it_calls_and_a_response_who_answered() {
     let client = Client::new(&channel(&registry, &net).connect().await.unwrap());
     let response = client.call("Authority", String::new()).await.unwrap();
     assert_eq!(response.get_ref(), SERVICE);
-    let endpoint = response.extensions().get::<Endpoint>().unwrap();
+    let endpoint = response.extensions().get::<ReadyInstance>().unwrap();
     assert_eq!(endpoint.instance().id().as_str(), "a:1");
     let agent = client.call("Metadata", "user-agent".to_owned()).await.unwrap().into_inner();
     assert!(agent.starts_with("hither-tonic/"), "{agent}");

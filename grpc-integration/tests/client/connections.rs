@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use async_trait::async_trait;
 use futures_util::future::join_all;
 use hither_core::{Address, Instance, InstanceState};
-use hither_tonic::{BoxedIo, Connector, DiscoveryChannel, PickFirst};
+use hither_tonic::{BoxedIo, Connector, DiscoveryChannel, Sticky};
 use tokio::runtime::Handle;
 use tokio::time::sleep;
 
@@ -140,7 +140,7 @@ async fn pick_first_turns_to_the_next_when_the_first_is_full() {
     let servers = ["a:1", "b:1"].map(|address| Server::described(&net, address, one_stream));
     registry.up("a:1").await;
     registry.up("b:1").await;
-    let builder = channel(&registry, &net).policy(PickFirst::default()).max_connections(1);
+    let builder = channel(&registry, &net).policy(Sticky::default()).max_connections(1);
     let client = Client::new(&builder.connect().await.unwrap());
     sleep(SECOND).await;
     let first = client.stream("Stream", String::new()).await.unwrap();
@@ -229,7 +229,7 @@ async fn who_registers_again_is_dialled_at_once() {
     sleep(SECOND).await;
     let server = Server::on(&net, "a:1");
     registry.up("a:1").await;
-    channel.ready(SECOND).await.unwrap();
+    channel.wait_ready(SECOND).await.unwrap();
     assert_eq!(server.open(), 1);
 }
 

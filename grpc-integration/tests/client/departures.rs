@@ -62,8 +62,8 @@ impl Living {
         let (stop, stopped) = oneshot::channel::<()>();
         let server = Lifecycle::builder(registry.clone())
             .service(SERVICE)
-            .announce(Duration::from_millis(20))
-            .drain(Duration::from_millis(20))
+            .announce_delay(Duration::from_millis(20))
+            .propagation_delay(Duration::from_millis(20))
             .shutdown_on(async { drop(stopped.await) }, std::future::pending())
             .bind("127.0.0.1:0")
             .await

@@ -150,7 +150,7 @@ async fn an_old_failure_to_connect_is_never_told_to_a_call_that_can_be_made() {
         sleep(SECOND).await;
     }
     let _server = Server::on(&net, "a:1");
-    channel.ready(60 * SECOND).await.unwrap();
+    channel.wait_ready(60 * SECOND).await.unwrap();
     for _ in 0..10 {
         client.name().await.unwrap();
     }
@@ -340,6 +340,6 @@ fn a_channel_whose_runtime_is_gone_says_so() {
         let status = call.unwrap_err();
         assert_eq!(status.code(), Code::Unavailable);
         assert!(status.message().contains("the Tokio runtime that it was made on is gone"), "{status}");
-        assert_eq!(channel.ready(SOON).await.unwrap_err().kind(), ErrorKind::Closed);
+        assert_eq!(channel.wait_ready(SOON).await.unwrap_err().kind(), ErrorKind::Closed);
     });
 }

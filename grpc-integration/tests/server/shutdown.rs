@@ -18,8 +18,8 @@ async fn a_server_leaves_in_the_order_in_which_no_client_sees_an_error() {
     let mut snapshots = watch(&registry).await;
     let mut server = Running::start(registry.clone(), |builder| {
         builder
-            .announce(Duration::from_millis(500))
-            .drain(Duration::from_secs(2))
+            .announce_delay(Duration::from_millis(500))
+            .propagation_delay(Duration::from_secs(2))
             .zone("eu-1a")
             .metadata("shard", "3")
     })
@@ -52,7 +52,8 @@ async fn a_server_leaves_in_the_order_in_which_no_client_sees_an_error() {
 #[tokio::test]
 async fn a_call_under_way_finishes_and_an_open_stream_is_cut_when_the_grace_is_over() {
     let registry = MemoryRegistry::new();
-    let mut server = Running::start(registry, |builder| builder.grace(Duration::from_millis(300))).await;
+    let mut server =
+        Running::start(registry, |builder| builder.drain_timeout(Duration::from_millis(300))).await;
     let mut stream = server.stream().await;
     assert_eq!(stream.message().await.unwrap().unwrap().status(), ServingStatus::Serving);
 
@@ -72,8 +73,10 @@ async fn a_call_under_way_finishes_and_an_open_stream_is_cut_when_the_grace_is_o
 async fn a_second_signal_goes_straight_to_the_cut() {
     let registry = MemoryRegistry::new();
     let mut snapshots = watch(&registry).await;
-    let mut server =
-        Running::start(registry.clone(), |builder| builder.announce(NEVER).drain(NEVER).grace(NEVER)).await;
+    let mut server = Running::start(registry.clone(), |builder| {
+        builder.announce_delay(NEVER).propagation_delay(NEVER).drain_timeout(NEVER)
+    })
+    .await;
     seen(&mut snapshots, up).await;
     let mut stream = server.stream().await;
 
@@ -89,7 +92,7 @@ async fn a_second_signal_goes_straight_to_the_cut() {
 
 #[tokio::test]
 async fn a_second_signal_cuts_the_grace_short() {
-    let mut server = Running::start(MemoryRegistry::new(), |builder| builder.grace(NEVER)).await;
+    let mut server = Running::start(MemoryRegistry::new(), |builder| builder.drain_timeout(NEVER)).await;
     let _stream = server.stream().await;
     server.stop();
     let refused = async {

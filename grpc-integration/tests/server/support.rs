@@ -48,8 +48,8 @@ impl Running {
         let builder = Lifecycle::builder(registrar)
             .service(greeter())
             .health(reporter, ["demo.Greeter"])
-            .announce(Duration::ZERO)
-            .drain(Duration::ZERO)
+            .announce_delay(Duration::ZERO)
+            .propagation_delay(Duration::ZERO)
             .registry_timeout(REGISTRY_TIMEOUT)
             .shutdown_on(async { drop(stopped.await) }, async { drop(forced.await) });
         let server = describe(builder).bind("127.0.0.1:0").await.unwrap();

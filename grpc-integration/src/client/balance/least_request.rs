@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::policy::{CallInfo, LoadBalancingPolicy, Outcome, Pick, Picker};
 use super::random::Random;
-use crate::client::ready_instance::Endpoint;
+use crate::client::ready_instance::ReadyInstance;
 
 /// Draws two ready instances and takes the one with fewer calls in flight. The default.
 ///
@@ -32,7 +32,7 @@ impl LeastRequest {
 }
 
 impl LoadBalancingPolicy for LeastRequest {
-    fn picker(&self, ready: &[Endpoint], _previous: Option<&Arc<dyn Picker>>) -> Arc<dyn Picker> {
+    fn picker(&self, ready: &[ReadyInstance], _previous: Option<&Arc<dyn Picker>>) -> Arc<dyn Picker> {
         let seed = self.seed.unwrap_or_else(|| fastrand::u64(..));
         Arc::new(LeastRequestPicker { ready: ready.to_vec(), random: Random::new(seed) })
     }
@@ -40,13 +40,13 @@ impl LoadBalancingPolicy for LeastRequest {
 
 #[derive(Debug)]
 struct LeastRequestPicker {
-    ready: Vec<Endpoint>,
+    ready: Vec<ReadyInstance>,
     random: Random,
 }
 
 impl LeastRequestPicker {
     /// Two different endpoints, or twice the only one.
-    fn draw(&self) -> Option<(&Endpoint, &Endpoint)> {
+    fn draw(&self) -> Option<(&ReadyInstance, &ReadyInstance)> {
         let count = self.ready.len();
         if count < 2 {
             return self.ready.first().map(|only| (only, only));
@@ -60,11 +60,11 @@ impl LeastRequestPicker {
 impl Picker for LeastRequestPicker {
     fn pick(&self, _call: &CallInfo<'_>) -> Pick {
         match self.draw() {
-            Some((a, b)) if b.in_flight() < a.in_flight() => Pick::Endpoint(b.clone()),
-            Some((a, _)) => Pick::Endpoint(a.clone()),
+            Some((a, b)) if b.in_flight() < a.in_flight() => Pick::Instance(b.clone()),
+            Some((a, _)) => Pick::Instance(a.clone()),
             None => Pick::Queue,
         }
     }
 
-    fn done(&self, _endpoint: &Endpoint, _outcome: &Outcome) {}
+    fn done(&self, _endpoint: &ReadyInstance, _outcome: &Outcome) {}
 }

@@ -9,4 +9,4 @@ mod sticky;
 pub use least_request::LeastRequest;
 pub use policy::{CallInfo, LoadBalancingPolicy, Outcome, Pick, Picker};
 pub use round_robin::RoundRobin;
-pub use sticky::PickFirst;
+pub use sticky::Sticky;

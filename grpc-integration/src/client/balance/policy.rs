@@ -8,27 +8,27 @@ use std::time::Duration;
 use http::HeaderMap;
 use tonic::{Code, Status};
 
-use crate::client::ready_instance::Endpoint;
+use crate::client::ready_instance::ReadyInstance;
 
 /// Makes a [`Picker`] for each set of ready instances. [`LeastRequest`](crate::LeastRequest),
-/// [`RoundRobin`](crate::RoundRobin) and [`PickFirst`](crate::PickFirst) are here; write your own for more.
+/// [`RoundRobin`](crate::RoundRobin) and [`Sticky`](crate::Sticky) are here; write your own for more.
 ///
 /// The channel's pool asks for a new picker whenever the set changes, and swaps it in at once. It never asks
 /// with an empty set.
 ///
 /// ```
 /// use std::sync::Arc;
-/// use hither_tonic::{CallInfo, Endpoint, LoadBalancingPolicy, Outcome, Pick, Picker};
+/// use hither_tonic::{CallInfo, ReadyInstance, LoadBalancingPolicy, Outcome, Pick, Picker};
 ///
 /// /// Sends all calls with the same `x-user` header to the same instance.
 /// #[derive(Debug)]
 /// struct ByUser;
 ///
 /// #[derive(Debug)]
-/// struct ByUserPicker(Vec<Endpoint>);
+/// struct ByUserPicker(Vec<ReadyInstance>);
 ///
 /// impl LoadBalancingPolicy for ByUser {
-///     fn picker(&self, ready: &[Endpoint], _previous: Option<&Arc<dyn Picker>>) -> Arc<dyn Picker> {
+///     fn picker(&self, ready: &[ReadyInstance], _previous: Option<&Arc<dyn Picker>>) -> Arc<dyn Picker> {
 ///         Arc::new(ByUserPicker(ready.to_vec()))
 ///     }
 /// }
@@ -38,18 +38,18 @@ use crate::client::ready_instance::Endpoint;
 ///         let user = call.headers().get("x-user").map_or(&[][..], |user| user.as_bytes());
 ///         let hash =
 ///             user.iter().fold(0_usize, |hash, byte| hash.wrapping_mul(31).wrapping_add((*byte).into()));
-///         Pick::Endpoint(self.0[hash % self.0.len()].clone())
+///         Pick::Instance(self.0[hash % self.0.len()].clone())
 ///     }
 ///
-///     fn done(&self, _endpoint: &Endpoint, _outcome: &Outcome) {}
+///     fn done(&self, _endpoint: &ReadyInstance, _outcome: &Outcome) {}
 /// }
 /// ```
 pub trait LoadBalancingPolicy: Debug + Send + Sync + 'static {
     /// A picker over `ready`, which has at least one endpoint and is sorted by instance id.
     ///
     /// `previous` is this policy's last picker, to take over what it knows: it is [`Any`], so it can be
-    /// downcast. In-flight counts live in the [`Endpoint`]s and survive by themselves.
-    fn picker(&self, ready: &[Endpoint], previous: Option<&Arc<dyn Picker>>) -> Arc<dyn Picker>;
+    /// downcast. In-flight counts live in the [`ReadyInstance`]s and survive by themselves.
+    fn picker(&self, ready: &[ReadyInstance], previous: Option<&Arc<dyn Picker>>) -> Arc<dyn Picker>;
 }
 
 /// Chooses an endpoint for each call. Both methods run on the call's own task: they must be quick and never
@@ -63,19 +63,23 @@ pub trait Picker: Any + Debug + Send + Sync {
 
     /// Told once for each attempt made on `endpoint`, when it is over: when the response body has ended or
     /// was dropped, not when the headers came.
-    fn done(&self, endpoint: &Endpoint, outcome: &Outcome);
+    fn done(&self, endpoint: &ReadyInstance, outcome: &Outcome);
 }
 
-/// What a [`Picker`] decides.
+/// The outcome of [`Picker::pick`], with gRPC's semantics.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Pick {
-    /// The call goes there.
-    Endpoint(Endpoint),
-    /// The call waits for the next picker, for no longer than its deadline.
+    /// The attempt is sent to this instance.
+    Instance(ReadyInstance),
+    /// The call is queued until the next picker is published, at most until its deadline.
     Queue,
-    /// The call fails at once, even one that waits for ready.
-    Reject(Status),
+    /// The call fails with this status, unless it is [wait-for-ready](crate::WaitForReady): then it is queued
+    /// like [`Queue`](Self::Queue).
+    Fail(Status),
+    /// The call fails with this status, even if it is wait-for-ready, and is never retried: for load shedding
+    /// and quotas.
+    Drop(Status),
 }
 
 /// What a [`Picker`] knows of a call.

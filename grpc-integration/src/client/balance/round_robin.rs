@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::policy::{CallInfo, LoadBalancingPolicy, Outcome, Pick, Picker};
-use crate::client::ready_instance::Endpoint;
+use crate::client::ready_instance::ReadyInstance;
 
 /// Goes round the ready instances, one call each.
 ///
@@ -32,7 +32,7 @@ impl RoundRobin {
 }
 
 impl LoadBalancingPolicy for RoundRobin {
-    fn picker(&self, ready: &[Endpoint], previous: Option<&Arc<dyn Picker>>) -> Arc<dyn Picker> {
+    fn picker(&self, ready: &[ReadyInstance], previous: Option<&Arc<dyn Picker>>) -> Arc<dyn Picker> {
         let previous =
             previous.and_then(|picker| (picker.as_ref() as &dyn Any).downcast_ref::<RoundRobinPicker>());
         let next = match previous {
@@ -47,12 +47,12 @@ impl LoadBalancingPolicy for RoundRobin {
 
 #[derive(Debug)]
 struct RoundRobinPicker {
-    ready: Vec<Endpoint>,
+    ready: Vec<ReadyInstance>,
     next: AtomicUsize,
 }
 
 impl RoundRobinPicker {
-    fn successor_among(&self, ready: &[Endpoint]) -> usize {
+    fn successor_among(&self, ready: &[ReadyInstance]) -> usize {
         let Some(next) = self.next.load(Ordering::Relaxed).checked_rem(self.ready.len()) else {
             return 0;
         };
@@ -66,10 +66,10 @@ impl Picker for RoundRobinPicker {
     fn pick(&self, _call: &CallInfo<'_>) -> Pick {
         let turn = self.next.fetch_add(1, Ordering::Relaxed);
         match turn.checked_rem(self.ready.len()) {
-            Some(index) => Pick::Endpoint(self.ready[index].clone()),
+            Some(index) => Pick::Instance(self.ready[index].clone()),
             None => Pick::Queue,
         }
     }
 
-    fn done(&self, _endpoint: &Endpoint, _outcome: &Outcome) {}
+    fn done(&self, _endpoint: &ReadyInstance, _outcome: &Outcome) {}
 }

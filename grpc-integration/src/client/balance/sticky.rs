@@ -4,7 +4,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 use super::policy::{CallInfo, LoadBalancingPolicy, Outcome, Pick, Picker};
-use crate::client::ready_instance::Endpoint;
+use crate::client::ready_instance::ReadyInstance;
 
 /// Sends all calls to the first ready instance, by id, and stays with it for as long as it is ready.
 ///
@@ -12,33 +12,33 @@ use crate::client::ready_instance::Endpoint;
 /// has no room for, when its server limits the streams of a client.
 ///
 /// ```
-/// use hither_tonic::PickFirst;
+/// use hither_tonic::Sticky;
 ///
-/// let policy = PickFirst::default();
+/// let policy = Sticky::default();
 /// ```
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
-pub struct PickFirst {}
+pub struct Sticky {}
 
-impl LoadBalancingPolicy for PickFirst {
-    fn picker(&self, ready: &[Endpoint], previous: Option<&Arc<dyn Picker>>) -> Arc<dyn Picker> {
+impl LoadBalancingPolicy for Sticky {
+    fn picker(&self, ready: &[ReadyInstance], previous: Option<&Arc<dyn Picker>>) -> Arc<dyn Picker> {
         let last = previous
-            .and_then(|picker| (picker.as_ref() as &dyn Any).downcast_ref::<PickFirstPicker>())
+            .and_then(|picker| (picker.as_ref() as &dyn Any).downcast_ref::<StickyPicker>())
             .and_then(|picker| picker.chosen.as_ref());
         let kept = ready.iter().find(|endpoint| Some(*endpoint) == last);
-        Arc::new(PickFirstPicker { chosen: kept.or(ready.first()).cloned() })
+        Arc::new(StickyPicker { chosen: kept.or(ready.first()).cloned() })
     }
 }
 
 #[derive(Debug)]
-struct PickFirstPicker {
-    chosen: Option<Endpoint>,
+struct StickyPicker {
+    chosen: Option<ReadyInstance>,
 }
 
-impl Picker for PickFirstPicker {
+impl Picker for StickyPicker {
     fn pick(&self, _call: &CallInfo<'_>) -> Pick {
-        self.chosen.clone().map_or(Pick::Queue, Pick::Endpoint)
+        self.chosen.clone().map_or(Pick::Queue, Pick::Instance)
     }
 
-    fn done(&self, _endpoint: &Endpoint, _outcome: &Outcome) {}
+    fn done(&self, _endpoint: &ReadyInstance, _outcome: &Outcome) {}
 }

@@ -8,21 +8,21 @@ use tokio::time::Instant;
 use tonic::Code;
 
 use crate::client::balance::{Outcome, Picker};
-use crate::client::ready_instance::{Endpoint, Reserved};
+use crate::client::ready_instance::{ReadyInstance, Reservation};
 use crate::client::transport::Connection;
 
 /// One attempt of a call. It counts as load of its endpoint until it is dropped; then the picker is told how
 /// it ended.
 #[derive(Debug)]
 pub(crate) struct Attempt {
-    reserved: Reserved,
+    reserved: Reservation,
     picker: Arc<dyn Picker>,
     began: Instant,
     code: Option<Code>,
 }
 
 impl Attempt {
-    pub(crate) fn new(reserved: Reserved, picker: Arc<dyn Picker>) -> Self {
+    pub(crate) fn new(reserved: Reservation, picker: Arc<dyn Picker>) -> Self {
         Self { reserved, picker, began: Instant::now(), code: None }
     }
 
@@ -35,7 +35,7 @@ impl Attempt {
         self.connection().address()
     }
 
-    pub(crate) fn endpoint(&self) -> &Endpoint {
+    pub(crate) fn endpoint(&self) -> &ReadyInstance {
         self.reserved.endpoint()
     }
 

@@ -19,8 +19,8 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 
 use super::balance::{CallInfo, Pick};
-use super::pool::{Ready, Shared, State};
-use super::transport::{Failure, Replay, RequestBody, ResponseBody};
+use super::pool::{Ready, State, StateReader};
+use super::transport::{Failure, ReplayBody, RequestBody, ResponseBody};
 use attempt::Attempt;
 use deadline::Deadline;
 use response_body::CallBody;
@@ -55,7 +55,7 @@ pub(crate) struct Settings {
 /// # Cancellation
 /// Cancels the call.
 pub(crate) async fn call(
-    shared: &Shared,
+    shared: &StateReader,
     settings: &Settings,
     request: Request<Body>,
 ) -> Result<Response<Body>, Status> {
@@ -64,7 +64,7 @@ pub(crate) async fn call(
     let wait_for_ready = head.extensions.get().map_or(settings.wait_for_ready, |WaitForReady(wait)| *wait);
     let mut progress = Progress::Picking;
     let call = Call { shared, settings, head, deadline, wait_for_ready, progress: &mut progress };
-    let call = call.run(Replay::new(body));
+    let call = call.run(ReplayBody::new(body));
     let Some(deadline) = deadline else {
         return call.await;
     };
@@ -107,7 +107,7 @@ enum Picked {
 }
 
 struct Call<'a> {
-    shared: &'a Shared,
+    shared: &'a StateReader,
     settings: &'a Settings,
     head: Parts,
     deadline: Option<Deadline>,
@@ -116,7 +116,7 @@ struct Call<'a> {
 }
 
 impl Call<'_> {
-    async fn run(mut self, body: Replay) -> Result<Response<Body>, Status> {
+    async fn run(mut self, body: ReplayBody) -> Result<Response<Body>, Status> {
         let mut refused = None;
         loop {
             let mut attempt = self.pick().await?;
@@ -197,13 +197,17 @@ impl Call<'_> {
         let attempt = |reserved| Picked::Done(Ok(Attempt::new(reserved, Arc::clone(&ready.picker))));
         for _ in 0..TRIES {
             match ready.picker.pick(&info) {
-                Pick::Endpoint(endpoint) => {
+                Pick::Instance(endpoint) => {
                     if let Some(reserved) = endpoint.reserve() {
                         return attempt(reserved);
                     }
                 }
                 Pick::Queue => return Picked::NotNow,
-                Pick::Reject(status) => return Picked::Done(Err(status)),
+                Pick::Fail(status) if self.wait_for_ready => {
+                    *self.progress = Progress::Waiting(status.message().to_owned());
+                    return Picked::NotNow;
+                }
+                Pick::Fail(status) | Pick::Drop(status) => return Picked::Done(Err(status)),
             }
         }
         let mut others: Vec<_> = ready.endpoints.iter().collect();
@@ -239,7 +243,7 @@ impl Call<'_> {
     fn respond(
         &self,
         response: Response<ResponseBody>,
-        request: Replay,
+        request: ReplayBody,
         mut attempt: Attempt,
     ) -> Response<Body> {
         request.commit();

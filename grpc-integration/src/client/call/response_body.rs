@@ -12,7 +12,7 @@ use tonic::{Code, Status};
 use super::at_peer;
 use super::attempt::Attempt;
 use super::deadline::Deadline;
-use crate::client::transport::{Replay, ResponseBody, status_of};
+use crate::client::transport::{ReplayBody, ResponseBody, status_of};
 
 pin_project! {
     /// The body of a response. Dropping it before its end cancels the call.
@@ -28,14 +28,14 @@ pin_project! {
 struct Open {
     body: ResponseBody,
     /// What is still being sent ends with the call, as gRPC has it.
-    _request: Replay,
+    _request: ReplayBody,
     attempt: Attempt,
 }
 
 impl CallBody {
     pub(crate) fn new(
         body: ResponseBody,
-        request: Replay,
+        request: ReplayBody,
         mut attempt: Attempt,
         deadline: Option<Deadline>,
     ) -> Self {

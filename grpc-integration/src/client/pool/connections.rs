@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, interval_at, sleep};
 
 use super::dialer::Dialer;
-use crate::client::ready_instance::Endpoint;
+use crate::client::ready_instance::ReadyInstance;
 use crate::client::transport::Connection;
 
 /// How long a further connection stays without a call, at least.
@@ -24,7 +24,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// are made while calls find no room, and given back when they are not used any more.
 #[derive(Debug)]
 pub(super) struct Connections<'a> {
-    pub(super) endpoint: &'a Endpoint,
+    pub(super) endpoint: &'a ReadyInstance,
     pub(super) addresses: &'a [Address],
     pub(super) dialer: &'a Dialer,
     /// The most at a time.

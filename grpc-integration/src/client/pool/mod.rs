@@ -15,24 +15,24 @@ use tokio::sync::{Notify, watch};
 use tracing::Instrument;
 
 pub(crate) use dialer::Dialer;
-pub(crate) use state::{Ready, State, Why};
-pub(crate) use subchannel::Connecting;
+pub(crate) use state::{NotReadyReason, Ready, State};
+pub(crate) use subchannel::SubchannelConfig;
 use subchannel::{Connectivity, Subchannel};
 
 use super::balance::LoadBalancingPolicy;
-use super::capacity::Room;
-use super::ready_instance::Endpoint;
+use super::capacity::CapacityWaiters;
+use super::ready_instance::ReadyInstance;
 use crate::task::Task;
 
 /// What the pool shares with the calls.
 #[derive(Debug)]
-pub(crate) struct Shared {
+pub(crate) struct StateReader {
     state: ArcSwap<State>,
     changes: watch::Receiver<()>,
-    room: Arc<Room>,
+    room: Arc<CapacityWaiters>,
 }
 
-impl Shared {
+impl StateReader {
     /// Whom calls may be sent to now. Takes no lock.
     pub(crate) fn state(&self) -> arc_swap::Guard<Arc<State>> {
         self.state.load()
@@ -45,7 +45,7 @@ impl Shared {
         changes
     }
 
-    pub(crate) fn room(&self) -> &Room {
+    pub(crate) fn room(&self) -> &CapacityWaiters {
         &self.room
     }
 }
@@ -80,7 +80,7 @@ pub(crate) struct Pool {
     discovery: Discovery,
     view: ServiceView,
     policy: Arc<dyn LoadBalancingPolicy>,
-    how: Connecting,
+    config: SubchannelConfig,
     subchannels: BTreeMap<Key, (Role, Subchannel)>,
     /// What the registry says; `None` before it was heard for the first time.
     update: Option<Update>,
@@ -96,19 +96,20 @@ impl Pool {
         discovery: Discovery,
         service: ServiceName,
         policy: Arc<dyn LoadBalancingPolicy>,
-        how: Connecting,
-    ) -> (Arc<Shared>, Task) {
+        config: SubchannelConfig,
+    ) -> (Arc<StateReader>, Task) {
         let (tell, changes) = watch::channel(());
         let view = discovery.service(&service);
         let span = tracing::debug_span!("pool", %service);
-        let state = State::Connecting(Why::unresolved(service.clone()));
-        let shared = Arc::new(Shared { state: ArcSwap::from_pointee(state), changes, room: Arc::default() });
+        let state = State::Connecting(NotReadyReason::unresolved(service.clone()));
+        let shared =
+            Arc::new(StateReader { state: ArcSwap::from_pointee(state), changes, room: Arc::default() });
         let mut pool = Self {
             service,
             view,
             discovery,
             policy,
-            how,
+            config,
             subchannels: BTreeMap::new(),
             update: None,
             changed: Arc::default(),
@@ -157,9 +158,9 @@ impl Pool {
                 }
                 Entry::Vacant(entry) if dial => {
                     let addresses = instance.addresses().to_vec();
-                    let endpoint = Endpoint::in_pool(instance, &self.published.shared.room);
+                    let endpoint = ReadyInstance::in_pool(instance, &self.published.shared.room);
                     let changed = Arc::clone(&self.changed);
-                    let subchannel = Subchannel::start(endpoint, addresses, self.how.clone(), changed);
+                    let subchannel = Subchannel::start(endpoint, addresses, self.config.clone(), changed);
                     entry.insert((role, subchannel));
                 }
                 Entry::Vacant(_) => {}
@@ -176,7 +177,7 @@ impl Pool {
     }
 
     /// Whoever can be called, sorted by id.
-    fn ready(&self) -> Vec<Endpoint> {
+    fn ready(&self) -> Vec<ReadyInstance> {
         let among = |wanted: fn(Role) -> bool| {
             let mut ready: Vec<_> = self
                 .subchannels
@@ -193,7 +194,7 @@ impl Pool {
         if ready.is_empty() { among(|role| role == Role::Draining) } else { ready }
     }
 
-    fn picker_over(&mut self, ready: Vec<Endpoint>) -> Ready {
+    fn picker_over(&mut self, ready: Vec<ReadyInstance>) -> Ready {
         if let Some(last) = &self.last
             && same(&last.endpoints, &ready)
         {
@@ -207,7 +208,7 @@ impl Pool {
 
     fn nobody(&self) -> State {
         let Some(update) = &self.update else {
-            return State::Connecting(Why::unresolved(self.service.clone()));
+            return State::Connecting(NotReadyReason::unresolved(self.service.clone()));
         };
         let stale = match &update.freshness {
             Freshness::Fresh => None,
@@ -223,7 +224,7 @@ impl Pool {
             }
         }
         let registered = update.snapshot.as_ref().map(|snapshot| snapshot.len());
-        let why = Why { service: self.service.clone(), registered, last_error, stale };
+        let why = NotReadyReason { service: self.service.clone(), registered, last_error, stale };
         if connecting { State::Connecting(why) } else { State::Failing(why) }
     }
 }
@@ -251,14 +252,14 @@ fn servers(update: &Update) -> BTreeMap<Key, (Role, Arc<Instance>)> {
 }
 
 /// Whether these are the same endpoints with the same descriptions.
-fn same(a: &[Endpoint], b: &[Endpoint]) -> bool {
+fn same(a: &[ReadyInstance], b: &[ReadyInstance]) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a == b && Arc::ptr_eq(a.instance(), b.instance()))
 }
 
 /// The pool's end of what it shares: when it is dropped, calls fail instead of waiting for ever.
 #[derive(Debug)]
 struct Published {
-    shared: Arc<Shared>,
+    shared: Arc<StateReader>,
     tell: watch::Sender<()>,
 }
 

@@ -7,7 +7,7 @@ use hither_core::{Error, ServiceName};
 use tokio::time::Instant;
 
 use crate::client::balance::Picker;
-use crate::client::ready_instance::Endpoint;
+use crate::client::ready_instance::ReadyInstance;
 
 /// What calls find when they look for an endpoint.
 #[derive(Debug, Clone)]
@@ -15,9 +15,9 @@ pub(crate) enum State {
     /// Some instances are ready.
     Ready(Ready),
     /// Nobody is ready yet, but that may change soon: calls wait.
-    Connecting(Why),
+    Connecting(NotReadyReason),
     /// Nobody is ready: calls fail, but for those that wait for ready.
-    Failing(Why),
+    Failing(NotReadyReason),
     /// The pool is gone, and with it the runtime that the channel was made on: all calls fail.
     Closed,
 }
@@ -27,12 +27,12 @@ pub(crate) enum State {
 pub(crate) struct Ready {
     pub(crate) picker: Arc<dyn Picker>,
     /// At least one.
-    pub(crate) endpoints: Arc<[Endpoint]>,
+    pub(crate) endpoints: Arc<[ReadyInstance]>,
 }
 
 /// Why nobody is ready. Printed, it is one line.
 #[derive(Debug, Clone)]
-pub(crate) struct Why {
+pub(crate) struct NotReadyReason {
     pub(crate) service: ServiceName,
     /// How many instances are registered; `None` until the registry has spoken.
     pub(crate) registered: Option<usize>,
@@ -42,14 +42,14 @@ pub(crate) struct Why {
     pub(crate) stale: Option<(Instant, Error)>,
 }
 
-impl Why {
+impl NotReadyReason {
     /// Nothing has been heard yet.
     pub(crate) fn unresolved(service: ServiceName) -> Self {
         Self { service, registered: None, last_error: None, stale: None }
     }
 }
 
-impl fmt::Display for Why {
+impl fmt::Display for NotReadyReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let service = &self.service;
         match (self.registered, &self.stale) {

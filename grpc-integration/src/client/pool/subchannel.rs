@@ -10,7 +10,7 @@ use tracing::Instrument;
 
 use super::connections::Connections;
 use super::dialer::Dialer;
-use crate::client::ready_instance::Endpoint;
+use crate::client::ready_instance::ReadyInstance;
 use crate::client::transport::Connection;
 use crate::task::Task;
 
@@ -33,7 +33,7 @@ pub(crate) enum Connectivity {
 
 /// How subchannels connect.
 #[derive(Debug, Clone)]
-pub(crate) struct Connecting {
+pub(crate) struct SubchannelConfig {
     pub(crate) dialer: Dialer,
     pub(crate) backoff: Backoff,
     /// The most connections to one set of addresses.
@@ -43,7 +43,7 @@ pub(crate) struct Connecting {
 /// The connections to one set of addresses. Dropping it ends them, each when the calls on it are done.
 #[derive(Debug)]
 pub(crate) struct Subchannel {
-    endpoint: Endpoint,
+    endpoint: ReadyInstance,
     connectivity: Arc<Mutex<Connectivity>>,
     dials: watch::Sender<bool>,
     _task: Task,
@@ -52,19 +52,19 @@ pub(crate) struct Subchannel {
 impl Subchannel {
     /// Starts to connect `endpoint` to `addresses`; `changed` is told of every change of the state.
     pub(crate) fn start(
-        endpoint: Endpoint,
+        endpoint: ReadyInstance,
         addresses: Vec<Address>,
-        how: Connecting,
+        config: SubchannelConfig,
         changed: Arc<Notify>,
     ) -> Self {
         let connectivity = Arc::new(Mutex::new(Connectivity::Connecting));
         let (dials, may_dial) = watch::channel(true);
         let span =
             tracing::debug_span!("subchannel", address = addresses.first().map(tracing::field::display));
-        let run = Run {
+        let run = SubchannelTask {
             endpoint: endpoint.clone(),
             addresses,
-            how,
+            config,
             may_dial,
             connectivity: Arc::clone(&connectivity),
             changed,
@@ -73,11 +73,11 @@ impl Subchannel {
         Self { endpoint, connectivity, dials, _task: task }
     }
 
-    pub(crate) fn endpoint(&self) -> &Endpoint {
+    pub(crate) fn endpoint(&self) -> &ReadyInstance {
         &self.endpoint
     }
 
-    pub(crate) fn endpoint_mut(&mut self) -> &mut Endpoint {
+    pub(crate) fn endpoint_mut(&mut self) -> &mut ReadyInstance {
         &mut self.endpoint
     }
 
@@ -102,16 +102,16 @@ impl Drop for Subchannel {
 }
 
 /// What the task of a subchannel works with.
-struct Run {
-    endpoint: Endpoint,
+struct SubchannelTask {
+    endpoint: ReadyInstance,
     addresses: Vec<Address>,
-    how: Connecting,
+    config: SubchannelConfig,
     may_dial: watch::Receiver<bool>,
     connectivity: Arc<Mutex<Connectivity>>,
     changed: Arc<Notify>,
 }
 
-impl Run {
+impl SubchannelTask {
     async fn run(mut self) {
         loop {
             self.tell(Connectivity::Idle);
@@ -120,7 +120,7 @@ impl Run {
             }
             self.tell(Connectivity::Connecting);
             self.connect().await;
-            self.how.backoff.reset();
+            self.config.backoff.reset();
         }
     }
 
@@ -128,7 +128,7 @@ impl Run {
     async fn connect(&mut self) {
         loop {
             let connected = tokio::select! {
-                connected = self.how.dialer.dial(&self.addresses) => connected,
+                connected = self.config.dialer.dial(&self.addresses) => connected,
                 _ = self.may_dial.wait_for(|may| !*may) => return,
             };
             let error = match connected {
@@ -143,7 +143,7 @@ impl Run {
                 }
                 Err(error) => error,
             };
-            let delay = self.how.backoff.next_delay();
+            let delay = self.config.backoff.next_delay();
             tracing::debug!(error, ?delay, "not connected");
             self.tell(Connectivity::TransientFailure(error.into()));
             tokio::select! {
@@ -160,8 +160,8 @@ impl Run {
         let connections = Connections {
             endpoint: &self.endpoint,
             addresses: &self.addresses,
-            dialer: &self.how.dialer,
-            max: self.how.max_connections,
+            dialer: &self.config.dialer,
+            max: self.config.max_connections,
             may_dial: &self.may_dial,
         };
         connections.serve(connection).await

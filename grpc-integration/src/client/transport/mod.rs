@@ -15,7 +15,7 @@ use http::{Request, Response};
 
 pub(crate) use connection::Connection;
 pub(crate) use failure::{Failure, status_of};
-pub(crate) use request_body::{Replay, RequestBody};
+pub(crate) use request_body::{ReplayBody, RequestBody};
 
 /// How requests travel over an established HTTP/2 connection. Behind it stands hyper; the place for another
 /// implementation.

@@ -17,11 +17,11 @@ const KEPT: usize = 64 * 1024;
 /// A request's body over all attempts of its call. Dropping it ends the body: what is still being sent is
 /// cut.
 #[derive(Debug)]
-pub(crate) struct Replay(Arc<Mutex<Shared>>);
+pub(crate) struct ReplayBody(Arc<Mutex<ReplayState>>);
 
-impl Replay {
+impl ReplayBody {
     pub(crate) fn new(body: Body) -> Self {
-        let shared = Shared {
+        let shared = ReplayState {
             source: Some(body),
             kept: Vec::new(),
             size: 0,
@@ -57,7 +57,7 @@ impl Replay {
     }
 }
 
-impl Drop for Replay {
+impl Drop for ReplayBody {
     fn drop(&mut self) {
         let mut shared = lock(&self.0);
         shared.phase = Phase::Over;
@@ -75,14 +75,14 @@ impl Drop for Replay {
 /// A body for one attempt.
 #[derive(Debug)]
 pub(crate) struct RequestBody {
-    shared: Arc<Mutex<Shared>>,
+    shared: Arc<Mutex<ReplayState>>,
     attempt: u32,
     /// Which of the kept frames comes next.
     next: usize,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct ReplayState {
     /// What nobody has read yet; `None` at its end.
     source: Option<Body>,
     kept: Vec<Kept>,
@@ -109,7 +109,7 @@ enum Kept {
     Trailers(HeaderMap),
 }
 
-impl Shared {
+impl ReplayState {
     fn keep(&mut self, frame: &Frame<Bytes>) {
         let kept = match (frame.data_ref(), frame.trailers_ref()) {
             (Some(data), _) => {
@@ -176,6 +176,6 @@ impl http_body::Body for RequestBody {
     }
 }
 
-fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
+fn lock(shared: &Mutex<ReplayState>) -> MutexGuard<'_, ReplayState> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
