@@ -6,8 +6,7 @@ use std::process::{Command, Stdio};
 
 use crate::AT_ONCE;
 use crate::command::{Failure, Step};
-use crate::go;
-use crate::tools::Tools;
+use crate::tools::{Tools, go};
 
 /// Runs the faults whose names contain `filter`, and prints the table; `rounds` times. Without a filter, those of
 /// an etcd with users run on a third version too, which treats users in a way of its own.

@@ -10,9 +10,8 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::command::{Failure, Step};
-use crate::go;
 use crate::process::Program;
-use crate::tools::Tools;
+use crate::tools::{Tools, go};
 
 /// Each is a module with its own `go.mod`.
 const VERSIONS: [&str; 3] = ["newest", "v3.5.26", "v3.5.9"];

@@ -1,19 +1,18 @@
 //! Set-up and test commands of this workspace: `cargo xtask help`.
 
-mod apt;
-mod ci;
 mod command;
 mod faults;
-mod go;
 mod interop;
 mod process;
+mod tiers;
 mod tools;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use command::{Failure, Step};
-use tools::Tools;
+use tiers::ci;
+use tools::{Tools, go};
 
 const HELP: &str = "\
 Set-up and test commands of hither.

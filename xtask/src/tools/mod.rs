@@ -6,7 +6,8 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::apt;
+mod apt;
+pub(crate) mod go;
 use crate::command::Failure;
 
 /// A program that the tests and the build need.

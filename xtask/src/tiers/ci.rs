@@ -5,8 +5,8 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::command::{Failure, Step};
-use crate::tools::Tools;
-use crate::{faults, go, interop};
+use crate::tools::{Tools, go};
+use crate::{faults, interop};
 
 pub(crate) fn run(root: &Path) -> Result<(), Failure> {
     let cargo = |arguments: &[&str]| Step::cargo(root).args(arguments);
