@@ -1,36 +1,10 @@
-//! Running other programs, visibly.
+//! Running other programs, each printed before it runs.
 
 use std::ffi::OsStr;
-use std::fmt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// Why a command of ours ends, and with which exit code.
-#[derive(Debug)]
-pub(crate) struct Failure {
-    what: String,
-    code: u8,
-}
-
-impl Failure {
-    pub(crate) fn new(what: impl Into<String>) -> Self {
-        Self { what: what.into(), code: 1 }
-    }
-
-    pub(crate) fn usage(what: impl Into<String>) -> Self {
-        Self { what: what.into(), code: 2 }
-    }
-
-    pub(crate) fn code(&self) -> u8 {
-        self.code
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.what)
-    }
-}
+use crate::error::Error;
 
 /// One program run.
 #[derive(Debug)]
@@ -40,9 +14,10 @@ pub(crate) struct Step {
 }
 
 impl Step {
-    /// The cargo that runs us.
+    /// The cargo that runs this program.
     pub(crate) fn cargo(directory: &Path) -> Self {
-        Self::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()), directory).said_as("cargo")
+        Self::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()), directory)
+            .displayed_as("cargo")
     }
 
     pub(crate) fn new(program: impl AsRef<OsStr>, directory: &Path) -> Self {
@@ -69,42 +44,49 @@ impl Step {
         all.into_iter().fold(self, |step, (name, value)| step.env(name, value))
     }
 
-    /// Says it shorter.
-    pub(crate) fn said_as(mut self, text: impl Into<String>) -> Self {
+    /// Sets how the program is named in messages.
+    pub(crate) fn displayed_as(mut self, text: impl Into<String>) -> Self {
         self.text = text.into();
         self
     }
 
-    /// For programs whose words we read.
+    /// Asks the program for English output, for those whose output is parsed.
     pub(crate) fn in_english(mut self) -> Self {
         self.command.env("LC_ALL", "C");
         self
     }
 
-    /// Says what it runs, and runs it; a failure has the program's exit code.
-    pub(crate) fn run(mut self) -> Result<(), Failure> {
+    /// Prints what it runs, and runs it; an error has the program's exit code.
+    pub(crate) fn run(mut self) -> Result<(), Error> {
         eprintln!("==> {}", self.text);
+        let started = now();
         let status = self.command.status().map_err(|error| self.cannot_start(&error))?;
+        eprintln!("    took {:.1} s", started.elapsed().as_secs_f64());
         if status.success() {
             return Ok(());
         }
         let code = status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
-        Err(Failure { what: format!("`{}` failed: {status}", self.text), code })
+        Err(Error::new(format!("`{}` failed: {status}", self.text)).with_code(code))
     }
 
-    /// Runs it in silence, and gives what it printed; a failure has its last words.
-    pub(crate) fn output(mut self) -> Result<String, Failure> {
+    /// Runs it quietly, and returns its standard output; an error has its standard error.
+    pub(crate) fn output(mut self) -> Result<String, Error> {
         let output = self.command.stdin(Stdio::null()).output().map_err(|error| self.cannot_start(&error))?;
         if output.status.success() {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
-        let words = String::from_utf8_lossy(&output.stderr);
-        Err(Failure::new(format!("`{}` failed: {}: {}", self.text, output.status, words.trim())))
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        Err(Error::new(format!("`{}` failed: {}: {}", self.text, output.status, stderr.trim())))
     }
 
-    fn cannot_start(&self, error: &std::io::Error) -> Failure {
-        Failure::new(format!("`{}` cannot be started: {error}", self.text))
+    fn cannot_start(&self, error: &std::io::Error) -> Error {
+        Error::new(format!("`{}` cannot be started: {error}", self.text))
     }
+}
+
+#[allow(clippy::disallowed_types, reason = "this is no async code, and measures real time")]
+fn now() -> std::time::Instant {
+    std::time::Instant::now()
 }
 
 #[cfg(test)]
@@ -116,21 +98,21 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_has_the_exit_code_of_the_program() {
+    fn an_error_has_the_exit_code_of_the_program() {
         assert_eq!(shell("exit 101").run().unwrap_err().code(), 101);
         assert_eq!(shell("kill -9 $$").run().unwrap_err().code(), 1, "a signal has none");
         assert_eq!(Step::new("/nowhere", Path::new("/")).run().unwrap_err().code(), 1);
     }
 
     #[test]
-    fn output_is_what_was_printed_or_the_last_words() {
+    fn output_is_the_standard_output_or_an_error_with_the_standard_error() {
         assert_eq!(shell("echo out; echo err >&2").output().unwrap(), "out\n");
-        let failure = shell("echo out; echo err >&2; exit 3").output().unwrap_err().to_string();
-        assert!(failure.ends_with("err"), "{failure}");
+        let error = shell("echo out; echo err >&2; exit 3").output().unwrap_err().to_string();
+        assert!(error.ends_with("err"), "{error}");
     }
 
     #[test]
-    fn the_environment_is_part_of_what_is_said() {
+    fn the_environment_is_part_of_what_is_printed() {
         let step = Step::new("cargo", Path::new("/")).args(["doc"]).env("RUSTDOCFLAGS", "-D warnings");
         assert_eq!(step.text, "RUSTDOCFLAGS=\"-D warnings\" cargo doc");
     }

@@ -4,17 +4,18 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::AT_ONCE;
-use crate::command::{Failure, Step};
+use crate::command::Step;
+use crate::error::Error;
+use crate::tiers::CONCURRENCY;
 use crate::tools::{Tools, go};
 
 /// Runs the faults whose names contain `filter`, and prints the table; `rounds` times. Without a filter, those of
 /// an etcd with users run on a third version too, which treats users in a way of its own.
-pub(crate) fn run(root: &Path, filter: &[String], rounds: u32) -> Result<(), Failure> {
+pub(crate) fn run(root: &Path, filter: &[String], rounds: u32) -> Result<(), Error> {
     let tools = Tools::ensure(root)?;
     let (given, newest) = (tools.path("etcd").to_owned(), go::etcd(root)?);
     let (older, newer) = (version(root, &given)?, version(root, &newest)?);
-    differ(&older, &newer).map_err(Failure::new)?;
+    differ(&older, &newer).map_err(Error::new)?;
     let mut on = format!("on etcd {older} and {newer}");
     let mut campaigns = vec![(given, older, filter.to_vec()), (newest, newer, filter.to_vec())];
     if filter.is_empty() {
@@ -39,9 +40,7 @@ pub(crate) fn run(root: &Path, filter: &[String], rounds: u32) -> Result<(), Fai
     }
     match failed.as_slice() {
         [] => Ok(()),
-        failed => {
-            Err(Failure::new(format!("{} faults are not survived: {}", failed.len(), failed.join(", "))))
-        }
+        failed => Err(Error::new(format!("{} faults are not survived: {}", failed.len(), failed.join(", ")))),
     }
 }
 
@@ -57,12 +56,12 @@ fn campaign(
     etcd: &Path,
     version: &str,
     filter: &[String],
-) -> Result<Vec<String>, Failure> {
-    let cannot = |why: &dyn std::fmt::Display| Failure::new(format!("the campaign does not run: {why}"));
+) -> Result<Vec<String>, Error> {
+    let cannot = |why: &dyn std::fmt::Display| Error::new(format!("the campaign does not run: {why}"));
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root).args(["--quiet"]).args(TEST);
     // The harness takes several filters, cargo one.
-    command.args(["--", "--format=pretty", "--test-threads", AT_ONCE]).args(filter);
+    command.args(["--", "--format=pretty", "--test-threads", CONCURRENCY]).args(filter);
     command.envs(tools.env()).env("ETCD_BIN", etcd).stdout(Stdio::piped());
     let mut running = command.spawn().map_err(|error| cannot(&error))?;
     let said = running.stdout.take().into_iter().flat_map(|stdout| BufReader::new(stdout).lines());
@@ -142,12 +141,12 @@ fn read(line: &str) -> Line<'_> {
 }
 
 /// `3.6.16`.
-fn version(root: &Path, etcd: &Path) -> Result<String, Failure> {
+fn version(root: &Path, etcd: &Path) -> Result<String, Error> {
     let said = Step::new(etcd, root).args(["--version"]).output()?;
     let version = said.lines().find_map(|line| line.strip_prefix("etcd Version: "));
     version
         .map(|version| version.trim().to_owned())
-        .ok_or_else(|| Failure::new(format!("{} does not say which version of etcd it is", etcd.display())))
+        .ok_or_else(|| Error::new(format!("{} does not say which version of etcd it is", etcd.display())))
 }
 
 /// Two versions that tell something: the newer one of 3.6 or later, the other one of another minor version.

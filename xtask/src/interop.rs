@@ -9,14 +9,15 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::command::{Failure, Step};
+use crate::command::Step;
+use crate::error::Error;
 use crate::process::Program;
 use crate::tools::{Tools, go};
 
 /// Each is a module with its own `go.mod`.
 const VERSIONS: [&str; 3] = ["newest", "v3.5.26", "v3.5.9"];
 
-type Case = (&'static str, fn(&Fleet) -> Result<(), Failure>);
+type Case = (&'static str, fn(&Fleet) -> Result<(), Error>);
 
 const CASES: [Case; 11] = [
     ("a Go client calls Rust servers", go_calls_rust),
@@ -32,7 +33,7 @@ const CASES: [Case; 11] = [
     ("a service whose name begins as another one's", common_beginning),
 ];
 
-pub(crate) fn run(root: &Path) -> Result<(), Failure> {
+pub(crate) fn run(root: &Path) -> Result<(), Error> {
     let tools = Tools::ensure(root)?;
     let out = root.join("target/interop");
     for version in VERSIONS {
@@ -56,7 +57,7 @@ pub(crate) fn run(root: &Path) -> Result<(), Failure> {
             failed += usize::from(outcome.is_err());
         }
     }
-    if failed == 0 { Ok(()) } else { Err(Failure::new(format!("{failed} cases failed"))) }
+    if failed == 0 { Ok(()) } else { Err(Error::new(format!("{failed} cases failed"))) }
 }
 
 struct Etcd {
@@ -67,7 +68,7 @@ struct Etcd {
 }
 
 impl Etcd {
-    fn start(tools: &Tools, out: &Path) -> Result<Self, Failure> {
+    fn start(tools: &Tools, out: &Path) -> Result<Self, Error> {
         let directory = out.join(format!("etcd-{}", std::process::id()));
         let (clients, peers) = (free_address()?, free_address()?);
         let (client_url, peer_url) = (format!("http://{clients}"), format!("http://{peers}"));
@@ -102,11 +103,9 @@ impl Drop for Etcd {
     }
 }
 
-fn free_address() -> Result<String, Failure> {
+fn free_address() -> Result<String, Error> {
     let bound = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-    bound
-        .map(|address| address.to_string())
-        .map_err(|error| Failure::new(format!("no port is free: {error}")))
+    bound.map(|address| address.to_string()).map_err(|error| Error::new(format!("no port is free: {error}")))
 }
 
 /// The programs of one case, in a service of its own.
@@ -140,34 +139,34 @@ impl<'a> Fleet<'a> {
         Self { etcd: self.etcd, go, rust, version: self.version, service: format!("{}{rest}", self.service) }
     }
 
-    fn go(&self, command: &str, arguments: &[&str]) -> Result<Program, Failure> {
+    fn go(&self, command: &str, arguments: &[&str]) -> Result<Program, Error> {
         let common = [command, "-etcd", &self.etcd.address, "-service", &self.service];
         Program::start(&self.go, &[&common, arguments].concat())
     }
 
-    fn go_server(&self, arguments: &[&str]) -> Result<(Program, String), Failure> {
+    fn go_server(&self, arguments: &[&str]) -> Result<(Program, String), Error> {
         started(self.go("server", arguments)?)
     }
 
-    fn go_client(&self, calls: &str) -> Result<Program, Failure> {
+    fn go_client(&self, calls: &str) -> Result<Program, Error> {
         self.go("client", &["-count", calls, "-interval", "5ms"])
     }
 
-    fn rust(&self, program: &str, arguments: &[&str]) -> Result<Program, Failure> {
+    fn rust(&self, program: &str, arguments: &[&str]) -> Result<Program, Error> {
         let registry = format!("etcd://{}", self.etcd.address);
         let common = ["--registry", &registry, "--service", &self.service];
         Program::start(&self.rust.join(program), &[&common, arguments].concat())
     }
 
-    fn rust_server(&self, arguments: &[&str]) -> Result<(Program, String), Failure> {
+    fn rust_server(&self, arguments: &[&str]) -> Result<(Program, String), Error> {
         started(self.rust("discover-server", &[&["-p", "0", "--ttl", "2s"], arguments].concat())?)
     }
 
-    fn rust_client(&self, calls: &str) -> Result<Program, Failure> {
+    fn rust_client(&self, calls: &str) -> Result<Program, Error> {
         self.rust("discover-client", &["--count", calls, "--interval", "5ms"])
     }
 
-    fn record(&self, address: &str) -> Result<Option<Record>, Failure> {
+    fn record(&self, address: &str) -> Result<Option<Record>, Error> {
         let key = format!("{}/{address}", self.service);
         let get = |how: &str| {
             let step = Step::new(&self.etcd.etcdctl, Path::new("/")).env("ETCDCTL_API", "3");
@@ -186,7 +185,7 @@ impl<'a> Fleet<'a> {
         address: &str,
         what: &str,
         is_so: impl Fn(Option<&Record>) -> bool,
-    ) -> Result<Option<Record>, Failure> {
+    ) -> Result<Option<Record>, Error> {
         for _ in 0..200 {
             let record = self.record(address)?;
             if is_so(record.as_ref()) {
@@ -194,7 +193,7 @@ impl<'a> Fleet<'a> {
             }
             pause();
         }
-        Err(Failure::new(format!("the record of {address} is not {what}, but {:?}", self.record(address)?)))
+        Err(Error::new(format!("the record of {address} is not {what}, but {:?}", self.record(address)?)))
     }
 }
 
@@ -205,7 +204,7 @@ fn pause() {
 }
 
 /// A server that is registered, and its address.
-fn started(server: Program) -> Result<(Program, String), Failure> {
+fn started(server: Program) -> Result<(Program, String), Error> {
     server.says("registered ")?;
     let line = server.says("listening on ")?;
     Ok((server, line.trim_start_matches("listening on ").to_owned()))
@@ -216,50 +215,45 @@ fn port(address: &str) -> &str {
 }
 
 /// Which ports answered, when a client has ended well.
-fn answered(mut client: Program) -> Result<BTreeSet<String>, Failure> {
+fn answered(mut client: Program) -> Result<BTreeSet<String>, Error> {
     let status = client.end()?;
     let said = client.said();
     if !status.success() {
         let complaints: Vec<_> = said.into_iter().filter(|line| line.contains("error")).collect();
-        return Err(Failure::new(format!("calls failed: {complaints:?}")));
+        return Err(Error::new(format!("calls failed: {complaints:?}")));
     }
     let from = |line: &String| Some(line.split(" from ").nth(1)?.split(' ').next()?.to_owned());
     Ok(said.iter().filter_map(from).collect())
 }
 
-fn all_answer(client: Program, addresses: &[&String]) -> Result<(), Failure> {
+fn all_answer(client: Program, addresses: &[&String]) -> Result<(), Error> {
     let (answered, expected) =
         (answered(client)?, addresses.iter().map(|address| port(address).to_owned()).collect());
     if answered == expected {
         Ok(())
     } else {
-        Err(Failure::new(format!("{answered:?} answered, not {expected:?}")))
+        Err(Error::new(format!("{answered:?} answered, not {expected:?}")))
     }
 }
 
-fn go_calls_rust(fleet: &Fleet<'_>) -> Result<(), Failure> {
+fn go_calls_rust(fleet: &Fleet<'_>) -> Result<(), Error> {
     let ((_a, a), (_b, b)) = (fleet.rust_server(&[])?, fleet.rust_server(&[])?);
     all_answer(fleet.go_client("60")?, &[&a, &b])
 }
 
-fn rust_calls_go(fleet: &Fleet<'_>) -> Result<(), Failure> {
+fn rust_calls_go(fleet: &Fleet<'_>) -> Result<(), Error> {
     let ((_a, a), (_b, b)) = (fleet.go_server(&["-lease", "5s"])?, fleet.go_server(&[])?);
     all_answer(fleet.rust_client("60")?, &[&a, &b])
 }
 
-fn both_in_one_service(fleet: &Fleet<'_>) -> Result<(), Failure> {
+fn both_in_one_service(fleet: &Fleet<'_>) -> Result<(), Error> {
     let ((_a, a), (_b, b)) = (fleet.rust_server(&["--zone", "z"])?, fleet.go_server(&["-lease", "5s"])?);
     all_answer(fleet.go_client("60")?, &[&a, &b])?;
     all_answer(fleet.rust_client("60")?, &[&a, &b])
 }
 
 /// A client calls while the server at `address` goes; how many calls fail.
-fn calls_while(
-    client: &Program,
-    server: &mut Program,
-    address: &str,
-    signal: &str,
-) -> Result<usize, Failure> {
+fn calls_while(client: &Program, server: &mut Program, address: &str, signal: &str) -> Result<usize, Error> {
     let from_it = format!(" from {} ", port(address));
     client.says(&from_it)?;
     client.goes_on(50)?;
@@ -268,39 +262,39 @@ fn calls_while(
     client.goes_on(100)?;
     let said = client.said();
     if said.iter().rev().take(50).any(|line| line.contains(&from_it)) {
-        return Err(Failure::new(format!("{address} still answers")));
+        return Err(Error::new(format!("{address} still answers")));
     }
     Ok(said.iter().filter(|line| line.contains(": error")).count())
 }
 
-fn none_failed(failed: usize) -> Result<(), Failure> {
-    if failed == 0 { Ok(()) } else { Err(Failure::new(format!("{failed} calls failed"))) }
+fn none_failed(failed: usize) -> Result<(), Error> {
+    if failed == 0 { Ok(()) } else { Err(Error::new(format!("{failed} calls failed"))) }
 }
 
 /// The client calls one after the other: only the call that is under way may fail.
-fn at_most_one_failed(failed: usize) -> Result<(), Failure> {
+fn at_most_one_failed(failed: usize) -> Result<(), Error> {
     if failed <= 1 { Ok(()) } else { none_failed(failed) }
 }
 
 /// Runs it to its end, which has to be a good one; what it said.
-fn done(mut program: Program) -> Result<Vec<String>, Failure> {
+fn done(mut program: Program) -> Result<Vec<String>, Error> {
     let status = program.end()?;
     let said = program.said();
-    if status.success() { Ok(said) } else { Err(Failure::new(format!("{status}: {said:?}"))) }
+    if status.success() { Ok(said) } else { Err(Error::new(format!("{status}: {said:?}"))) }
 }
 
 /// Go's lister has it, or has it no more.
-fn go_lists(fleet: &Fleet<'_>, address: &str, there: bool) -> Result<(), Failure> {
+fn go_lists(fleet: &Fleet<'_>, address: &str, there: bool) -> Result<(), Error> {
     let listed = done(fleet.go("list", &[])?)?;
     if listed.iter().any(|line| line.contains(address)) == there {
         Ok(())
     } else {
-        Err(Failure::new(format!("Go lists {listed:?}")))
+        Err(Error::new(format!("Go lists {listed:?}")))
     }
 }
 
 /// What it says changes as it leaves, in ways that clients of Go's of 2025 could not bear in the metadata.
-fn rust_leaves(fleet: &Fleet<'_>) -> Result<(), Failure> {
+fn rust_leaves(fleet: &Fleet<'_>) -> Result<(), Error> {
     let (mut leaving, address) = fleet.rust_server(&["--zone", "z", "--meta", "shard=3"])?;
     let (_stays, _) = fleet.go_server(&["-lease", "5s"])?;
     let client = fleet.go_client("100000")?;
@@ -310,7 +304,7 @@ fn rust_leaves(fleet: &Fleet<'_>) -> Result<(), Failure> {
     go_lists(fleet, &address, false)
 }
 
-fn go_leaves(fleet: &Fleet<'_>) -> Result<(), Failure> {
+fn go_leaves(fleet: &Fleet<'_>) -> Result<(), Error> {
     let ((mut leaving, address), (_b, _)) = (fleet.go_server(&["-lease", "5s"])?, fleet.rust_server(&[])?);
     let (client, watch) = (fleet.rust_client("100000")?, fleet.rust("watch", &[])?);
     watch.says(&format!("+ {address}"))?;
@@ -319,7 +313,7 @@ fn go_leaves(fleet: &Fleet<'_>) -> Result<(), Failure> {
     watch.says(&format!("- {address}")).map(drop)
 }
 
-fn rust_crashes(fleet: &Fleet<'_>) -> Result<(), Failure> {
+fn rust_crashes(fleet: &Fleet<'_>) -> Result<(), Error> {
     let ((mut dying, address), (_b, _)) = (fleet.rust_server(&[])?, fleet.go_server(&["-lease", "5s"])?);
     let client = fleet.go_client("100000")?;
     go_lists(fleet, &address, true)?;
@@ -328,7 +322,7 @@ fn rust_crashes(fleet: &Fleet<'_>) -> Result<(), Failure> {
     go_lists(fleet, &address, false)
 }
 
-fn go_crashes(fleet: &Fleet<'_>) -> Result<(), Failure> {
+fn go_crashes(fleet: &Fleet<'_>) -> Result<(), Error> {
     let ((mut dying, address), (_b, _)) = (fleet.go_server(&["-lease", "2s"])?, fleet.rust_server(&[])?);
     let (client, watch) = (fleet.rust_client("100000")?, fleet.rust("watch", &[])?);
     watch.says(&format!("+ {address}"))?;
@@ -337,7 +331,7 @@ fn go_crashes(fleet: &Fleet<'_>) -> Result<(), Failure> {
     watch.says(&format!("- {address}")).map(drop)
 }
 
-fn go_manager_interferes(fleet: &Fleet<'_>) -> Result<(), Failure> {
+fn go_manager_interferes(fleet: &Fleet<'_>) -> Result<(), Error> {
     // Long enough for no other lease to be needed.
     let server = fleet.rust("discover-server", &["-p", "0", "--ttl", "10s", "--zone", "ours"])?;
     let (_server, address) = started(server)?;
@@ -354,7 +348,7 @@ fn go_manager_interferes(fleet: &Fleet<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-fn same_bytes(fleet: &Fleet<'_>) -> Result<(), Failure> {
+fn same_bytes(fleet: &Fleet<'_>) -> Result<(), Error> {
     for advertised in ["127.0.0.1:8001", "[::1]:8001", "unix:///run/discover.sock"] {
         let (mut server, _) = fleet.rust_server(&["--advertise", advertised])?;
         let ours = fleet.record(advertised)?;
@@ -364,12 +358,12 @@ fn same_bytes(fleet: &Fleet<'_>) -> Result<(), Failure> {
         let theirs = fleet.record(advertised)?;
         let is_same = matches!((&ours, &theirs), (Some(ours), Some(theirs)) if ours.value == theirs.value);
         if !is_same {
-            return Err(Failure::new(format!("Rust writes {ours:?}, Go writes {theirs:?}")));
+            return Err(Error::new(format!("Rust writes {ours:?}, Go writes {theirs:?}")));
         }
         done(fleet.go("put", &["-addr", advertised, "-metadata", r#"{"shard":"3"}"#])?)?;
         let watched = fleet.rust("watch", &[])?.says(r#"shard="3""#)?;
         if !watched.contains(&format!("+ {advertised} ")) {
-            return Err(Failure::new(format!("Go writes {advertised}, Rust sees {watched:?}")));
+            return Err(Error::new(format!("Go writes {advertised}, Rust sees {watched:?}")));
         }
         done(fleet.go("delete", &["-addr", advertised])?)?;
     }
@@ -377,7 +371,7 @@ fn same_bytes(fleet: &Fleet<'_>) -> Result<(), Failure> {
     let (_server, address) = fleet.rust_server(&["--zone", "z", "--version", "1", "--meta", "shard=3"])?;
     let listed = done(fleet.go("list", &[])?)?;
     if !listed.iter().any(|line| line.ends_with(&format!("{address} null"))) {
-        return Err(Failure::new(format!("Go lists {listed:?}")));
+        return Err(Error::new(format!("Go lists {listed:?}")));
     }
     all_answer(fleet.go_client("5")?, &[&address])
 }
@@ -385,7 +379,7 @@ fn same_bytes(fleet: &Fleet<'_>) -> Result<(), Failure> {
 /// The reason why our `Metadata` is null. With an object there, grpc 1.71 takes the address for another one, and waits
 /// for ever for the connection that it has; a second object it compares with the first, and Go ends a program that
 /// compares those.
-fn object_in_metadata(fleet: &Fleet<'_>) -> Result<(), Failure> {
+fn object_in_metadata(fleet: &Fleet<'_>) -> Result<(), Error> {
     let (_server, address) = fleet.go_server(&[])?;
     let mut client = fleet.go("client", &["-count", "100000", "-interval", "5ms", "-timeout", "1s"])?;
     let put = |object| done(fleet.go("put", &["-addr", &address, "-metadata", object])?);
@@ -396,7 +390,7 @@ fn object_in_metadata(fleet: &Fleet<'_>) -> Result<(), Failure> {
         put(r#"{"a":"c"}"#)?;
         client.says("panic: runtime error: comparing uncomparable type map[string]interface {}")?;
         let status = client.end()?;
-        return if status.success() { Err(Failure::new("its panic is a success")) } else { Ok(()) };
+        return if status.success() { Err(Error::new("its panic is a success")) } else { Ok(()) };
     }
     client.goes_on(100)?;
     put(r#"{"a":"c"}"#)?;
@@ -405,7 +399,7 @@ fn object_in_metadata(fleet: &Fleet<'_>) -> Result<(), Failure> {
 }
 
 /// Go's packages up to 3.5.9 ask for `svc` and not for `svc/`, and get `svc2` on top.
-fn common_beginning(fleet: &Fleet<'_>) -> Result<(), Failure> {
+fn common_beginning(fleet: &Fleet<'_>) -> Result<(), Error> {
     let other = fleet.beside("2");
     let ((_a, a), (mut foreign, b)) = (fleet.rust_server(&[])?, other.rust_server(&[])?);
     let (listed, called) = (done(fleet.go("list", &[])?)?, answered(fleet.go_client("60")?)?);
@@ -414,7 +408,7 @@ fn common_beginning(fleet: &Fleet<'_>) -> Result<(), Failure> {
     let is_listed = |address: &&String| listed.iter().any(|line| line.contains(address.as_str()));
     let ports = expected.iter().map(|address| port(address).to_owned()).collect();
     if !expected.iter().all(is_listed) || listed.len() != expected.len() || called != ports {
-        return Err(Failure::new(format!("of {expected:?} Go lists {listed:?}, and calls {called:?}")));
+        return Err(Error::new(format!("of {expected:?} Go lists {listed:?}, and calls {called:?}")));
     }
 
     // Ours sees its own, whatever is there, comes or goes beside it.
@@ -430,6 +424,6 @@ fn common_beginning(fleet: &Fleet<'_>) -> Result<(), Failure> {
     let seen = [watch.said(), vec![present]].concat();
     match seen.iter().find(|line| [&b, &d].iter().any(|foreign| line.contains(foreign.as_str()))) {
         None => Ok(()),
-        Some(line) => Err(Failure::new(format!("Rust sees a service beside its own: {line:?}"))),
+        Some(line) => Err(Error::new(format!("Rust sees a service beside its own: {line:?}"))),
     }
 }

@@ -1,8 +1,11 @@
 //! Set-up and test commands of this workspace: `cargo xtask help`.
 
 mod command;
+mod error;
 mod faults;
 mod interop;
+mod lints;
+mod metadata;
 mod process;
 mod tiers;
 mod tools;
@@ -10,34 +13,32 @@ mod tools;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use command::{Failure, Step};
-use tiers::ci;
+use error::Error;
 use tools::{Tools, go};
 
 const HELP: &str = "\
-Set-up and test commands of hither.
+Set-up and test commands of hither. The tiers, each with the time it takes on two cores:
 
-  cargo xtask tools         finds etcd, etcdctl and protoc, and fetches what is missing into target/tools:
-                            Debian's and Ubuntu's packages, unpacked there; nothing is installed or started
-  cargo xtask test [ARGS]   tools, then every test, doc test and conformance run; ARGS go to `cargo test`
-  cargo xtask ci            what has to hold before a change goes in: formatting, clippy on all features and on
-                            each alone, docs, `cargo xtask test`, `cargo quickstart`, and with Go hither-etcd's
-                            tests on a newer etcd, those of watches on one of 3.5 that may answer no progress
-                            request, `faults` and `interop`
-  cargo xtask nightly       `ci`, then what takes longer: the faults three times more, and the benchmarks
-  cargo xtask etcd          builds an etcd of 3.6 with Go, and says how to run the tests on it
-  cargo xtask faults [NAME] what registrations and views go through when etcd has a bad day, on two versions of
-                            etcd (and with users on a third), one row a fault; needs Go; NAME is a part of a
-                            test's name
-  cargo xtask interop       Rust and Go in one fleet on a real etcd, one row a case; needs Go
+  cargo xtask check         before each commit, under two minutes when warm: formatting, lints, licences, docs, unit
+                            tests and doc tests, and whether the packages are complete
+  cargo xtask test [ARGS]   every test that needs no Go, on real etcds where one is needed; ARGS go to `cargo test`
+  cargo xtask ci            before a change goes in, about 25 minutes from nothing: `check` and `test`, each feature
+                            alone, the packages built as published, and with Go the tests on other versions of etcd,
+                            `faults` and `interop`. It first lists all that is missing
+  cargo xtask nightly       `ci`, then the faults three times more, and the benchmarks
+
+Parts of them, and tools:
+
+  cargo xtask faults [NAME] a registration and a watch through every fault of etcd, on two versions of etcd (and with
+                            users on a third), one row a fault; NAME is a part of a test's name; needs Go
+  cargo xtask interop       Rust and Go in one fleet on a real etcd; needs Go
+  cargo xtask tools         finds etcd, etcdctl, protoc and cargo-deny, and fetches what is missing into target/tools:
+                            the packages of Debian or Ubuntu, unpacked there; nothing is installed or started
+  cargo xtask etcd          builds an etcd of 3.6 with Go, and prints how to run the tests on it
   cargo xtask help          this
 
 ETCD_BIN, ETCDCTL_BIN and PROTOC in the environment name other binaries. What needs Go needs Go 1.26 or newer.
 ";
-
-/// How many tests run at the same time. Those that are many wait for timers and processes most of their time, so this
-/// has nothing to do with the number of processors.
-const AT_ONCE: &str = "8";
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
@@ -45,57 +46,39 @@ fn main() -> ExitCode {
     let rest: Vec<String> = arguments.collect();
     match run(command.as_deref(), &rest) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("xtask: {failure}");
-            ExitCode::from(failure.code())
+        Err(error) => {
+            eprintln!("xtask: {error}");
+            ExitCode::from(error.code())
         }
     }
 }
 
-fn run(command: Option<&str>, rest: &[String]) -> Result<(), Failure> {
+fn run(command: Option<&str>, rest: &[String]) -> Result<(), Error> {
     let root = root();
     match (command, rest) {
-        (Some("test"), arguments) => test(&root, arguments),
-        (Some("tools"), []) => Tools::ensure(&root).map(|tools| tools.announce()),
-        (Some("ci"), []) => ci::run(&root),
-        (Some("nightly"), []) => ci::nightly(&root),
+        (Some("check"), []) => tiers::check(&root),
+        (Some("test"), arguments) => tiers::test(&root, arguments),
+        (Some("ci"), []) => tiers::ci(&root),
+        (Some("nightly"), []) => tiers::nightly(&root),
         (Some("faults"), filter) => faults::run(&root, filter, 1),
         (Some("interop"), []) => interop::run(&root),
+        (Some("tools"), []) => {
+            Tools::ensure(&root)?.announce();
+            tools::deny::ensure(&root).map(drop)
+        }
         (Some("etcd"), []) => go::etcd(&root).map(|etcd| println!("ETCD_BIN={}", etcd.display())),
         (None | Some("help" | "-h" | "--help"), _) => {
             print!("{HELP}");
             Ok(())
         }
-        (Some(command @ ("tools" | "ci" | "nightly" | "interop" | "etcd")), _) => {
-            Err(Failure::usage(format!("`{command}` takes no arguments")))
+        (Some(command @ ("check" | "tools" | "ci" | "nightly" | "interop" | "etcd")), _) => {
+            Err(Error::usage(format!("`{command}` takes no arguments")))
         }
-        (Some(other), _) => {
-            Err(Failure::usage(format!("no command `{other}`; `cargo xtask help` lists them")))
-        }
+        (Some(other), _) => Err(Error::usage(format!("no command `{other}`; `cargo xtask help` lists them"))),
     }
 }
 
-fn test(root: &Path, arguments: &[String]) -> Result<(), Failure> {
-    let tools = Tools::ensure(root)?;
-    tools.announce();
-    let mut step = Step::cargo(root).args(test_arguments(arguments)).envs(tools.env());
-    if std::env::var_os("RUST_TEST_THREADS").is_none() {
-        step = step.env("RUST_TEST_THREADS", AT_ONCE);
-    }
-    step.run()
-}
-
-/// Everything, unless the caller names packages.
-fn test_arguments(arguments: &[String]) -> Vec<String> {
-    let names_packages = arguments.iter().take_while(|argument| *argument != "--").any(|argument| {
-        argument == "--package" || argument.starts_with("--package=") || argument.starts_with("-p")
-    });
-    let scope = if names_packages { None } else { Some("--workspace") };
-    let ours = ["test"].into_iter().chain(scope).chain(["--all-features"]).map(str::to_owned);
-    ours.chain(arguments.iter().cloned()).collect()
-}
-
-/// The top of the workspace: this package stands right below it.
+/// The top of the workspace, which this package is right below.
 fn root() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     here.parent().unwrap_or(here).to_owned()
@@ -104,27 +87,6 @@ fn root() -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn arguments(arguments: &[&str]) -> Vec<String> {
-        test_arguments(&arguments.iter().map(|argument| (*argument).to_owned()).collect::<Vec<_>>())
-    }
-
-    #[test]
-    fn without_a_package_the_whole_workspace_is_tested() {
-        assert_eq!(arguments(&[]), ["test", "--workspace", "--all-features"]);
-        assert_eq!(
-            arguments(&["--", "-p"]),
-            ["test", "--workspace", "--all-features", "--", "-p"],
-            "what stands after -- is the tests' own"
-        );
-    }
-
-    #[test]
-    fn a_named_package_is_tested_alone() {
-        for named in [&["-p", "hither-core"][..], &["-phither-core"], &["--package=hither-core"]] {
-            assert_eq!(arguments(named)[..2], ["test", "--all-features"], "{named:?}");
-        }
-    }
 
     #[test]
     fn an_unknown_command_is_a_usage_error() {

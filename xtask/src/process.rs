@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use crate::command::Failure;
+use crate::error::Error;
 
 /// As long as anything may take on a slow machine.
 const LONG: Duration = Duration::from_secs(30);
@@ -34,12 +34,12 @@ struct Said {
 }
 
 impl Program {
-    pub(crate) fn start(program: &Path, arguments: &[&str]) -> Result<Self, Failure> {
+    pub(crate) fn start(program: &Path, arguments: &[&str]) -> Result<Self, Error> {
         let name = format!("{} {}", program.display(), arguments.join(" "));
         let mut command = Command::new(program);
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child =
-            command.spawn().map_err(|error| Failure::new(format!("{name} does not run: {error}")))?;
+            command.spawn().map_err(|error| Error::new(format!("{name} does not run: {error}")))?;
         let lines = Arc::<Lines>::default();
         lines.read(child.stdout.take());
         lines.read(child.stderr.take());
@@ -52,36 +52,36 @@ impl Program {
     }
 
     /// Waits until it has said this; the line.
-    pub(crate) fn says(&self, what: &str) -> Result<String, Failure> {
+    pub(crate) fn says(&self, what: &str) -> Result<String, Error> {
         let found = |said: &Said| said.lines.iter().find(|line| line.contains(what)).cloned();
         let said = self.wait(|said| found(said).is_some());
         found(&said).ok_or_else(|| self.silent(what, &said))
     }
 
     /// Waits until it has said so many lines more than now.
-    pub(crate) fn goes_on(&self, lines: usize) -> Result<(), Failure> {
+    pub(crate) fn goes_on(&self, lines: usize) -> Result<(), Error> {
         let goal = self.said().len() + lines;
         let said = self.wait(|said| said.lines.len() >= goal);
         if said.lines.len() >= goal { Ok(()) } else { Err(self.silent("more", &said)) }
     }
 
     /// Sends it a signal, such as `TERM`.
-    pub(crate) fn signal(&self, signal: &str) -> Result<(), Failure> {
+    pub(crate) fn signal(&self, signal: &str) -> Result<(), Error> {
         let sent = Command::new("kill").args([format!("-{signal}"), self.child.id().to_string()]).status();
         match sent {
             Ok(status) if status.success() => Ok(()),
-            _ => Err(Failure::new(format!("{} cannot be sent {signal}", self.name))),
+            _ => Err(Error::new(format!("{} cannot be sent {signal}", self.name))),
         }
     }
 
     /// Waits for its end.
-    pub(crate) fn end(&mut self) -> Result<ExitStatus, Failure> {
+    pub(crate) fn end(&mut self) -> Result<ExitStatus, Error> {
         let said = self.wait(|said| said.ended == 2);
         if said.ended < 2 {
             return Err(self.silent("its end", &said));
         }
         drop(said);
-        self.child.wait().map_err(|error| Failure::new(format!("{}: {error}", self.name)))
+        self.child.wait().map_err(|error| Error::new(format!("{}: {error}", self.name)))
     }
 
     fn wait(&self, is_so: impl Fn(&Said) -> bool) -> std::sync::MutexGuard<'_, Said> {
@@ -90,8 +90,8 @@ impl Program {
         waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
-    fn silent(&self, what: &str, said: &Said) -> Failure {
-        Failure::new(format!("{} does not say {what:?}, but {:?}", self.name, said.lines))
+    fn silent(&self, what: &str, said: &Said) -> Error {
+        Error::new(format!("{} does not say {what:?}, but {:?}", self.name, said.lines))
     }
 }
 

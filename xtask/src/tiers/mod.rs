@@ -1,3 +1,12 @@
-//! The gates, each a tier above the one before it.
+//! The gates, each a tier above the one before it: `check`, `test`, `ci`, `nightly`.
 
-pub(crate) mod ci;
+mod check;
+mod ci;
+mod nightly;
+mod requirements;
+mod test;
+
+pub(crate) use check::run as check;
+pub(crate) use ci::run as ci;
+pub(crate) use nightly::run as nightly;
+pub(crate) use test::{CONCURRENCY, run as test};

@@ -3,42 +3,46 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::command::{Failure, Step};
-use crate::tools::cannot;
+use crate::command::Step;
+use crate::error::Error;
 
-/// Unpacks these packages, and the libraries they need that the system lacks; says where.
+/// Unpacks these packages, and the libraries they need that the system lacks; returns where.
 ///
-/// First with the package lists that the system has. Where there are none, as in most containers, or they are
-/// too old to download by, with lists of our own.
-pub(crate) fn fetch(tools: &Path, packages: &[&str]) -> Result<PathBuf, Failure> {
-    for program in ["apt-get", "dpkg-deb"] {
-        Step::new(program, tools)
-            .args(["--version"])
-            .output()
-            .map_err(|_| Failure::new(format!("this system has no {program}")))?;
-    }
+/// It tries the system's package lists first. Where there are none, as in most containers, or they are too old to
+/// download by, it fetches lists of its own.
+pub(crate) fn fetch(tools: &Path, packages: &[&str]) -> Result<PathBuf, Error> {
+    check()?;
     let (debs, unpacked) = (tools.join("debs"), tools.join("root"));
-    // What an interrupted run has left there is of no use.
+    // What an interrupted run left there is of no use.
     let _ = fs::remove_dir_all(&debs);
     for directory in [&debs, &unpacked] {
-        fs::create_dir_all(directory).map_err(|error| cannot("create", directory, &error))?;
+        fs::create_dir_all(directory).map_err(|error| Error::io("create", directory, &error))?;
     }
-    let with_the_systems_lists = Apt { directory: &debs, private: None };
-    if with_the_systems_lists.download(packages).is_err() {
-        eprintln!("the system's package lists do not do; fetching lists of our own");
-        let with_our_own = Apt { directory: &debs, private: Some(private_state(tools)?) };
-        with_our_own.update()?;
-        with_our_own.download(packages)?;
+    let with_system_lists = Apt { directory: &debs, private: None };
+    if with_system_lists.download(packages).is_err() {
+        eprintln!("the system's package lists are of no use; fetching others");
+        let with_own_lists = Apt { directory: &debs, private: Some(private_state(tools)?) };
+        with_own_lists.update()?;
+        with_own_lists.download(packages)?;
     }
     for deb in files_ending(&debs, ".deb")? {
         Step::new("dpkg-deb", tools).args(["-x".as_ref(), deb.as_os_str(), unpacked.as_os_str()]).output()?;
-        // Else the next fetch would unpack an old version over a new one.
-        fs::remove_file(&deb).map_err(|error| cannot("remove", &deb, &error))?;
+        // Otherwise the next fetch would unpack an old version over a new one.
+        fs::remove_file(&deb).map_err(|error| Error::io("remove", &deb, &error))?;
     }
     Ok(unpacked)
 }
 
-/// Where shared libraries were unpacked to.
+/// Checks that this system can download and unpack packages.
+pub(crate) fn check() -> Result<(), Error> {
+    for program in ["apt-get", "dpkg-deb"] {
+        let version = Step::new(program, Path::new("/")).args(["--version"]).output();
+        version.map_err(|_| Error::new(format!("this system has no {program}")))?;
+    }
+    Ok(())
+}
+
+/// Returns the folders that shared libraries were unpacked to.
 pub(crate) fn library_directories(unpacked: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for above in ["usr/lib", "lib"] {
@@ -63,9 +67,9 @@ struct Apt<'a> {
 }
 
 impl Apt<'_> {
-    fn update(&self) -> Result<(), Failure> {
+    fn update(&self) -> Result<(), Error> {
         self.run(&["update"])?;
-        // An update that reaches nobody warns, and succeeds.
+        // An update that reaches no server prints a warning, and succeeds.
         match self
             .private
             .as_deref()
@@ -73,24 +77,24 @@ impl Apt<'_> {
             .transpose()?
         {
             Some(lists) if lists.is_empty() => {
-                Err(Failure::new("`apt-get update` brought no package lists; is this machine offline?"))
+                Err(Error::new("`apt-get update` brought no package lists; is this machine offline?"))
             }
             _ => Ok(()),
         }
     }
 
-    fn download(&self, packages: &[&str]) -> Result<(), Failure> {
+    fn download(&self, packages: &[&str]) -> Result<(), Error> {
         let simulate = ["--simulate", "--no-install-recommends", "install"];
         let plan = self.run(&[&simulate[..], packages].concat())?;
         let needed = needed(&plan, packages);
         self.run(&[&["download"], &needed[..]].concat()).map(drop)
     }
 
-    fn run(&self, arguments: &[&str]) -> Result<String, Failure> {
+    fn run(&self, arguments: &[&str]) -> Result<String, Error> {
         let mut options = vec![
-            // We change nothing that a lock would guard, and may not be allowed to take one.
+            // This changes nothing that a lock would guard, and may lack the right to take one.
             "Debug::NoLocking=1".to_owned(),
-            // Else apt, when it is root, writes as a user who may not write here.
+            // Otherwise apt, run as root, writes as a user without the right to write here.
             "APT::Sandbox::User=root".to_owned(),
         ];
         if let Some(state) = &self.private {
@@ -100,7 +104,7 @@ impl Apt<'_> {
         let options = options.iter().flat_map(|option| ["-o", option]);
         Step::new("apt-get", self.directory)
             .args(options.chain(arguments.iter().copied()))
-            .said_as(format!("apt-get {}", arguments.join(" ")))
+            .displayed_as(format!("apt-get {}", arguments.join(" ")))
             .in_english()
             .output()
     }
@@ -124,17 +128,17 @@ fn needed<'a>(plan: &'a str, packages: &[&'a str]) -> Vec<&'a str> {
     needed
 }
 
-fn private_state(tools: &Path) -> Result<PathBuf, Failure> {
+fn private_state(tools: &Path) -> Result<PathBuf, Error> {
     let state = tools.join("apt");
     for partial in ["lists/partial", "cache/archives/partial"] {
         let directory = state.join(partial);
-        fs::create_dir_all(&directory).map_err(|error| cannot("create", &directory, &error))?;
+        fs::create_dir_all(&directory).map_err(|error| Error::io("create", &directory, &error))?;
     }
     Ok(state)
 }
 
-fn files_ending(directory: &Path, ending: &str) -> Result<Vec<PathBuf>, Failure> {
-    let entries = fs::read_dir(directory).map_err(|error| cannot("read", directory, &error))?;
+fn files_ending(directory: &Path, ending: &str) -> Result<Vec<PathBuf>, Error> {
+    let entries = fs::read_dir(directory).map_err(|error| Error::io("read", directory, &error))?;
     let files = entries.flatten().map(|entry| entry.path());
     Ok(files.filter(|path| path.display().to_string().ends_with(ending)).collect())
 }

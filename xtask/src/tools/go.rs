@@ -1,62 +1,90 @@
-//! Go's part: the newest etcd, and the peers that our programs are put beside.
+//! What is built with Go: newer etcds, and the peers of the interop tests.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::command::{Failure, Step};
-use crate::tools::cannot;
+use crate::command::Step;
+use crate::error::Error;
 
-/// The oldest Go that is tried, whatever less a module may ask for.
+/// The oldest Go that is tried, even if a module asks for less.
 const OLDEST: Version = Version(1, 25);
 
+/// The folders with one Go module in each folder below them.
+const MODULES: [&str; 2] = ["xtask/etcd", "backend-etcd/tests/interop-go"];
+
+/// Returns what is wrong with the Go in the `PATH`, if anything is.
+pub(crate) fn lacks(root: &Path) -> Option<Error> {
+    modules(root).err().or_else(|| modules(root).ok()?.iter().find_map(|module| check(module).err()))
+}
+
+/// Downloads what all modules need, so that a missing network is found before anything is built.
+pub(crate) fn download(root: &Path) -> Result<(), Error> {
+    modules(root)?.iter().try_for_each(|module| Step::new("go", module).args(["mod", "download"]).run())
+}
+
+/// All modules, the one that asks for the newest Go first.
+fn modules(root: &Path) -> Result<Vec<PathBuf>, Error> {
+    let mut modules = Vec::new();
+    for folder in MODULES.map(|folder| root.join(folder)) {
+        let entries = fs::read_dir(&folder).map_err(|error| Error::io("read", &folder, &error))?;
+        for module in entries.flatten().map(|entry| entry.path()) {
+            if let Ok(text) = fs::read_to_string(module.join("go.mod")) {
+                modules.push((Version::of_manifest(&text), module));
+            }
+        }
+    }
+    modules.sort_by(|a, b| b.cmp(a));
+    Ok(modules.into_iter().map(|(_, module)| module).collect())
+}
+
 /// Builds the module in `directory` into `out`.
-pub(crate) fn build(directory: &Path, out: &Path) -> Result<(), Failure> {
+pub(crate) fn build(directory: &Path, out: &Path) -> Result<(), Error> {
     check(directory)?;
     Step::new("go", directory).args(["build", "-mod=readonly", "-o"]).args([out]).args(["."]).run()
 }
 
-/// Builds an etcd newer than the one that the distributions have, for tests to be run on with `ETCD_BIN`.
-pub(crate) fn etcd(root: &Path) -> Result<PathBuf, Failure> {
+/// Builds an etcd newer than that of the distributions, to run tests on with `ETCD_BIN`.
+pub(crate) fn etcd(root: &Path) -> Result<PathBuf, Error> {
     etcd_of(root, "newest")
 }
 
-/// Builds one of those which tell their status to root alone, where they have users: 3.6.0 to 3.6.11.
-pub(crate) fn reticent_etcd(root: &Path) -> Result<PathBuf, Failure> {
+/// Builds one of those with users that give their status to root alone: 3.6.0 to 3.6.11.
+pub(crate) fn reticent_etcd(root: &Path) -> Result<PathBuf, Error> {
     etcd_of(root, "v3.6.5")
 }
 
-/// Builds one of those that answer no more on a watch which was asked how far it is before it was ready:
+/// Builds one of those that never again answer a watch after a progress request that came before the watch was ready:
 /// etcd-io/etcd#17507, of 3.5.8 to 3.5.12.
-pub(crate) fn silent_etcd(root: &Path) -> Result<PathBuf, Failure> {
+pub(crate) fn silent_etcd(root: &Path) -> Result<PathBuf, Error> {
     etcd_of(root, "v3.5.12")
 }
 
-fn etcd_of(root: &Path, version: &str) -> Result<PathBuf, Failure> {
+fn etcd_of(root: &Path, version: &str) -> Result<PathBuf, Error> {
     let out = root.join("target/tools").join(format!("etcd-{version}"));
     build(&root.join("xtask/etcd").join(version), &out)?;
     Ok(out)
 }
 
-/// Whether the Go that is here is new enough for the module in `directory`: its own complaint names no place to get
-/// another one.
-fn check(directory: &Path) -> Result<(), Failure> {
+/// Checks that the Go in the `PATH` is new enough for the module in `directory`: Go's own message does not name where
+/// to get another one.
+fn check(directory: &Path) -> Result<(), Error> {
     let manifest = directory.join("go.mod");
-    let text = fs::read_to_string(&manifest).map_err(|error| cannot("read", &manifest, &error))?;
-    // Where Go may fetch another Go for a module, this is the other one.
+    let text = fs::read_to_string(&manifest).map_err(|error| Error::io("read", &manifest, &error))?;
+    // Where Go may fetch another toolchain for a module, this is the version of the other one.
     let here = Step::new("go", directory).args(["env", "GOVERSION"]).output();
-    complaint(&manifest, &text, here).map_or(Ok(()), Err)
+    too_old(&manifest, &text, here).map_or(Ok(()), Err)
 }
 
-fn complaint(manifest: &Path, text: &str, here: Result<String, Failure>) -> Option<Failure> {
+fn too_old(manifest: &Path, text: &str, here: Result<String, Error>) -> Option<Error> {
     let needed = Version::of_manifest(text);
     let why = match here {
         Ok(here) if Version::of_go(&here).is_some_and(|here| here >= needed) => return None,
         Ok(here) => format!("this is {}", here.trim()),
-        Err(failure) => failure.to_string(),
+        Err(error) => error.to_string(),
     };
     let Version(major, minor) = needed;
     let manifest = manifest.display();
-    Some(Failure::new(format!(
+    Some(Error::new(format!(
         "{manifest} needs Go {major}.{minor} or newer in the PATH (https://go.dev/dl): {why}"
     )))
 }
@@ -72,9 +100,9 @@ impl Version {
         asked.map_or(OLDEST, |asked| asked.max(OLDEST))
     }
 
-    /// What `go env GOVERSION` says.
-    fn of_go(said: &str) -> Option<Self> {
-        Self::parse(said.trim().strip_prefix("go")?)
+    /// What `go env GOVERSION` prints.
+    fn of_go(version: &str) -> Option<Self> {
+        Self::parse(version.trim().strip_prefix("go")?)
     }
 
     /// 1.26 of `1.26`, of `1.26.8` and of `1.26rc1`.
@@ -104,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_module_asks_for_a_version_and_never_for_one_that_is_not_tried() {
+    fn a_module_needs_its_version_of_go_and_at_least_the_oldest_that_is_tried() {
         for (manifest, expected) in [
             ("module m\n\ngo 1.26.0\n\nrequire go.example/x v1.27.0\n", Version(1, 26)),
             ("module m\ngo 1.27 // a reason\n", Version(1, 27)),
@@ -116,43 +144,37 @@ mod tests {
     }
 
     #[test]
-    fn a_go_that_is_too_old_is_told_which_module_needs_what() {
-        let complaint = |manifest, here: &str| {
-            let complaint = complaint(Path::new("x/go.mod"), manifest, Ok(here.to_owned()));
-            complaint.map(|failure| failure.to_string())
+    fn the_error_for_an_old_go_names_the_module_and_the_version() {
+        let too_old = |manifest, here: &str| {
+            let error = too_old(Path::new("x/go.mod"), manifest, Ok(here.to_owned()));
+            error.map(|error| error.to_string())
         };
-        assert_eq!(complaint("go 1.26.0", "go1.26.8\n"), None);
-        assert_eq!(complaint("go 1.21", "go1.25.0\n"), None);
-        assert_eq!(complaint("go 1.26.0", "go2.1\n"), None);
+        assert_eq!(too_old("go 1.26.0", "go1.26.8\n"), None);
+        assert_eq!(too_old("go 1.21", "go1.25.0\n"), None);
+        assert_eq!(too_old("go 1.26.0", "go2.1\n"), None);
         assert_eq!(
-            complaint("go 1.26.0", "go1.25.3\n").as_deref(),
+            too_old("go 1.26.0", "go1.25.3\n").as_deref(),
             Some("x/go.mod needs Go 1.26 or newer in the PATH (https://go.dev/dl): this is go1.25.3")
         );
-        let unknown = complaint("go 1.21", "devel").expect("what is not known is not trusted");
+        let unknown = too_old("go 1.21", "devel").expect("an unknown version is an error");
         assert!(unknown.contains("needs Go 1.25"), "{unknown}");
     }
 
     #[test]
-    fn a_go_that_is_missing_is_asked_for_with_its_version() {
-        let missing = Err(Failure::new("`go env GOVERSION` cannot be started"));
-        let complaint = complaint(Path::new("x/go.mod"), "go 1.26.0", missing).unwrap().to_string();
-        assert!(
-            complaint.contains("needs Go 1.26") && complaint.contains("cannot be started"),
-            "{complaint}"
-        );
+    fn the_error_for_a_missing_go_names_the_version() {
+        let missing = Err(Error::new("`go env GOVERSION` cannot be started"));
+        let error = too_old(Path::new("x/go.mod"), "go 1.26.0", missing).unwrap().to_string();
+        assert!(error.contains("needs Go 1.26") && error.contains("cannot be started"), "{error}");
     }
 
     #[test]
-    fn the_version_that_the_readme_names_does_for_every_module() {
+    fn readme_and_help_name_a_version_of_go_that_suffices_for_every_module() {
         let root = crate::root();
-        let modules = ["xtask/etcd", "backend-etcd/tests/interop-go"].map(|place| root.join(place));
-        let folders = modules.iter().flat_map(|place| fs::read_dir(place).unwrap());
-        let manifests =
-            folders.filter_map(|folder| fs::read_to_string(folder.unwrap().path().join("go.mod")).ok());
-        let Version(major, minor) = manifests.map(|text| Version::of_manifest(&text)).max().unwrap();
+        let first = &modules(&root).unwrap()[0];
+        let Version(major, minor) = Version::of_manifest(&fs::read_to_string(first.join("go.mod")).unwrap());
         let readme = fs::read_to_string(root.join("README.md")).unwrap();
         let promise = format!("Go {major}.{minor} or newer");
-        assert!(readme.contains(&promise), "the README does not say {promise:?}");
-        assert!(crate::HELP.contains(&promise), "the help does not say {promise:?}");
+        assert!(readme.contains(&promise), "the README lacks {promise:?}");
+        assert!(crate::HELP.contains(&promise), "the help lacks {promise:?}");
     }
 }

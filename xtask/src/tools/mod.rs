@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 mod apt;
+pub(crate) mod deny;
 pub(crate) mod go;
-use crate::command::Failure;
+
+use crate::error::Error;
 
 /// A program that the tests and the build need.
 #[derive(Debug)]
@@ -22,7 +24,7 @@ struct Tool {
     check: &'static [&'static str],
 }
 
-const TOOLS: [Tool; 3] = [
+static TOOLS: [Tool; 3] = [
     Tool { name: "etcd", variable: "ETCD_BIN", packages: &["etcd-server"], check: &["--version"] },
     Tool { name: "etcdctl", variable: "ETCDCTL_BIN", packages: &["etcd-client"], check: &["version"] },
     Tool {
@@ -42,38 +44,28 @@ pub(crate) struct Tools {
 
 impl Tools {
     /// Finds each tool: named by its variable, or in `target/tools/bin`, or in the `PATH`, or fetched. What
-    /// was not named stands in `target/tools/bin` afterwards.
-    pub(crate) fn ensure(root: &Path) -> Result<Self, Failure> {
-        let tools = root.join("target/tools");
-        let bin = tools.join("bin");
-        fs::create_dir_all(&bin).map_err(|error| cannot("create", &bin, &error))?;
-
-        let mut missing = Vec::new();
-        for tool in &TOOLS {
-            if named(root, tool)?.is_some() || runs(&bin.join(tool.name), tool) {
-                continue;
-            }
-            match in_path(tool) {
-                Some(system) => link(&system, &bin.join(tool.name))?,
-                None => missing.push(tool),
-            }
-        }
-        if !missing.is_empty() {
-            let packages: Vec<_> = missing.iter().flat_map(|tool| tool.packages).copied().collect();
-            eprintln!("fetching {} into {}", packages.join(", "), tools.display());
-            let unpacked = apt::fetch(&tools, &packages).map_err(|failure| advice(&missing, &failure))?;
-            for tool in &missing {
-                write_wrapper(&unpacked, &bin, tool)?;
-                if !runs(&bin.join(tool.name), tool) {
-                    let why = Failure::new(format!("what was fetched as {} does not run", tool.name));
-                    return Err(advice(&[tool], &why));
-                }
-            }
-        }
-
+    /// was not named is in `target/tools/bin` afterwards.
+    pub(crate) fn ensure(root: &Path) -> Result<Self, Error> {
+        ensure(root, &TOOLS)?;
+        let bin = root.join("target/tools/bin");
         let place =
             |tool: &'static Tool| Ok((tool, named(root, tool)?.unwrap_or_else(|| bin.join(tool.name))));
-        Ok(Self { found: TOOLS.iter().map(place).collect::<Result<_, Failure>>()? })
+        Ok(Self { found: TOOLS.iter().map(place).collect::<Result<_, Error>>()? })
+    }
+
+    /// Does the same for what a build needs: protoc.
+    pub(crate) fn ensure_for_build(root: &Path) -> Result<(), Error> {
+        ensure(root, &TOOLS[2..])
+    }
+
+    /// Returns why `ensure` is bound to fail, if it is: without fetching anything.
+    pub(crate) fn lacks(root: &Path) -> Option<Error> {
+        let missing = match missing(root, &TOOLS) {
+            Ok(missing) => missing.into_iter().filter(|tool| in_path(tool).is_none()).collect::<Vec<_>>(),
+            Err(error) => return Some(error),
+        };
+        let why = apt::check().err().filter(|_| !missing.is_empty())?;
+        Some(advice(&missing, &why))
     }
 
     pub(crate) fn announce(&self) {
@@ -98,14 +90,53 @@ impl Tools {
     }
 }
 
+fn ensure(root: &Path, wanted: &'static [Tool]) -> Result<(), Error> {
+    let tools = root.join("target/tools");
+    let bin = tools.join("bin");
+    fs::create_dir_all(&bin).map_err(|error| Error::io("create", &bin, &error))?;
+    let mut to_fetch = Vec::new();
+    for tool in missing(root, wanted)? {
+        match in_path(tool) {
+            Some(system) => link(&system, &bin.join(tool.name))?,
+            None => to_fetch.push(tool),
+        }
+    }
+    if to_fetch.is_empty() {
+        return Ok(());
+    }
+    let packages: Vec<_> = to_fetch.iter().flat_map(|tool| tool.packages).copied().collect();
+    eprintln!("fetching {} into {}", packages.join(", "), tools.display());
+    let unpacked = apt::fetch(&tools, &packages).map_err(|error| advice(&to_fetch, &error))?;
+    for tool in to_fetch {
+        write_wrapper(&unpacked, &bin, tool)?;
+        if !runs(&bin.join(tool.name), tool) {
+            let why = Error::new(format!("what was fetched as {} does not run", tool.name));
+            return Err(advice(&[tool], &why));
+        }
+    }
+    Ok(())
+}
+
+/// The tools that neither a variable names nor `target/tools/bin` has.
+fn missing(root: &Path, wanted: &'static [Tool]) -> Result<Vec<&'static Tool>, Error> {
+    let bin = root.join("target/tools/bin");
+    let mut missing = Vec::new();
+    for tool in wanted {
+        if named(root, tool)?.is_none() && !runs(&bin.join(tool.name), tool) {
+            missing.push(tool);
+        }
+    }
+    Ok(missing)
+}
+
 /// The tool that the caller's environment names.
-fn named(root: &Path, tool: &Tool) -> Result<Option<PathBuf>, Failure> {
+fn named(root: &Path, tool: &Tool) -> Result<Option<PathBuf>, Error> {
     let value = std::env::var_os(tool.variable);
     let Some(path) = chosen(root, value) else { return Ok(None) };
     if runs(&path, tool) {
         return Ok(Some(path));
     }
-    Err(Failure::new(format!("{} names {}, which does not run", tool.variable, path.display())))
+    Err(Error::new(format!("{} names {}, which does not run", tool.variable, path.display())))
 }
 
 /// What a variable says, unless it is empty or only our own setting in `.cargo/config.toml`.
@@ -127,19 +158,20 @@ fn in_path(tool: &Tool) -> Option<PathBuf> {
         .find(|program| runs(program, tool))
 }
 
-fn link(program: &Path, at: &Path) -> Result<(), Failure> {
+fn link(program: &Path, at: &Path) -> Result<(), Error> {
     remove(at)?;
-    symlink(program, at).map_err(|error| cannot("create", at, &error))
+    symlink(program, at).map_err(|error| Error::io("create", at, &error))
 }
 
 /// A script that runs what was unpacked, with the libraries that came along. It `exec`s, so that a signal to
 /// its process reaches the program.
-fn write_wrapper(unpacked: &Path, bin: &Path, tool: &Tool) -> Result<(), Failure> {
+fn write_wrapper(unpacked: &Path, bin: &Path, tool: &Tool) -> Result<(), Error> {
     let at = bin.join(tool.name);
     remove(&at)?;
     let script = wrapper(&unpacked.join("usr/bin").join(tool.name), &apt::library_directories(unpacked));
-    fs::write(&at, script).map_err(|error| cannot("write", &at, &error))?;
-    fs::set_permissions(&at, fs::Permissions::from_mode(0o755)).map_err(|error| cannot("mark", &at, &error))
+    fs::write(&at, script).map_err(|error| Error::io("write", &at, &error))?;
+    fs::set_permissions(&at, fs::Permissions::from_mode(0o755))
+        .map_err(|error| Error::io("mark", &at, &error))
 }
 
 fn wrapper(program: &Path, libraries: &[PathBuf]) -> String {
@@ -160,18 +192,18 @@ fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 
-fn remove(file: &Path) -> Result<(), Failure> {
+fn remove(file: &Path) -> Result<(), Error> {
     match fs::remove_file(file) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(cannot("remove", file, &error)),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", file, &error)),
         _ => Ok(()),
     }
 }
 
-fn advice(missing: &[&Tool], why: &Failure) -> Failure {
+fn advice(missing: &[&Tool], why: &Error) -> Error {
     let names: Vec<_> = missing.iter().map(|tool| tool.name).collect();
     let packages: Vec<_> = missing.iter().flat_map(|tool| tool.packages).copied().collect();
     let variables: Vec<_> = missing.iter().map(|tool| tool.variable).collect();
-    Failure::new(format!(
+    Error::new(format!(
         "{} missing, and could not be fetched: {why}\n\
          Install {} (on Debian and Ubuntu the packages {}; on macOS `brew install etcd protobuf`) so that they \
          are in the PATH, or name them in {}.",
@@ -180,10 +212,6 @@ fn advice(missing: &[&Tool], why: &Failure) -> Failure {
         packages.join(", "),
         variables.join(", "),
     ))
-}
-
-pub(crate) fn cannot(what: &str, file: &Path, error: &std::io::Error) -> Failure {
-    Failure::new(format!("cannot {what} {}: {error}", file.display()))
 }
 
 #[cfg(test)]
@@ -231,7 +259,7 @@ mod tests {
 
     #[test]
     fn the_advice_names_programs_packages_and_variables() {
-        let advice = advice(&[&TOOLS[0], &TOOLS[2]], &Failure::new("no network")).to_string();
+        let advice = advice(&[&TOOLS[0], &TOOLS[2]], &Error::new("no network")).to_string();
         for word in
             ["etcd, protoc are missing", "no network", "etcd-server, protobuf-compiler", "ETCD_BIN, PROTOC"]
         {

@@ -1,0 +1,35 @@
+//! What to run before each commit: under two minutes when warm.
+
+use std::path::Path;
+
+use crate::command::Step;
+use crate::error::Error;
+use crate::lints;
+use crate::metadata::Metadata;
+use crate::tools::{Tools, deny};
+
+pub(crate) fn run(root: &Path) -> Result<(), Error> {
+    without_tests(root)?;
+    let unit_tests = ["test", "--workspace", "--all-features", "--lib", "--bins"];
+    Step::cargo(root).args(unit_tests).run()?;
+    Step::cargo(root).args(["test", "--workspace", "--all-features", "--doc"]).run()
+}
+
+/// All but the tests, of which `ci` runs more.
+pub(super) fn without_tests(root: &Path) -> Result<(), Error> {
+    let cargo = |arguments: &[&str]| Step::cargo(root).args(arguments);
+    Tools::ensure_for_build(root)?;
+    let deny = deny::ensure(root)?;
+    let metadata = Metadata::load(root)?;
+
+    cargo(&["fmt", "--all", "--check"]).run()?;
+    lints::run(root, &metadata)?;
+    // Advisories are left out: they need a network, and change without a change of ours.
+    let checks = ["--offline", "--locked", "--log-level=error", "check", "licenses", "bans", "sources"];
+    Step::new(deny, root).displayed_as("cargo deny").args(checks).run()?;
+    cargo(&["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"]).run()?;
+    // Not among all targets, because `cargo test` does not run it.
+    let faults = ["clippy", "-p", "hither-etcd", "--all-features", "--test", "faults"];
+    cargo(&faults).args(["--", "-D", "warnings"]).run()?;
+    cargo(&["doc", "--workspace", "--all-features", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings").run()
+}
