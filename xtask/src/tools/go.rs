@@ -168,13 +168,13 @@ mod tests {
     }
 
     #[test]
-    fn readme_and_help_name_a_version_of_go_that_suffices_for_every_module() {
+    fn contributing_and_help_name_a_version_of_go_that_suffices_for_every_module() {
         let root = crate::root();
         let first = &modules(&root).unwrap()[0];
         let Version(major, minor) = Version::of_manifest(&fs::read_to_string(first.join("go.mod")).unwrap());
-        let readme = fs::read_to_string(root.join("README.md")).unwrap();
+        let guide = fs::read_to_string(root.join("CONTRIBUTING.md")).unwrap();
         let promise = format!("Go {major}.{minor} or newer");
-        assert!(readme.contains(&promise), "the README lacks {promise:?}");
+        assert!(guide.contains(&promise), "CONTRIBUTING.md lacks {promise:?}");
         assert!(crate::HELP.contains(&promise), "the help lacks {promise:?}");
     }
 }
