@@ -37,7 +37,7 @@ pub(crate) fn run(root: &Path) -> Result<(), Error> {
     let tools = Tools::ensure(root)?;
     let out = root.join("target/interop");
     for version in VERSIONS {
-        go::build(&root.join("backend-etcd/tests/interop-go").join(version), &out.join(version))?;
+        go::build(&root.join("examples/tests/interop/go").join(version), &out.join(version))?;
     }
     let build = ["build", "-q", "-p", "hither-examples", "--features", "etcd", "--bins"];
     Step::cargo(root).args(build).run()?;

@@ -10,7 +10,7 @@ use crate::error::Error;
 const OLDEST: Version = Version(1, 25);
 
 /// The folders with one Go module in each folder below them.
-const MODULES: [&str; 2] = ["xtask/etcd", "backend-etcd/tests/interop-go"];
+const MODULES: [&str; 2] = ["xtask/etcd", "examples/tests/interop/go"];
 
 /// Returns what is wrong with the Go in the `PATH`, if anything is.
 pub(crate) fn lacks(root: &Path) -> Option<Error> {
