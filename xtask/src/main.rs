@@ -6,7 +6,6 @@ mod faults;
 mod interop;
 mod lints;
 mod metadata;
-mod process;
 mod tiers;
 mod tools;
 

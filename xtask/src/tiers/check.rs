@@ -8,6 +8,9 @@ use crate::lints;
 use crate::metadata::Metadata;
 use crate::tools::{Tools, deny};
 
+/// Tests that `cargo test` does not run, and which are therefore not among all targets.
+const EXPLICIT_TESTS: [(&str, &str); 2] = [("hither-etcd", "faults"), ("hither-examples", "interop")];
+
 pub(crate) fn run(root: &Path) -> Result<(), Error> {
     without_tests(root)?;
     let unit_tests = ["test", "--workspace", "--all-features", "--lib", "--bins"];
@@ -28,8 +31,9 @@ pub(super) fn without_tests(root: &Path) -> Result<(), Error> {
     let checks = ["--offline", "--locked", "--log-level=error", "check", "licenses", "bans", "sources"];
     Step::new(deny, root).displayed_as("cargo deny").args(checks).run()?;
     cargo(&["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"]).run()?;
-    // Not among all targets, because `cargo test` does not run it.
-    let faults = ["clippy", "-p", "hither-etcd", "--all-features", "--test", "faults"];
-    cargo(&faults).args(["--", "-D", "warnings"]).run()?;
+    for (package, target) in EXPLICIT_TESTS {
+        let clippy = ["clippy", "-p", package, "--all-features", "--test", target, "--", "-D", "warnings"];
+        cargo(&clippy).run()?;
+    }
     cargo(&["doc", "--workspace", "--all-features", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings").run()
 }
