@@ -6,7 +6,7 @@ use hither_core::Result;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::EtcdConfig;
-use crate::client::endpoints::{Checkout, Endpoints};
+use crate::client::{Checkout, Endpoints};
 use crate::codec::Codec;
 use crate::codec::skipped::Skipped;
 use crate::lease::lease_id::LeaseIds;
@@ -33,8 +33,9 @@ impl Context {
         Self { config, codec, lease_ids, skipped, endpoints, turns }
     }
 
-    pub(crate) async fn connection(&self) -> Result<Checkout> {
-        self.endpoints.connection().await
+    /// The current connection: see [`Endpoints::checkout`].
+    pub(crate) async fn checkout(&self) -> Result<Checkout> {
+        self.endpoints.checkout().await
     }
 
     /// Waits until this registration may be written, changed or removed: see [`AT_ONCE`].

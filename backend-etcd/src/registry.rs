@@ -8,12 +8,12 @@ use hither_core::{
 };
 
 use crate::EtcdConfig;
-use crate::client::endpoints::Endpoints;
+use crate::client::Endpoints;
 use crate::codec::Codec;
 use crate::context::Context;
 use crate::lease::EtcdLease;
 use crate::watch;
-use crate::watch::listing as list;
+use crate::watch::listing;
 
 /// A registry on etcd, wire compatible with Go's `naming/endpoints` and `naming/resolver`.
 ///
@@ -79,8 +79,8 @@ impl Registrar for EtcdRegistry {
 impl Resolver for EtcdRegistry {
     async fn resolve(&self, service: &ServiceName) -> Result<Snapshot> {
         let listed = async {
-            let checkout = self.context.connection().await?;
-            Ok(list::service(&self.context, &checkout, service).await?.snapshot())
+            let checkout = self.context.checkout().await?;
+            Ok(listing::service(&self.context, &checkout, service, None).await?.snapshot())
         };
         listed.await.map_err(|error: hither_core::Error| error.with_operation("resolve"))
     }
@@ -95,8 +95,8 @@ impl Resolver for EtcdRegistry {
 impl Catalog for EtcdRegistry {
     async fn services(&self, under: Option<&ServiceName>) -> Result<Vec<ServiceName>> {
         let listed = async {
-            let checkout = self.context.connection().await?;
-            list::services(&self.context, &checkout, under).await
+            let checkout = self.context.checkout().await?;
+            listing::services(&self.context, &checkout, under).await
         };
         listed.await.map_err(|error: hither_core::Error| error.with_operation("services"))
     }

@@ -1,176 +1,202 @@
-//! What etcd's errors mean: the only place that knows.
+//! What etcd's errors mean, and what is done about each: the only place that knows.
 //!
-//! Status codes alone mislead: `Unknown`, `Cancelled` and `Unavailable` may all say that a connection broke. Only
-//! a message that begins with `etcdserver:` is the server's own answer; everything else is about the way there.
+//! Status codes alone mislead: `Unknown`, `Cancelled` and `Unavailable` may all mean that a connection broke. Only
+//! a message that begins with `etcdserver:` is an answer of etcd; every other one is about the connection.
 
 use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
-use hither_core::{Error, ErrorKind, report};
+use hither_core::{Error, ErrorKind};
 use tonic::{Code, Status};
 
-/// A failed call: what the caller is told, and what the call teaches about lease, leader and connection.
+/// A failed request: the error for the caller, and its reason.
 #[derive(Debug, Clone)]
 pub(crate) struct Failure {
     pub(crate) error: Error,
     pub(crate) reason: Reason,
-    pub(crate) recovery: Recovery,
 }
 
-/// The answers that this backend itself acts on.
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        failure.error
+    }
+}
+
+/// What a failure is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reason {
-    LeaseNotFound,
+    /// The request, or the data: every member would give the same answer.
+    Request,
+    /// A lease with this id exists already.
     LeaseExists,
-    /// etcd asks nobody who they are.
-    AuthOff,
+    /// The response is larger than our limit on a message.
+    TooLarge,
+    /// This member, or the connection to it: another one may serve.
+    Member,
     /// The member has no leader at the moment, or another one than before.
     Election,
-    /// The answer is larger than what we take.
-    TooLarge,
-    Other,
+    /// The token, or the password.
+    Credentials,
+    /// The request carries credentials, and authentication is not enabled.
+    AuthDisabled,
+    /// The permissions of the user.
+    Denied,
 }
 
-/// What to do with the connection.
+/// What to do with the connection after a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Recovery {
     Keep,
-    /// Drop it and choose the next endpoint.
+    /// Drop it, and connect to the next endpoint.
     Rotate,
-    /// Drop it and connect to the same endpoint: a new connection authenticates anew.
-    Reauthenticate,
-    /// The same if it is an old one. A young one has a good token, and what it may not do no other may.
-    ReauthenticateOld,
+    /// Drop it, and connect to the same endpoint: a new connection authenticates anew.
+    Reconnect,
 }
 
-/// How old a connection is whose token may be worth nothing any more. etcd's live for 300 s.
+/// From this age on a connection may have a token that is worth nothing any more. etcd's tokens live for 300 s.
 const OLD: Duration = Duration::from_secs(30);
 
-impl Recovery {
-    /// What it comes to for a connection of this age.
-    pub(crate) fn at(self, age: Duration) -> Self {
+impl Reason {
+    /// What to do with a connection of age `age`.
+    pub(crate) fn recovery(self, age: Duration) -> Recovery {
         match self {
-            Self::ReauthenticateOld if age < OLD => Self::Keep,
-            Self::ReauthenticateOld => Self::Reauthenticate,
-            recovery => recovery,
+            Self::Request | Self::LeaseExists | Self::TooLarge => Recovery::Keep,
+            Self::Member | Self::Election => Recovery::Rotate,
+            Self::Credentials | Self::AuthDisabled => Recovery::Reconnect,
+            // Members of 2023 answer this to an expired token too. The token of a young connection is good, and what it
+            // may not do no other may.
+            Self::Denied if age >= OLD => Recovery::Reconnect,
+            Self::Denied => Recovery::Keep,
         }
+    }
+
+    /// Whether the server refused the client, for who it is or for what it may do.
+    pub(crate) fn is_refusal(self) -> bool {
+        matches!(self, Self::Credentials | Self::AuthDisabled | Self::Denied)
     }
 }
 
 struct Row {
-    /// What the message has after `etcdserver: `.
+    /// The message after `etcdserver: `, or its beginning.
     text: &'static str,
     kind: ErrorKind,
     retryable: bool,
     reason: Reason,
-    recovery: Recovery,
 }
 
-const fn row(
-    text: &'static str,
-    kind: ErrorKind,
-    retryable: bool,
-    reason: Reason,
-    recovery: Recovery,
-) -> Row {
-    Row { text, kind, retryable, reason, recovery }
+const fn row(text: &'static str, kind: ErrorKind, retryable: bool, reason: Reason) -> Row {
+    Row { text, kind, retryable, reason }
 }
 
-/// The first row that matches counts.
+const COMPACTED: &str = "mvcc: required revision has been compacted";
+const LEASE_NOT_FOUND: &str = "requested lease not found";
+
+/// The answers of etcd whose meaning is not that of their code. The first row that matches counts.
 const SERVER: &[Row] = &[
-    row("requested lease not found", ErrorKind::LeaseExpired, true, Reason::LeaseNotFound, Recovery::Keep),
-    row("lease already exists", ErrorKind::Unexpected, true, Reason::LeaseExists, Recovery::Keep),
-    row("too large lease TTL", ErrorKind::InvalidArgument, false, Reason::Other, Recovery::Keep),
-    row(
-        "mvcc: required revision has been compacted",
-        ErrorKind::Unavailable,
-        true,
-        Reason::Other,
-        Recovery::Keep,
-    ),
-    row(
-        "mvcc: required revision is a future revision",
-        ErrorKind::Unavailable,
-        true,
-        Reason::Other,
-        Recovery::Keep,
-    ),
-    row("mvcc: database space exceeded", ErrorKind::Unavailable, true, Reason::Other, Recovery::Keep),
-    row("request is too large", ErrorKind::InvalidArgument, false, Reason::Other, Recovery::Keep),
+    row(LEASE_NOT_FOUND, ErrorKind::LeaseExpired, true, Reason::Request),
+    row("lease already exists", ErrorKind::Unexpected, true, Reason::LeaseExists),
+    row(COMPACTED, ErrorKind::Unavailable, true, Reason::Request),
+    row("mvcc: required revision is a future revision", ErrorKind::Unavailable, true, Reason::Request),
+    row("mvcc: database space exceeded", ErrorKind::Unavailable, true, Reason::Request),
     // A token that expired, or that a restarted member never knew.
-    row("invalid auth token", ErrorKind::Unauthenticated, true, Reason::Other, Recovery::Reauthenticate),
-    row(
-        "revision of auth store is old",
-        ErrorKind::Unauthenticated,
-        true,
-        Reason::Other,
-        Recovery::Reauthenticate,
-    ),
-    // A password, or its absence, does not get better by repetition; an operator's change of it does.
-    row("user name is empty", ErrorKind::Unauthenticated, false, Reason::Other, Recovery::Reauthenticate),
-    row("authentication failed", ErrorKind::Unauthenticated, false, Reason::Other, Recovery::Reauthenticate),
-    row(
-        "authentication is not enabled",
-        ErrorKind::Unauthenticated,
-        false,
-        Reason::AuthOff,
-        Recovery::Reauthenticate,
-    ),
-    // Members of 2023 say this of an expired token too.
-    row("permission denied", ErrorKind::PermissionDenied, false, Reason::Other, Recovery::ReauthenticateOld),
-    // This member cannot serve; another one may. Of too many requests one speaks that lags behind the others.
-    row("too many requests", ErrorKind::Unavailable, true, Reason::Other, Recovery::Rotate),
-    row("not capable", ErrorKind::Unavailable, true, Reason::Other, Recovery::Rotate),
-    row("no leader", ErrorKind::Unavailable, true, Reason::Election, Recovery::Rotate),
-    row("not leader", ErrorKind::Unavailable, true, Reason::Election, Recovery::Rotate),
-    row("leader changed", ErrorKind::Unavailable, true, Reason::Election, Recovery::Rotate),
-    row("request timed out", ErrorKind::Unavailable, true, Reason::Other, Recovery::Rotate),
-    row("server stopped", ErrorKind::Unavailable, true, Reason::Other, Recovery::Rotate),
-    row("stopped", ErrorKind::Unavailable, true, Reason::Other, Recovery::Rotate),
-    row("unhealthy cluster", ErrorKind::Unavailable, true, Reason::Other, Recovery::Rotate),
-    row("rpc not supported for learner", ErrorKind::Unavailable, true, Reason::Other, Recovery::Rotate),
+    row("invalid auth token", ErrorKind::Unauthenticated, true, Reason::Credentials),
+    row("revision of auth store is old", ErrorKind::Unauthenticated, true, Reason::Credentials),
+    // A retry does not mend a password, or its absence; an operator does.
+    row("user name is empty", ErrorKind::Unauthenticated, false, Reason::Credentials),
+    row("authentication failed", ErrorKind::Unauthenticated, false, Reason::Credentials),
+    row("authentication is not enabled", ErrorKind::Unauthenticated, false, Reason::AuthDisabled),
+    row("permission denied", ErrorKind::PermissionDenied, false, Reason::Denied),
+    // This member cannot serve; another one may. One that lags behind the others answers "too many requests".
+    row("too many requests", ErrorKind::Unavailable, true, Reason::Member),
+    row("not capable", ErrorKind::Unavailable, true, Reason::Member),
+    row("rpc not supported for learner", ErrorKind::Unavailable, true, Reason::Member),
+    row("cluster ID mismatch", ErrorKind::Unavailable, true, Reason::Member),
+    row("corrupt cluster", ErrorKind::Unavailable, true, Reason::Member),
+    row("stopped", ErrorKind::Unavailable, true, Reason::Member),
+    row("no leader", ErrorKind::Unavailable, true, Reason::Election),
+    row("not leader", ErrorKind::Unavailable, true, Reason::Election),
+    row("leader changed", ErrorKind::Unavailable, true, Reason::Election),
 ];
 
+fn find(text: &str) -> Option<&'static Row> {
+    SERVER.iter().find(|row| text.starts_with(row.text))
+}
+
+/// The meaning of an answer of etcd that has no row.
+fn by_code(code: Code) -> (ErrorKind, Reason) {
+    match code {
+        Code::InvalidArgument | Code::OutOfRange => (ErrorKind::InvalidArgument, Reason::Request),
+        Code::PermissionDenied => (ErrorKind::PermissionDenied, Reason::Denied),
+        Code::Unauthenticated => (ErrorKind::Unauthenticated, Reason::Credentials),
+        Code::Ok | Code::NotFound | Code::AlreadyExists | Code::FailedPrecondition => {
+            (ErrorKind::Unexpected, Reason::Request)
+        }
+        Code::Unavailable | Code::ResourceExhausted => (ErrorKind::Unavailable, Reason::Member),
+        Code::DeadlineExceeded => (ErrorKind::Timeout, Reason::Member),
+        Code::Unimplemented => (ErrorKind::Unsupported, Reason::Member),
+        Code::Cancelled | Code::Unknown | Code::Aborted | Code::Internal | Code::DataLoss => {
+            (ErrorKind::Unexpected, Reason::Member)
+        }
+    }
+}
+
 impl Failure {
-    pub(crate) fn new(error: Error, recovery: Recovery) -> Self {
-        Self { error, reason: Reason::Other, recovery }
+    fn new(reason: Reason, kind: ErrorKind, message: String) -> Self {
+        Self { error: Error::new(kind, message), reason }
     }
 
-    /// A failure of the connection, or of the way to the server.
+    /// A failure of a member, or of the connection to it.
     pub(crate) fn unavailable(endpoint: &str, why: impl fmt::Display) -> Self {
-        Self::new(Error::new(ErrorKind::Unavailable, format!("etcd at {endpoint}: {why}")), Recovery::Rotate)
+        Self::new(Reason::Member, ErrorKind::Unavailable, format!("etcd at {endpoint}: {why}"))
     }
 
-    /// There is nobody to ask.
-    pub(crate) fn gone(why: &'static str) -> Self {
-        Self::new(Error::new(ErrorKind::Unavailable, why), Recovery::Rotate)
-    }
-
-    /// No answer in time.
+    /// No response in time.
     pub(crate) fn timeout(endpoint: &str, within: Duration) -> Self {
-        Self::new(
-            Error::new(ErrorKind::Timeout, format!("etcd at {endpoint} did not answer within {within:?}")),
-            Recovery::Rotate,
-        )
+        let message = format!("etcd at {endpoint} did not answer within {within:?}");
+        Self::new(Reason::Member, ErrorKind::Timeout, message)
     }
 
-    /// What a call to `endpoint` failed with.
+    /// No endpoint was connected to in time.
+    pub(crate) fn connect_timeout(within: Duration) -> Self {
+        let message = format!("no etcd endpoint connected within {within:?}");
+        Self::new(Reason::Member, ErrorKind::Timeout, message)
+    }
+
+    /// There is no endpoint to ask.
+    pub(crate) fn no_endpoint(why: &'static str) -> Self {
+        Self { error: Error::new(ErrorKind::Unavailable, why), reason: Reason::Member }
+    }
+
+    /// A response that violates etcd's protocol: whatever else is in it is not to be believed.
+    pub(crate) fn protocol(endpoint: &str, what: impl fmt::Display) -> Self {
+        let failure =
+            Self::new(Reason::Member, ErrorKind::InvalidData, format!("etcd at {endpoint}: {what}"));
+        Self { error: failure.error.with_retryable(true), ..failure }
+    }
+
+    /// A file of the configuration cannot be used. It was usable once and may be again, so this is worth a retry.
+    pub(crate) fn unusable_files(endpoint: &str, error: Error) -> Self {
+        let message = format!("etcd at {endpoint}: the files of the configuration cannot be used");
+        let error = Error::new(ErrorKind::Unavailable, message).with_source(error);
+        Self { error, reason: Reason::Request }
+    }
+
+    /// The failure of a request to `endpoint`.
     pub(crate) fn of(error: etcd_client::Error, endpoint: &str) -> Self {
         match error {
             etcd_client::Error::GRpcStatus(status) => Self::of_status(&status, endpoint),
-            // The crate's own word for a keep-alive answer without a time to live.
+            // The text of the crate for a keep-alive response without a time to live.
             etcd_client::Error::LeaseKeepAliveError(text) if text == "lease not found" => {
-                let text = "requested lease not found";
-                Self::answer(find(text), text, Code::NotFound, endpoint)
+                Self::answer(LEASE_NOT_FOUND, Code::NotFound, endpoint)
             }
             etcd_client::Error::InvalidArgs(text) => {
-                Self::new(Error::new(ErrorKind::InvalidArgument, text), Recovery::Keep)
+                Self::new(Reason::Request, ErrorKind::InvalidArgument, text)
             }
-            // The options let none through that could be one of these; and if they did, another endpoint may serve.
+            // The configuration lets none through that could be one of these; and if it did, another endpoint may serve.
             etcd_client::Error::InvalidUri(error) => {
-                let failure = Self::unavailable(endpoint, "this is no endpoint");
-                Self::new(failure.error.with_source(error), Recovery::Rotate)
+                let failure = Self::unavailable(endpoint, "not an endpoint");
+                Self { error: failure.error.with_source(error), ..failure }
             }
             etcd_client::Error::TransportError(error) => {
                 Self::unavailable(endpoint, &error).because_of(error.source())
@@ -180,90 +206,96 @@ impl Failure {
         }
     }
 
-    /// What the server says when it ends a watch: a status as Go prints it.
+    /// The failure of a watch that the server cancelled; `reason` is a status as Go prints it.
     pub(crate) fn of_cancelled_watch(reason: &str, compact_revision: i64, endpoint: &str) -> Self {
         if compact_revision > 0 {
-            let text = "mvcc: required revision has been compacted";
-            return Self::answer(find(text), text, Code::OutOfRange, endpoint);
+            return Self::answer(COMPACTED, Code::OutOfRange, endpoint);
         }
-        let text = reason.rsplit_once("desc = ").map_or(reason, |(_, text)| text);
+        let (code, text) = reason
+            .strip_prefix("rpc error: code = ")
+            .and_then(|rest| rest.split_once(" desc = "))
+            .map_or((Code::Unknown, reason), |(code, text)| (code_named(code), text));
         let text = text.strip_prefix("etcdserver: ").unwrap_or(text);
         let text = if text.is_empty() { "the watch was cancelled without a reason" } else { text };
-        Self::answer(find(text), text, Code::Unknown, endpoint)
+        Self::answer(text, code, endpoint)
     }
 
     fn of_status(status: &Status, endpoint: &str) -> Self {
         match status.message().strip_prefix("etcdserver: ") {
-            Some(text) => Self::answer(find(text), text, status.code(), endpoint),
+            Some(text) => Self::answer(text, status.code(), endpoint),
             None if status.message() == "context deadline exceeded" => {
                 Self::unavailable(endpoint, "no quorum answers")
             }
-            // More than etcd's limit on a request and half a MiB above: its gRPC library refuses it, unread.
+            // More than etcd's limit on a request and half a MiB above: its gRPC library refuses the request unread.
             None if status.message().starts_with("grpc: received message larger than max") => {
                 let message = format!("etcd at {endpoint}: {}", status.message());
-                Self::new(Error::new(ErrorKind::InvalidArgument, message), Recovery::Keep)
+                Self::new(Reason::Request, ErrorKind::InvalidArgument, message)
             }
-            // The client's own limit, not the connection's fault.
+            // Our own limit, not the fault of the connection.
             None if status.message().contains("decoded message length too large") => {
                 let message = format!("etcd at {endpoint}: {}", status.message());
                 let error = Error::new(ErrorKind::InvalidData, message).with_retryable(true);
-                Self { error, reason: Reason::TooLarge, recovery: Recovery::Keep }
+                Self { error, reason: Reason::TooLarge }
+            }
+            None if status.message().is_empty() => {
+                Self::unavailable(endpoint, status.code()).because_of(status.source())
             }
             None => Self::unavailable(endpoint, status.message()).because_of(status.source()),
         }
     }
 
-    /// Whether etcd said that we may not do this.
-    pub(crate) fn is_denial(&self) -> bool {
-        self.error.kind() == ErrorKind::PermissionDenied
-    }
-
-    /// Whether etcd said that we may not do this, or that it does not know us.
-    pub(crate) fn is_refusal(&self) -> bool {
-        self.is_denial() || self.error.kind() == ErrorKind::Unauthenticated
-    }
-
-    fn because_of(mut self, source: Option<&(dyn StdError + 'static)>) -> Self {
-        if let Some(source) = source {
-            self.error = self.error.with_source(Cause(report(source)));
-        }
-        self
-    }
-
-    /// The server's own answer.
-    fn answer(row: Option<&Row>, text: &str, code: Code, endpoint: &str) -> Self {
+    /// An answer of etcd.
+    fn answer(text: &str, code: Code, endpoint: &str) -> Self {
         let message = format!("etcd at {endpoint}: {text}");
-        match row {
+        match find(text) {
             Some(row) => Self {
                 error: Error::new(row.kind, message).with_retryable(row.retryable),
                 reason: row.reason,
-                recovery: row.recovery,
             },
-            None => Self::new(Error::new(kind_of(code), message), Recovery::Keep),
+            None => {
+                let (kind, reason) = by_code(code);
+                Self::new(reason, kind, message)
+            }
+        }
+    }
+
+    fn because_of(self, source: Option<&(dyn StdError + 'static)>) -> Self {
+        match source.and_then(|source| Cause::of(source, self.error.message())) {
+            Some(cause) => Self { error: self.error.with_source(cause), ..self },
+            None => self,
         }
     }
 }
 
-fn find(text: &str) -> Option<&'static Row> {
-    SERVER.iter().find(|row| text.starts_with(row.text))
+/// The code that Go prints as `name`.
+fn code_named(name: &str) -> Code {
+    (1..=16).map(Code::from_i32).find(|code| format!("{code:?}") == name).unwrap_or(match name {
+        "Canceled" => Code::Cancelled,
+        _ => Code::Unknown,
+    })
 }
 
-/// For answers that no row knows.
-fn kind_of(code: Code) -> ErrorKind {
-    match code {
-        Code::InvalidArgument | Code::OutOfRange => ErrorKind::InvalidArgument,
-        Code::PermissionDenied => ErrorKind::PermissionDenied,
-        Code::Unauthenticated => ErrorKind::Unauthenticated,
-        Code::Unavailable | Code::ResourceExhausted => ErrorKind::Unavailable,
-        Code::DeadlineExceeded => ErrorKind::Timeout,
-        Code::Unimplemented => ErrorKind::Unsupported,
-        _ => ErrorKind::Unexpected,
-    }
-}
-
-/// The sources of a status as text: the types behind them are the transport's own affair.
+/// The sources of a status as text, without those that repeat what is said already. The types behind them are the
+/// transport's own affair.
 #[derive(Debug)]
 struct Cause(String);
+
+impl Cause {
+    fn of(source: &(dyn StdError + 'static), message: &str) -> Option<Self> {
+        let mut texts: Vec<String> = Vec::new();
+        let mut next = Some(source);
+        while let Some(error) = next {
+            let text = error.to_string();
+            let is_news = |known: &str| !known.contains(&text);
+            // It says nothing that the error around it does not.
+            if text != "transport error" && is_news(message) && texts.iter().all(|known| is_news(known)) {
+                texts.push(text);
+            }
+            next = error.source();
+        }
+        (!texts.is_empty()).then(|| Self(texts.join(": ")))
+    }
+}
 
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -283,132 +315,129 @@ mod tests {
         Failure::of(etcd_client::Error::GRpcStatus(Status::new(code, message)), AT)
     }
 
-    #[test]
-    fn a_denial_is_blamed_on_the_token_of_an_old_connection_alone() {
-        for (recovery, young, old) in [
-            (Recovery::ReauthenticateOld, Recovery::Keep, Recovery::Reauthenticate),
-            (Recovery::Reauthenticate, Recovery::Reauthenticate, Recovery::Reauthenticate),
-            (Recovery::Rotate, Recovery::Rotate, Recovery::Rotate),
-            (Recovery::Keep, Recovery::Keep, Recovery::Keep),
-        ] {
-            assert_eq!((recovery.at(OLD - Duration::from_secs(1)), recovery.at(OLD)), (young, old));
-        }
+    const YOUNG: Duration = Duration::from_secs(29);
+
+    /// What etcd publishes: the code, and the text after `etcdserver: `.
+    fn published() -> Vec<(Code, &'static str)> {
+        let lines = include_str!("../../tests/etcd-errors.txt").lines().filter(|line| !line.starts_with('#'));
+        let published: Vec<_> = lines.map(|line| line.split_once(' ').unwrap()).collect();
+        assert!(published.len() > 60);
+        published.into_iter().map(|(code, text)| (code_named(code), text)).collect()
     }
 
     #[test]
-    fn every_answer_of_the_server_has_its_row() {
-        use ErrorKind as K;
-        use Reason::{AuthOff, Election, LeaseExists, LeaseNotFound, Other};
-        use Recovery::{Keep, Reauthenticate, ReauthenticateOld, Rotate};
-
-        let cases = [
-            (Code::NotFound, "requested lease not found", K::LeaseExpired, true, LeaseNotFound, Keep),
-            (Code::FailedPrecondition, "lease already exists", K::Unexpected, true, LeaseExists, Keep),
-            (Code::OutOfRange, "too large lease TTL", K::InvalidArgument, false, Other, Keep),
-            (
-                Code::OutOfRange,
-                "mvcc: required revision has been compacted",
-                K::Unavailable,
-                true,
-                Other,
-                Keep,
-            ),
-            (
-                Code::OutOfRange,
-                "mvcc: required revision is a future revision",
-                K::Unavailable,
-                true,
-                Other,
-                Keep,
-            ),
-            (Code::ResourceExhausted, "mvcc: database space exceeded", K::Unavailable, true, Other, Keep),
-            (Code::InvalidArgument, "request is too large", K::InvalidArgument, false, Other, Keep),
-            (Code::ResourceExhausted, "too many requests", K::Unavailable, true, Other, Rotate),
-            (Code::FailedPrecondition, "not capable", K::Unavailable, true, Other, Rotate),
-            (Code::Unauthenticated, "invalid auth token", K::Unauthenticated, true, Other, Reauthenticate),
-            (
-                Code::InvalidArgument,
-                "revision of auth store is old",
-                K::Unauthenticated,
-                true,
-                Other,
-                Reauthenticate,
-            ),
-            (Code::InvalidArgument, "user name is empty", K::Unauthenticated, false, Other, Reauthenticate),
-            (
-                Code::InvalidArgument,
-                "authentication failed, invalid user ID or password",
-                K::Unauthenticated,
-                false,
-                Other,
-                Reauthenticate,
-            ),
-            (
-                Code::FailedPrecondition,
-                "authentication is not enabled",
-                K::Unauthenticated,
-                false,
-                AuthOff,
-                Reauthenticate,
-            ),
-            (
-                Code::PermissionDenied,
-                "permission denied",
-                K::PermissionDenied,
-                false,
-                Other,
-                ReauthenticateOld,
-            ),
-            (Code::Unavailable, "no leader", K::Unavailable, true, Election, Rotate),
-            (Code::FailedPrecondition, "not leader", K::Unavailable, true, Election, Rotate),
-            (Code::Unavailable, "leader changed", K::Unavailable, true, Election, Rotate),
-            (Code::Unavailable, "request timed out", K::Unavailable, true, Other, Rotate),
-            (
-                Code::Unavailable,
-                "request timed out, possibly due to previous leader failure",
-                K::Unavailable,
-                true,
-                Other,
-                Rotate,
-            ),
-            (Code::Unavailable, "server stopped", K::Unavailable, true, Other, Rotate),
-            (Code::Unavailable, "stopped", K::Unavailable, true, Other, Rotate),
-            (Code::Unavailable, "unhealthy cluster", K::Unavailable, true, Other, Rotate),
-            (Code::Unavailable, "rpc not supported for learner", K::Unavailable, true, Other, Rotate),
+    fn every_answer_that_etcd_publishes_has_its_recovery() {
+        // Those whose recovery does not follow from their code.
+        let credentials = [
+            "user name is empty",
+            "authentication failed, invalid user ID or password",
+            "authentication is not enabled",
+            "invalid auth token",
+            "revision of auth store is old",
         ];
-        for row in SERVER {
-            let is_tried = |text| find(text).is_some_and(|found| found.text == row.text);
-            assert!(cases.iter().any(|case| is_tried(case.1)), "no case for {}", row.text);
-        }
-        for (code, text, kind, retryable, reason, recovery) in cases {
+        let another_member =
+            ["cluster ID mismatch", "not leader", "not capable", "rpc not supported for learner"];
+        for (code, text) in published() {
             let failure = status(code, &format!("etcdserver: {text}"));
-            assert_eq!(failure.error.kind(), kind, "{text}");
-            assert_eq!(failure.error.is_retryable(), retryable, "{text}");
-            assert_eq!((failure.reason, failure.recovery), (reason, recovery), "{text}");
+            let recovery = failure.reason.recovery(YOUNG);
+            let expected = match code {
+                _ if credentials.contains(&text) => Recovery::Reconnect,
+                _ if another_member.contains(&text) => Recovery::Rotate,
+                _ if text == "mvcc: database space exceeded" => Recovery::Keep,
+                // As etcd's own client: these are about the member.
+                Code::Unavailable
+                | Code::DataLoss
+                | Code::ResourceExhausted
+                | Code::Cancelled
+                | Code::DeadlineExceeded => Recovery::Rotate,
+                _ => Recovery::Keep,
+            };
+            assert_eq!(recovery, expected, "{code:?} {text}");
+            if recovery == Recovery::Rotate {
+                assert!(failure.error.is_retryable(), "{text}: another member may serve");
+            }
             assert_eq!(failure.error.message(), format!("etcd at {AT}: {text}"));
         }
     }
 
     #[test]
-    fn an_answer_without_a_row_is_sorted_by_its_code() {
-        for (code, kind) in [
-            (Code::InvalidArgument, ErrorKind::InvalidArgument),
-            (Code::OutOfRange, ErrorKind::InvalidArgument),
-            (Code::PermissionDenied, ErrorKind::PermissionDenied),
-            (Code::Unauthenticated, ErrorKind::Unauthenticated),
-            (Code::Unavailable, ErrorKind::Unavailable),
-            (Code::ResourceExhausted, ErrorKind::Unavailable),
-            (Code::DeadlineExceeded, ErrorKind::Timeout),
-            (Code::Unimplemented, ErrorKind::Unsupported),
-            (Code::Internal, ErrorKind::Unexpected),
-        ] {
-            let failure = status(code, "etcdserver: something new");
-            assert_eq!((failure.error.kind(), failure.recovery), (kind, Recovery::Keep), "{code:?}");
+    fn every_answer_that_etcd_publishes_has_its_kind() {
+        for (code, text) in published() {
+            let error = status(code, &format!("etcdserver: {text}")).error;
+            let (kind, retryable) = match text {
+                "requested lease not found" => (ErrorKind::LeaseExpired, true),
+                "permission denied" => (ErrorKind::PermissionDenied, false),
+                "invalid auth token" | "revision of auth store is old" => (ErrorKind::Unauthenticated, true),
+                "user name is empty"
+                | "authentication failed, invalid user ID or password"
+                | "authentication is not enabled" => (ErrorKind::Unauthenticated, false),
+                "not leader" | "not capable" | "rpc not supported for learner" | "cluster ID mismatch" => {
+                    (ErrorKind::Unavailable, true)
+                }
+                _ if text.starts_with("mvcc: ") => (ErrorKind::Unavailable, true),
+                _ => match code {
+                    Code::InvalidArgument | Code::OutOfRange => (ErrorKind::InvalidArgument, false),
+                    Code::Unavailable | Code::ResourceExhausted | Code::DataLoss => {
+                        (ErrorKind::Unavailable, true)
+                    }
+                    Code::DeadlineExceeded => (ErrorKind::Timeout, true),
+                    _ => (ErrorKind::Unexpected, true),
+                },
+            };
+            assert_eq!((error.kind(), error.is_retryable()), (kind, retryable), "{code:?} {text}");
         }
     }
 
     #[test]
-    fn whatever_the_server_did_not_say_is_about_the_connection() {
+    fn every_row_is_of_an_answer_that_etcd_publishes() {
+        for row in SERVER.iter().filter(|row| row.text != "stopped") {
+            let is_found = |text| find(text).is_some_and(|found| found.text == row.text);
+            assert!(published().iter().any(|(_, text)| is_found(text)), "{}", row.text);
+        }
+    }
+
+    #[test]
+    fn the_reasons_that_a_request_acts_on_are_recognised() {
+        let reason = |text: &str| status(Code::Unavailable, &format!("etcdserver: {text}")).reason;
+        assert_eq!(reason("lease already exists"), Reason::LeaseExists);
+        assert_eq!(reason("authentication is not enabled"), Reason::AuthDisabled);
+        for text in ["no leader", "not leader", "leader changed"] {
+            assert_eq!(reason(text), Reason::Election);
+        }
+    }
+
+    #[test]
+    fn a_denial_is_blamed_on_the_token_of_an_old_connection_alone() {
+        assert_eq!(Reason::Denied.recovery(YOUNG), Recovery::Keep);
+        assert_eq!(Reason::Denied.recovery(OLD), Recovery::Reconnect);
+    }
+
+    #[test]
+    fn an_unknown_answer_is_sorted_by_its_code() {
+        use ErrorKind as K;
+        for (code, kind, recovery) in [
+            (Code::InvalidArgument, K::InvalidArgument, Recovery::Keep),
+            (Code::OutOfRange, K::InvalidArgument, Recovery::Keep),
+            (Code::FailedPrecondition, K::Unexpected, Recovery::Keep),
+            (Code::PermissionDenied, K::PermissionDenied, Recovery::Keep),
+            (Code::Unauthenticated, K::Unauthenticated, Recovery::Reconnect),
+            (Code::Unavailable, K::Unavailable, Recovery::Rotate),
+            (Code::ResourceExhausted, K::Unavailable, Recovery::Rotate),
+            (Code::DeadlineExceeded, K::Timeout, Recovery::Rotate),
+            (Code::Unimplemented, K::Unsupported, Recovery::Rotate),
+            (Code::Unknown, K::Unexpected, Recovery::Rotate),
+            (Code::Internal, K::Unexpected, Recovery::Rotate),
+            (Code::DataLoss, K::Unexpected, Recovery::Rotate),
+            (Code::Aborted, K::Unexpected, Recovery::Rotate),
+            (Code::Cancelled, K::Unexpected, Recovery::Rotate),
+        ] {
+            let failure = status(code, "etcdserver: something new");
+            assert_eq!((failure.error.kind(), failure.reason.recovery(YOUNG)), (kind, recovery), "{code:?}");
+        }
+    }
+
+    #[test]
+    fn a_status_that_is_not_of_etcd_is_about_the_connection() {
         for (code, text) in [
             (Code::Unknown, "transport error"),
             (Code::Unknown, "h2 protocol error: error reading a body from connection"),
@@ -420,30 +449,39 @@ mod tests {
         ] {
             let failure = status(code, text);
             assert_eq!(failure.error.kind(), ErrorKind::Unavailable, "{text}");
-            assert_eq!(failure.recovery, Recovery::Rotate, "{text}");
+            assert_eq!(failure.reason.recovery(YOUNG), Recovery::Rotate, "{text}");
             assert!(failure.error.is_retryable());
         }
         let closed = Failure::of(etcd_client::Error::WatchError("channel closed".into()), AT);
-        assert_eq!((closed.error.kind(), closed.recovery), (ErrorKind::Unavailable, Recovery::Rotate));
+        assert_eq!(
+            (closed.error.kind(), closed.reason.recovery(YOUNG)),
+            (ErrorKind::Unavailable, Recovery::Rotate)
+        );
     }
 
     #[test]
-    fn a_message_beyond_our_own_limit_keeps_the_connection() {
+    fn a_response_above_our_limit_keeps_the_connection() {
         let text = "Error, decoded message length too large: found 9 bytes, the limit is: 4 bytes";
         let failure = status(Code::OutOfRange, text);
-        assert_eq!((failure.error.kind(), failure.recovery), (ErrorKind::InvalidData, Recovery::Keep));
+        assert_eq!(
+            (failure.error.kind(), failure.reason.recovery(YOUNG)),
+            (ErrorKind::InvalidData, Recovery::Keep)
+        );
         assert_eq!(failure.reason, Reason::TooLarge);
     }
 
     #[test]
-    fn a_message_beyond_etcds_limit_is_one_that_it_will_never_take() {
+    fn a_request_above_the_limit_of_etcd_is_invalid() {
         let text = "grpc: received message larger than max (3000153 vs. 2097152)";
         let failure = status(Code::ResourceExhausted, text);
-        assert_eq!((failure.error.kind(), failure.recovery), (ErrorKind::InvalidArgument, Recovery::Keep));
+        assert_eq!(
+            (failure.error.kind(), failure.reason.recovery(YOUNG)),
+            (ErrorKind::InvalidArgument, Recovery::Keep)
+        );
     }
 
     #[test]
-    fn a_keep_alive_answer_without_time_to_live_says_that_the_lease_is_gone() {
+    fn a_keep_alive_response_without_time_to_live_means_that_the_lease_is_gone() {
         let failure = Failure::of(etcd_client::Error::LeaseKeepAliveError("lease not found".into()), AT);
         assert_eq!(failure.error.kind(), ErrorKind::LeaseExpired);
         let failure = Failure::of(etcd_client::Error::LeaseKeepAliveError("channel closed".into()), AT);
@@ -452,17 +490,76 @@ mod tests {
 
     #[test]
     fn a_cancelled_watch_is_classified_by_its_reason() {
-        let of = |reason, compacted| Failure::of_cancelled_watch(reason, compacted, AT);
-        assert_eq!((of("", 16).error.kind(), of("", 16).recovery), (ErrorKind::Unavailable, Recovery::Keep));
-        let token = of("rpc error: code = Unauthenticated desc = etcdserver: invalid auth token", 0);
-        assert_eq!(
-            (token.error.kind(), token.recovery),
-            (ErrorKind::Unauthenticated, Recovery::Reauthenticate)
-        );
-        let denied = of("rpc error: code = PermissionDenied desc = etcdserver: permission denied", 0);
-        assert_eq!(denied.error.kind(), ErrorKind::PermissionDenied);
-        assert_eq!(of("etcdserver: no leader", 0).recovery, Recovery::Rotate);
-        assert_eq!(of("", 0).error.kind(), ErrorKind::Unexpected);
-        assert!(of("", 0).error.is_retryable());
+        let of = |reason: &str, compacted| {
+            let failure = Failure::of_cancelled_watch(reason, compacted, AT);
+            (failure.error.kind(), failure.reason.recovery(YOUNG), failure.error.is_retryable())
+        };
+        assert_eq!(of("", 16), (ErrorKind::Unavailable, Recovery::Keep, true));
+        for (reason, kind, recovery, retryable) in [
+            (
+                "rpc error: code = Unauthenticated desc = etcdserver: invalid auth token",
+                ErrorKind::Unauthenticated,
+                Recovery::Reconnect,
+                true,
+            ),
+            (
+                "rpc error: code = PermissionDenied desc = etcdserver: permission denied",
+                ErrorKind::PermissionDenied,
+                Recovery::Keep,
+                false,
+            ),
+            (
+                "rpc error: code = Unavailable desc = etcdserver: something new",
+                ErrorKind::Unavailable,
+                Recovery::Rotate,
+                true,
+            ),
+            (
+                "rpc error: code = Canceled desc = context canceled",
+                ErrorKind::Unexpected,
+                Recovery::Rotate,
+                true,
+            ),
+            ("etcdserver: no leader", ErrorKind::Unavailable, Recovery::Rotate, true),
+            ("", ErrorKind::Unexpected, Recovery::Rotate, true),
+        ] {
+            assert_eq!(of(reason, 0), (kind, recovery, retryable), "{reason}");
+        }
+    }
+
+    #[test]
+    fn every_code_is_found_by_the_name_that_go_prints() {
+        for number in 1..=16 {
+            let code = Code::from_i32(number);
+            let name = if code == Code::Cancelled { "Canceled".to_owned() } else { format!("{code:?}") };
+            assert_eq!(code_named(&name), code);
+        }
+        assert_eq!(code_named("Code(99)"), Code::Unknown);
+    }
+
+    #[test]
+    fn a_source_is_not_repeated() {
+        #[derive(Debug)]
+        struct Layer(&'static str, Option<Box<Layer>>);
+        impl fmt::Display for Layer {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.0)
+            }
+        }
+        impl StdError for Layer {
+            fn source(&self) -> Option<&(dyn StdError + 'static)> {
+                Some(self.1.as_deref()?)
+            }
+        }
+        let refused = Layer("Connection refused (os error 111)", None);
+        let connect = Layer("tcp connect error", Some(Box::new(refused)));
+        let transport = Layer("transport error", Some(Box::new(connect)));
+        let failure = Failure::unavailable(AT, "tcp connect error").because_of(Some(&transport));
+        let report =
+            format!("unavailable: etcd at {AT}: tcp connect error: Connection refused (os error 111)");
+        assert_eq!(failure.error.report(), report);
+        let failure =
+            Failure::unavailable(AT, "transport error").because_of(Some(&Layer("transport error", None)));
+        assert_eq!(failure.error.report(), format!("unavailable: etcd at {AT}: transport error"));
     }
 }

@@ -1,5 +1,210 @@
-//! The connection to etcd: endpoints, one connection at a time, and what errors mean.
+//! The client of etcd: one connection at a time, one method per request, and a deadline on each.
 
-pub(crate) mod connection;
-pub(crate) mod endpoints;
-pub(crate) mod error;
+mod connection;
+mod endpoints;
+mod error;
+mod pages;
+mod position;
+mod single_flight;
+mod watch_stream;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use etcd_client::proto::PbKeyValue;
+use etcd_client::{GetOptions, LeaseGrantOptions, Txn, TxnResponse};
+use hither_core::ErrorKind;
+use tokio::time::{Instant, timeout};
+
+use connection::Connection;
+use endpoints::ConnectAttempt;
+use error::Recovery;
+
+pub(crate) use endpoints::Endpoints;
+pub(crate) use error::{Failure, Reason};
+pub(crate) use position::Position;
+pub(crate) use watch_stream::WatchStream;
+
+/// A request that its caller drops after so long was dropped because of a deadline. Less than a third of the smallest
+/// TTL, within which a renewal must be done.
+const SUSPICIOUS: Duration = Duration::from_millis(500);
+
+/// The longest time to live that is believed: sums with it do not overflow.
+const LONGEST_TTL: i64 = 365 * 24 * 3600;
+
+/// The current connection, in use by one operation: one method per request, of which each is one attempt.
+///
+/// A failure is reported to the [`Endpoints`] here and nowhere else.
+#[derive(Clone)]
+pub(crate) struct Checkout {
+    endpoints: Arc<Endpoints>,
+    attempt: Arc<ConnectAttempt>,
+    index: usize,
+    connection: Arc<Connection>,
+}
+
+impl Checkout {
+    /// Grants the lease `id`, and returns the time to live that etcd gives it.
+    ///
+    /// # Errors
+    /// [`Reason::LeaseExists`] where the id is taken.
+    pub(crate) async fn grant(&self, id: i64, ttl: Duration) -> Result<Duration, Failure> {
+        // Whole seconds, and no shorter than what was asked for.
+        let seconds = ttl.as_secs().saturating_add(u64::from(ttl.subsec_nanos() > 0));
+        let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
+        let options = LeaseGrantOptions::new().with_id(id);
+        let granted = self.call(self.connection.lease().grant(seconds, Some(options))).await?;
+        if !granted.error().is_empty() {
+            return Err(self.failed(Failure::unavailable(self.endpoint(), granted.error())));
+        }
+        if granted.id() != id {
+            return Err(self.nonsense(&format!("granted lease {:x} instead of {id:x}", granted.id())));
+        }
+        match u64::try_from(granted.ttl().min(LONGEST_TTL)) {
+            Ok(seconds @ 1..) => Ok(Duration::from_secs(seconds)),
+            _ => Err(self.nonsense(&format!("granted a time to live of {} s", granted.ttl()))),
+        }
+    }
+
+    /// Revokes the lease `id`. One that is gone counts as revoked (idempotent).
+    pub(crate) async fn revoke(&self, id: i64) -> Result<(), Failure> {
+        match self.call(self.connection.lease().revoke(id)).await {
+            Err(failure) if failure.error.kind() == ErrorKind::LeaseExpired => Ok(()),
+            outcome => outcome.map(drop),
+        }
+    }
+
+    /// Renews the lease `id` once, within the request timeout or `within` if that is shorter.
+    pub(crate) async fn keep_alive(&self, id: i64, within: Duration) -> Result<(), Failure> {
+        // A stream for each renewal: nothing to keep, nothing that can be half open. The call returns with the first
+        // response, and fails if that has no time to live.
+        let mut client = self.connection.lease();
+        let (keeper, stream) = self.call_within(within, client.keep_alive(id)).await?;
+        drop(stream);
+        match keeper.id() {
+            renewed if renewed == id => Ok(()),
+            renewed => Err(self.nonsense(&format!("renewed lease {renewed:x} instead of {id:x}"))),
+        }
+    }
+
+    /// Runs a transaction.
+    pub(crate) async fn txn(&self, txn: Txn) -> Result<TxnResponse, Failure> {
+        self.call(self.connection.kv().txn(txn)).await
+    }
+
+    /// Reads one key (linearizable).
+    pub(crate) async fn get(&self, key: &str) -> Result<Option<PbKeyValue>, Failure> {
+        let read = self.call(self.connection.kv().get(key, None)).await?;
+        Ok(read.0.kvs.into_iter().find(|kv| kv.key == key.as_bytes()))
+    }
+
+    /// Reads one page of a range (linearizable).
+    ///
+    /// # Errors
+    /// Where the response is not of the history that `since` is a position of, or from before it.
+    async fn range(
+        &self,
+        from: &[u8],
+        options: GetOptions,
+        since: Option<Position>,
+    ) -> Result<Page, Failure> {
+        let page = self.call(self.connection.kv().get(from, Some(options))).await?.0;
+        let Some(header) = page.header.as_ref() else {
+            return Err(self.nonsense("a range response without a header"));
+        };
+        let position = Position::of(header);
+        if position.revision < 1 {
+            return Err(self.nonsense(&format!("a range response of revision {}", position.revision)));
+        }
+        if since.is_some_and(|since| !since.leads_to(position)) {
+            return Err(self.another_history());
+        }
+        Ok(Page { position, kvs: page.kvs, more: page.more })
+    }
+
+    /// Proves that the member has caught up with the leader: see [`Connection::linearizable_read`].
+    pub(crate) async fn linearizable_read(&self, key: &str, every: Duration) -> Result<(), Failure> {
+        let read = self.connection.linearizable_read(key, every, self.endpoints.request_timeout()).await;
+        read.map_err(|failure| self.failed(failure))
+    }
+
+    /// Awaits `response` for at most the request timeout.
+    async fn call<T>(
+        &self,
+        response: impl Future<Output = Result<T, etcd_client::Error>>,
+    ) -> Result<T, Failure> {
+        self.call_within(Duration::MAX, response).await
+    }
+
+    /// Awaits `response` for at most the request timeout, or `within` if that is shorter. None of the client's own timeouts
+    /// bounds every call.
+    async fn call_within<T>(
+        &self,
+        within: Duration,
+        response: impl Future<Output = Result<T, etcd_client::Error>>,
+    ) -> Result<T, Failure> {
+        let within = within.min(self.endpoints.request_timeout());
+        let mut guard = AbandonGuard { checkout: self, since: Instant::now(), ended: false };
+        let response = timeout(within, response).await;
+        guard.ended = true;
+        match response {
+            Ok(response) => response.map_err(|error| self.failed(Failure::of(error, self.endpoint()))),
+            Err(_) => Err(self.failed(Failure::timeout(self.endpoint(), within))),
+        }
+    }
+
+    /// Recovers the connection as the failure demands, and returns the failure.
+    fn failed(&self, mut failure: Failure) -> Failure {
+        let recovery = failure.reason.recovery(self.connection.age());
+        let is_of_credentials = matches!(failure.reason, Reason::Credentials | Reason::AuthDisabled);
+        if is_of_credentials && self.connection.has_user() {
+            // They were accepted once. A new connection reads the password anew, or learns that authentication was
+            // switched on or off.
+            failure.error = failure.error.with_retryable(true);
+        }
+        match recovery {
+            Recovery::Keep => {}
+            Recovery::Rotate => self.endpoints.replace(&self.attempt, self.index + 1),
+            Recovery::Reconnect => self.endpoints.replace(&self.attempt, self.index),
+        }
+        failure
+    }
+
+    fn endpoint(&self) -> &str {
+        self.connection.endpoint()
+    }
+
+    /// The server violates etcd's protocol.
+    fn nonsense(&self, what: &str) -> Failure {
+        self.failed(Failure::protocol(self.endpoint(), what))
+    }
+
+    /// The server has other data than before: it was wiped, restored from a backup, or belongs to another cluster.
+    fn another_history(&self) -> Failure {
+        self.failed(Failure::unavailable(self.endpoint(), "its data is of another history than before"))
+    }
+}
+
+/// A part of a range, as of one revision.
+struct Page {
+    position: Position,
+    kvs: Vec<PbKeyValue>,
+    more: bool,
+}
+
+/// Rotates the endpoints if a request is dropped after [`SUSPICIOUS`]: its caller had a shorter deadline than ours, which
+/// means the same as ours.
+struct AbandonGuard<'a> {
+    checkout: &'a Checkout,
+    since: Instant,
+    ended: bool,
+}
+
+impl Drop for AbandonGuard<'_> {
+    fn drop(&mut self) {
+        if !self.ended && self.since.elapsed() >= SUSPICIOUS {
+            self.checkout.endpoints.replace(&self.checkout.attempt, self.checkout.index + 1);
+        }
+    }
+}

@@ -7,11 +7,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use etcd_client::proto::{PbKeyValue, PbTxnOpResponse};
-use etcd_client::{Compare, CompareOp, LeaseGrantOptions, PutOptions, Txn, TxnOp, TxnResponse};
+use etcd_client::{Compare, CompareOp, PutOptions, Txn, TxnOp, TxnResponse};
 use hither_core::{Claim, Error, ErrorKind, Instance, InstanceId, Lease, Registration, Result, ServiceName};
 
-use crate::client::endpoints::Checkout;
-use crate::client::error::Reason;
+use crate::client::{Checkout, Reason};
 use crate::context::Context;
 
 /// Each write is conditional on what was seen just before; this often somebody else may come in between.
@@ -83,7 +82,7 @@ impl EtcdLease {
         };
         let context = Arc::clone(&lease.context);
         let _turn = context.turn().await;
-        let checkout = context.connection().await?;
+        let checkout = context.checkout().await?;
         lease.grant(&checkout).await?;
         let written = match claim {
             Claim::TakeOver => lease.hold(&checkout, lease.writing(vec![])).await,
@@ -101,7 +100,7 @@ impl EtcdLease {
                     ErrorKind::Unauthenticated,
                 ];
                 if refused.contains(&error.kind()) {
-                    let _ = checkout.call(checkout.connection().lease().revoke(lease.id)).await;
+                    let _ = checkout.revoke(lease.id).await;
                 }
                 Err(error)
             }
@@ -109,22 +108,18 @@ impl EtcdLease {
     }
 
     async fn grant(&mut self, checkout: &Checkout) -> Result<()> {
-        // Whole seconds, and no shorter than what was asked for.
-        let seconds = self.ttl.as_secs().saturating_add(u64::from(self.ttl.subsec_nanos() > 0));
-        let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
         for _ in 0..ATTEMPTS {
-            let options = LeaseGrantOptions::new().with_id(self.id);
-            match checkout.call(checkout.connection().lease().grant(seconds, Some(options))).await {
-                Ok(granted) => {
-                    self.ttl = Duration::from_secs(u64::try_from(granted.ttl()).unwrap_or_default().max(1));
+            match checkout.grant(self.id, self.ttl).await {
+                Ok(ttl) => {
+                    self.ttl = ttl;
                     return Ok(());
                 }
-                // Not an echo of our own request, for no id is asked for twice: somebody else has it, and a lease
-                // that two share dies with the first.
+                // Not an echo of our own request, for no id is asked for twice: another owner has it, and a lease that
+                // two share dies with the first.
                 Err(failure) if failure.reason == Reason::LeaseExists => {
                     self.id = self.context.lease_ids.next_lease();
                 }
-                Err(failure) => return Err(failure.error),
+                Err(failure) => return Err(failure.into()),
             }
         }
         Err(Error::new(ErrorKind::Unavailable, "every lease id that was tried is taken"))
@@ -151,12 +146,11 @@ impl EtcdLease {
     /// write, on the condition that it has not changed since.
     async fn hold(&self, checkout: &Checkout, mut txn: Txn) -> Result<()> {
         for _ in 0..ATTEMPTS {
-            let response =
-                checkout.call(checkout.connection().kv().txn(txn)).await.map_err(|failure| failure.error)?;
+            let response = checkout.txn(txn).await?;
             if response.succeeded() {
                 return Ok(());
             }
-            txn = self.claim(found(&response).as_ref())?;
+            txn = self.claim(self.found(&response).as_ref())?;
         }
         let message = format!("{} is written by others faster than it can be held", self.key);
         Err(Error::new(ErrorKind::Unavailable, message))
@@ -188,15 +182,27 @@ impl EtcdLease {
 
     /// Removes what revoking the lease has not.
     async fn remove_without_lease(&self, checkout: &Checkout) -> Result<()> {
-        let mut kv = checkout.connection().kv();
         let key = self.key.as_str();
         let look = Txn::new().when(vec![Compare::lease(key, CompareOp::NotEqual, 0)]);
         let look = look.or_else(vec![TxnOp::get(key, None)]);
-        let looked = checkout.call(kv.txn(look)).await.map_err(|failure| failure.error)?;
-        let Some(found) = found(&looked).filter(|found| self.lost_its_lease(found)) else { return Ok(()) };
+        let looked = checkout.txn(look).await?;
+        let found = self.found(&looked).filter(|found| self.lost_its_lease(found));
+        let Some(found) = found else { return Ok(()) };
         let unchanged = vec![Compare::mod_revision(key, CompareOp::Equal, found.mod_revision)];
         let remove = Txn::new().when(unchanged).and_then(vec![TxnOp::delete(key, None)]);
-        checkout.call(kv.txn(remove)).await.map(drop).map_err(|failure| failure.error)
+        checkout.txn(remove).await?;
+        Ok(())
+    }
+
+    /// The record in the failing branch of a transaction.
+    fn found(&self, response: &TxnResponse) -> Option<StoredRecord> {
+        // Not `op_responses()`, which panics on an empty one.
+        let responses = response.0.responses.iter().filter_map(|response| response.response.as_ref());
+        let kvs = responses.filter_map(|response| match response {
+            PbTxnOpResponse::ResponseRange(range) => Some(&range.kvs),
+            _ => None,
+        });
+        kvs.flatten().find(|kv| kv.key == self.key.as_bytes()).map(StoredRecord::of)
     }
 
     fn superseded(&self, found: &StoredRecord) -> Error {
@@ -231,20 +237,11 @@ impl EtcdLease {
     }
 
     async fn renew_once(&self) -> Result<()> {
-        let checkout = self.context.connection().await?;
+        let checkout = self.context.checkout().await?;
         let patience = (self.ttl / 3).max(SHORTEST_PATIENCE);
-        // A stream for each renewal: nothing to keep, nothing that can be half open. The call returns with the
-        // first answer, and only one that has a time to live counts.
-        let mut client = checkout.connection().lease();
-        let streams = checkout
-            .call_within(patience, client.keep_alive(self.id))
-            .await
-            .map_err(|failure| failure.error)?;
-        drop(streams);
+        checkout.keep_alive(self.id, patience).await?;
         // The lease is no proof of the record. Only a read, which also an etcd that is out of space answers.
-        let looked = checkout.call(checkout.connection().kv().get(self.key.as_str(), None)).await;
-        let looked = looked.map_err(|failure| failure.error)?;
-        match looked.0.kvs.first().map(StoredRecord::of) {
+        match checkout.get(&self.key).await?.as_ref().map(StoredRecord::of) {
             Some(found) if found.lease == self.id && found.value == self.value.as_bytes() => Ok(()),
             found => self.hold(&checkout, self.claim(found.as_ref())?).await,
         }
@@ -252,7 +249,7 @@ impl EtcdLease {
 
     async fn update_once(&self) -> Result<()> {
         let _turn = self.context.turn().await;
-        let checkout = self.context.connection().await?;
+        let checkout = self.context.checkout().await?;
         let ours = vec![Compare::lease(self.key.as_str(), CompareOp::Equal, self.id)];
         self.hold(&checkout, self.writing(ours)).await
     }
@@ -284,12 +281,8 @@ impl Lease for EtcdLease {
         }
         let revoked = async {
             let _turn = self.context.turn().await;
-            let checkout = self.context.connection().await?;
-            match checkout.call(checkout.connection().lease().revoke(self.id)).await {
-                Ok(_) => {}
-                Err(failure) if failure.reason == Reason::LeaseNotFound => {}
-                Err(failure) => return Err(failure.error),
-            }
+            let checkout = self.context.checkout().await?;
+            checkout.revoke(self.id).await?;
             self.remove_without_lease(&checkout).await
         };
         revoked.await.map_err(|error: Error| error.with_operation("revoke"))?;
@@ -322,14 +315,4 @@ impl EtcdLease {
         }
         outcome
     }
-}
-
-/// The record in the failing branch of a transaction.
-fn found(response: &TxnResponse) -> Option<StoredRecord> {
-    // Not `op_responses()`, which panics on an empty one.
-    let responses = response.0.responses.iter().filter_map(|response| response.response.as_ref());
-    responses.into_iter().find_map(|response| match response {
-        PbTxnOpResponse::ResponseRange(range) => range.kvs.first().map(StoredRecord::of),
-        _ => None,
-    })
 }

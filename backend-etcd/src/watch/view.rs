@@ -6,7 +6,7 @@ use std::sync::Arc;
 use etcd_client::proto::{PbEvent, PbKeyValue};
 use hither_core::{Instance, Revision, ServiceName, Snapshot};
 
-use super::position::Position;
+use crate::client::Position;
 use crate::codec::Reading;
 use crate::context::Context;
 
@@ -14,9 +14,8 @@ use crate::context::Context;
 #[derive(Debug)]
 pub(crate) struct View {
     service: ServiceName,
-    cluster: u64,
-    /// Everything up to here has been applied; what comes again from before is an echo.
-    revision: i64,
+    /// Everything up to here has been applied; an event from before is an echo.
+    position: Position,
     /// By what follows the service in the key.
     instances: BTreeMap<Box<str>, Arc<Instance>>,
 }
@@ -28,7 +27,7 @@ const DELETE: i32 = 1;
 impl View {
     /// Knows of nobody yet.
     pub(crate) fn new(service: ServiceName) -> Self {
-        Self { service, cluster: 0, revision: 0, instances: BTreeMap::new() }
+        Self { service, position: Position { cluster: 0, revision: 0 }, instances: BTreeMap::new() }
     }
 
     /// What `snapshot` says, whatever etcd has.
@@ -38,21 +37,17 @@ impl View {
         Self { instances: instances.collect(), ..Self::new(snapshot.service().clone()) }
     }
 
-    pub(crate) fn set_position(&mut self, at: Position) {
-        (self.cluster, self.revision) = (at.cluster, at.revision);
+    pub(crate) fn set_position(&mut self, position: Position) {
+        self.position = position;
     }
 
-    pub(crate) fn cluster(&self) -> u64 {
-        self.cluster
-    }
-
-    pub(crate) fn revision(&self) -> i64 {
-        self.revision
+    pub(crate) fn position(&self) -> Position {
+        self.position
     }
 
     /// Applies the events of one whole response, as far as they are news, and says whether anything changed.
     pub(crate) fn apply(&mut self, context: &Context, prefix: &[u8], events: &[PbEvent]) -> bool {
-        let (before, mut changed) = (self.revision, false);
+        let (before, mut changed) = (self.position.revision, false);
         for event in events {
             let Some(kv) = &event.kv else { continue };
             let Some(suffix) = kv.key.strip_prefix(prefix) else { continue };
@@ -65,7 +60,7 @@ impl View {
                 DELETE => self.remove(suffix),
                 _ => false,
             };
-            self.revision = self.revision.max(kv.mod_revision);
+            self.position.revision = self.position.revision.max(kv.mod_revision);
         }
         changed
     }
@@ -110,7 +105,7 @@ impl View {
     /// Marked with the cluster and the revision.
     pub(crate) fn snapshot(&self) -> Snapshot {
         let instances = self.instances.values().map(Arc::clone);
-        let revision = Revision::new(format!("{:x}.{}", self.cluster, self.revision));
+        let revision = Revision::new(format!("{:x}.{}", self.position.cluster, self.position.revision));
         Snapshot::new(self.service.clone(), instances).with_revision(revision)
     }
 }
@@ -156,10 +151,10 @@ mod tests {
     fn what_comes_again_from_the_past_is_an_echo() {
         let (context, mut view) = (context(), view(&context()));
         assert!(!view.apply(&context, PREFIX, &[gone("a", 8), put("b", 9), put("b", 10)]));
-        assert_eq!((ids(&view), view.revision()), (vec!["a".to_owned()], 10));
+        assert_eq!((ids(&view), view.position().revision), (vec!["a".to_owned()], 10));
         assert!(view.apply(&context, PREFIX, &[put("b", 11)]));
         assert!(!view.apply(&context, PREFIX, &[put("b", 11), gone("a", 11)]), "delivered twice");
-        assert_eq!((ids(&view), view.revision()), (vec!["a".to_owned(), "b".to_owned()], 11));
+        assert_eq!((ids(&view), view.position().revision), (vec!["a".to_owned(), "b".to_owned()], 11));
     }
 
     #[test]
@@ -179,7 +174,7 @@ mod tests {
             PbEvent { kv: Some(PbKeyValue { key: b"other/x".to_vec(), ..kv("x", 13) }), ..put("x", 13) };
         let nothing = PbEvent { r#type: PUT, kv: None, prev_kv: None };
         assert!(!view.apply(&context, PREFIX, &[same, unknown, elsewhere, nothing, gone("nobody", 14)]));
-        assert_eq!((ids(&view), view.revision()), (vec!["a".to_owned()], 14));
+        assert_eq!((ids(&view), view.position().revision), (vec!["a".to_owned()], 14));
     }
 
     #[test]
