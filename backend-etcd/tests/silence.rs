@@ -116,12 +116,15 @@ async fn a_watch_that_is_deaf_on_a_good_connection_ends_in_time() {
     let (registry, service) = (EtcdRegistry::connect(hasty(proxy.endpoint())).unwrap(), unique_service());
     let mut watch = watch(&registry, &service).await;
     comes_to(&mut watch, &[]).await;
+    let around = shared().await.registry();
+    let _b = register(&around, &service, "b:1").await;
+    comes_to(&mut watch, &["b:1"]).await;
     proxy.deafen();
-    let _a = register(&shared().await.registry(), &service, "a:1").await;
+    let _a = register(&around, &service, "a:1").await;
     registry.resolve(&service).await.unwrap();
     assert_eq!(ends(&mut watch).await.kind(), ErrorKind::Timeout);
     assert_eq!(proxy.connections(), 1);
-    watches_again(&registry, &service, &["a:1"]).await;
+    watches_again(&registry, &service, &["a:1", "b:1"]).await;
 }
 
 /// Its user was busy, or the whole process stood still: then etcd has not failed to answer, it was not asked.

@@ -319,7 +319,7 @@ mod tests {
 
     /// What etcd publishes: the code, and the text after `etcdserver: `.
     fn published() -> Vec<(Code, &'static str)> {
-        let lines = include_str!("../../tests/etcd-errors.txt").lines().filter(|line| !line.starts_with('#'));
+        let lines = include_str!("published_errors.txt").lines().filter(|line| !line.starts_with('#'));
         let published: Vec<_> = lines.map(|line| line.split_once(' ').unwrap()).collect();
         assert!(published.len() > 60);
         published.into_iter().map(|(code, text)| (code_named(code), text)).collect()
