@@ -1,17 +1,19 @@
 //! gRPC with service discovery, for [tonic]: a [`DiscoveryChannel`] calls a service by its name, and a
-//! [`Lifecycle`] lets a server be found.
+//! [`Lifecycle`] registers a server and shuts it down gracefully.
 //!
 //! ```text
 //!        server                       registry                       client
 //!  ───────────────────           ──────────────────          ───────────────────────
 //!       Lifecycle                                               GreeterClient::new(
 //!  bind, serve, register ─────► greeter/10.0.0.7:8001 ─────►      DiscoveryChannel)
-//!  announce, drain, leave       greeter/10.0.0.8:8001         picks one for each call
+//!  announce, deregister,        greeter/10.0.0.8:8001         picks one for each call
+//!  drain, close                                                          │
 //!           ▲                                                            │
 //!           └──────────────────────── the calls ─────────────────────────┘
 //! ```
 //!
 //! ```
+//! use hither_core::Discovery;
 //! use hither_memory::MemoryRegistry; // or hither_etcd::EtcdRegistry
 //! use hither_tonic::{DiscoveryChannel, Lifecycle};
 //! use tonic::transport::Server;
@@ -21,19 +23,20 @@
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let registry = MemoryRegistry::new();
 //!
-//! // The server: registered while it serves, and gone from the registry before it stops.
+//! // The server: registered while it serves, and removed from the registry before it stops.
 //! let (reporter, health) = tonic_health::server::health_reporter();
 //! let server = Lifecycle::builder(registry.clone())
 //!     .service("greeter")
-//!     .health(reporter, ["helloworld.Greeter"])
+//!     .health(reporter, ["helloworld.Greeter"]) // feature `health`
 //!     .bind("127.0.0.1:0")
 //!     .await?;
 //! tokio::spawn(server.serve(|incoming, shutdown| {
 //!     Ok(Server::builder().add_service(health).serve_with_incoming_shutdown(incoming, shutdown))
 //! }));
 //!
-//! // The client: one channel over all servers that are ready, whoever joins or leaves.
-//! let channel = DiscoveryChannel::builder(registry, "greeter").connect().await?;
+//! // The client: one channel over all ready instances, as they join and leave. One Discovery serves all channels.
+//! let discovery = Discovery::from(registry);
+//! let channel = DiscoveryChannel::builder(discovery, "greeter").connect().await?;
 //! let mut client = HealthClient::new(channel);
 //! let answer = client.check(HealthCheckRequest { service: "helloworld.Greeter".into() }).await?;
 //! assert_eq!(answer.get_ref().status().as_str_name(), "SERVING");
@@ -43,40 +46,63 @@
 //!
 //! # Clients
 //!
-//! A [`DiscoveryChannel`] goes wherever a `tonic::transport::Channel` goes: into every generated client, with
-//! or without interceptors. What it promises:
+//! A [`DiscoveryChannel`] can be used wherever a `tonic::transport::Channel` can: in every generated client, with or
+//! without interceptors.
 //!
-//! - Only servers that are connected, and have spoken HTTP/2, are called; connecting happens in the
-//!   background.
-//! - Servers that leave gracefully and servers that join cost no call: what was not sent, or refused unseen,
-//!   is sent to another one. What a server may have worked on is never repeated.
-//! - The deadline of a call holds for everything, to the end of its response's body. When nobody is ready
-//!   calls fail at once and say why, or wait, as you choose ([`WaitForReady`]).
-//! - When the registry is down, calls go on over what was known.
+//! - Only instances that are connected, and have sent their HTTP/2 SETTINGS, are called; connecting happens in the
+//!   background, with exponential backoff and jitter.
+//! - Instances that join or shut down gracefully cost no call: a request that was not sent, or that the server refused
+//!   before it was processed, is retried on another instance. One that may have been processed is never retried.
+//! - The deadline of a call covers everything, to the end of its response's body. When no instance is ready calls fail
+//!   at once with the reason, or wait, as you choose ([`WaitForReady`]).
+//! - While the registry cannot be reached, calls go on to the instances known last.
 //!
-//! Which server a call goes to is a policy's choice: [`LeastRequest`], the default, [`RoundRobin`],
-//! [`Sticky`], or your own [`LoadBalancingPolicy`]. How bytes get there is a [`Connector`]'s.
+//! The policy picks the instance for a call: [`LeastRequest`], the default, [`RoundRobin`], [`Sticky`], or your own
+//! [`LoadBalancingPolicy`]. A [`Connector`] opens the byte streams: [`TcpConnector`], the default, your own, or any
+//! connector written for tonic or hyper, in a [`ServiceConnector`].
 //!
 //! # Servers
 //!
-//! A [`Lifecycle`] leads a server through its life in the order in which no client sees an error. Builder,
-//! layers, TLS and services of tonic stay in your hands.
+//! A [`Lifecycle`] runs a server and shuts it down in the order in which no client sees an error. tonic's builder, its
+//! layers, TLS and services stay in your hands.
+//!
+//! # Errors
+//!
+//! Both sides have one [`Error`], which says what can be done about it ([`Error::kind`]) and converts into a
+//! [`tonic::Status`].
+//!
+//! # Features
+//!
+//! | feature | default | what for |
+//! |---|---|---|
+//! | `client` | yes | [`DiscoveryChannel`] |
+//! | `server` | yes | [`Lifecycle`] |
+//! | `health` | no | `LifecycleBuilder::health`: drives tonic-health's reporter |
 //!
 //! # Foreign types
 //!
-//! In the public interface: tonic 0.14, tonic-health 0.14, http 1, tower-service 0.3, Tokio's IO traits, and
-//! async-trait's boxed futures. Neither hyper nor h2.
+//! In the public interface: tonic 0.14, tonic-health 0.14, http 1, tower-service 0.3, Tokio's IO traits, async-trait's
+//! boxed futures, and hyper 1's IO traits in the bounds of [`ServiceConnector`].
 //!
 //! [tonic]: https://docs.rs/tonic
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "client")]
 mod client;
 mod error;
+#[cfg(any(feature = "client", feature = "server"))]
+mod http2;
+#[cfg(feature = "server")]
 mod server;
+#[cfg(feature = "client")]
 mod task;
 
+#[cfg(feature = "client")]
 pub use client::{
     BoxedIo, CallInfo, ChannelBuilder, Connector, DiscoveryChannel, Io, LeastRequest, LoadBalancingPolicy,
-    Outcome, Pick, Picker, ReadyInstance, ResponseFuture, RoundRobin, Sticky, TcpConnector, WaitForReady,
+    Outcome, Pick, Picker, ReadyInstance, ResponseFuture, RoundRobin, ServiceConnector, Sticky, TcpConnector,
+    WaitForReady,
 };
-pub use server::{Connection, Incoming, Lifecycle, LifecycleBuilder, LifecycleError, Shutdown};
+pub use error::{Error, ErrorKind, Result};
+#[cfg(feature = "server")]
+pub use server::{Connection, Incoming, Lifecycle, LifecycleBuilder, Shutdown};

@@ -2,7 +2,7 @@
 
 use tokio::task::AbortHandle;
 
-/// A spawned task. Dropping it stops the task.
+/// A spawned task. Dropping it aborts the task.
 #[derive(Debug)]
 pub(crate) struct Task(AbortHandle);
 

@@ -11,7 +11,7 @@ use hither_core::{Address, RegistrationStatus, Resolver, ServiceName};
 use hither_etcd::EtcdRegistry;
 use hither_examples::cli::{self, Failure, Place, note, say};
 use hither_examples::demo::{self, Demo, SERVICE_NAME};
-use hither_tonic::{Lifecycle, LifecycleError};
+use hither_tonic::{ErrorKind, Lifecycle};
 use tokio::sync::mpsc;
 use tonic::transport::Server;
 
@@ -86,13 +86,13 @@ async fn serve(args: Args) -> Result<ExitCode, Failure> {
             let _ = told.send(status.clone());
         });
     if let Some(version) = args.version {
-        builder = builder.version(version);
+        builder = builder.instance(|instance| instance.with_version(version));
     }
     if let Some(zone) = args.zone {
-        builder = builder.zone(zone);
+        builder = builder.instance(|instance| instance.with_zone(zone));
     }
     for (key, value) in args.meta {
-        builder = builder.metadata(key, value);
+        builder = builder.instance(|instance| instance.with_metadata(key, value));
     }
     let server = builder.bind((args.host.as_str(), args.port)).await.map_err(|error| failure(&error))?;
     say(format_args!("listening on {}", server.local_addr()));
@@ -178,9 +178,9 @@ fn entry(text: &str) -> Result<(String, String), String> {
 }
 
 /// What is wrong with the input is told apart from a server that failed.
-fn failure(error: &LifecycleError) -> Failure {
-    match error {
-        LifecycleError::Invalid { .. } | LifecycleError::Bind { .. } => Failure::usage(error),
+fn failure(error: &hither_tonic::Error) -> Failure {
+    match error.kind() {
+        ErrorKind::InvalidArgument | ErrorKind::Bind => Failure::usage(error),
         _ => Failure::at_work(error),
     }
 }

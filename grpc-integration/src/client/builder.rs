@@ -1,33 +1,79 @@
-//! How a channel is to be.
+//! The builder of a channel, and the ways to one.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use hither_core::{Backends, Backoff, Discovery, Error, ErrorKind, Result, ServiceName, Target};
+use hither_core::{Address, Backends, Backoff, Discovery, ServiceName, Target};
 use http::uri::Authority;
 use tokio::runtime::Handle;
 
 use super::balance::{LeastRequest, LoadBalancingPolicy};
-use super::call::Settings;
+use super::call::{CallAuthority, Settings};
 use super::channel::DiscoveryChannel;
 use super::connector::{Connector, TcpConnector};
 use super::pool::{Dialer, Pool, SubchannelConfig};
-use crate::error::BoxError;
+use crate::error::{BoxError, Error, ErrorKind, Result};
 
 impl DiscoveryChannel {
-    /// Describes a channel to `service`, which `discovery` finds: a [`Discovery`], or any resolver.
+    /// Returns a builder for a channel to `service`, as `discovery` finds it.
     ///
-    /// Channels that share one [`Discovery`] share one watch per service.
+    /// Make one [`Discovery`] for each registry and give clones of it to every channel: they share one watch per
+    /// service.
+    ///
+    /// ```
+    /// use hither_core::{Discovery, StaticResolver};
+    /// use hither_tonic::DiscoveryChannel;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> hither_tonic::Result<()> {
+    /// # let registry = StaticResolver::new([]);
+    /// let discovery = Discovery::from(registry);
+    /// let reads = DiscoveryChannel::builder(discovery.clone(), "greeter").connect_lazy()?;
+    /// let writes = DiscoveryChannel::builder(discovery.clone(), "greeter").connect_lazy()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn builder<S>(discovery: impl Into<Discovery>, service: S) -> ChannelBuilder
     where
         S: TryInto<ServiceName>,
         S::Error: Into<BoxError>,
     {
-        ChannelBuilder::new(discovery.into(), service.try_into().map_err(Into::into))
+        let service =
+            service.try_into().map_err(|error| invalid("the name of the service is invalid", error));
+        ChannelBuilder::new(discovery.into(), service)
     }
 
-    /// Connects to a target such as `etcd:///greeter`, whose registry is looked up among `backends`; all else
-    /// is as [`builder`](Self::builder) has it by default.
+    /// Returns a builder for a channel to a target such as `etcd:///greeter`, whose registry is looked up among
+    /// `registries`.
+    ///
+    /// ```
+    /// use hither_core::{Backends, StaticResolver};
+    /// use hither_tonic::{DiscoveryChannel, RoundRobin};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> hither_tonic::Result<()> {
+    /// # let registry = StaticResolver::new([]);
+    /// let registries = Backends::new().with("etcd", registry);
+    /// let channel = DiscoveryChannel::for_target("etcd:///greeter", &registries)?
+    ///     .policy(RoundRobin::default())
+    ///     .connect_lazy()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a target that cannot be parsed, or that names a registry which is not among
+    /// `registries`.
+    pub fn for_target(target: impl AsRef<str>, registries: &Backends) -> Result<ChannelBuilder> {
+        let target: Target = target.as_ref().parse()?;
+        let (discovery, service) = registries.resolve(&target)?;
+        let mut builder = ChannelBuilder::new(discovery, Ok(service));
+        builder.per_instance_authority = is_address_list(&target);
+        Ok(builder)
+    }
+
+    /// Connects to a target such as `etcd:///greeter`: short for [`for_target`](Self::for_target) with all
+    /// defaults, and [`connect`](ChannelBuilder::connect).
     ///
     /// ```
     /// use hither_core::Backends;
@@ -40,19 +86,22 @@ impl DiscoveryChannel {
     /// # }
     /// ```
     ///
-    /// # Errors `InvalidArgument` for a target that cannot be understood or names a registry that is not
-    /// there; otherwise those of [`connect`](ChannelBuilder::connect).
-    pub async fn dial(target: impl AsRef<str>, backends: &Backends) -> Result<Self> {
-        let target: Target = target.as_ref().parse()?;
-        let (discovery, service) = backends.resolve(&target)?;
-        Self::builder(discovery, service).connect().await
+    /// # Errors
+    /// Those of [`for_target`](Self::for_target) and of [`connect`](ChannelBuilder::connect).
+    pub async fn dial(target: impl AsRef<str>, registries: &Backends) -> Result<Self> {
+        Self::for_target(target, registries)?.connect().await
     }
 }
 
-/// Describes a channel: made by [`DiscoveryChannel::builder`], and done with [`connect`](Self::connect) or
-/// [`connect_lazy`](Self::connect_lazy).
-///
-/// What cannot be used is told by these two.
+/// Whether this is `static:///host:port,host:port`, which names addresses and no service.
+fn is_address_list(target: &Target) -> bool {
+    let is_address = |text: &str| text.trim().parse::<Address>().is_ok();
+    target.scheme() == "static" && target.endpoint().split(',').all(is_address)
+}
+
+/// Builds a [`DiscoveryChannel`]: made by [`DiscoveryChannel::builder`] or [`DiscoveryChannel::for_target`], and
+/// finished by [`connect`](Self::connect) or [`connect_lazy`](Self::connect_lazy), which return invalid settings as
+/// errors.
 #[derive(Debug)]
 #[must_use = "nothing happens until it is connected"]
 pub struct ChannelBuilder {
@@ -61,6 +110,8 @@ pub struct ChannelBuilder {
     policy: Arc<dyn LoadBalancingPolicy>,
     connector: Arc<dyn Connector>,
     authority: Option<Result<Authority>>,
+    /// Whether the authority of a call is the address that it is sent to, unless one was set.
+    per_instance_authority: bool,
     default_timeout: Option<Duration>,
     wait_for_ready: bool,
     connect_timeout: Duration,
@@ -70,13 +121,14 @@ pub struct ChannelBuilder {
 }
 
 impl ChannelBuilder {
-    fn new(discovery: Discovery, service: Result<ServiceName, BoxError>) -> Self {
+    fn new(discovery: Discovery, service: Result<ServiceName>) -> Self {
         Self {
             discovery,
-            service: service.map_err(|error| invalid("the name of the service cannot be used", error)),
+            service,
             policy: Arc::new(LeastRequest::default()),
             connector: Arc::new(TcpConnector::default()),
             authority: None,
+            per_instance_authority: false,
             default_timeout: None,
             wait_for_ready: false,
             connect_timeout: Duration::from_secs(10),
@@ -87,7 +139,7 @@ impl ChannelBuilder {
         }
     }
 
-    /// Sets which of the ready instances a call goes to. Default [`LeastRequest`].
+    /// Sets the load balancing policy, which picks the instance for each call. Default [`LeastRequest`].
     pub fn policy(mut self, policy: impl LoadBalancingPolicy) -> Self {
         self.policy = Arc::new(policy);
         self
@@ -99,35 +151,38 @@ impl ChannelBuilder {
         self
     }
 
-    /// Sets what calls carry as `:authority`. Default: the name of the service, as Go has it; but what must
-    /// not stand in an authority becomes `-`, and `/` becomes `.`, where Go writes escapes that Rust's
-    /// servers refuse.
+    /// Sets the `:authority` of calls.
+    ///
+    /// Default: the name of the service, as in Go; but a character that is not allowed in an authority becomes `-`,
+    /// and `/` becomes `.`, where Go sends escapes that Rust's servers refuse. Calls to a `static:///` list of
+    /// addresses, which names no service, carry the address that they are sent to (`localhost` for a Unix domain
+    /// socket).
     pub fn authority<A>(mut self, authority: A) -> Self
     where
         A: TryInto<Authority>,
         A::Error: Into<BoxError>,
     {
-        let authority =
-            authority.try_into().map_err(|error| invalid("the authority cannot be used", error.into()));
-        self.authority = Some(authority);
+        self.authority =
+            Some(authority.try_into().map_err(|error| invalid("the authority is invalid", error)));
         self
     }
 
-    /// Sets how long a call may take that does not say, and the most for one that does: from the call to the
-    /// end of its response's body, so it also ends streams. Default: as long as it takes.
+    /// Sets the timeout of calls that have none, which also caps the timeout of those that have one. It covers the
+    /// call to the end of its response's body, so it ends streams too. Default: none.
     pub fn default_timeout(mut self, timeout: Duration) -> Self {
         self.default_timeout = Some(timeout);
         self
     }
 
-    /// Sets whether calls wait until an instance is ready, instead of failing when nobody is. A single call
-    /// says otherwise with [`WaitForReady`](crate::WaitForReady). Default `false`.
+    /// Sets whether calls wait until an instance is ready, instead of failing when none is. A single call
+    /// overrides it with [`WaitForReady`](crate::WaitForReady). Default `false`.
     pub fn wait_for_ready(mut self, wait: bool) -> Self {
         self.wait_for_ready = wait;
         self
     }
 
-    /// Sets how long one address may take from the first packet until it has spoken HTTP/2. Default 10 s.
+    /// Sets how long connecting to one address may take, until the peer's HTTP/2 SETTINGS have arrived. Default
+    /// 10 s.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
@@ -139,25 +194,27 @@ impl ChannelBuilder {
         self
     }
 
-    /// Sets how many connections there may be to one instance; a second one is only made while its server
-    /// allows no more streams on the first. When all are full, calls wait. At least 1, default 10.
+    /// Sets the maximum number of connections to one instance. A further one is only made while the server
+    /// allows no more streams on those that are open (MAX_CONCURRENT_STREAMS); when all are full, calls wait. At
+    /// least 1, default 10.
     pub fn max_connections(mut self, most: usize) -> Self {
         self.max_connections = most.max(1);
         self
     }
 
-    /// Sets the delays between attempts to connect to one instance. Default: gRPC's, 1 s × 1.6 up to 120 s, ±
-    /// 20 %.
+    /// Sets the exponential backoff between attempts to connect to one instance. Default: gRPC's, 1 s × 1.6 up to
+    /// 120 s, with a jitter of ± 20 %.
     pub fn backoff(mut self, backoff: Backoff) -> Self {
         self.backoff = backoff;
         self
     }
 
-    /// Makes the channel, and waits until the first instance is ready.
+    /// Makes the channel and waits until the first instance is ready.
     ///
     /// # Errors
-    /// `InvalidArgument` for what the builder was given; `Timeout` when nobody was ready within the
-    /// [`ready_timeout`](Self::ready_timeout), saying why.
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for an invalid setting;
+    /// [`NotReady`](ErrorKind::NotReady), with the reason, if no instance was ready within the
+    /// [`ready_timeout`](Self::ready_timeout).
     ///
     /// # Cancellation
     /// Drops the channel.
@@ -168,58 +225,59 @@ impl ChannelBuilder {
         Ok(channel)
     }
 
-    /// Makes the channel, which begins to connect in the background. Calls may be made at once: they wait
-    /// while the service is being resolved and its instances are connecting.
+    /// Makes the channel, which connects in the background. Calls may be made at once: they wait while the
+    /// service is being resolved and its instances are being connected to.
     ///
     /// # Errors
-    /// `InvalidArgument` for what the builder was given; `Unexpected` outside a Tokio runtime.
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for an invalid setting;
+    /// [`Unexpected`](ErrorKind::Unexpected) outside a Tokio runtime.
     pub fn connect_lazy(self) -> Result<DiscoveryChannel> {
         let service = self.service?;
         let authority = match self.authority {
-            Some(authority) => authority?,
-            None => authority_of(&service)?,
+            Some(authority) => CallAuthority::Fixed(authority?),
+            None if self.per_instance_authority => CallAuthority::PerInstance,
+            None => CallAuthority::Fixed(authority_of(service.as_str())?),
         };
         if Handle::try_current().is_err() {
-            let why = "a channel can only be made inside a Tokio runtime";
-            return Err(Error::new(ErrorKind::Unexpected, why).with_operation("connect"));
+            let message = "a channel can only be made inside a Tokio runtime";
+            return Err(Error::new(ErrorKind::Unexpected, message));
         }
         let config = SubchannelConfig {
             dialer: Dialer { connector: self.connector, timeout: self.connect_timeout },
             backoff: self.backoff,
             max_connections: self.max_connections,
         };
-        let (shared, pool) = Pool::start(self.discovery, service.clone(), self.policy, config);
+        let (state, pool) = Pool::start(self.discovery, service.clone(), self.policy, config);
         let settings = Settings {
             authority,
             default_timeout: self.default_timeout,
             wait_for_ready: self.wait_for_ready,
         };
-        Ok(DiscoveryChannel::new(service, shared, settings, pool))
+        Ok(DiscoveryChannel::new(service, state, settings, pool))
     }
 }
 
-/// The service's name, as far as it can stand in an authority.
-fn authority_of(service: &ServiceName) -> Result<Authority> {
-    if let Ok(authority) = service.as_str().parse::<Authority>()
-        && !service.as_str().contains('@')
+/// The service's name as an authority, with what is not allowed there replaced.
+fn authority_of(service: &str) -> Result<Authority> {
+    if let Ok(authority) = service.parse::<Authority>()
+        && !service.contains('@')
     {
         return Ok(authority);
     }
-    let legal = service.as_str().chars().map(|c| match c {
+    let legal = service.chars().map(|c| match c {
         '/' => '.',
         c if c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | '~') => c,
         _ => '-',
     });
     let authority = legal.collect::<String>().parse::<Authority>();
-    authority.map_err(|error| invalid("the service's name cannot be an authority", error.into()))
+    authority.map_err(|error| invalid("the name of the service makes no authority", error))
 }
 
-fn invalid(what: &'static str, error: BoxError) -> Error {
-    match error.downcast::<Error>() {
-        Ok(error) => *error,
-        Err(error) => {
-            Error::new(ErrorKind::InvalidArgument, format!("{what}: {error}")).with_operation("connect")
-        }
+/// An error of core's is that error; any other gets to be the source of ours.
+fn invalid(what: &'static str, error: impl Into<BoxError>) -> Error {
+    match error.into().downcast::<hither_core::Error>() {
+        Ok(error) => Error::from(*error),
+        Err(error) => Error::invalid_argument(what).with_source(error),
     }
 }
 
@@ -228,7 +286,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_name_of_a_service_gives_an_authority() {
+    fn every_service_name_makes_an_authority() {
         for (service, expected) in [
             ("greeter", "greeter"),
             ("greeter:80", "greeter:80"),
@@ -240,8 +298,19 @@ mod tests {
             ("例え", "--"),
             ("[", "-"),
         ] {
-            let service = ServiceName::new(service).unwrap();
-            assert_eq!(authority_of(&service).unwrap().as_str(), expected);
+            assert_eq!(authority_of(service).unwrap().as_str(), expected);
+        }
+    }
+
+    #[test]
+    fn only_a_static_target_of_addresses_is_an_address_list() {
+        for (target, expected) in [
+            ("static:///10.0.0.1:80,[::1]:81", true),
+            ("static:///greeter.internal:80, unix:///run/b", true),
+            ("static:///greeter", false),
+            ("etcd:///10.0.0.1:80", false),
+        ] {
+            assert_eq!(is_address_list(&target.parse().unwrap()), expected, "{target}");
         }
     }
 }

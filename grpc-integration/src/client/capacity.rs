@@ -1,11 +1,11 @@
-//! Where calls wait that found every connection full.
+//! Calls waiting for stream capacity (MAX_CONCURRENT_STREAMS).
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
-/// Wakes calls that wait for room on a connection. Shared by all instances of a channel.
+/// Wakes calls that wait for capacity on a connection. Shared by all instances of a channel.
 #[derive(Debug, Default)]
 pub(crate) struct CapacityWaiters {
     waiting: AtomicUsize,
@@ -13,32 +13,31 @@ pub(crate) struct CapacityWaiters {
 }
 
 impl CapacityWaiters {
-    /// Waits for room. What becomes free from now on is not missed, once the future was
-    /// [enabled](Notified::enable).
-    pub(crate) fn wait(&self) -> (Waiting<'_>, Notified<'_>) {
+    /// Starts to wait. Capacity that is released once the future was [enabled](Notified::enable) is not missed.
+    pub(crate) fn wait(&self) -> (Waiter<'_>, Notified<'_>) {
         self.waiting.fetch_add(1, Ordering::SeqCst);
-        (Waiting(self), self.notify.notified())
+        (Waiter(self), self.notify.notified())
     }
 
-    /// There is room for one more call.
-    pub(crate) fn freed(&self) {
-        // Nearly always nobody waits, and then this is all.
+    /// Wakes one call: there is capacity for one more.
+    pub(crate) fn wake_one(&self) {
+        // Nearly always no call waits, and this load is all.
         if self.waiting.load(Ordering::SeqCst) > 0 {
             self.notify.notify_one();
         }
     }
 
-    /// There may be room for many calls.
-    pub(crate) fn opened(&self) {
+    /// Wakes all calls: there may be capacity for many.
+    pub(crate) fn wake_all(&self) {
         self.notify.notify_waiters();
     }
 }
 
-/// Counts one who waits.
+/// Counts one waiting call until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Waiting<'a>(&'a CapacityWaiters);
+pub(crate) struct Waiter<'a>(&'a CapacityWaiters);
 
-impl Drop for Waiting<'_> {
+impl Drop for Waiter<'_> {
     fn drop(&mut self) {
         self.0.waiting.fetch_sub(1, Ordering::SeqCst);
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use hither_core::{Error, ErrorKind, Result, ServiceName};
+use hither_core::ServiceName;
 use http::{Request, Response};
 use tokio::time::timeout;
 use tonic::Status;
@@ -14,13 +14,14 @@ use tonic::body::Body;
 use tower_service::Service;
 
 use super::call::{Settings, call};
-use super::pool::{State, StateReader};
+use super::pool::{State, StateReader, closed};
+use crate::error::{Error, ErrorKind, Result};
 use crate::task::Task;
 
-/// Calls a service by its name: a channel for every generated client, over all instances that are ready.
+/// A gRPC channel to a service: a `tonic::transport::Channel` for generated clients, over all ready instances.
 ///
-/// A clone is the same channel. It is always ready to take a call: whatever there is to wait for is waited
-/// for in the call, inside its deadline.
+/// Clones share one channel. It is always ready to take a call: what there is to wait for is waited for inside the
+/// call, within its deadline.
 ///
 /// ```
 /// use hither_core::StaticResolver;
@@ -28,36 +29,42 @@ use crate::task::Task;
 /// # use tonic_health::pb::health_client::HealthClient;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> hither_core::Result<()> {
+/// # async fn main() -> hither_tonic::Result<()> {
 /// # let registry = StaticResolver::new([]);
 /// let channel =
 ///     DiscoveryChannel::builder(registry, "greeter").policy(RoundRobin::default()).connect_lazy()?;
 /// let mut client = HealthClient::new(channel);
 /// let status = client.check(tonic_health::pb::HealthCheckRequest::default()).await.unwrap_err();
-/// assert_eq!(status.message(), "nobody is registered as greeter");
+/// assert_eq!(status.message(), "no instance of greeter is registered");
 /// # Ok(())
 /// # }
 /// ```
 ///
 /// # Connections
 ///
-/// A task follows the registry all the time, connects to whatever it finds in the background, and tries again
-/// with gRPC's backoff (1 s, growing to 120 s). Only an instance that has spoken HTTP/2 is called. An
-/// instance that is removed, or announces that it is leaving, gets no new calls and finishes the old ones.
-/// When the registry is lost, calls go on over what was known. Everything stops when the last clone is
-/// dropped, but for responses under way, which finish.
+/// A task follows the registry all the time, connects to the instances that it finds in the background, and retries
+/// with gRPC's exponential backoff (1 s, growing to 120 s). Only an instance that has sent its HTTP/2 SETTINGS is
+/// called. One that is removed, or announces `Draining`, gets no new calls and finishes those in flight. While the
+/// registry cannot be reached, calls go on to the instances known last (stale). Everything stops when the last clone
+/// is dropped, except for responses in flight, which finish.
 ///
 /// # Calls
 ///
 /// - The deadline is the request's `grpc-timeout`, capped by the channel's
-///   [`default_timeout`](ChannelBuilder::default_timeout). It holds for everything: resolving, waiting,
+///   [`default_timeout`](crate::ChannelBuilder::default_timeout). It covers everything: resolving, waiting,
 ///   connecting, the headers, and the body to its end.
-/// - While somebody is connecting for the first time, calls wait. When it is known that nobody is ready they
-///   fail with UNAVAILABLE and say why, unless they [wait for ready](crate::WaitForReady).
-/// - A request that never left is sent to another instance, however often; one that the server refused unseen
-///   (REFUSED_STREAM, GOAWAY) once, if its body is still at hand: up to 64 KiB. Nothing else is ever
-///   repeated.
+/// - While an instance is being connected to for the first time, calls wait. Once it is known that no instance is
+///   ready they fail with UNAVAILABLE and the reason, unless they are [wait-for-ready](crate::WaitForReady).
+/// - Transparent retry: a request that was never sent goes to another instance, without a limit; one that the
+///   server refused before it was processed (REFUSED_STREAM, GOAWAY) once, if its body is still buffered: up to
+///   64 KiB. Nothing else is ever retried.
 /// - The response's extensions hold the [`ReadyInstance`](crate::ReadyInstance) that answered.
+///
+/// # Logs
+///
+/// An instance to which two attempts in a row have failed is logged at WARN with the cause, and at INFO when it can
+/// be reached again. When many fail at once a channel logs ten of them, and then one line with the number of the
+/// others in each half minute. Single attempts are logged at DEBUG.
 #[derive(Clone)]
 pub struct DiscoveryChannel {
     inner: Arc<Inner>,
@@ -65,22 +72,17 @@ pub struct DiscoveryChannel {
 
 struct Inner {
     service: ServiceName,
-    shared: Arc<StateReader>,
+    state: Arc<StateReader>,
     settings: Settings,
     _pool: Task,
 }
 
 impl DiscoveryChannel {
-    pub(crate) fn new(
-        service: ServiceName,
-        shared: Arc<StateReader>,
-        settings: Settings,
-        pool: Task,
-    ) -> Self {
-        Self { inner: Arc::new(Inner { service, shared, settings, _pool: pool }) }
+    pub(crate) fn new(service: ServiceName, state: Arc<StateReader>, settings: Settings, pool: Task) -> Self {
+        Self { inner: Arc::new(Inner { service, state, settings, _pool: pool }) }
     }
 
-    /// The service.
+    /// Returns the name of the service.
     pub fn service(&self) -> &ServiceName {
         &self.inner.service
     }
@@ -88,24 +90,22 @@ impl DiscoveryChannel {
     /// Waits until an instance is ready, for `within` at most.
     ///
     /// # Errors
-    /// `Timeout`, saying why nobody was; `Closed` when the runtime that the channel was made on is gone.
+    /// [`NotReady`](ErrorKind::NotReady), with the reason; [`Closed`](ErrorKind::Closed) when the runtime that the
+    /// channel was made on is gone.
     ///
     /// # Cancellation
     /// Safe.
     pub async fn wait_ready(&self, within: Duration) -> Result<()> {
-        let shared = &self.inner.shared;
-        let mut changes = shared.changes();
+        let state = &self.inner.state;
+        let mut changes = state.changes();
         let ready = async {
             loop {
-                match &**shared.state() {
+                match &**state.load() {
                     State::Ready(_) => return Ok(()),
-                    State::Closed => {
-                        let why = "the Tokio runtime that the channel was made on is gone";
-                        return Err(Error::new(ErrorKind::Closed, why));
-                    }
+                    State::Closed => return Err(closed()),
                     State::Connecting(_) | State::Failing(_) => {}
                 }
-                // When there are no more changes, the pool has said that it is closed.
+                // An error means that the pool is gone; it has published `Closed` before.
                 let _ = changes.changed().await;
             }
         };
@@ -116,12 +116,16 @@ impl DiscoveryChannel {
     }
 
     fn not_ready(&self, within: Duration) -> Error {
-        let why = match &**self.inner.shared.state() {
-            State::Connecting(why) | State::Failing(why) => why.to_string(),
-            State::Ready(_) | State::Closed => "it was too late".to_owned(),
+        let service = &self.inner.service;
+        let error = match &**self.inner.state.load() {
+            State::Connecting(reason) | State::Failing(reason) => {
+                format!("no instance of {service} was ready within {within:?}: {reason}")
+            }
+            State::Ready(_) | State::Closed => {
+                format!("no instance of {service} was ready within {within:?}")
+            }
         };
-        let error = format!("no instance of {} was ready within {within:?}: {why}", self.inner.service);
-        Error::new(ErrorKind::Timeout, error).with_operation("connect")
+        Error::new(ErrorKind::NotReady, error).with_service(service.clone())
     }
 }
 
@@ -136,7 +140,7 @@ impl Service<Request<Body>> for DiscoveryChannel {
 
     fn call(&mut self, request: Request<Body>) -> ResponseFuture {
         let inner = Arc::clone(&self.inner);
-        ResponseFuture(Box::pin(async move { call(&inner.shared, &inner.settings, request).await }))
+        ResponseFuture(Box::pin(async move { call(&inner.state, &inner.settings, request).await }))
     }
 }
 
@@ -144,16 +148,18 @@ impl fmt::Debug for DiscoveryChannel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut debug = f.debug_struct("DiscoveryChannel");
         debug.field("service", &self.inner.service);
-        match &**self.inner.shared.state() {
-            State::Ready(ready) => debug.field("ready", &ready.endpoints),
-            State::Connecting(why) | State::Failing(why) => debug.field("not_ready", &format_args!("{why}")),
+        match &**self.inner.state.load() {
+            State::Ready(ready) => debug.field("ready", &ready.instances),
+            State::Connecting(reason) | State::Failing(reason) => {
+                debug.field("not_ready", &format_args!("{reason}"))
+            }
             State::Closed => debug.field("not_ready", &"closed"),
         };
         debug.finish_non_exhaustive()
     }
 }
 
-/// A call under way. Dropping it cancels the call.
+/// The future of a call's response. Dropping it cancels the call.
 #[must_use = "a call does nothing until it is awaited"]
 pub struct ResponseFuture(Pin<Box<dyn Future<Output = Result<Response<Body>, Status>> + Send>>);
 

@@ -1,4 +1,6 @@
 //! The client side: a channel over all ready instances of a service.
+//!
+//! Arrows: connector <- transport <- ready_instance <- balance <- pool <- call <- channel <- builder.
 
 mod balance;
 mod builder;
@@ -14,5 +16,5 @@ pub use balance::{CallInfo, LeastRequest, LoadBalancingPolicy, Outcome, Pick, Pi
 pub use builder::ChannelBuilder;
 pub use call::WaitForReady;
 pub use channel::{DiscoveryChannel, ResponseFuture};
-pub use connector::{BoxedIo, Connector, Io, TcpConnector};
+pub use connector::{BoxedIo, Connector, Io, ServiceConnector, TcpConnector};
 pub use ready_instance::ReadyInstance;

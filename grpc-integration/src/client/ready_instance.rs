@@ -1,4 +1,4 @@
-//! One ready instance, with its connections and its load.
+//! An instance with its connections and its load.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,92 +11,94 @@ use tokio::sync::Notify;
 use super::capacity::CapacityWaiters;
 use super::transport::Connection;
 
-/// One instance that calls can be sent to. Cheap to clone; clones are equal and share the load.
+/// An instance that is connected, as load balancing policies see it. Cheap to clone; clones are equal and share the
+/// load.
 ///
-/// An endpoint outlives changes of its instance's metadata, weight or state: those make a new `ReadyInstance`
-/// value that shares the counters and the connections of the old one.
+/// It outlives changes of the instance's metadata, weight or state: those make a new `ReadyInstance`, equal to the
+/// old one, that shares its load and its connections.
 #[derive(Clone)]
 pub struct ReadyInstance {
     instance: Arc<Instance>,
-    core: Arc<Core>,
+    inner: Arc<Inner>,
 }
 
-/// What stays the same while the instance's description changes.
+/// What stays the same while the description of the instance changes.
 #[derive(Debug, Default)]
-struct Core {
-    room: Arc<CapacityWaiters>,
+struct Inner {
+    capacity: Arc<CapacityWaiters>,
     in_flight: AtomicUsize,
-    /// Oldest first. Emptied when the instance is removed, so that no picker that is still around keeps a
+    /// Oldest first. Emptied when the instance is removed, so that no picker that is still referenced keeps a
     /// connection open.
     connections: ArcSwap<Vec<Arc<Connection>>>,
     closed: AtomicBool,
-    wants_more: Notify,
+    no_capacity: Notify,
 }
 
 impl ReadyInstance {
-    /// An endpoint without a connection: for tests of policies.
+    /// Returns one without a connection: for tests of policies.
     pub fn new(instance: Arc<Instance>) -> Self {
-        Self { instance, core: Arc::default() }
+        Self { instance, inner: Arc::default() }
     }
 
-    /// The instance, as the registry last described it.
+    /// Returns the instance, as the registry described it last.
     pub fn instance(&self) -> &Arc<Instance> {
         &self.instance
     }
 
-    /// How many calls are under way on it, through this channel. A call counts until its response body has
+    /// Returns the number of calls in flight on it, through this channel. A call counts until its response body has
     /// ended or was dropped.
     pub fn in_flight(&self) -> usize {
-        self.core.in_flight.load(Ordering::Relaxed)
+        self.inner.in_flight.load(Ordering::Relaxed)
     }
 
-    /// An endpoint without a connection, that tells `room` when a call has ended on it.
-    pub(crate) fn in_pool(instance: Arc<Instance>, room: &Arc<CapacityWaiters>) -> Self {
-        Self { instance, core: Arc::new(Core { room: Arc::clone(room), ..Core::default() }) }
+    /// Returns one without a connection, that wakes `capacity` when a call on it has ended.
+    pub(crate) fn in_pool(instance: Arc<Instance>, capacity: &Arc<CapacityWaiters>) -> Self {
+        let inner = Inner { capacity: Arc::clone(capacity), ..Inner::default() };
+        Self { instance, inner: Arc::new(inner) }
     }
 
-    /// The same endpoint with another description.
+    /// Returns the same one with another description.
     pub(crate) fn described_as(&self, instance: Arc<Instance>) -> Self {
-        Self { instance, core: Arc::clone(&self.core) }
+        Self { instance, inner: Arc::clone(&self.inner) }
     }
 
-    /// Room for one call on the oldest connection that has some. Without any, another connection is asked
-    /// for.
+    /// Reserves a stream for one call, on the oldest connection that has capacity. If none has, asks for another
+    /// connection.
     pub(crate) fn reserve(&self) -> Option<Reservation> {
-        let connections = self.core.connections.load();
+        let connections = self.inner.connections.load();
         let Some(connection) = connections.iter().find(|connection| connection.try_reserve()) else {
-            self.core.wants_more.notify_one();
+            self.inner.no_capacity.notify_one();
             return None;
         };
-        self.core.in_flight.fetch_add(1, Ordering::Relaxed);
-        Some(Reservation { endpoint: self.clone(), connection: Arc::clone(connection) })
+        self.inner.in_flight.fetch_add(1, Ordering::Relaxed);
+        Some(Reservation { instance: self.clone(), connection: Arc::clone(connection) })
     }
 
-    /// Completes when calls have found no room; also when that was a while ago.
-    pub(crate) async fn wants_more(&self) {
-        self.core.wants_more.notified().await;
+    /// Completes when a call has found no capacity, now or since the last time.
+    pub(crate) async fn no_capacity(&self) {
+        self.inner.no_capacity.notified().await;
     }
 
-    /// Replaces the connections. Only the endpoint's subchannel does.
+    /// Replaces the connections. Called by the instance's subchannel only.
     pub(crate) fn set_connections(&self, connections: Vec<Arc<Connection>>) {
-        self.core.connections.store(Arc::new(connections));
-        // The subchannel may be in the middle of this while the pool closes the endpoint.
-        if self.core.closed.load(Ordering::SeqCst) {
-            self.core.connections.store(Arc::default());
+        self.inner.connections.store(Arc::new(connections));
+        // The pool may close it on another thread at this moment.
+        if self.inner.closed.load(Ordering::SeqCst) {
+            self.inner.connections.store(Arc::default());
         }
-        self.core.room.opened();
+        self.inner.capacity.wake_all();
     }
 
-    /// Lets go of all connections for good: each closes when its last call is done.
+    /// Releases all connections for good: each closes when its last call has ended.
     pub(crate) fn close(&self) {
-        self.core.closed.store(true, Ordering::SeqCst);
-        self.core.connections.store(Arc::default());
+        self.inner.closed.store(true, Ordering::SeqCst);
+        self.inner.connections.store(Arc::default());
     }
 }
 
 impl PartialEq for ReadyInstance {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.core, &other.core)
+        Arc::ptr_eq(&self.inner, &other.inner)
     }
 }
 
@@ -111,16 +113,16 @@ impl fmt::Debug for ReadyInstance {
     }
 }
 
-/// Room for one call, given back when dropped.
+/// A stream reserved for one call, released when dropped.
 #[derive(Debug)]
 pub(crate) struct Reservation {
-    endpoint: ReadyInstance,
+    instance: ReadyInstance,
     connection: Arc<Connection>,
 }
 
 impl Reservation {
-    pub(crate) fn endpoint(&self) -> &ReadyInstance {
-        &self.endpoint
+    pub(crate) fn instance(&self) -> &ReadyInstance {
+        &self.instance
     }
 
     pub(crate) fn connection(&self) -> &Connection {
@@ -130,8 +132,8 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.endpoint.core.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.instance.inner.in_flight.fetch_sub(1, Ordering::Relaxed);
         self.connection.release();
-        self.endpoint.core.room.freed();
+        self.instance.inner.capacity.wake_one();
     }
 }

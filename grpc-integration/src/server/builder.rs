@@ -1,157 +1,138 @@
-//! What a server is to be, before it listens.
+//! The builder of a server's lifecycle.
 
-use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hither_core::{Address, Instance, InstanceId, Registrar, Registration, RegistrationStatus, ServiceName};
+use hither_core::{Address, Instance, Registrar, Registration, RegistrationStatus, ServiceName};
 use tokio::net::{TcpListener, ToSocketAddrs, lookup_host};
-use tonic_health::server::HealthReporter;
 
-use super::registrations::Listener;
-use super::shutdown::{Health, LifecycleConfig};
+use super::Lifecycle;
+use super::config::LifecycleConfig;
+use super::registrations::StatusListener;
 use super::signals::Signals;
-use super::{Lifecycle, LifecycleError};
-use crate::error::BoxError;
+use crate::error::{BoxError, Error, ErrorKind, Result};
 
-/// Describes a server: made by [`Lifecycle::builder`], and done with [`bind`](Self::bind).
-///
-/// What cannot be used is told by `bind`.
+/// Builds a [`Lifecycle`]: made by [`Lifecycle::builder`], and finished by [`bind`](Self::bind), which returns
+/// invalid settings as errors.
 #[derive(Debug)]
 #[must_use = "nothing happens until it is bound and served"]
 pub struct LifecycleBuilder {
     config: LifecycleConfig,
-    listener: Option<Listener>,
+    services: Vec<ServiceName>,
+    listener: Option<StatusListener>,
     signals: Option<Signals>,
     addresses: Vec<Address>,
-    id: Option<InstanceId>,
-    zone: Option<Arc<str>>,
-    version: Option<Arc<str>>,
-    weight: u32,
-    metadata: BTreeMap<String, String>,
-    refused: Option<LifecycleError>,
+    describe: Describe,
+    invalid: Option<Error>,
+}
+
+/// What [`LifecycleBuilder::instance`] was given, in order.
+#[derive(Default)]
+struct Describe(Vec<Box<dyn FnOnce(Instance) -> Instance + Send + Sync>>);
+
+impl fmt::Debug for Describe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Describe").field(&self.0.len()).finish()
+    }
 }
 
 impl LifecycleBuilder {
     pub(super) fn new(registrar: Arc<dyn Registrar>) -> Self {
         Self {
-            config: LifecycleConfig {
-                registrar,
-                services: Vec::new(),
-                ttl: Registration::DEFAULT_TTL,
-                health: None,
-                require: None,
-                announce_delay: Duration::from_millis(500),
-                propagation_delay: Duration::from_secs(2),
-                drain_timeout: Duration::from_secs(20),
-                registry_timeout: Duration::from_secs(3),
-            },
+            config: LifecycleConfig::new(registrar),
+            services: Vec::new(),
             listener: None,
             signals: None,
             addresses: Vec::new(),
-            id: None,
-            zone: None,
-            version: None,
-            weight: Instance::DEFAULT_WEIGHT,
-            metadata: BTreeMap::new(),
-            refused: None,
+            describe: Describe::default(),
+            invalid: None,
         }
     }
 
-    /// Registers under this service; may be called for several.
+    /// Adds a service to register under; at least one is needed.
     pub fn service<S>(mut self, service: S) -> Self
     where
         S: TryInto<ServiceName>,
         S::Error: Into<BoxError>,
     {
-        if let Some(service) = self.parsed(service.try_into())
-            && !self.config.services.contains(&service)
+        if let Some(service) = self.parsed("the name of the service is invalid", service.try_into())
+            && !self.services.contains(&service)
         {
-            self.config.services.push(service);
+            self.services.push(service);
         }
         self
     }
 
-    /// Sets the address that clients are to call; port 0 stands for the bound port. Called again it adds a
-    /// further address of the same server. Default: the bound address.
+    /// Sets the address that clients call; port 0 stands for the bound port. Called again, it adds a further
+    /// address of the same server. Default: the bound address.
     pub fn advertise<A>(mut self, address: A) -> Self
     where
         A: TryInto<Address>,
         A::Error: Into<BoxError>,
     {
-        if let Some(address) = self.parsed(address.try_into()) {
+        if let Some(address) = self.parsed("the advertised address is invalid", address.try_into()) {
             self.addresses.push(address);
         }
         self
     }
 
-    /// Sets the instance's id. Default: the text of its address.
-    pub fn id<I>(mut self, id: I) -> Self
-    where
-        I: TryInto<InstanceId>,
-        I::Error: Into<BoxError>,
-    {
-        self.id = self.parsed(id.try_into());
+    /// Describes the instance to register: `describe` gets one with the advertised addresses, whose id is the
+    /// text of the first of them, and returns it with its zone, version, weight, metadata or another id. May be
+    /// called several times.
+    ///
+    /// ```
+    /// # use hither_tonic::Lifecycle;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), hither_tonic::Error> {
+    /// # let registry = hither_memory::MemoryRegistry::new();
+    /// let server = Lifecycle::builder(registry)
+    ///     .service("greeter")
+    ///     .instance(|instance| instance.with_zone("eu-1a").with_metadata("shard", "3"))
+    ///     .bind("127.0.0.1:0")
+    ///     .await?;
+    /// assert_eq!(server.instance().zone(), Some("eu-1a"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn instance(mut self, describe: impl FnOnce(Instance) -> Instance + Send + Sync + 'static) -> Self {
+        self.describe.0.push(Box::new(describe));
         self
     }
 
-    /// Sets the zone, such as `eu-1a`.
-    pub fn zone(mut self, zone: impl Into<Arc<str>>) -> Self {
-        self.zone = Some(zone.into());
-        self
-    }
-
-    /// Sets the version of the software.
-    pub fn version(mut self, version: impl Into<Arc<str>>) -> Self {
-        self.version = Some(version.into());
-        self
-    }
-
-    /// Sets the weight; see [`Instance::with_weight`]. Default 1.
-    pub fn weight(mut self, weight: u32) -> Self {
-        self.weight = weight;
-        self
-    }
-
-    /// Adds one entry of metadata.
-    pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
-        self.metadata.insert(key.into(), value.into());
-        self
-    }
-
-    /// Sets how long the record outlives a server that dies without a word. Default
+    /// Sets how long the record outlives a server that dies without deregistering. Default
     /// [`Registration::DEFAULT_TTL`].
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.config.ttl = ttl;
         self
     }
 
-    /// Leads the health service that goes with this reporter: the whole server (the empty name) and each of
-    /// `services`, the names in the protos, are SERVING just before the server is registered, and NOT_SERVING as
-    /// soon as it is to leave. Default: none.
+    /// Drives this health reporter: the whole server (the empty name) and each of `services`, the names in the
+    /// protos, become SERVING just before the server is registered, and NOT_SERVING on shutdown. Default: none.
+    #[cfg(feature = "health")]
     pub fn health<N: Into<String>>(
         mut self,
-        reporter: HealthReporter,
+        reporter: tonic_health::server::HealthReporter,
         services: impl IntoIterator<Item = N>,
     ) -> Self {
         let names = std::iter::once(String::new()).chain(services.into_iter().map(Into::into)).collect();
-        self.config.health = Some(Health { reporter, names });
+        self.config.health = Some(super::config::Health { reporter, names });
         self
     }
 
-    /// Calls `listener` with each change of a registration; the retries of one outage are one change. It is
-    /// called on the task that serves, so it must not block.
+    /// Calls `listener` on each change of a registration's status; the retries during one outage are one change.
+    /// It is called on the task that serves, so it must not block.
     pub fn on_status(
         mut self,
         listener: impl Fn(&Registration, &RegistrationStatus) + Send + Sync + 'static,
     ) -> Self {
-        self.listener = Some(Listener::new(listener));
+        self.listener = Some(StatusListener::new(listener));
         self
     }
 
-    /// Ends the server when `shutdown` is ready, in place of SIGTERM and Ctrl-C; and at once, whatever step it is
-    /// at, when `force` is ready after that: [`std::future::pending()`] for never.
+    /// Sets what starts the graceful shutdown, in place of SIGTERM and Ctrl-C; and what forces the end after
+    /// that, in whatever step the shutdown is: [`std::future::pending()`] for never.
     pub fn shutdown_on(
         mut self,
         shutdown: impl Future<Output = ()> + Send + 'static,
@@ -161,10 +142,10 @@ impl LifecycleBuilder {
         self
     }
 
-    /// Ends the server with [`LifecycleError::NotRegistered`] when it is not registered within this time. Default:
-    /// it serves on, and is registered whenever the registry can be reached.
+    /// Ends the server with [`ErrorKind::NotRegistered`] if it is not registered within this time. Default: it
+    /// serves without being registered for as long as the registry cannot be reached.
     pub fn require_registration(mut self, within: Duration) -> Self {
-        self.config.require = Some(within);
+        self.config.require_registration = Some(within);
         self
     }
 
@@ -192,95 +173,97 @@ impl LifecycleBuilder {
         self
     }
 
-    /// Sets how long the registry may take for one step on the way out: to announce, and to deregister. Default
-    /// 3 s.
+    /// Sets how long the registry may take for each of two steps of the shutdown: to announce `Draining`, and to
+    /// deregister. Default 3 s.
     pub fn registry_timeout(mut self, timeout: Duration) -> Self {
         self.config.registry_timeout = timeout;
         self
     }
 
-    /// Listens. Port 0 takes a free port.
+    /// Sets whether `%` and `/` in the `:authority` of a request are rewritten to `.` as it is read. Default
+    /// `true`.
+    ///
+    /// Clients written in Go that dial `etcd:///team/greeter` send the authority `team%2Fgreeter`, which hyper
+    /// refuses with PROTOCOL_ERROR ([hyperium/http#836]); rewritten, the server sees `team.2Fgreeter`. Under TLS
+    /// nothing can be rewritten; there, such clients need `grpc.WithAuthority`.
+    ///
+    /// [hyperium/http#836]: https://github.com/hyperium/http/issues/836
+    pub fn rewrite_authority(mut self, rewrite: bool) -> Self {
+        self.config.rewrite_authority = rewrite;
+        self
+    }
+
+    /// Binds the listening socket. Port 0 takes a free port.
     ///
     /// # Errors
-    /// [`LifecycleError::Invalid`] for what the builder was given, or a host name that cannot be looked up;
-    /// [`LifecycleError::Bind`] when the address is in use, or not this machine's.
-    pub async fn bind(mut self, address: impl ToSocketAddrs) -> Result<Lifecycle, LifecycleError> {
-        if let Some(error) = self.refused.take() {
+    /// [`ErrorKind::InvalidArgument`] for an invalid setting of this builder, or a host name that cannot be
+    /// resolved; [`ErrorKind::Bind`] when the address is in use, or does not belong to this machine.
+    pub async fn bind(self, address: impl ToSocketAddrs) -> Result<Lifecycle> {
+        if let Some(error) = self.invalid {
             return Err(error);
         }
-        if self.config.services.is_empty() {
-            return Err(LifecycleError::invalid(
+        if self.services.is_empty() {
+            return Err(Error::invalid_argument(
                 "there is no service to register: name one with .service(..)",
             ));
         }
         let socket = listen(address).await?;
-        let bound = socket.local_addr().map_err(|source| LifecycleError::Invalid {
-            message: "the bound address cannot be told".into(),
-            source: Some(source.into()),
+        let bound = socket.local_addr().map_err(|error| {
+            Error::new(ErrorKind::Unexpected, "the bound address is not known").with_source(error)
         })?;
-        let instance = self.instance(bound)?;
-        let registration = |service: &ServiceName| Registration::new(service.clone(), instance.clone());
-        for service in &self.config.services {
-            if let Err(error) = registration(service).with_ttl(self.config.ttl).validate() {
-                return Err(LifecycleError::invalid(error.to_string()));
-            }
-        }
+        let instance = instance(self.addresses, self.describe, bound)?;
+        let registration = |service| {
+            let registration = Registration::new(service, instance.clone()).with_ttl(self.config.ttl);
+            registration.validate().map(|()| registration)
+        };
+        let registrations = self.services.into_iter().map(registration).collect::<Result<_, _>>()?;
         let Self { config, listener, signals, .. } = self;
-        Ok(Lifecycle { config, listener, signals, socket, bound, instance })
+        Ok(Lifecycle { config, listener, signals, socket, bound, instance, registrations })
     }
 
-    /// What the server says about itself, listening on `bound`.
-    fn instance(&mut self, bound: SocketAddr) -> Result<Instance, LifecycleError> {
-        let mut addresses = std::mem::take(&mut self.addresses).into_iter();
-        let first = addresses.next().unwrap_or(Address::Socket(bound));
-        let mut instance = Instance::new(callable(first, bound.port())?).with_weight(self.weight);
-        for address in addresses {
-            instance = instance.with_address(callable(address, bound.port())?);
-        }
-        if let Some(id) = self.id.take() {
-            instance = instance.with_id(id);
-        }
-        if let Some(zone) = self.zone.take() {
-            instance = instance.with_zone(zone);
-        }
-        if let Some(version) = self.version.take() {
-            instance = instance.with_version(version);
-        }
-        for (key, value) in std::mem::take(&mut self.metadata) {
-            instance = instance.with_metadata(key, value);
-        }
-        Ok(instance)
-    }
-
-    fn parsed<T, E: Into<BoxError>>(&mut self, outcome: Result<T, E>) -> Option<T> {
+    fn parsed<T, E: Into<BoxError>>(&mut self, what: &'static str, outcome: Result<T, E>) -> Option<T> {
         outcome
             .map_err(|error| {
-                // The first mistake is the one to tell.
-                self.refused.get_or_insert_with(|| LifecycleError::invalid(error.into().to_string()));
+                // The first mistake is the one to report.
+                self.invalid.get_or_insert_with(|| Error::invalid_argument(what).with_source(error));
             })
             .ok()
     }
 }
 
-async fn listen(address: impl ToSocketAddrs) -> Result<TcpListener, LifecycleError> {
-    let candidates = lookup_host(address).await.map_err(|source| LifecycleError::Invalid {
-        message: "the address to listen on cannot be looked up".into(),
-        source: Some(source.into()),
+/// The instance of a server that listens on `bound`.
+fn instance(addresses: Vec<Address>, describe: Describe, bound: SocketAddr) -> Result<Instance> {
+    let mut addresses = addresses.into_iter();
+    let first = addresses.next().unwrap_or(Address::Socket(bound));
+    let mut instance = Instance::new(callable(first, bound.port())?);
+    for address in addresses {
+        instance = instance.with_address(callable(address, bound.port())?);
+    }
+    Ok(describe.0.into_iter().fold(instance, |instance, describe| describe(instance)))
+}
+
+async fn listen(address: impl ToSocketAddrs) -> Result<TcpListener> {
+    let candidates = lookup_host(address).await.map_err(|error| {
+        Error::invalid_argument("the address to listen on cannot be resolved").with_source(error)
     })?;
-    let mut refused = LifecycleError::invalid("the address to listen on has no IP address");
+    let mut failed = Error::invalid_argument("the address to listen on has no IP address");
     for address in candidates {
         match TcpListener::bind(address).await {
             Ok(socket) => return Ok(socket),
-            Err(source) => refused = LifecycleError::Bind { address, source },
+            Err(error) => {
+                failed = Error::new(ErrorKind::Bind, format!("cannot listen on {address}"))
+                    .with_address(address)
+                    .with_source(error);
+            }
         }
     }
-    Err(refused)
+    Err(failed)
 }
 
 /// The address with its real port, if a client can call it.
-fn callable(address: Address, port: u16) -> Result<Address, LifecycleError> {
+fn callable(address: Address, port: u16) -> Result<Address> {
     match address {
-        Address::Socket(socket) if socket.ip().is_unspecified() => Err(LifecycleError::invalid(format!(
+        Address::Socket(socket) if socket.ip().is_unspecified() => Err(Error::invalid_argument(format!(
             "{socket} means every address of this machine, which no client can call: name one with .advertise(..)"
         ))),
         Address::Socket(mut socket) => {

@@ -14,15 +14,14 @@ use tonic::transport::server::{Connected, TcpConnectInfo};
 use super::authority::AuthorityRewriter;
 use super::cutter::{Switch, Wakers};
 
-/// A TCP connection that the [`Lifecycle`](crate::Lifecycle) can cut; `Request::remote_addr` works as always.
+/// A TCP connection that the [`Lifecycle`](crate::Lifecycle) can cut. `Request::remote_addr` works as usual.
 ///
-/// It also takes Go's clients of a service with a slash in its name, whom hyper refuses: they dial
-/// `etcd:///team/greeter`, send the authority `team%2Fgreeter`, and the server sees `team.2Fgreeter`. Under TLS that
-/// cannot be done here; such clients need `grpc.WithAuthority`.
+/// It also makes requests acceptable to hyper whose `:authority` was percent-encoded by a client written in Go; see
+/// [`rewrite_authority`](crate::LifecycleBuilder::rewrite_authority).
 #[derive(Debug)]
 pub struct Connection {
     stream: TcpStream,
-    rewriter: AuthorityRewriter,
+    rewriter: Option<AuthorityRewriter>,
     peer: SocketAddr,
     wakers: Arc<Wakers>,
     switch: Arc<Switch>,
@@ -30,12 +29,24 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(stream: TcpStream, peer: SocketAddr, switch: &Arc<Switch>) -> Self {
-        let (key, wakers) = switch.enter();
-        Self { stream, rewriter: AuthorityRewriter::default(), peer, wakers, switch: Arc::clone(switch), key }
+    pub(super) fn new(
+        stream: TcpStream,
+        peer: SocketAddr,
+        switch: &Arc<Switch>,
+        rewrite_authority: bool,
+    ) -> Self {
+        let (key, wakers) = switch.add();
+        Self {
+            stream,
+            rewriter: rewrite_authority.then(AuthorityRewriter::default),
+            peer,
+            wakers,
+            switch: Arc::clone(switch),
+            key,
+        }
     }
 
-    /// Does `io` on the stream unless the connection is cut, and sees to it that a cut wakes who waits.
+    /// Does `io` on the stream unless the connection was cut, and registers the task to be woken by a cut.
     fn unless_cut<T>(
         &mut self,
         cx: &mut Context<'_>,
@@ -47,7 +58,7 @@ impl Connection {
             if outcome.is_ready() {
                 return outcome;
             }
-            // Registered first and looked at after: a cut in between is not missed.
+            // Registered first and checked after: a cut in between is not missed.
             waker(&self.wakers).register(cx.waker());
             if !self.switch.is_cut() {
                 return Poll::Pending;
@@ -55,14 +66,14 @@ impl Connection {
         }
         Poll::Ready(Err(io::Error::new(
             ErrorKind::ConnectionAborted,
-            "cut: the server's time to finish is over",
+            "cut: the server's drain timeout is over",
         )))
     }
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.switch.leave(self.key);
+        self.switch.remove(self.key);
     }
 }
 
@@ -80,12 +91,16 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let mut rewriter = std::mem::take(&mut self.rewriter);
-        let read = rewriter.poll_read(cx, buf, |cx, buf| {
+        let mut rewriter = self.rewriter.take();
+        let mut read = |cx: &mut Context<'_>, buf: &mut ReadBuf<'_>| {
             self.unless_cut(cx, |wakers| &wakers.read, |stream, cx| stream.poll_read(cx, buf))
-        });
+        };
+        let outcome = match &mut rewriter {
+            Some(rewriter) => rewriter.poll_read(cx, buf, read),
+            None => read(cx, buf),
+        };
         self.rewriter = rewriter;
-        read
+        outcome
     }
 }
 

@@ -1,4 +1,4 @@
-//! The switch that cuts a server's connections.
+//! The switch that cuts all connections of a server.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,17 +6,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::task::AtomicWaker;
 
-/// Cuts all connections of one server at once, and those that come after too. Dropping it does so.
+/// Cuts all connections of one server at once, and those that are accepted later too. Dropping it does so.
 #[derive(Debug, Default)]
 pub(super) struct Cutter(Arc<Switch>);
 
 impl Cutter {
-    /// What a connection looks at.
+    /// Returns the state that connections check.
     pub(super) fn switch(&self) -> Arc<Switch> {
         Arc::clone(&self.0)
     }
 
-    /// Cuts, and says how many connections were open.
+    /// Cuts, and returns how many connections were open.
     pub(super) fn cut(&self) -> usize {
         self.0.cut()
     }
@@ -40,7 +40,7 @@ struct Connections {
     open: HashMap<u64, Arc<Wakers>>,
 }
 
-/// Who waits on one connection. Two, because reading and writing may be two tasks.
+/// The tasks that wait on one connection. Two, because reading and writing may be two tasks.
 #[derive(Debug, Default)]
 pub(super) struct Wakers {
     pub(super) read: AtomicWaker,
@@ -62,7 +62,8 @@ impl Switch {
         self.cut.load(Ordering::SeqCst)
     }
 
-    pub(super) fn enter(&self) -> (u64, Arc<Wakers>) {
+    /// Adds a connection; returns its key and its wakers.
+    pub(super) fn add(&self) -> (u64, Arc<Wakers>) {
         let wakers = Arc::<Wakers>::default();
         let mut connections = self.connections();
         let key = connections.next;
@@ -71,12 +72,12 @@ impl Switch {
         (key, wakers)
     }
 
-    pub(super) fn leave(&self, key: u64) {
+    pub(super) fn remove(&self, key: u64) {
         self.connections().open.remove(&key);
     }
 
     fn connections(&self) -> MutexGuard<'_, Connections> {
-        // The map is whole whatever panicked while it was locked.
+        // No code that can panic leaves the map half changed.
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

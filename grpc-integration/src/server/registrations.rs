@@ -1,4 +1,4 @@
-//! The registrations of one server, led through its life together.
+//! The registrations of one server, which are kept, changed and removed together.
 
 use std::fmt;
 use std::future::ready;
@@ -10,90 +10,91 @@ use futures_util::StreamExt;
 use futures_util::future::{join_all, try_join_all};
 use futures_util::stream::select_all;
 use hither_core::{
-    Error, ErrorKind, Instance, InstanceState, KeepAliveConfig, Registrar, Registration, RegistrationHandle,
-    RegistrationStatus, ServiceName, keep_registered,
+    InstanceState, KeepAliveConfig, Registrar, Registration, RegistrationHandle, RegistrationStatus,
+    keep_registered,
 };
 use tokio::time::timeout;
 
-use super::LifecycleError;
+use crate::error::{Error, ErrorKind, Result};
 
-/// Hears of every change of a registration.
-pub(super) struct Listener(Box<Hear>);
+/// Is called on every change of a registration's status.
+pub(super) struct StatusListener(Box<OnStatus>);
 
-type Hear = dyn Fn(&Registration, &RegistrationStatus) + Send + Sync;
+type OnStatus = dyn Fn(&Registration, &RegistrationStatus) + Send + Sync;
 
-impl Listener {
-    pub(super) fn new(hear: impl Fn(&Registration, &RegistrationStatus) + Send + Sync + 'static) -> Self {
-        Self(Box::new(hear))
+impl StatusListener {
+    pub(super) fn new(listener: impl Fn(&Registration, &RegistrationStatus) + Send + Sync + 'static) -> Self {
+        Self(Box::new(listener))
     }
 }
 
-impl fmt::Debug for Listener {
+impl fmt::Debug for StatusListener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Listener")
+        f.write_str("StatusListener")
     }
 }
 
 /// One instance under several services. Dropping it deregisters in the background, best effort.
 #[derive(Debug)]
 pub(super) struct Registrations {
-    instance: Instance,
     /// How long the registry may take for one step.
     within: Duration,
     handles: Vec<(Registration, RegistrationHandle)>,
 }
 
 impl Registrations {
-    /// Begins to register.
+    /// Starts to register, in the background.
     pub(super) fn start(
         registrar: &Arc<dyn Registrar>,
-        services: &[ServiceName],
-        instance: Instance,
-        ttl: Duration,
+        registrations: Vec<Registration>,
         within: Duration,
     ) -> Self {
         let config = KeepAliveConfig::default().with_deregister_timeout(within);
-        let keep = |service: &ServiceName| {
-            let registration = Registration::new(service.clone(), instance.clone()).with_ttl(ttl);
+        let keep = |registration: Registration| {
             let handle = keep_registered(Arc::clone(registrar), registration.clone(), config.clone());
             (registration, handle)
         };
-        let handles = services.iter().map(keep).collect();
-        Self { instance, within, handles }
+        Self { within, handles: registrations.into_iter().map(keep).collect() }
     }
 
     /// Waits until all are registered.
-    pub(super) async fn registered(&self, within: Duration) -> Result<(), LifecycleError> {
+    pub(super) async fn registered(&self, within: Duration) -> Result<()> {
         let each = self.handles.iter().map(|(registration, handle)| async move {
-            let source = match timeout(within, handle.registered()).await {
-                Ok(Ok(())) => return Ok(()),
-                Ok(Err(error)) => error,
+            let service = registration.service();
+            let failed =
+                |message| Error::new(ErrorKind::NotRegistered, message).with_service(service.clone());
+            match timeout(within, handle.registered()).await {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(error)) => Err(failed(format!("{service} cannot be registered")).with_source(error)),
                 Err(_) => {
-                    let error = Error::new(ErrorKind::Timeout, format!("not within {within:?}"));
-                    match handle.status() {
+                    let error = failed(format!("{service} was not registered within {within:?}"));
+                    Err(match handle.status() {
                         RegistrationStatus::Retrying { cause, .. } => error.with_source(cause),
                         _ => error,
-                    }
+                    })
                 }
-            };
-            Err(LifecycleError::NotRegistered { service: registration.service().clone(), source })
+            }
         });
         try_join_all(each).await.map(|_| ())
     }
 
-    /// Tells clients to look elsewhere.
+    /// Changes the state of all to `Draining`.
     pub(super) async fn announce_draining(&self) {
-        let draining = self.instance.clone().with_state(InstanceState::Draining);
         join_all(self.handles.iter().map(|(registration, handle)| {
             let service = registration.service();
-            let update = handle.update(draining.clone());
+            let draining = registration.instance().clone().with_state(InstanceState::Draining);
+            let update = handle.update(draining);
             async move {
-                // Not being there, it has nothing to announce.
+                // A registration that has ended has nothing to announce.
                 if !handle.status().is_final() {
                     match timeout(self.within, update).await {
-                        Ok(Ok(())) => tracing::debug!(%service, "announced as draining"),
-                        Ok(Err(error)) => tracing::warn!(%service, error = error.report(), "not announced as draining"),
-                        Err(_) => tracing::warn!(%service, within = ?self.within, "not announced as draining in time"),
+                        Ok(Ok(())) => tracing::debug!(%service, "draining announced"),
+                        Ok(Err(error)) => {
+                            tracing::warn!(%service, cause = error.report(), "draining not announced");
+                        }
+                        Err(_) => {
+                            tracing::warn!(%service, timeout = ?self.within, "draining not announced in time");
+                        }
                     }
                 }
             }
@@ -101,22 +102,22 @@ impl Registrations {
         .await;
     }
 
-    /// Takes the records away.
+    /// Removes the records.
     pub(super) async fn deregister(&self) {
         join_all(self.handles.iter().map(|(registration, handle)| async move {
-            let service = registration.service();
             if let Err(error) = handle.deregister().await {
-                tracing::warn!(%service, error = error.report(), "not deregistered: the record lapses within its TTL");
+                let service = registration.service();
+                tracing::warn!(%service, cause = error.report(), "deregistration failed; record expires by TTL");
             }
         }))
         .await;
     }
 
-    /// Logs each change and tells the listener of it, until all have come to their end. The retries of one
-    /// outage are one change.
+    /// Logs each change of status and calls the listener, until all registrations have ended. The retries during
+    /// one outage are one change.
     pub(super) fn observe(
         &self,
-        listener: Option<Listener>,
+        listener: Option<StatusListener>,
     ) -> impl Future<Output = ()> + Send + 'static + use<> {
         let mut statuses = select_all(self.handles.iter().map(|(registration, handle)| {
             let (registration, mut last) = (registration.clone(), None);
@@ -130,24 +131,24 @@ impl Registrations {
         async move {
             while let Some((registration, status)) = statuses.next().await {
                 log(&registration, &status);
-                if let Some(Listener(hear)) = &listener {
-                    hear(&registration, &status);
+                if let Some(StatusListener(call)) = &listener {
+                    call(&registration, &status);
                 }
             }
         }
     }
 }
 
-/// What it means for the server. That it is registered, or tries on, is logged by the registration itself.
+/// Logs what a status means for the server. Successes and retries are logged by the registration itself.
 fn log(registration: &Registration, status: &RegistrationStatus) {
     let (service, address) = (registration.service(), registration.instance().address());
     match status {
         RegistrationStatus::Superseded => {
-            tracing::error!(%service, %address, "somebody else registered under our id; serving on unregistered");
+            tracing::error!(%service, %address, "superseded by another owner; serving unregistered");
         }
         RegistrationStatus::Failed(error) => {
-            tracing::error!(%service, %address, error = error.report(), "cannot be registered; serving on");
+            tracing::error!(%service, %address, cause = error.report(), "registration failed; serving unregistered");
         }
-        status => tracing::debug!(%service, %address, ?status, "registration"),
+        status => tracing::debug!(%service, %address, ?status, "registration status changed"),
     }
 }

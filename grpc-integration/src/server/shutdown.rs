@@ -1,73 +1,36 @@
-//! The steps of a server's life, in their order.
+//! From registered to shut down: the steps of a graceful shutdown, in their order.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::future::join;
-use hither_core::{Instance, Registrar, ServiceName};
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
-use tonic_health::ServingStatus;
-use tonic_health::server::HealthReporter;
 
-use super::LifecycleError;
+use super::config::LifecycleConfig;
 use super::cutter::Cutter;
 use super::registrations::Registrations;
 use super::signals::Signals;
+use crate::error::Result;
 
 /// How long a server may take to end once all its connections are cut.
 const AFTER_THE_CUT: Duration = Duration::from_secs(1);
 
-/// What is decided before the socket is bound.
-#[derive(Debug)]
-pub(super) struct LifecycleConfig {
-    pub(super) registrar: Arc<dyn Registrar>,
-    pub(super) services: Vec<ServiceName>,
-    pub(super) ttl: Duration,
-    pub(super) health: Option<Health>,
-    pub(super) require: Option<Duration>,
-    pub(super) announce_delay: Duration,
-    pub(super) propagation_delay: Duration,
-    pub(super) drain_timeout: Duration,
-    pub(super) registry_timeout: Duration,
-}
-
-/// The health of a server, and the names under which it is told.
-#[derive(Debug)]
-pub(super) struct Health {
-    pub(super) reporter: HealthReporter,
-    pub(super) names: Vec<String>,
-}
-
 impl LifecycleConfig {
-    pub(super) async fn report_health(&self, serving: bool) {
-        if let Some(health) = &self.health {
-            let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
-            for name in &health.names {
-                health.reporter.set_service_status(name, status).await;
-            }
-        }
-    }
-
-    pub(super) fn register(&self, instance: Instance) -> Registrations {
-        Registrations::start(&self.registrar, &self.services, instance, self.ttl, self.registry_timeout)
-    }
-
-    /// From being registered to the end; `stop` makes the server take no more.
+    /// Runs the registered server to its end; `stop` makes it accept nothing new.
     pub(super) async fn run(
         &self,
         registrations: &Registrations,
         mut signals: Signals,
-        mut server: Pin<&mut impl Future<Output = Result<(), LifecycleError>>>,
+        mut server: Pin<&mut impl Future<Output = Result<()>>>,
         stop: oneshot::Sender<()>,
         cutter: &Cutter,
-    ) -> Result<(), LifecycleError> {
+    ) -> Result<()> {
         let outcome = tokio::select! {
             biased;
             ended = &mut server => {
-                tracing::debug!("the server ended by itself");
+                tracing::debug!("server ended by itself");
                 self.report_health(false).await;
                 registrations.deregister().await;
                 return ended;
@@ -83,10 +46,10 @@ impl LifecycleConfig {
             () = signals.next() => true,
             () = self.leave_registry(registrations, outcome.is_ok()) => false,
         };
-        // Nobody may be listening: then the server has its own way to end.
+        // The receiver may have been dropped: then the server has its own way to end.
         let _ = stop.send(());
         if !forced {
-            tracing::info!(drain_timeout = ?self.drain_timeout, "taking no new calls, finishing those under way");
+            tracing::info!(drain_timeout = ?self.drain_timeout, "draining; no new calls accepted");
             tokio::select! {
                 biased;
                 ended = &mut server => return outcome.and(ended),
@@ -94,9 +57,10 @@ impl LifecycleConfig {
                 () = sleep(self.drain_timeout) => {}
             }
         }
-        tracing::warn!(connections = cutter.cut(), forced, "cutting what remains");
+        let connections = cutter.cut();
+        tracing::warn!(connections, forced, "cutting open connections");
         let (ended, _) = join(timeout(AFTER_THE_CUT, server), async {
-            // In a hurry the record was skipped. A process that ends now would leave it behind for its TTL.
+            // A forced end skipped the record. A process that exits now would leave it behind for its TTL.
             if forced {
                 let _ = timeout(AFTER_THE_CUT, registrations.deregister()).await;
             }
@@ -108,13 +72,9 @@ impl LifecycleConfig {
         }
     }
 
-    /// Ends with the first signal, or because the server is not registered in time where it has to be.
-    async fn wait_for_shutdown(
-        &self,
-        registrations: &Registrations,
-        signals: &mut Signals,
-    ) -> Result<(), LifecycleError> {
-        if let Some(within) = self.require {
+    /// Returns at the first signal, or with an error when a required registration is not there in time.
+    async fn wait_for_shutdown(&self, registrations: &Registrations, signals: &mut Signals) -> Result<()> {
+        if let Some(within) = self.require_registration {
             tokio::select! {
                 biased;
                 () = signals.next() => return Ok(()),
@@ -125,31 +85,31 @@ impl LifecycleConfig {
         Ok(())
     }
 
-    /// Leaves the registry; with time for clients to hear of it where there are clients.
+    /// Announces `Draining` and deregisters; with the delays that clients need, if there may be clients.
     async fn leave_registry(&self, registrations: &Registrations, clients: bool) {
-        tracing::info!(announce_delay = ?self.announce_delay, propagation_delay = ?self.propagation_delay, "leaving");
+        let (announce_delay, propagation_delay) = (self.announce_delay, self.propagation_delay);
+        tracing::info!(?announce_delay, ?propagation_delay, "shutting down; leaving the registry");
         self.report_health(false).await;
         if clients {
             registrations.announce_draining().await;
-            sleep(self.announce_delay).await;
+            sleep(announce_delay).await;
         }
         registrations.deregister().await;
         if clients {
-            sleep(self.propagation_delay).await;
+            sleep(propagation_delay).await;
         }
     }
 }
 
-/// Ready when the server should stop: it takes no new connections and calls from then on, and finishes those
-/// that it has.
+/// Completes when the server should drain: accept no new connections and calls, and finish those in flight.
 #[derive(Debug)]
 pub struct Shutdown(oneshot::Receiver<()>);
 
 impl Shutdown {
-    /// The future, and what fires it; dropping that fires it too.
+    /// Returns the future and what completes it; dropping that completes it too.
     pub(super) fn new() -> (oneshot::Sender<()>, Self) {
-        let (fire, shutdown) = oneshot::channel();
-        (fire, Self(shutdown))
+        let (stop, shutdown) = oneshot::channel();
+        (stop, Self(shutdown))
     }
 }
 
@@ -158,5 +118,39 @@ impl Future for Shutdown {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         Pin::new(&mut self.0).poll(cx).map(|_| ())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::ready;
+    use std::pin::pin;
+    use std::sync::Arc;
+
+    use hither_core::Registration;
+    use hither_memory::MemoryRegistry;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_forced_shutdown_cuts_connections_at_once_without_a_tracing_subscriber() {
+        let config = LifecycleConfig::new(Arc::new(MemoryRegistry::new()));
+        let registrations =
+            Registrations::start(&config.registrar, Vec::<Registration>::new(), AFTER_THE_CUT);
+        let cutter = Cutter::default();
+        let switch = cutter.switch();
+        // A server with a connection that ends only when it is cut.
+        let server = pin!(async {
+            while !switch.is_cut() {
+                sleep(Duration::from_millis(1)).await;
+            }
+            Ok(())
+        });
+        let (stop, _shutdown) = Shutdown::new();
+        let signals = Signals::of(ready(()), ready(()));
+        let began = Instant::now();
+        config.run(&registrations, signals, server, stop, &cutter).await.unwrap();
+        assert!(began.elapsed() < AFTER_THE_CUT / 2, "{:?}", began.elapsed());
     }
 }

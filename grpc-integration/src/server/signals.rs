@@ -1,4 +1,4 @@
-//! What ends a server: the first signal gently, the second at once.
+//! What ends a server: the first signal starts the graceful shutdown, the second forces the end.
 
 use std::fmt;
 use std::io;
@@ -8,7 +8,7 @@ use futures_core::Stream;
 use futures_util::StreamExt;
 use futures_util::stream;
 
-/// Signals in the order in which they come.
+/// Signals in the order in which they arrive.
 pub(super) struct Signals(Pin<Box<dyn Stream<Item = ()> + Send>>);
 
 impl Signals {
@@ -32,7 +32,7 @@ impl Signals {
         Ok(Self(Box::pin(signals)))
     }
 
-    /// `first`, and only after it `second`.
+    /// `first`, and only after that `second`.
     pub(super) fn of(
         first: impl Future<Output = ()> + Send + 'static,
         second: impl Future<Output = ()> + Send + 'static,
@@ -40,10 +40,10 @@ impl Signals {
         Self(Box::pin(stream::once(first).chain(stream::once(second))))
     }
 
-    /// The next signal; never, when there are no more.
+    /// Waits for the next signal; for ever, when there are no more.
     ///
     /// # Cancellation
-    /// Safe: a signal is told to whoever asks next.
+    /// Safe: no signal is lost.
     pub(super) async fn next(&mut self) {
         if self.0.next().await.is_none() {
             std::future::pending::<()>().await;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
-use hither_core::Address;
+use hither_core::{Address, Instance};
 use hither_tonic::{BoxedIo, Connector, DiscoveryChannel, ReadyInstance, WaitForReady};
 use tokio::time::{Instant, sleep};
 use tonic::client::Grpc;
@@ -168,10 +168,10 @@ struct Parting {
 
 #[async_trait]
 impl Connector for Parting {
-    async fn connect(&self, address: &Address) -> std::io::Result<BoxedIo> {
+    async fn connect(&self, instance: &Instance, address: &Address) -> std::io::Result<BoxedIo> {
         match address.to_string().as_str() {
             "a:1" if !self.left.load(Ordering::SeqCst) => Ok(peers::parting(&self.left)),
-            _ => self.net.connect(address).await,
+            _ => self.net.connect(instance, address).await,
         }
     }
 }

@@ -282,7 +282,7 @@ struct Stuck(Arc<AtomicUsize>);
 
 #[async_trait]
 impl Connector for Stuck {
-    async fn connect(&self, _address: &Address) -> std::io::Result<BoxedIo> {
+    async fn connect(&self, _instance: &Instance, _address: &Address) -> std::io::Result<BoxedIo> {
         use tokio::io::AsyncWriteExt;
         let (ours, mut theirs) = tokio::io::duplex(100);
         self.0.fetch_add(1, Ordering::SeqCst);

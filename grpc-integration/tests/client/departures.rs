@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hither_core::InstanceId;
 use hither_memory::MemoryRegistry;
-use hither_tonic::{DiscoveryChannel, Lifecycle, LifecycleError, RoundRobin};
+use hither_tonic::{DiscoveryChannel, Lifecycle, Result, RoundRobin};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
@@ -54,7 +54,7 @@ impl Load {
 struct Living {
     echo: Echo,
     stop: oneshot::Sender<()>,
-    served: JoinHandle<Result<(), LifecycleError>>,
+    served: JoinHandle<Result<()>>,
 }
 
 impl Living {
@@ -217,7 +217,10 @@ async fn a_held_instance_is_called_over_its_open_connection_and_never_dialled_ag
     b.break_connections();
     sleep(SECOND).await;
     let status = client.name().await.unwrap_err();
-    assert_eq!((status.code(), status.message()), (Code::Unavailable, "nobody is registered as greeter"));
+    assert_eq!(
+        (status.code(), status.message()),
+        (Code::Unavailable, "no instance of greeter is registered")
+    );
     assert_eq!((dials("a:1"), dials("b:1")), (1, 1));
 
     // Who registers again is there again.

@@ -10,7 +10,7 @@ use hither_core::{
     ServiceName, Snapshot,
 };
 use hither_memory::MemoryRegistry;
-use hither_tonic::LifecycleError;
+use hither_tonic::ErrorKind as TonicErrorKind;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use tonic_health::pb::HealthCheckRequest;
@@ -168,11 +168,10 @@ async fn a_registration_that_is_required_and_does_not_come_ends_the_server() {
 
     let error = server.ended().await.unwrap_err();
 
-    assert!(
-        matches!(&error, LifecycleError::NotRegistered { service, .. } if *service == greeter()),
-        "{error:?}"
-    );
-    assert_eq!(error.to_string(), "greeter could not be registered");
+    assert_eq!((error.kind(), error.service()), (TonicErrorKind::NotRegistered, Some(&greeter())));
+    assert_eq!(error.to_string(), "greeter was not registered within 300ms");
+    assert_eq!(error.registry_error().map(Error::kind), Some(ErrorKind::Unavailable), "{error:?}");
+    assert!(error.report().ends_with("the wire was pulled"), "{}", error.report());
     assert!(TcpStream::connect(address).await.is_err());
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hither_core::{Resolver, Snapshot};
 use hither_memory::MemoryRegistry;
-use hither_tonic::{Lifecycle, LifecycleError};
+use hither_tonic::{ErrorKind, Lifecycle};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -20,8 +20,7 @@ async fn a_server_leaves_in_the_order_in_which_no_client_sees_an_error() {
         builder
             .announce_delay(Duration::from_millis(500))
             .propagation_delay(Duration::from_secs(2))
-            .zone("eu-1a")
-            .metadata("shard", "3")
+            .instance(|instance| instance.with_zone("eu-1a").with_metadata("shard", "3"))
     })
     .await;
 
@@ -140,6 +139,9 @@ async fn a_server_that_fails_by_itself_is_deregistered_and_its_error_returned() 
     fail.send(()).unwrap();
 
     let error = timeout(SOON, served).await.unwrap().unwrap().unwrap_err();
-    assert!(matches!(&error, LifecycleError::Server(why) if why.to_string() == "out of luck"), "{error:?}");
+    assert_eq!(
+        (error.kind(), error.report().as_str()),
+        (ErrorKind::Server, "the server failed: out of luck")
+    );
     assert!(registry.resolve(&greeter()).await.unwrap().is_empty());
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use hither_core::{InstanceState, Registrar, Resolver, ServiceName, Snapshot, SnapshotStream};
 use hither_memory::MemoryRegistry;
-use hither_tonic::{Lifecycle, LifecycleBuilder, LifecycleError};
+use hither_tonic::{Lifecycle, LifecycleBuilder, Result};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -33,7 +33,7 @@ pub(crate) struct Running {
     pub(crate) address: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
     force: Option<oneshot::Sender<()>>,
-    pub(crate) served: JoinHandle<Result<(), LifecycleError>>,
+    pub(crate) served: JoinHandle<Result<()>>,
 }
 
 impl Running {
@@ -68,7 +68,7 @@ impl Running {
         self.force.take().unwrap().send(()).unwrap();
     }
 
-    pub(crate) async fn ended(self) -> Result<(), LifecycleError> {
+    pub(crate) async fn ended(self) -> Result<()> {
         timeout(SOON, self.served).await.expect("the server should have ended").unwrap()
     }
 

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use hither_core::Address;
+use hither_core::{Address, Instance};
 use hither_tonic::{BoxedIo, Connector};
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -49,7 +49,7 @@ impl Net {
 
 #[async_trait]
 impl Connector for Net {
-    async fn connect(&self, address: &Address) -> io::Result<BoxedIo> {
+    async fn connect(&self, _instance: &Instance, address: &Address) -> io::Result<BoxedIo> {
         let mut net = self.0.lock().unwrap();
         net.dials.push((address.clone(), Instant::now()));
         let (ours, theirs) = tokio::io::duplex(64 * 1024);

@@ -1,4 +1,4 @@
-//! The less loaded of two.
+//! Least request: the less loaded of two random instances.
 
 use std::sync::Arc;
 
@@ -6,10 +6,11 @@ use super::policy::{CallInfo, LoadBalancingPolicy, Outcome, Pick, Picker};
 use super::random::Random;
 use crate::client::ready_instance::ReadyInstance;
 
-/// Draws two ready instances and takes the one with fewer calls in flight. The default.
+/// Picks two random ready instances and takes the one with fewer calls in flight (power of two choices). The
+/// default.
 ///
-/// Long streams count for as long as they last, and a slow server gets fewer calls, without anything being
-/// measured. All instances count alike, whatever their weight.
+/// Streams count for as long as they are open, and a slow server gets fewer calls, without any measurement. Weights
+/// are ignored.
 ///
 /// ```
 /// use hither_tonic::LeastRequest;
@@ -23,7 +24,7 @@ pub struct LeastRequest {
 }
 
 impl LeastRequest {
-    /// Draws from this seed.
+    /// Sets the seed of the random choices.
     #[must_use]
     pub fn with_seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
@@ -45,7 +46,7 @@ struct LeastRequestPicker {
 }
 
 impl LeastRequestPicker {
-    /// Two different endpoints, or twice the only one.
+    /// Returns two different instances, or the only one twice.
     fn draw(&self) -> Option<(&ReadyInstance, &ReadyInstance)> {
         let count = self.ready.len();
         if count < 2 {
@@ -66,5 +67,5 @@ impl Picker for LeastRequestPicker {
         }
     }
 
-    fn done(&self, _endpoint: &ReadyInstance, _outcome: &Outcome) {}
+    fn done(&self, _instance: &ReadyInstance, _outcome: &Outcome) {}
 }

@@ -1,4 +1,4 @@
-//! Which of the ready instances a call goes to.
+//! Load balancing: which of the ready instances a call goes to.
 
 mod least_request;
 mod policy;

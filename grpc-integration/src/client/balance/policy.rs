@@ -1,4 +1,4 @@
-//! The contract between the channel and a load balancing policy.
+//! The contract between a channel and its load balancing policy.
 
 use std::any::Any;
 use std::fmt::Debug;
@@ -10,15 +10,14 @@ use tonic::{Code, Status};
 
 use crate::client::ready_instance::ReadyInstance;
 
-/// Makes a [`Picker`] for each set of ready instances. [`LeastRequest`](crate::LeastRequest),
-/// [`RoundRobin`](crate::RoundRobin) and [`Sticky`](crate::Sticky) are here; write your own for more.
+/// A load balancing policy: makes a [`Picker`] for each set of ready instances. [`LeastRequest`](crate::LeastRequest),
+/// [`RoundRobin`](crate::RoundRobin) and [`Sticky`](crate::Sticky) are provided; others can be implemented.
 ///
-/// The channel's pool asks for a new picker whenever the set changes, and swaps it in at once. It never asks
-/// with an empty set.
+/// The channel calls it whenever the set changes, and uses the new picker at once. The set is never empty.
 ///
 /// ```
 /// use std::sync::Arc;
-/// use hither_tonic::{CallInfo, ReadyInstance, LoadBalancingPolicy, Outcome, Pick, Picker};
+/// use hither_tonic::{CallInfo, LoadBalancingPolicy, Outcome, Pick, Picker, ReadyInstance};
 ///
 /// /// Sends all calls with the same `x-user` header to the same instance.
 /// #[derive(Debug)]
@@ -41,29 +40,28 @@ use crate::client::ready_instance::ReadyInstance;
 ///         Pick::Instance(self.0[hash % self.0.len()].clone())
 ///     }
 ///
-///     fn done(&self, _endpoint: &ReadyInstance, _outcome: &Outcome) {}
+///     fn done(&self, _instance: &ReadyInstance, _outcome: &Outcome) {}
 /// }
 /// ```
 pub trait LoadBalancingPolicy: Debug + Send + Sync + 'static {
-    /// A picker over `ready`, which has at least one endpoint and is sorted by instance id.
+    /// Returns a picker over `ready`, which has at least one element and is sorted by instance id.
     ///
-    /// `previous` is this policy's last picker, to take over what it knows: it is [`Any`], so it can be
-    /// downcast. In-flight counts live in the [`ReadyInstance`]s and survive by themselves.
+    /// `previous` is this policy's last picker, to take over its state: it is [`Any`], so it can be downcast. The
+    /// in-flight counts belong to the [`ReadyInstance`]s and need not be taken over.
     fn picker(&self, ready: &[ReadyInstance], previous: Option<&Arc<dyn Picker>>) -> Arc<dyn Picker>;
 }
 
-/// Chooses an endpoint for each call. Both methods run on the call's own task: they must be quick and never
-/// block.
+/// Picks an instance for each call. Both methods run on the call's own task: they must be quick and never block.
 pub trait Picker: Any + Debug + Send + Sync {
-    /// The decision for one attempt of a call.
+    /// Returns the decision for one attempt of a call.
     ///
-    /// When the chosen endpoint has no room for another stream at the moment, the channel asks again a few
-    /// times, and then takes whichever ready endpoint has room.
+    /// If the instance has no stream capacity at the moment, the channel asks again a few times, and then takes any
+    /// ready instance that has.
     fn pick(&self, call: &CallInfo<'_>) -> Pick;
 
-    /// Told once for each attempt made on `endpoint`, when it is over: when the response body has ended or
-    /// was dropped, not when the headers came.
-    fn done(&self, endpoint: &ReadyInstance, outcome: &Outcome);
+    /// Is called once for each attempt on `instance`, at its end: when the response body has ended or was dropped,
+    /// not when the headers arrived.
+    fn done(&self, instance: &ReadyInstance, outcome: &Outcome);
 }
 
 /// The outcome of [`Picker::pick`], with gRPC's semantics.
@@ -82,7 +80,7 @@ pub enum Pick {
     Drop(Status),
 }
 
-/// What a [`Picker`] knows of a call.
+/// What a [`Picker`] is given of a call.
 #[derive(Debug, Clone, Copy)]
 pub struct CallInfo<'a> {
     path: &'a str,
@@ -90,23 +88,23 @@ pub struct CallInfo<'a> {
 }
 
 impl<'a> CallInfo<'a> {
-    /// A call of `path` with these headers: for tests of policies.
+    /// Returns a call of `path` with these headers: for tests of policies.
     pub fn new(path: &'a str, headers: &'a HeaderMap) -> Self {
         Self { path, headers }
     }
 
-    /// The method called, as `/package.Service/Method`.
+    /// Returns the method called, as `/package.Service/Method`.
     pub fn path(&self) -> &'a str {
         self.path
     }
 
-    /// The request's headers, which are its metadata.
+    /// Returns the request's headers, which are its metadata.
     pub fn headers(&self) -> &'a HeaderMap {
         self.headers
     }
 }
 
-/// How an attempt ended.
+/// The outcome of an attempt.
 #[derive(Debug, Clone)]
 pub struct Outcome {
     code: Code,
@@ -114,18 +112,18 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// An attempt that ended with `code` after `duration`: for tests of policies.
+    /// Returns the outcome of an attempt that ended with `code` after `duration`: for tests of policies.
     pub fn new(code: Code, duration: Duration) -> Self {
         Self { code, duration }
     }
 
-    /// The gRPC status: `Cancelled` when the caller dropped the call, `Unavailable` when the connection was
-    /// lost or the request never left.
+    /// Returns the gRPC status: `Cancelled` when the caller dropped the call, `Unavailable` when the connection was
+    /// lost or the request was never sent.
     pub fn code(&self) -> Code {
         self.code
     }
 
-    /// From the pick to the end of the response body.
+    /// Returns the time from the pick to the end of the response body.
     pub fn duration(&self) -> Duration {
         self.duration
     }

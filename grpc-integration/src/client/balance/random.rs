@@ -1,8 +1,8 @@
-//! Chance for pickers: seedable, and shared between threads without a lock.
+//! Random numbers for pickers: seeded, and shared between threads without a lock.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// SplitMix64, whose state is a counter: drawing is one atomic addition.
+/// SplitMix64, whose state is a counter: a number costs one atomic addition.
 #[derive(Debug)]
 pub(crate) struct Random(AtomicU64);
 
@@ -11,7 +11,7 @@ impl Random {
         Self(AtomicU64::new(seed))
     }
 
-    /// A number below `bound`, which is not zero.
+    /// Returns a number below `bound`, which is not zero.
     pub(crate) fn below(&self, bound: usize) -> usize {
         const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
         let mut z = self.0.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);
@@ -29,7 +29,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn draws_are_even_and_follow_the_seed() {
+    fn numbers_are_even_and_follow_the_seed() {
         let (random, again) = (Random::new(7), Random::new(7));
         let mut counts = [0_usize; 5];
         for _ in 0..10_000 {

@@ -1,4 +1,4 @@
-//! One after the other.
+//! Round robin: one instance after the other.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::policy::{CallInfo, LoadBalancingPolicy, Outcome, Pick, Picker};
 use crate::client::ready_instance::ReadyInstance;
 
-/// Goes round the ready instances, one call each.
+/// Picks the ready instances in turn, one call each.
 ///
-/// Where it begins is drawn, so that many clients do not begin at the same server.
+/// The first is random, so that many clients do not start with the same server (thundering herd).
 ///
 /// ```
 /// use hither_tonic::RoundRobin;
@@ -23,7 +23,7 @@ pub struct RoundRobin {
 }
 
 impl RoundRobin {
-    /// Draws the beginning from this seed.
+    /// Sets the seed of the random start.
     #[must_use]
     pub fn with_seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
@@ -36,7 +36,7 @@ impl LoadBalancingPolicy for RoundRobin {
         let previous =
             previous.and_then(|picker| (picker.as_ref() as &dyn Any).downcast_ref::<RoundRobinPicker>());
         let next = match previous {
-            // Goes on after the one that was served last, wherever that stands now.
+            // Continues after the instance that was picked last, at whatever index it is now.
             Some(previous) => previous.successor_among(ready),
             None => fastrand::Rng::with_seed(self.seed.unwrap_or_else(|| fastrand::u64(..)))
                 .usize(..ready.len().max(1)),
@@ -58,7 +58,7 @@ impl RoundRobinPicker {
         };
         // Both are sorted by id.
         let due = self.ready[next].instance().id();
-        ready.iter().position(|endpoint| endpoint.instance().id() >= due).unwrap_or(0)
+        ready.iter().position(|instance| instance.instance().id() >= due).unwrap_or(0)
     }
 }
 
@@ -71,5 +71,5 @@ impl Picker for RoundRobinPicker {
         }
     }
 
-    fn done(&self, _endpoint: &ReadyInstance, _outcome: &Outcome) {}
+    fn done(&self, _instance: &ReadyInstance, _outcome: &Outcome) {}
 }

@@ -1,4 +1,4 @@
-//! All to one.
+//! Sticky: all calls to one instance.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -8,8 +8,8 @@ use crate::client::ready_instance::ReadyInstance;
 
 /// Sends all calls to the first ready instance, by id, and stays with it for as long as it is ready.
 ///
-/// The others are kept connected, so that the change to the next is immediate. They also take what the first
-/// has no room for, when its server limits the streams of a client.
+/// Unlike gRPC's `pick_first` it connects to the others too, so that failover is immediate. They also take the calls
+/// for which the first has no stream capacity (MAX_CONCURRENT_STREAMS).
 ///
 /// ```
 /// use hither_tonic::Sticky;
@@ -25,7 +25,7 @@ impl LoadBalancingPolicy for Sticky {
         let last = previous
             .and_then(|picker| (picker.as_ref() as &dyn Any).downcast_ref::<StickyPicker>())
             .and_then(|picker| picker.chosen.as_ref());
-        let kept = ready.iter().find(|endpoint| Some(*endpoint) == last);
+        let kept = ready.iter().find(|instance| Some(*instance) == last);
         Arc::new(StickyPicker { chosen: kept.or(ready.first()).cloned() })
     }
 }
@@ -40,5 +40,5 @@ impl Picker for StickyPicker {
         self.chosen.clone().map_or(Pick::Queue, Pick::Instance)
     }
 
-    fn done(&self, _endpoint: &ReadyInstance, _outcome: &Outcome) {}
+    fn done(&self, _instance: &ReadyInstance, _outcome: &Outcome) {}
 }

@@ -1,51 +1,54 @@
-//! One attempt of a call, from the pick to the end.
+//! One attempt of a call, from the pick to its end.
 
 use std::sync::Arc;
 
 use hither_core::Address;
 use http::HeaderMap;
 use tokio::time::Instant;
-use tonic::Code;
+use tonic::{Code, Status};
 
 use crate::client::balance::{Outcome, Picker};
 use crate::client::ready_instance::{ReadyInstance, Reservation};
 use crate::client::transport::Connection;
 
-/// One attempt of a call. It counts as load of its endpoint until it is dropped; then the picker is told how
-/// it ended.
+/// One attempt of a call. It counts as load of its instance until it is dropped; then the picker gets its outcome.
 #[derive(Debug)]
-pub(crate) struct Attempt {
-    reserved: Reservation,
+pub(super) struct Attempt {
+    reservation: Reservation,
     picker: Arc<dyn Picker>,
     began: Instant,
     code: Option<Code>,
 }
 
 impl Attempt {
-    pub(crate) fn new(reserved: Reservation, picker: Arc<dyn Picker>) -> Self {
-        Self { reserved, picker, began: Instant::now(), code: None }
+    pub(super) fn new(reservation: Reservation, picker: Arc<dyn Picker>) -> Self {
+        Self { reservation, picker, began: Instant::now(), code: None }
     }
 
-    pub(crate) fn connection(&self) -> &Connection {
-        self.reserved.connection()
+    pub(super) fn connection(&self) -> &Connection {
+        self.reservation.connection()
     }
 
-    /// Where it was sent to.
-    pub(crate) fn peer(&self) -> &Address {
+    pub(super) fn peer(&self) -> &Address {
         self.connection().address()
     }
 
-    pub(crate) fn endpoint(&self) -> &ReadyInstance {
-        self.reserved.endpoint()
+    pub(super) fn instance(&self) -> &ReadyInstance {
+        self.reservation.instance()
     }
 
-    /// Notes how it ended; what was noted first counts.
-    pub(crate) fn ended(&mut self, code: Code) {
+    /// Returns the status with the peer named in its message.
+    pub(super) fn at_peer(&self, status: &Status) -> Status {
+        Status::new(status.code(), format!("{} at {}", status.message(), self.peer()))
+    }
+
+    /// Records how it ended; the first record counts.
+    pub(super) fn ended(&mut self, code: Code) {
         self.code.get_or_insert(code);
     }
 
-    /// Notes the status, if it is among these headers or trailers.
-    pub(crate) fn ended_with(&mut self, headers: &HeaderMap) {
+    /// Records the status, if it is among these headers or trailers.
+    pub(super) fn ended_with(&mut self, headers: &HeaderMap) {
         if let Some(status) = headers.get("grpc-status") {
             self.ended(Code::from_bytes(status.as_bytes()));
         }
@@ -54,8 +57,8 @@ impl Attempt {
 
 impl Drop for Attempt {
     fn drop(&mut self) {
-        // Nobody heard the end, so the caller has let go of it.
+        // An end that was not recorded: the caller has dropped the call.
         let code = self.code.unwrap_or(Code::Cancelled);
-        self.picker.done(self.reserved.endpoint(), &Outcome::new(code, self.began.elapsed()));
+        self.picker.done(self.reservation.instance(), &Outcome::new(code, self.began.elapsed()));
     }
 }

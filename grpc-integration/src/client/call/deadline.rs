@@ -1,4 +1,4 @@
-//! When a call has to be over.
+//! The deadline of a call.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,40 +9,40 @@ use tonic::Status;
 
 const GRPC_TIMEOUT: &str = "grpc-timeout";
 
-/// When a call began, and how long it may take over all its attempts, its waiting and its response's body.
+/// The deadline of a call: for its attempts, its waiting, and its response's body to the end.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Deadline {
-    pub(crate) at: Instant,
-    /// From the beginning of the call.
-    pub(crate) within: Duration,
+pub(super) struct Deadline {
+    pub(super) at: Instant,
+    /// The timeout, counted from the beginning of the call.
+    pub(super) within: Duration,
 }
 
 impl Deadline {
-    /// The time that the request asks for, capped by the channel's; `None` is all the time of the world.
-    pub(crate) fn of(headers: &HeaderMap, cap: Option<Duration>) -> Option<Self> {
+    /// Returns the deadline that the request asks for, capped by the channel's; `None` if there is neither.
+    pub(super) fn of(headers: &HeaderMap, cap: Option<Duration>) -> Option<Self> {
         let asked = headers.get(GRPC_TIMEOUT).and_then(parse);
         let within = match (asked, cap) {
             (Some(asked), Some(cap)) => asked.min(cap),
             (asked, cap) => asked.or(cap)?,
         };
-        // What ends after the end of the clock never ends.
+        // Beyond the range of the clock there is no deadline.
         let at = Instant::now().checked_add(within)?;
         Some(Self { at, within })
     }
 
-    /// The status of a call that did not make it; `where_it_was` tells how far it had come.
-    pub(crate) fn exceeded(&self, where_it_was: impl fmt::Display) -> Status {
-        Status::deadline_exceeded(format!("not done within {:?}: {where_it_was}", self.within))
+    /// Returns the status of a call that has exceeded it; `progress` is how far the call had come.
+    pub(super) fn exceeded(&self, progress: impl fmt::Display) -> Status {
+        Status::deadline_exceeded(format!("not done within {:?}: {progress}", self.within))
     }
 
-    /// Tells the server how long it has.
-    pub(crate) fn write(&self, headers: &mut HeaderMap) {
+    /// Writes the time that is left into the headers, for the server.
+    pub(super) fn write(&self, headers: &mut HeaderMap) {
         let left = self.at.saturating_duration_since(Instant::now());
         headers.insert(GRPC_TIMEOUT, format(left));
     }
 }
 
-/// At most eight digits, and a unit.
+/// Parses `grpc-timeout`: at most eight digits, and a unit.
 fn parse(value: &HeaderValue) -> Option<Duration> {
     let value = value.to_str().ok()?;
     let (digits, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
@@ -61,9 +61,9 @@ fn parse(value: &HeaderValue) -> Option<Duration> {
     })
 }
 
-/// In the finest unit that eight digits have room for.
+/// Formats it in the finest unit for which eight digits suffice.
 fn format(left: Duration) -> HeaderValue {
-    const MOST: u128 = 99_999_999;
+    const MAX: u128 = 99_999_999;
     let units = [
         (left.as_nanos(), 'n'),
         (left.as_micros(), 'u'),
@@ -72,7 +72,7 @@ fn format(left: Duration) -> HeaderValue {
         (u128::from(left.as_secs() / 60), 'M'),
         (u128::from(left.as_secs() / 3600), 'H'),
     ];
-    let (count, unit) = units.into_iter().find(|(count, _)| *count <= MOST).unwrap_or((MOST, 'H'));
+    let (count, unit) = units.into_iter().find(|(count, _)| *count <= MAX).unwrap_or((MAX, 'H'));
     // Digits and a letter are always a header's value.
     HeaderValue::try_from(format!("{count}{unit}")).unwrap_or(HeaderValue::from_static("0n"))
 }
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn timeouts_are_read_as_grpc_writes_them() {
+    fn timeouts_are_parsed_as_grpc_formats_them() {
         assert_eq!(parsed("3H"), Some(Duration::from_secs(10_800)));
         assert_eq!(parsed("2M"), Some(Duration::from_secs(120)));
         assert_eq!(parsed("99999999S"), Some(Duration::from_secs(99_999_999)));
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_again_and_never_longer() {
+    fn a_formatted_timeout_parses_to_the_same_time_and_never_to_a_longer_one() {
         let mut random = fastrand::Rng::with_seed(5);
         for _ in 0..1000 {
             let left = Duration::from_nanos(random.u64(..) >> random.u32(..64));
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_shorter_of_the_two_counts() {
+    async fn the_timeout_of_the_channel_caps_the_one_of_the_request() {
         let headers = |text| {
             HeaderMap::from_iter([(
                 http::HeaderName::from_static(GRPC_TIMEOUT),

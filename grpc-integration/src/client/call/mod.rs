@@ -1,4 +1,4 @@
-//! One call: pick, send, and pick again if it did not get there.
+//! One call: pick, send, and retry transparently what was not processed.
 
 mod attempt;
 mod deadline;
@@ -19,19 +19,19 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 
 use super::balance::{CallInfo, Pick};
-use super::pool::{Ready, State, StateReader};
-use super::transport::{Failure, ReplayBody, RequestBody, ResponseBody};
+use super::pool::{Ready, State, StateReader, closed};
+use super::transport::{ReplayBody, RequestBody, ResponseBody, SendError};
 use attempt::Attempt;
 use deadline::Deadline;
 use response_body::CallBody;
 
-/// How often the picker is asked when it chooses endpoints that have no room.
+/// How often the picker is asked while it picks instances without capacity.
 const TRIES: usize = 3;
 
-/// Makes a single call wait until an instance is ready, or not, whatever the channel's own setting.
+/// Sets for a single call whether it waits until an instance is ready, whatever the channel's own setting.
 ///
-/// A call that does not wait fails with UNAVAILABLE as soon as it is known that nobody is ready; one that
-/// waits does so until its deadline. It goes into the request's extensions:
+/// A call that does not wait fails with UNAVAILABLE as soon as it is known that no instance is ready; a
+/// wait-for-ready call waits until its deadline. It goes into the request's extensions:
 ///
 /// ```
 /// use hither_tonic::WaitForReady;
@@ -45,9 +45,29 @@ pub struct WaitForReady(pub bool);
 /// What is the same for all calls of a channel.
 #[derive(Debug)]
 pub(crate) struct Settings {
-    pub(crate) authority: Authority,
+    pub(crate) authority: CallAuthority,
     pub(crate) default_timeout: Option<Duration>,
     pub(crate) wait_for_ready: bool,
+}
+
+/// The `:authority` of calls.
+#[derive(Debug)]
+pub(crate) enum CallAuthority {
+    Fixed(Authority),
+    /// The address that an attempt is sent to.
+    PerInstance,
+}
+
+impl CallAuthority {
+    fn of(&self, peer: &Address) -> Authority {
+        let localhost = || Authority::from_static("localhost");
+        match (self, peer) {
+            (Self::Fixed(authority), _) => authority.clone(),
+            (Self::PerInstance, Address::Unix(_)) => localhost(),
+            // A connector may understand a host name that is no authority.
+            (Self::PerInstance, peer) => peer.to_string().parse().unwrap_or_else(|_| localhost()),
+        }
+    }
 }
 
 /// Makes one call.
@@ -55,7 +75,7 @@ pub(crate) struct Settings {
 /// # Cancellation
 /// Cancels the call.
 pub(crate) async fn call(
-    shared: &StateReader,
+    state: &StateReader,
     settings: &Settings,
     request: Request<Body>,
 ) -> Result<Response<Body>, Status> {
@@ -63,7 +83,7 @@ pub(crate) async fn call(
     let deadline = Deadline::of(&head.headers, settings.default_timeout);
     let wait_for_ready = head.extensions.get().map_or(settings.wait_for_ready, |WaitForReady(wait)| *wait);
     let mut progress = Progress::Picking;
-    let call = Call { shared, settings, head, deadline, wait_for_ready, progress: &mut progress };
+    let call = Call { state, settings, head, deadline, wait_for_ready, progress: &mut progress };
     let call = call.run(ReplayBody::new(body));
     let Some(deadline) = deadline else {
         return call.await;
@@ -76,12 +96,12 @@ pub(crate) async fn call(
     outcome.unwrap_or_else(|| Err(deadline.exceeded(progress)))
 }
 
-/// How far a call has come: what to say when its time is over.
+/// How far a call has come: the message when its deadline is exceeded.
 enum Progress {
     Picking,
-    /// Nobody was ready, for this reason.
+    /// No instance was ready, for this reason.
     Waiting(String),
-    /// Everybody was busy.
+    /// No connection had capacity.
     Full,
     Sent(Address),
 }
@@ -90,24 +110,24 @@ impl fmt::Display for Progress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Picking => f.write_str("no instance was picked"),
-            Self::Waiting(why) => f.write_str(why),
+            Self::Waiting(reason) => f.write_str(reason),
             Self::Full => f.write_str("all connections have as many calls as the servers allow"),
             Self::Sent(peer) => write!(f, "no answer from {peer}"),
         }
     }
 }
 
-/// What came of a look at who is ready.
+/// The outcome of one look at the state.
 enum Picked {
     Done(Result<Attempt, Status>),
-    /// All connections are full.
+    /// No connection has capacity.
     Full,
-    /// The call waits for a change.
-    NotNow,
+    /// The call is queued until the state changes.
+    Queued,
 }
 
 struct Call<'a> {
-    shared: &'a StateReader,
+    state: &'a StateReader,
     settings: &'a Settings,
     head: Parts,
     deadline: Option<Deadline>,
@@ -121,108 +141,106 @@ impl Call<'_> {
         loop {
             let mut attempt = self.pick().await?;
             let Some(replayed) = body.attempt() else {
-                // What was sent before is not there any more.
-                return Err(refused.unwrap_or_else(|| Status::internal("the request is gone")));
+                // What was sent before is not buffered any more.
+                return Err(
+                    refused.unwrap_or_else(|| Status::internal("the request body cannot be replayed"))
+                );
             };
             *self.progress = Progress::Sent(attempt.peer().clone());
-            let sent = attempt.connection().send(self.request(replayed)?).await;
-            let status = match sent {
+            let request = self.request(replayed, attempt.peer())?;
+            let status = match attempt.connection().send(request).await {
                 Ok(response) => return Ok(self.respond(response, body, attempt)),
-                Err(Failure::Unsent) => {
+                Err(SendError::Unsent) => {
                     attempt.ended(Code::Unavailable);
                     continue;
                 }
-                Err(Failure::Refused(status)) if refused.is_none() => {
+                Err(SendError::Refused(status)) if refused.is_none() => {
                     attempt.ended(Code::Unavailable);
-                    refused = Some(at_peer(&status, attempt.peer()));
+                    refused = Some(attempt.at_peer(&status));
                     continue;
                 }
-                Err(Failure::Refused(status) | Failure::Failed(status)) => status,
+                Err(SendError::Refused(status) | SendError::Failed(status)) => status,
             };
-            let status = body.failed().unwrap_or_else(|| at_peer(&status, attempt.peer()));
+            let status = body.failed().unwrap_or_else(|| attempt.at_peer(&status));
             attempt.ended(status.code());
             return Err(status);
         }
     }
 
-    /// Waits for an endpoint with room.
+    /// Waits for an instance with capacity.
     async fn pick(&mut self) -> Result<Attempt, Status> {
         // Nearly always this is all, and takes no lock.
         if let Picked::Done(picked) = self.try_pick() {
             return picked;
         }
-        // When there are no more changes, the pool has said that it is closed.
-        let mut changes = self.shared.changes();
+        // When there are no more changes, the pool has published `Closed`.
+        let mut changes = self.state.changes();
         loop {
             {
-                let (_waiting, freed) = self.shared.room().wait();
-                let mut freed = pin!(freed);
-                freed.as_mut().enable();
+                let (_waiter, capacity) = self.state.capacity().wait();
+                let mut capacity = pin!(capacity);
+                capacity.as_mut().enable();
                 match self.try_pick() {
                     Picked::Done(picked) => return picked,
-                    Picked::NotNow => {}
+                    Picked::Queued => {}
                     Picked::Full => {
                         tokio::select! {
                             _ = changes.changed() => {}
-                            () = freed => {}
+                            () = capacity => {}
                         }
                         continue;
                     }
                 }
             }
-            // The room that this call was told of, if it was, is for somebody else.
-            self.shared.room().freed();
+            // If this call was woken for free capacity, another one has to be woken in its place.
+            self.state.capacity().wake_one();
             let _ = changes.changed().await;
         }
     }
 
     fn try_pick(&mut self) -> Picked {
-        match &**self.shared.state() {
+        match &**self.state.load() {
             State::Ready(ready) => self.pick_among(ready),
-            State::Failing(why) if !self.wait_for_ready => {
-                Picked::Done(Err(Status::unavailable(why.to_string())))
+            State::Failing(reason) if !self.wait_for_ready => Picked::Done(Err(reason.error().into())),
+            State::Failing(reason) | State::Connecting(reason) => {
+                *self.progress = Progress::Waiting(reason.to_string());
+                Picked::Queued
             }
-            State::Failing(why) | State::Connecting(why) => {
-                *self.progress = Progress::Waiting(why.to_string());
-                Picked::NotNow
-            }
-            State::Closed => Picked::Done(Err(Status::unavailable(
-                "the channel is closed: the Tokio runtime that it was made on is gone",
-            ))),
+            State::Closed => Picked::Done(Err(closed().into())),
         }
     }
 
     fn pick_among(&mut self, ready: &Ready) -> Picked {
         let info = CallInfo::new(self.head.uri.path(), &self.head.headers);
-        let attempt = |reserved| Picked::Done(Ok(Attempt::new(reserved, Arc::clone(&ready.picker))));
+        let attempt = |reservation| Picked::Done(Ok(Attempt::new(reservation, Arc::clone(&ready.picker))));
         for _ in 0..TRIES {
             match ready.picker.pick(&info) {
-                Pick::Instance(endpoint) => {
-                    if let Some(reserved) = endpoint.reserve() {
-                        return attempt(reserved);
+                Pick::Instance(instance) => {
+                    if let Some(reservation) = instance.reserve() {
+                        return attempt(reservation);
                     }
                 }
-                Pick::Queue => return Picked::NotNow,
+                Pick::Queue => return Picked::Queued,
                 Pick::Fail(status) if self.wait_for_ready => {
                     *self.progress = Progress::Waiting(status.message().to_owned());
-                    return Picked::NotNow;
+                    return Picked::Queued;
                 }
                 Pick::Fail(status) | Pick::Drop(status) => return Picked::Done(Err(status)),
             }
         }
-        let mut others: Vec<_> = ready.endpoints.iter().collect();
-        others.sort_by_key(|endpoint| endpoint.in_flight());
-        if let Some(reserved) = others.into_iter().find_map(|endpoint| endpoint.reserve()) {
-            return attempt(reserved);
+        let mut others: Vec<_> = ready.instances.iter().collect();
+        others.sort_by_key(|instance| instance.in_flight());
+        if let Some(reservation) = others.into_iter().find_map(|instance| instance.reserve()) {
+            return attempt(reservation);
         }
         *self.progress = Progress::Full;
         Picked::Full
     }
 
-    fn request(&self, body: RequestBody) -> Result<Request<RequestBody>, Status> {
+    fn request(&self, body: RequestBody, peer: &Address) -> Result<Request<RequestBody>, Status> {
         let mut uri = http::uri::Parts::default();
         uri.scheme = Some(Scheme::HTTP);
-        uri.authority = Some(self.settings.authority.clone());
+        uri.authority = Some(self.settings.authority.of(peer));
         let path = self.head.uri.path_and_query().cloned();
         uri.path_and_query = Some(path.unwrap_or(PathAndQuery::from_static("/")));
         let mut request = Request::new(body);
@@ -248,15 +266,10 @@ impl Call<'_> {
     ) -> Response<Body> {
         request.commit();
         attempt.ended_with(response.headers());
-        let endpoint = attempt.endpoint().clone();
+        let instance = attempt.instance().clone();
         let mut response =
             response.map(|body| Body::new(CallBody::new(body, request, attempt, self.deadline)));
-        response.extensions_mut().insert(endpoint);
+        response.extensions_mut().insert(instance);
         response
     }
-}
-
-/// The same status, saying whose it is.
-fn at_peer(status: &Status, peer: &Address) -> Status {
-    Status::new(status.code(), format!("{} at {peer}", status.message()))
 }

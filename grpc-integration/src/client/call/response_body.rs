@@ -1,4 +1,4 @@
-//! A response's body, which is a call under way until its end.
+//! A response's body: the call is in flight until its end.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -9,14 +9,13 @@ use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep_until};
 use tonic::{Code, Status};
 
-use super::at_peer;
 use super::attempt::Attempt;
 use super::deadline::Deadline;
 use crate::client::transport::{ReplayBody, ResponseBody, status_of};
 
 pin_project! {
     /// The body of a response. Dropping it before its end cancels the call.
-    pub(crate) struct CallBody {
+    pub(super) struct CallBody {
         open: Option<Open>,
         deadline: Option<Deadline>,
         #[pin]
@@ -24,16 +23,16 @@ pin_project! {
     }
 }
 
-/// What is held until the end. The order counts: the stream is let go of before its room is given back.
+/// What is held until the end. The order matters: the stream is dropped before its capacity is released.
 struct Open {
     body: ResponseBody,
-    /// What is still being sent ends with the call, as gRPC has it.
+    /// Sending the request ends with the call, as in gRPC.
     _request: ReplayBody,
     attempt: Attempt,
 }
 
 impl CallBody {
-    pub(crate) fn new(
+    pub(super) fn new(
         body: ResponseBody,
         request: ReplayBody,
         mut attempt: Attempt,
@@ -56,7 +55,7 @@ impl http_body::Body for CallBody {
         let Some(open) = this.open else {
             return Poll::Ready(None);
         };
-        // Looked at first: a stream that always has something must end in time, too.
+        // Checked first: a stream that always has a frame must end in time, too.
         if let (Some(sleep), Some(deadline)) = (this.sleep.as_pin_mut(), this.deadline)
             && sleep.poll(cx).is_ready()
         {
@@ -75,7 +74,7 @@ impl http_body::Body for CallBody {
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(error)) => {
-                let status = at_peer(&status_of(&error), open.attempt.peer());
+                let status = open.attempt.at_peer(&status_of(&error));
                 open.attempt.ended(status.code());
                 *this.open = None;
                 Poll::Ready(Some(Err(status)))

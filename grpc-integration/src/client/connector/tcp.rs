@@ -4,16 +4,17 @@ use std::io;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use hither_core::Address;
+use hither_core::{Address, Instance};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
 use super::{BoxedIo, Connector};
 
-/// Plain TCP, and Unix domain sockets for `unix:` addresses. The default.
+/// Connects over plain TCP, or over a Unix domain socket to a `unix:` address. The default.
 ///
-/// Peers that vanished without a word, such as a host that lost its power, are noticed by TCP keep-alive and
-/// by data that nobody acknowledges (`TCP_USER_TIMEOUT`, where the system has it), within 20 s by default.
+/// A peer that vanishes without closing its connections, such as a host that lost its power, is detected by TCP
+/// keep-alive and by data that is not acknowledged (`TCP_USER_TIMEOUT`, where the system has it), within 20 s by
+/// default.
 ///
 /// ```
 /// use std::time::Duration;
@@ -27,8 +28,8 @@ pub struct TcpConnector {
 }
 
 impl TcpConnector {
-    /// Sets how long a peer may be silent although it owes an acknowledgement, before its connection is given
-    /// up. Default 20 s; it is rounded to whole seconds, at least 2.
+    /// Sets how long a peer may owe an acknowledgement before its connection is closed. Default 20 s; rounded to
+    /// whole seconds, at least 2.
     #[must_use]
     pub fn with_peer_timeout(mut self, timeout: Duration) -> Self {
         self.peer_timeout = Duration::from_secs(timeout.as_secs().max(2));
@@ -38,7 +39,7 @@ impl TcpConnector {
     fn configure(&self, stream: &TcpStream) -> io::Result<()> {
         stream.set_nodelay(true)?;
         let socket = SockRef::from(stream);
-        // The first probe after half of the time, and then enough of them to fill the rest.
+        // The first probe after half of the time, then probes until the rest is over.
         let idle = self.peer_timeout / 2;
         let keepalive =
             TcpKeepalive::new().with_time(idle).with_interval((idle / 2).max(Duration::from_secs(1)));
@@ -63,15 +64,41 @@ impl Default for TcpConnector {
 
 #[async_trait]
 impl Connector for TcpConnector {
-    async fn connect(&self, address: &Address) -> io::Result<BoxedIo> {
+    async fn connect(&self, _instance: &Instance, address: &Address) -> io::Result<BoxedIo> {
         match address {
             Address::Socket(address) => self.tcp(address).await,
             Address::Host { host, port } => self.tcp((&**host, *port)).await,
             #[cfg(unix)]
             Address::Unix(path) => Ok(Box::new(tokio::net::UnixStream::connect(path).await?)),
             other => {
-                let why = format!("{other} cannot be reached over TCP");
-                Err(io::Error::new(io::ErrorKind::Unsupported, why))
+                let error = format!("{other} cannot be reached over TCP");
+                Err(io::Error::new(io::ErrorKind::Unsupported, error))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_peer_timeout_bounds_keep_alive_and_unacknowledged_data() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        for (timeout, rounded) in [(20_000, 20), (60_900, 60), (500, 2)] {
+            let connector = TcpConnector::default().with_peer_timeout(Duration::from_millis(timeout));
+            let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            connector.configure(&stream).unwrap();
+            assert!(stream.nodelay().unwrap());
+            let socket = SockRef::from(&stream);
+            assert!(socket.keepalive().unwrap());
+            #[cfg(target_os = "linux")]
+            {
+                let (timeout, idle) = (Duration::from_secs(rounded), Duration::from_secs(rounded / 2));
+                assert_eq!(socket.tcp_user_timeout().unwrap(), Some(timeout));
+                assert_eq!(socket.tcp_keepalive_time().unwrap(), idle);
+                let interval = Duration::from_secs((rounded / 4).max(1));
+                assert_eq!(socket.tcp_keepalive_interval().unwrap(), interval);
             }
         }
     }

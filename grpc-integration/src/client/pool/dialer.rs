@@ -1,16 +1,16 @@
-//! One attempt to connect to an instance, at whichever of its addresses answers first.
+//! One attempt to connect to an instance, at the first of its addresses that answers.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use hither_core::Address;
+use hither_core::{Address, Instance};
 use tokio::time::{sleep, timeout};
 
 use crate::client::connector::Connector;
 use crate::client::transport::Connection;
 
-/// How long one address has before the next is tried beside it: Happy Eyeballs, with the delay of RFC 8305
+/// How long one address is tried before the next is tried in parallel: Happy Eyeballs, with the delay of RFC 8305
 /// and gRPC.
 const HEAD_START: Duration = Duration::from_millis(250);
 
@@ -18,7 +18,7 @@ const HEAD_START: Duration = Duration::from_millis(250);
 #[derive(Debug, Clone)]
 pub(crate) struct Dialer {
     pub(crate) connector: Arc<dyn Connector>,
-    /// How long one address has.
+    /// How long connecting to one address may take.
     pub(crate) timeout: Duration,
 }
 
@@ -26,16 +26,16 @@ impl Dialer {
     /// Tries the addresses in order, each with a head start before the next.
     ///
     /// # Errors
-    /// The last failure, such as `connection refused at 10.0.0.7:8001`, when none of them answered.
+    /// The last failure, such as `connection refused at 10.0.0.7:8001`, when all addresses have failed.
     ///
     /// # Cancellation
-    /// Gives all attempts up.
-    pub(crate) async fn dial(&self, addresses: &[Address]) -> Result<Connection, String> {
-        let mut rest = addresses.iter();
+    /// Cancels all attempts.
+    pub(super) async fn dial(&self, instance: &Instance) -> Result<Connection, String> {
+        let mut rest = instance.addresses().iter();
         let mut attempts = FuturesUnordered::new();
         let mut failed = None;
         loop {
-            attempts.extend(rest.next().map(|address| self.attempt(address)));
+            attempts.extend(rest.next().map(|address| self.attempt(instance, address)));
             let more = rest.len() > 0;
             tokio::select! {
                 biased;
@@ -49,10 +49,10 @@ impl Dialer {
         }
     }
 
-    async fn attempt(&self, address: &Address) -> Result<Connection, String> {
-        match timeout(self.timeout, Connection::open(&*self.connector, address)).await {
+    async fn attempt(&self, instance: &Instance, address: &Address) -> Result<Connection, String> {
+        match timeout(self.timeout, Connection::open(&*self.connector, instance, address)).await {
             Ok(Ok(connection)) => Ok(connection),
-            Ok(Err(error)) => Err(format!("{error} at {address}")),
+            Ok(Err(error)) => Err(format!("{} at {address}", hither_core::report(&error))),
             Err(_) => Err(format!("no HTTP/2 within {:?} at {address}", self.timeout)),
         }
     }

@@ -1,7 +1,9 @@
-//! Who can be called: a task that follows the registry and keeps connections to what it finds.
+//! The pool: a task that follows the registry, and keeps connections to the instances that it finds.
 
 mod connections;
+mod desired;
 mod dialer;
+mod outage_log;
 mod state;
 mod subchannel;
 
@@ -9,61 +11,35 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use hither_core::{Address, Discovery, Freshness, Instance, InstanceState, ServiceName, ServiceView, Update};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
+use tokio::time::sleep_until;
 use tracing::Instrument;
 
 pub(crate) use dialer::Dialer;
-pub(crate) use state::{NotReadyReason, Ready, State};
+pub(crate) use state::{NotReadyReason, Ready, State, StateReader, closed};
 pub(crate) use subchannel::SubchannelConfig;
-use subchannel::{Connectivity, Subchannel};
 
 use super::balance::LoadBalancingPolicy;
-use super::capacity::CapacityWaiters;
 use super::ready_instance::ReadyInstance;
 use crate::task::Task;
+use outage_log::OutageLog;
+use state::StatePublisher;
+use subchannel::{Connectivity, Subchannel};
 
-/// What the pool shares with the calls.
-#[derive(Debug)]
-pub(crate) struct StateReader {
-    state: ArcSwap<State>,
-    changes: watch::Receiver<()>,
-    room: Arc<CapacityWaiters>,
-}
-
-impl StateReader {
-    /// Whom calls may be sent to now. Takes no lock.
-    pub(crate) fn state(&self) -> arc_swap::Guard<Arc<State>> {
-        self.state.load()
-    }
-
-    /// Changes of the state from now on. The pool's end is its error.
-    pub(crate) fn changes(&self) -> watch::Receiver<()> {
-        let mut changes = self.changes.clone();
-        changes.mark_unchanged();
-        changes
-    }
-
-    pub(crate) fn room(&self) -> &CapacityWaiters {
-        &self.room
-    }
-}
-
-/// How one instance is to be treated; the better first.
+/// How an instance is to be treated; the better first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Role {
     /// Takes calls.
     Up,
-    /// About to leave: takes calls only if nobody else does.
+    /// About to shut down: takes calls only if no instance is up.
     Draining,
-    /// Vanished from the registry without a word: takes calls over a connection that is open, and is never
-    /// dialled.
+    /// Removed from the registry in bulk, and held: takes calls over a connection that is open, and is never
+    /// connected to.
     Held,
 }
 
-/// Instances that have the same addresses are the same server. Which of the addresses is named first makes no
-/// difference.
+/// Instances that have the same addresses are the same server, in whatever order they are listed.
 type Key = Vec<Address>;
 
 fn key(instance: &Instance) -> Key {
@@ -82,31 +58,31 @@ pub(crate) struct Pool {
     policy: Arc<dyn LoadBalancingPolicy>,
     config: SubchannelConfig,
     subchannels: BTreeMap<Key, (Role, Subchannel)>,
-    /// What the registry says; `None` before it was heard for the first time.
+    /// The latest update of the registry; `None` before the first.
     update: Option<Update>,
+    /// Notified when the connectivity of a subchannel has changed.
     changed: Arc<Notify>,
-    /// Whom calls could be sent to when there last was somebody.
+    outages: Arc<OutageLog>,
+    /// The last picker, and the instances that it was made for.
     last: Option<Ready>,
-    published: Published,
+    publisher: StatePublisher,
 }
 
 impl Pool {
-    /// Starts to follow `service`, for as long as the task is kept.
+    /// Starts to follow `service`. The pool ends when the task is dropped.
     pub(crate) fn start(
         discovery: Discovery,
         service: ServiceName,
         policy: Arc<dyn LoadBalancingPolicy>,
         config: SubchannelConfig,
     ) -> (Arc<StateReader>, Task) {
-        let (tell, changes) = watch::channel(());
-        let view = discovery.service(&service);
-        let span = tracing::debug_span!("pool", %service);
-        let state = State::Connecting(NotReadyReason::unresolved(service.clone()));
-        let shared =
-            Arc::new(StateReader { state: ArcSwap::from_pointee(state), changes, room: Arc::default() });
+        let span = tracing::debug_span!("channel", %service);
+        let publisher = StatePublisher::new(State::Connecting(NotReadyReason::unresolved(service.clone())));
+        let reader = Arc::clone(publisher.reader());
         let mut pool = Self {
+            view: discovery.service(&service),
+            outages: Arc::new(OutageLog::new(service.clone())),
             service,
-            view,
             discovery,
             policy,
             config,
@@ -114,53 +90,58 @@ impl Pool {
             update: None,
             changed: Arc::default(),
             last: None,
-            published: Published { shared: Arc::clone(&shared), tell },
+            publisher,
         };
-        let task = Task::spawn(async move { pool.run().await }.instrument(span));
-        (shared, task)
+        (reader, Task::spawn(async move { pool.run().await }.instrument(span)))
     }
 
     async fn run(&mut self) {
         loop {
+            let summary = self.outages.due();
             tokio::select! {
                 biased;
                 update = self.view.changed() => match update {
-                    Ok(update) => self.follow(update),
-                    // The runtime that somebody else began this watch on is gone. Ours is not.
+                    Ok(update) => self.on_update(update),
+                    // The runtime that another channel started this watch on is gone. Ours is not.
                     Err(_) => self.view = self.discovery.service(&self.service),
                 },
                 () = self.changed.notified() => {}
+                () = async {
+                    match summary {
+                        Some(due) => sleep_until(due).await,
+                        None => std::future::pending().await,
+                    }
+                } => {
+                    self.outages.summarize();
+                    continue;
+                }
             }
             self.publish();
         }
     }
 
-    /// Brings the subchannels in line with what the registry says.
-    fn follow(&mut self, update: Update) {
+    /// Brings the subchannels in line with the registry.
+    fn on_update(&mut self, update: Update) {
         let wanted = servers(&update);
         self.subchannels.retain(|key, _| wanted.contains_key(key));
-        let anybody_up = wanted.values().any(|(role, _)| *role == Role::Up);
+        let any_up = wanted.values().any(|(role, _)| *role == Role::Up);
         for (key, (role, instance)) in wanted {
-            let dial = match role {
+            let connect = match role {
                 Role::Up => true,
-                Role::Draining => !anybody_up,
+                Role::Draining => !any_up,
                 Role::Held => false,
             };
             match self.subchannels.entry(key) {
                 Entry::Occupied(mut entry) => {
                     let (present, subchannel) = entry.get_mut();
                     *present = role;
-                    if !Arc::ptr_eq(subchannel.endpoint().instance(), &instance) {
-                        let endpoint = subchannel.endpoint().described_as(instance);
-                        *subchannel.endpoint_mut() = endpoint;
-                    }
-                    subchannel.dial(dial);
+                    subchannel.describe(instance);
+                    subchannel.set_connect(connect);
                 }
-                Entry::Vacant(entry) if dial => {
-                    let addresses = instance.addresses().to_vec();
-                    let endpoint = ReadyInstance::in_pool(instance, &self.published.shared.room);
-                    let changed = Arc::clone(&self.changed);
-                    let subchannel = Subchannel::start(endpoint, addresses, self.config.clone(), changed);
+                Entry::Vacant(entry) if connect => {
+                    let ready_instance = ReadyInstance::in_pool(instance, self.publisher.reader().capacity());
+                    let (changed, outages) = (Arc::clone(&self.changed), Arc::clone(&self.outages));
+                    let subchannel = Subchannel::start(ready_instance, self.config.clone(), changed, outages);
                     entry.insert((role, subchannel));
                 }
                 Entry::Vacant(_) => {}
@@ -169,14 +150,13 @@ impl Pool {
         self.update = Some(update);
     }
 
-    /// Tells the calls what has become of it.
     fn publish(&mut self) {
         let ready = self.ready();
-        let state = if ready.is_empty() { self.nobody() } else { State::Ready(self.picker_over(ready)) };
-        self.published.publish(state);
+        let state = if ready.is_empty() { self.not_ready() } else { State::Ready(self.picker_over(ready)) };
+        self.publisher.publish(state);
     }
 
-    /// Whoever can be called, sorted by id.
+    /// Returns the instances that can be called, sorted by id.
     fn ready(&self) -> Vec<ReadyInstance> {
         let among = |wanted: fn(Role) -> bool| {
             let mut ready: Vec<_> = self
@@ -185,7 +165,7 @@ impl Pool {
                 .filter(|(role, subchannel)| {
                     wanted(*role) && subchannel.connectivity() == Connectivity::Ready
                 })
-                .map(|(_, subchannel)| subchannel.endpoint().clone())
+                .map(|(_, subchannel)| subchannel.ready_instance().clone())
                 .collect();
             ready.sort_by(|a, b| a.instance().id().cmp(b.instance().id()));
             ready
@@ -196,17 +176,17 @@ impl Pool {
 
     fn picker_over(&mut self, ready: Vec<ReadyInstance>) -> Ready {
         if let Some(last) = &self.last
-            && same(&last.endpoints, &ready)
+            && same(&last.instances, &ready)
         {
             return last.clone();
         }
         let picker = self.policy.picker(&ready, self.last.as_ref().map(|last| &last.picker));
-        let ready = Ready { picker, endpoints: ready.into() };
+        let ready = Ready { picker, instances: ready.into() };
         self.last = Some(ready.clone());
         ready
     }
 
-    fn nobody(&self) -> State {
+    fn not_ready(&self) -> State {
         let Some(update) = &self.update else {
             return State::Connecting(NotReadyReason::unresolved(self.service.clone()));
         };
@@ -220,17 +200,17 @@ impl Pool {
             match subchannel.connectivity() {
                 Connectivity::Connecting | Connectivity::Ready => connecting = true,
                 Connectivity::TransientFailure(error) => last_error = Some(error),
-                Connectivity::Idle => connecting |= subchannel.dials(),
+                Connectivity::Idle => connecting |= subchannel.connects(),
             }
         }
         let registered = update.snapshot.as_ref().map(|snapshot| snapshot.len());
-        let why = NotReadyReason { service: self.service.clone(), registered, last_error, stale };
-        if connecting { State::Connecting(why) } else { State::Failing(why) }
+        let reason = NotReadyReason { service: self.service.clone(), registered, last_error, stale };
+        if connecting { State::Connecting(reason) } else { State::Failing(reason) }
     }
 }
 
-/// The servers behind the records, and how they are to be treated. Of several records of one server the best
-/// counts, and of equals the first by id.
+/// Returns the servers behind the records, and how they are to be treated. Of several records of one server the
+/// best role counts, and of equal ones the first by id.
 fn servers(update: &Update) -> BTreeMap<Key, (Role, Arc<Instance>)> {
     let mut servers = BTreeMap::new();
     let registered = update.instances().iter().map(|instance| match instance.state() {
@@ -251,27 +231,7 @@ fn servers(update: &Update) -> BTreeMap<Key, (Role, Arc<Instance>)> {
     servers
 }
 
-/// Whether these are the same endpoints with the same descriptions.
+/// Whether these are the same instances with the same descriptions.
 fn same(a: &[ReadyInstance], b: &[ReadyInstance]) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a == b && Arc::ptr_eq(a.instance(), b.instance()))
-}
-
-/// The pool's end of what it shares: when it is dropped, calls fail instead of waiting for ever.
-#[derive(Debug)]
-struct Published {
-    shared: Arc<StateReader>,
-    tell: watch::Sender<()>,
-}
-
-impl Published {
-    fn publish(&self, state: State) {
-        self.shared.state.store(Arc::new(state));
-        self.tell.send_replace(());
-    }
-}
-
-impl Drop for Published {
-    fn drop(&mut self) {
-        self.publish(State::Closed);
-    }
 }

@@ -1,61 +1,75 @@
-//! What the pool tells the calls: whom they may be sent to, or why to nobody.
+//! What the pool publishes to calls: the ready instances, or why there are none.
 
 use std::fmt;
 use std::sync::Arc;
 
-use hither_core::{Error, ServiceName};
+use arc_swap::ArcSwap;
+use hither_core::ServiceName;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::client::balance::Picker;
+use crate::client::capacity::CapacityWaiters;
 use crate::client::ready_instance::ReadyInstance;
+use crate::error::{Error, ErrorKind};
 
-/// What calls find when they look for an endpoint.
+/// The connectivity of the whole channel.
 #[derive(Debug, Clone)]
 pub(crate) enum State {
     /// Some instances are ready.
     Ready(Ready),
-    /// Nobody is ready yet, but that may change soon: calls wait.
+    /// None is ready yet, but one may be soon: calls wait.
     Connecting(NotReadyReason),
-    /// Nobody is ready: calls fail, but for those that wait for ready.
+    /// None is ready: calls fail, unless they are wait-for-ready.
     Failing(NotReadyReason),
     /// The pool is gone, and with it the runtime that the channel was made on: all calls fail.
     Closed,
 }
 
-/// Whom calls may be sent to.
+/// The ready instances, and the picker over them.
 #[derive(Debug, Clone)]
 pub(crate) struct Ready {
     pub(crate) picker: Arc<dyn Picker>,
     /// At least one.
-    pub(crate) endpoints: Arc<[ReadyInstance]>,
+    pub(crate) instances: Arc<[ReadyInstance]>,
 }
 
-/// Why nobody is ready. Printed, it is one line.
+/// Why no instance is ready. Display is one line.
 #[derive(Debug, Clone)]
 pub(crate) struct NotReadyReason {
     pub(crate) service: ServiceName,
-    /// How many instances are registered; `None` until the registry has spoken.
+    /// How many instances are registered; `None` until the service was resolved for the first time.
     pub(crate) registered: Option<usize>,
-    /// The newest failure to connect.
+    /// The latest failure to connect.
     pub(crate) last_error: Option<Arc<str>>,
-    /// Since when the registry has not been heard, and why.
-    pub(crate) stale: Option<(Instant, Error)>,
+    /// Since when the registry cannot be reached, and why.
+    pub(crate) stale: Option<(Instant, hither_core::Error)>,
 }
 
 impl NotReadyReason {
-    /// Nothing has been heard yet.
+    /// The service was not resolved yet.
     pub(crate) fn unresolved(service: ServiceName) -> Self {
         Self { service, registered: None, last_error: None, stale: None }
     }
+
+    /// Returns the error of a call that cannot be sent.
+    pub(crate) fn error(&self) -> Error {
+        Error::new(ErrorKind::NotReady, self.to_string()).with_service(self.service.clone())
+    }
+}
+
+/// Returns the error of a call on a channel whose pool is gone.
+pub(crate) fn closed() -> Error {
+    Error::new(ErrorKind::Closed, "the channel is closed: the Tokio runtime that it was made on is gone")
 }
 
 impl fmt::Display for NotReadyReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let service = &self.service;
         match (self.registered, &self.stale) {
-            (None, None) => return write!(f, "{service} has not been resolved yet"),
+            (None, None) => return write!(f, "{service} is not resolved yet"),
             (None, Some((_, cause))) => return write!(f, "{service} cannot be resolved: {}", cause.report()),
-            (Some(0), _) => write!(f, "nobody is registered as {service}")?,
+            (Some(0), _) => write!(f, "no instance of {service} is registered")?,
             (Some(count), _) => write!(f, "0 of {count} instances of {service} ready")?,
         }
         if let Some(error) = &self.last_error {
@@ -65,5 +79,62 @@ impl fmt::Display for NotReadyReason {
             write!(f, "; registry stale for {} s: {}", since.elapsed().as_secs(), cause.report())?;
         }
         Ok(())
+    }
+}
+
+/// The calls' end of the published state.
+#[derive(Debug)]
+pub(crate) struct StateReader {
+    state: ArcSwap<State>,
+    changes: watch::Receiver<()>,
+    capacity: Arc<CapacityWaiters>,
+}
+
+impl StateReader {
+    /// Returns the present state. Takes no lock.
+    pub(crate) fn load(&self) -> arc_swap::Guard<Arc<State>> {
+        self.state.load()
+    }
+
+    /// Returns the changes of the state from now on. They end when the pool is gone.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        let mut changes = self.changes.clone();
+        changes.mark_unchanged();
+        changes
+    }
+
+    pub(crate) fn capacity(&self) -> &Arc<CapacityWaiters> {
+        &self.capacity
+    }
+}
+
+/// The pool's end of the published state. Dropping it publishes `Closed`, so that calls fail instead of waiting for
+/// ever.
+#[derive(Debug)]
+pub(super) struct StatePublisher {
+    reader: Arc<StateReader>,
+    changed: watch::Sender<()>,
+}
+
+impl StatePublisher {
+    pub(super) fn new(state: State) -> Self {
+        let (changed, changes) = watch::channel(());
+        let state = ArcSwap::from_pointee(state);
+        Self { reader: Arc::new(StateReader { state, changes, capacity: Arc::default() }), changed }
+    }
+
+    pub(super) fn reader(&self) -> &Arc<StateReader> {
+        &self.reader
+    }
+
+    pub(super) fn publish(&self, state: State) {
+        self.reader.state.store(Arc::new(state));
+        self.changed.send_replace(());
+    }
+}
+
+impl Drop for StatePublisher {
+    fn drop(&mut self) {
+        self.publish(State::Closed);
     }
 }

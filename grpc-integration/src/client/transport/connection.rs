@@ -1,14 +1,14 @@
-//! One connection, and how much room it has.
+//! One connection and its stream capacity.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use hither_core::Address;
+use hither_core::{Address, Instance};
 use http::{Request, Response};
 
 use super::watched::{Peer, Stage};
-use super::{Failure, Http2, RequestBody, ResponseBody, Transport};
+use super::{Http2, RequestBody, ResponseBody, SendError, Transport};
 use crate::client::connector::Connector;
 
 /// One open HTTP/2 connection. It closes when it is dropped.
@@ -21,21 +21,25 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Connects, and waits until the peer has said that it speaks HTTP/2.
+    /// Connects, and waits for the peer's HTTP/2 SETTINGS.
     ///
     /// # Cancellation
-    /// Gives the connection up.
-    pub(crate) async fn open(connector: &dyn Connector, address: &Address) -> io::Result<Self> {
-        let io = connector.connect(address).await?;
+    /// Drops the connection.
+    pub(crate) async fn open(
+        connector: &dyn Connector,
+        instance: &Instance,
+        address: &Address,
+    ) -> io::Result<Self> {
+        let io = connector.connect(instance, address).await?;
         let peer = Arc::new(Peer::new());
         let mut stage = peer.stage();
         let transport = Http2::start(io, Arc::clone(&peer)).await?;
         let connection = Self { address: address.clone(), transport, peer, reserved: AtomicUsize::new(0) };
-        let stage = stage.wait_for(|stage| *stage != Stage::Greeting).await.map(|stage| stage.clone());
+        let stage = stage.wait_for(|stage| *stage != Stage::Handshake).await.map(|stage| stage.clone());
         match stage {
             Ok(Stage::Open) => Ok(connection),
             Ok(Stage::Closed(reason)) => Err(io::Error::other(reason)),
-            _ => Err(io::Error::other("the peer takes no calls")),
+            _ => Err(io::Error::other("the peer accepts no calls")),
         }
     }
 
@@ -43,11 +47,11 @@ impl Connection {
         &self.address
     }
 
-    /// Takes room for one call, if there is some. It is given back with [`release`](Self::release).
+    /// Reserves a stream for one call, if there is capacity. It is released with [`release`](Self::release).
     pub(crate) fn try_reserve(&self) -> bool {
         self.is_usable() && {
-            let room = usize::try_from(self.peer.max_streams()).unwrap_or(usize::MAX);
-            let take = |reserved: usize| (reserved < room).then_some(reserved + 1);
+            let max = usize::try_from(self.peer.max_streams()).unwrap_or(usize::MAX);
+            let take = |reserved: usize| (reserved < max).then_some(reserved + 1);
             self.reserved.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).is_ok()
         }
     }
@@ -56,7 +60,7 @@ impl Connection {
         self.reserved.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// Whether as many calls are under way as the peer allows.
+    /// Returns whether as many calls are in flight as the peer allows.
     pub(crate) fn is_full(&self) -> bool {
         self.peer.max_streams() as usize <= self.reserved.load(Ordering::SeqCst)
     }
@@ -65,27 +69,27 @@ impl Connection {
         self.reserved.load(Ordering::SeqCst) == 0
     }
 
-    /// Whether it takes new calls.
+    /// Returns whether it accepts new calls.
     pub(crate) fn is_usable(&self) -> bool {
         self.peer.is_open() && !self.transport.is_closed()
     }
 
-    /// Sends one request, for which room was taken; resolves with the response's headers.
+    /// Sends one request, for which a stream was reserved; completes with the response's headers.
     ///
     /// # Cancellation
     /// Cancels the call.
     pub(crate) async fn send(
         &self,
         request: Request<RequestBody>,
-    ) -> Result<Response<ResponseBody>, Failure> {
+    ) -> Result<Response<ResponseBody>, SendError> {
         let sent = self.transport.clone().send(request).await;
-        if let Err(Failure::Unsent) = sent {
+        if let Err(SendError::Unsent) = sent {
             self.peer.retire();
         }
         sent
     }
 
-    /// Completes when it takes no new calls any more, and says why.
+    /// Completes when it accepts no new calls any more, with the reason.
     ///
     /// # Cancellation
     /// Safe.
@@ -98,7 +102,7 @@ impl Connection {
                 .as_deref()
             {
                 Ok(Stage::Closed(reason)) => reason.clone(),
-                Ok(_) => "the peer is going away".to_owned(),
+                Ok(_) => "the peer sent GOAWAY".to_owned(),
                 Err(_) => "closed".to_owned(),
             }
         }

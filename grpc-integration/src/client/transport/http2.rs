@@ -1,4 +1,4 @@
-//! HTTP/2 by hyper.
+//! HTTP/2 over hyper.
 
 use std::io;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -12,28 +12,28 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::watched::{Peer, Watched};
-use super::{Failure, RequestBody, Transport, status_of};
+use super::{RequestBody, SendError, Transport, status_of};
 use crate::client::connector::BoxedIo;
 
-/// How long a peer may take to read our last words before the connection is cut.
-const FAREWELL: Duration = Duration::from_secs(5);
+/// How long a peer may take to read our last frames before the connection is closed.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// hyper's handle of one connection, which closes when the last clone is dropped.
 #[derive(Debug, Clone)]
 pub(crate) struct Hyper {
     requests: SendRequest<RequestBody>,
-    /// Held for reading while a request is put into hyper's queue, and for writing when the queue is dropped.
+    /// Held for reading while a request is put into hyper's queue, and for writing while the queue is dropped.
     ///
-    /// Without it a request that is put in at the very moment would neither be taken out nor returned, and
-    /// its call would wait for ever: a queue of Tokio's that is dropped while a value is half-way in keeps
-    /// the value until its last sender is gone, and that is us.
+    /// Without it a request that is put in at that very moment would neither be taken out nor returned, and its
+    /// call would hang: a Tokio channel that is dropped while a value is half-way in keeps the value until its
+    /// last sender is gone, and that is us.
     queue: Arc<RwLock<()>>,
     _held: Arc<oneshot::Sender<()>>,
 }
 
 impl Hyper {
-    /// Sends our part of the greeting, and starts the tasks that drive the connection. `peer` is told what
-    /// the peer says, and of the end.
+    /// Sends the connection preface, and spawns the task that drives the connection. `peer` gets what the peer
+    /// announces, and the end of the connection.
     pub(crate) async fn start(io: BoxedIo, peer: Arc<Peer>) -> io::Result<Self> {
         let (io, mut cut) = Watched::new(io, Arc::clone(&peer));
         let (requests, mut connection) =
@@ -47,16 +47,16 @@ impl Hyper {
                 Err(error) => peer.close(status_of(&error).message()),
             }
             {
-                let _nobody_sends = dispatch.write().unwrap_or_else(PoisonError::into_inner);
+                let _no_sender = dispatch.write().unwrap_or_else(PoisonError::into_inner);
                 drop(connection);
             }
-            // After GOAWAY that comes long before the last stream has ended.
+            // After GOAWAY hyper's connection ends long before its last stream does.
             tokio::select! {
                 () = cut.released() => return,
                 _ = dropped => {}
             }
-            if timeout(FAREWELL, cut.released()).await.is_err() {
-                tracing::debug!("a peer did not take our farewell");
+            if timeout(CLOSE_TIMEOUT, cut.released()).await.is_err() {
+                tracing::debug!("peer did not read GOAWAY; closing");
             }
         });
         Ok(Self { requests, queue, _held: Arc::new(held) })
@@ -70,15 +70,15 @@ impl Transport for Hyper {
         self.requests.is_closed()
     }
 
-    async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, Failure> {
+    async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, SendError> {
         let response = {
             let _queue_stays = self.queue.read().unwrap_or_else(PoisonError::into_inner);
             self.requests.try_send_request(request)
         };
         match response.await {
             Ok(response) => Ok(response),
-            Err(error) if error.message().is_some() => Err(Failure::Unsent),
-            Err(error) => Err(Failure::of(&error.into_error())),
+            Err(error) if error.message().is_some() => Err(SendError::Unsent),
+            Err(error) => Err(SendError::of(&error.into_error())),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Request bodies that can be sent once more.
+//! Request bodies that can be replayed.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,12 +10,11 @@ use http_body::Frame;
 use tonic::Status;
 use tonic::body::Body;
 
-/// How much of a body is kept for another attempt: HTTP/2's default window, so about as much as a server is sent
-/// before it has a say. A unary request is nearly always smaller.
-const KEPT: usize = 64 * 1024;
+/// How much of a body is buffered for a retry: HTTP/2's default window, so about as much as is sent before a server
+/// can answer. A unary request is nearly always smaller.
+const BUFFER: usize = 64 * 1024;
 
-/// A request's body over all attempts of its call. Dropping it ends the body: what is still being sent is
-/// cut.
+/// A request's body over all attempts of its call. Dropping it ends the body: sending stops.
 #[derive(Debug)]
 pub(crate) struct ReplayBody(Arc<Mutex<ReplayState>>);
 
@@ -23,9 +22,9 @@ impl ReplayBody {
     pub(crate) fn new(body: Body) -> Self {
         let shared = ReplayState {
             source: Some(body),
-            kept: Vec::new(),
+            buffered: Vec::new(),
             size: 0,
-            phase: Phase::Keeping,
+            phase: Phase::Buffering,
             attempt: 0,
             failed: None,
             waker: None,
@@ -33,25 +32,25 @@ impl ReplayBody {
         Self(Arc::new(Mutex::new(shared)))
     }
 
-    /// The body from its beginning, if that is still there. It ends the body given before.
+    /// Returns the body from its beginning, if that is still buffered. It ends the body of the attempt before.
     pub(crate) fn attempt(&self) -> Option<RequestBody> {
         let mut shared = lock(&self.0);
-        if shared.phase != Phase::Keeping {
+        if shared.phase != Phase::Buffering {
             return None;
         }
         shared.attempt += 1;
         Some(RequestBody { shared: Arc::clone(&self.0), attempt: shared.attempt, next: 0 })
     }
 
-    /// There will be no other attempt, so nothing need be kept.
+    /// There will be no other attempt, so nothing need be buffered.
     pub(crate) fn commit(&self) {
         let mut shared = lock(&self.0);
-        if shared.phase == Phase::Keeping {
+        if shared.phase == Phase::Buffering {
             shared.phase = Phase::Committed;
         }
     }
 
-    /// The error that the caller's own body ended with.
+    /// Returns the error that the caller's body has ended with.
     pub(crate) fn failed(&self) -> Option<Status> {
         lock(&self.0).failed.clone()
     }
@@ -61,10 +60,10 @@ impl Drop for ReplayBody {
     fn drop(&mut self) {
         let mut shared = lock(&self.0);
         shared.phase = Phase::Over;
-        shared.kept.clear();
+        shared.buffered.clear();
         let (source, waker) = (shared.source.take(), shared.waker.take());
         drop(shared);
-        // The caller's code runs in these, so no lock is held.
+        // These run the caller's code, so no lock is held.
         drop(source);
         if let Some(waker) = waker {
             waker.wake();
@@ -77,15 +76,15 @@ impl Drop for ReplayBody {
 pub(crate) struct RequestBody {
     shared: Arc<Mutex<ReplayState>>,
     attempt: u32,
-    /// Which of the kept frames comes next.
+    /// The index of the next buffered frame.
     next: usize,
 }
 
 #[derive(Debug)]
 struct ReplayState {
-    /// What nobody has read yet; `None` at its end.
+    /// What was not read yet; `None` at its end.
     source: Option<Body>,
-    kept: Vec<Kept>,
+    buffered: Vec<Buffered>,
     size: usize,
     phase: Phase,
     attempt: u32,
@@ -95,32 +94,32 @@ struct ReplayState {
 
 #[derive(Debug, PartialEq, Eq)]
 enum Phase {
-    /// Everything read so far is kept.
-    Keeping,
-    /// Nothing more is kept; what is kept goes to the present attempt.
+    /// Everything read so far is buffered.
+    Buffering,
+    /// Nothing more is buffered; what is goes to the present attempt.
     Committed,
     /// The call is over.
     Over,
 }
 
 #[derive(Debug, Clone)]
-enum Kept {
+enum Buffered {
     Data(Bytes),
     Trailers(HeaderMap),
 }
 
 impl ReplayState {
-    fn keep(&mut self, frame: &Frame<Bytes>) {
-        let kept = match (frame.data_ref(), frame.trailers_ref()) {
+    fn buffer(&mut self, frame: &Frame<Bytes>) {
+        let buffered = match (frame.data_ref(), frame.trailers_ref()) {
             (Some(data), _) => {
                 self.size += data.len();
-                Kept::Data(data.clone())
+                Buffered::Data(data.clone())
             }
-            (None, Some(trailers)) => Kept::Trailers(trailers.clone()),
+            (None, Some(trailers)) => Buffered::Trailers(trailers.clone()),
             (None, None) => return,
         };
-        if self.size <= KEPT {
-            self.kept.push(kept);
+        if self.size <= BUFFER {
+            self.buffered.push(buffered);
         } else {
             self.phase = Phase::Committed;
         }
@@ -140,15 +139,15 @@ impl http_body::Body for RequestBody {
         if shared.phase == Phase::Over || shared.attempt != this.attempt {
             return Poll::Ready(Some(Err(Status::cancelled("the call is over"))));
         }
-        if let Some(kept) = shared.kept.get(this.next) {
+        if let Some(buffered) = shared.buffered.get(this.next) {
             this.next += 1;
-            return Poll::Ready(Some(Ok(match kept.clone() {
-                Kept::Data(data) => Frame::data(data),
-                Kept::Trailers(trailers) => Frame::trailers(trailers),
+            return Poll::Ready(Some(Ok(match buffered.clone() {
+                Buffered::Data(data) => Frame::data(data),
+                Buffered::Trailers(trailers) => Frame::trailers(trailers),
             })));
         }
         if shared.phase == Phase::Committed {
-            shared.kept = Vec::new();
+            shared.buffered = Vec::new();
         }
         let Some(source) = shared.source.as_mut() else {
             return Poll::Ready(None);
@@ -158,9 +157,9 @@ impl http_body::Body for RequestBody {
             Poll::Pending => shared.waker = Some(cx.waker().clone()),
             Poll::Ready(None) => shared.source = None,
             Poll::Ready(Some(Err(status))) => shared.failed = Some(status.clone()),
-            Poll::Ready(Some(Ok(frame))) if shared.phase == Phase::Keeping => {
-                shared.keep(frame);
-                this.next = shared.kept.len();
+            Poll::Ready(Some(Ok(frame))) if shared.phase == Phase::Buffering => {
+                shared.buffer(frame);
+                this.next = shared.buffered.len();
             }
             Poll::Ready(Some(Ok(_))) => {}
         }
@@ -171,7 +170,7 @@ impl http_body::Body for RequestBody {
         let shared = lock(&self.shared);
         shared.attempt == self.attempt
             && shared.phase != Phase::Over
-            && self.next >= shared.kept.len()
+            && self.next >= shared.buffered.len()
             && shared.source.as_ref().is_none_or(http_body::Body::is_end_stream)
     }
 }

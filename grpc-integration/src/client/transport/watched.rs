@@ -1,8 +1,8 @@
-//! An eye on what the peer says about the connection itself.
+//! A byte stream that is scanned for what the peer announces about the connection.
 //!
-//! Three things decide which connection a call may take, and hyper tells none of them in time: that the peer
-//! has spoken HTTP/2 at all, how many streams it allows, and that it is going away. All stand in the headers
-//! of frames that pass by here on their way to hyper.
+//! Three facts decide which connection a call may take, and hyper reports none of them in time: that the peer has
+//! sent its SETTINGS, how many streams it allows, and that it has sent GOAWAY. All are found in the frames that are
+//! read here on their way to hyper.
 
 use std::io;
 use std::pin::Pin;
@@ -15,31 +15,31 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Sleep, sleep};
 
-use super::frames::{Frames, Heard};
+use super::frames::{FrameScanner, PeerEvent};
 use crate::client::connector::BoxedIo;
 
-/// How long the last words of a peer that cannot be written to any more are waited for. A socket that broke
-/// has nearly always something to read at once, if only its end.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long is waited for what can still be read from a peer after writing to it has failed. A broken socket nearly
+/// always has something to read at once, if only its end.
+const READ_AFTER_BROKEN_WRITE: Duration = Duration::from_secs(1);
 
 /// How far a connection has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Stage {
     /// The peer has not sent its SETTINGS yet.
-    Greeting,
-    /// Requests are welcome.
+    Handshake,
+    /// It accepts new streams.
     Open,
-    /// The peer finishes what it has and takes nothing new.
+    /// The peer has sent GOAWAY: it finishes the open streams and accepts no new ones.
     GoingAway,
     /// The connection is gone, for this reason.
     Closed(String),
 }
 
-/// What the peer has said.
+/// What the peer has announced.
 #[derive(Debug)]
 pub(crate) struct Peer {
     stage: watch::Sender<Stage>,
-    /// The same as `stage` being `Open`, for calls: reading it takes no lock.
+    /// Whether `stage` is `Open`: calls read it without a lock.
     open: AtomicBool,
     max_streams: AtomicU32,
 }
@@ -47,7 +47,7 @@ pub(crate) struct Peer {
 impl Peer {
     pub(crate) fn new() -> Self {
         let max_streams = AtomicU32::new(u32::MAX);
-        Self { stage: watch::Sender::new(Stage::Greeting), open: AtomicBool::new(false), max_streams }
+        Self { stage: watch::Sender::new(Stage::Handshake), open: AtomicBool::new(false), max_streams }
     }
 
     pub(crate) fn stage(&self) -> watch::Receiver<Stage> {
@@ -58,12 +58,12 @@ impl Peer {
         self.open.load(Ordering::SeqCst)
     }
 
-    /// How many streams it allows at a time; as many as one likes if it did not say.
+    /// Returns MAX_CONCURRENT_STREAMS; unlimited if the peer did not send it.
     pub(crate) fn max_streams(&self) -> u32 {
         self.max_streams.load(Ordering::SeqCst)
     }
 
-    /// Nothing new is to be sent.
+    /// No new stream is to be opened.
     pub(crate) fn retire(&self) {
         self.advance(|stage| (*stage == Stage::Open).then_some(Stage::GoingAway));
     }
@@ -72,15 +72,15 @@ impl Peer {
         self.advance(|stage| (!matches!(stage, Stage::Closed(_))).then(|| Stage::Closed(reason.into())));
     }
 
-    fn hear(&self, heard: Heard) {
-        match heard {
-            Heard::Settings { max_streams } => {
+    fn on_event(&self, event: PeerEvent) {
+        match event {
+            PeerEvent::Settings { max_streams } => {
                 if let Some(max) = max_streams {
                     self.max_streams.store(max, Ordering::SeqCst);
                 }
-                self.advance(|stage| (*stage == Stage::Greeting).then_some(Stage::Open));
+                self.advance(|stage| (*stage == Stage::Handshake).then_some(Stage::Open));
             }
-            Heard::GoAway => self.retire(),
+            PeerEvent::GoAway => self.retire(),
         }
     }
 
@@ -94,12 +94,12 @@ impl Peer {
     }
 }
 
-/// A byte stream whose incoming frames are looked at, and that can be cut.
+/// A byte stream whose incoming frames are scanned, and that can be cut.
 pub(crate) struct Watched {
     io: BoxedIo,
-    frames: Frames,
+    frames: FrameScanner,
     peer: Arc<Peer>,
-    /// Writing has failed, for this reason; how long to wait for what is still to be read.
+    /// Writing has failed, with this error; how long to wait for what can still be read.
     broken: Option<(io::Error, Pin<Box<Sleep>>)>,
     /// `None` once it was cut.
     cut: Option<oneshot::Receiver<()>>,
@@ -114,9 +114,9 @@ pub(crate) struct Cut {
 }
 
 impl Cut {
-    /// Completes when the stream was let go of. Not to be asked again after that.
+    /// Completes when the stream was dropped. Not to be called again after that.
     pub(crate) async fn released(&mut self) {
-        // There is never a value: the sender goes with the stream.
+        // There is never a value: the sender is dropped with the stream.
         let _ = (&mut self.alive).await;
     }
 }
@@ -126,7 +126,7 @@ impl Watched {
         let (_cut, cut) = oneshot::channel();
         let (_alive, alive) = oneshot::channel();
         let cut = Some(cut);
-        (Self { io, frames: Frames::default(), peer, broken: None, cut, _alive }, Cut { _cut, alive })
+        (Self { io, frames: FrameScanner::default(), peer, broken: None, cut, _alive }, Cut { _cut, alive })
     }
 
     /// An error once the stream was cut.
@@ -137,15 +137,14 @@ impl Watched {
             return Ok(());
         }
         self.cut = None;
-        Err(io::Error::new(io::ErrorKind::ConnectionAborted, "given up"))
+        Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the connection was dropped"))
     }
 
-    /// Writes, as long as that works. What is written later is swallowed, and it is reading that tells the
-    /// error, when it has nothing else to tell.
+    /// Writes until that fails. What is written later is discarded, and the error is returned by reading, once there
+    /// is nothing else to read.
     ///
-    /// A server that leaves says GOAWAY and closes. Requests that cross it on their way are answered with a
-    /// reset, and then writing fails while the GOAWAY, which says that they may be sent elsewhere, is still
-    /// to be read.
+    /// A server that shuts down sends GOAWAY and closes. Requests that cross it on the wire are answered with a TCP
+    /// reset, and then writing fails while the GOAWAY, by which they may be retried, is still to be read.
     fn write(
         &mut self,
         cx: &mut Context<'_>,
@@ -158,8 +157,8 @@ impl Watched {
         }
         match write(Pin::new(&mut self.io), cx) {
             Poll::Ready(Err(error)) => {
-                self.broken = Some((error, Box::pin(sleep(LAST_WORDS))));
-                // To be read from.
+                self.broken = Some((error, Box::pin(sleep(READ_AFTER_BROKEN_WRITE))));
+                // So that it is read from.
                 cx.waker().wake_by_ref();
                 Poll::Ready(Ok(length))
             }
@@ -193,7 +192,7 @@ impl AsyncRead for Watched {
             self.peer.close("the peer closed the connection");
         }
         let Self { frames, peer, .. } = &mut *self;
-        frames.look_at(read, |heard| peer.hear(heard));
+        frames.scan(read, |event| peer.on_event(event));
         Poll::Ready(Ok(()))
     }
 }

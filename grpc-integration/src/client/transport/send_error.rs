@@ -1,4 +1,4 @@
-//! What became of a request that got no response.
+//! Why a request got no response, and the gRPC status for that.
 
 use std::error::Error as StdError;
 
@@ -6,19 +6,19 @@ use h2::Reason;
 use hither_core::report;
 use tonic::{Code, Status};
 
-/// Why there is no response, sorted by what may be done about it.
+/// Why there is no response, sorted by whether the request may be retried.
 #[derive(Debug)]
-pub(crate) enum Failure {
-    /// It never left: it may be sent anywhere else, as often as one likes.
+pub(crate) enum SendError {
+    /// It was never sent: it may be retried without a limit.
     Unsent,
-    /// The server says that it did not look at it: it may be sent once more.
+    /// The server refused it before it was processed: it may be retried once (transparent retry, gRFC A6).
     Refused(Status),
-    /// The server may have worked on it.
+    /// The server may have processed it: it must not be retried.
     Failed(Status),
 }
 
-impl Failure {
-    /// What an error means that came instead of a response's headers.
+impl SendError {
+    /// Classifies an error that came instead of a response's headers.
     pub(crate) fn of(error: &(dyn StdError + 'static)) -> Self {
         let status = status_of(error);
         match http2_error(error) {
@@ -28,14 +28,14 @@ impl Failure {
     }
 }
 
-/// REFUSED_STREAM, or a stream above the last one that the server's GOAWAY names.
+/// REFUSED_STREAM, or a stream above the last one in the server's GOAWAY.
 fn is_refusal(error: &h2::Error) -> bool {
     error.is_remote()
         && (error.is_go_away() || error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM))
 }
 
-/// The status that gRPC gives to an HTTP/2 error. What is not an answer of the server's to this very call is
-/// a lost connection: UNAVAILABLE.
+/// Returns the gRPC status for an HTTP/2 error. An error that is not the server's answer to this very call is a lost
+/// connection: UNAVAILABLE.
 pub(crate) fn status_of(error: &(dyn StdError + 'static)) -> Status {
     let code = match http2_error(error) {
         Some(error) if error.is_reset() => error.reason().map_or(Code::Unknown, code_of),
@@ -44,7 +44,7 @@ pub(crate) fn status_of(error: &(dyn StdError + 'static)) -> Status {
     Status::new(code, report(error))
 }
 
-/// As in gRPC's PROTOCOL-HTTP2, "Errors".
+/// The table in gRPC's PROTOCOL-HTTP2, "Errors".
 fn code_of(reason: Reason) -> Code {
     match reason {
         Reason::NO_ERROR
@@ -75,9 +75,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_answer_of_the_server_is_a_lost_connection() {
+    fn an_error_that_is_not_from_the_server_is_a_lost_connection() {
         let status = status_of(&std::io::Error::other("connection reset"));
         assert_eq!((status.code(), status.message()), (Code::Unavailable, "connection reset"));
-        assert!(matches!(Failure::of(&std::io::Error::other("x")), Failure::Failed(_)));
+        assert!(matches!(SendError::of(&std::io::Error::other("x")), SendError::Failed(_)));
     }
 }

@@ -1,0 +1,62 @@
+//! The settings of a server's lifecycle.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hither_core::{Registrar, Registration};
+
+/// What is decided before the socket is bound.
+#[derive(Debug)]
+pub(super) struct LifecycleConfig {
+    pub(super) registrar: Arc<dyn Registrar>,
+    pub(super) ttl: Duration,
+    #[cfg(feature = "health")]
+    pub(super) health: Option<Health>,
+    pub(super) require_registration: Option<Duration>,
+    pub(super) announce_delay: Duration,
+    pub(super) propagation_delay: Duration,
+    pub(super) drain_timeout: Duration,
+    pub(super) registry_timeout: Duration,
+    pub(super) rewrite_authority: bool,
+}
+
+impl LifecycleConfig {
+    pub(super) fn new(registrar: Arc<dyn Registrar>) -> Self {
+        Self {
+            registrar,
+            ttl: Registration::DEFAULT_TTL,
+            #[cfg(feature = "health")]
+            health: None,
+            require_registration: None,
+            announce_delay: Duration::from_millis(500),
+            propagation_delay: Duration::from_secs(2),
+            drain_timeout: Duration::from_secs(20),
+            registry_timeout: Duration::from_secs(3),
+            rewrite_authority: true,
+        }
+    }
+
+    /// Sets the serving status of the server and its services.
+    #[cfg(feature = "health")]
+    pub(super) async fn report_health(&self, serving: bool) {
+        use tonic_health::ServingStatus;
+
+        if let Some(health) = &self.health {
+            let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
+            for name in &health.names {
+                health.reporter.set_service_status(name, status).await;
+            }
+        }
+    }
+
+    #[cfg(not(feature = "health"))]
+    pub(super) async fn report_health(&self, _serving: bool) {}
+}
+
+/// The reporter of a health service, and the names whose status it is to report.
+#[cfg(feature = "health")]
+#[derive(Debug)]
+pub(super) struct Health {
+    pub(super) reporter: tonic_health::server::HealthReporter,
+    pub(super) names: Vec<String>,
+}
