@@ -5,6 +5,7 @@
 mod cluster;
 mod etcd;
 mod etcdctl;
+pub(crate) mod fake;
 mod metrics;
 mod port;
 mod proxy;
