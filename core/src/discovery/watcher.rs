@@ -10,8 +10,8 @@ use futures_util::StreamExt;
 use futures_util::stream;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::cache::Cached;
-use crate::protection::Guard;
+use super::cache::Cached;
+use super::protection::Guard;
 use crate::{
     Backoff, Error, ErrorKind, Instance, Protection, Resolver, Result, ServiceName, Snapshot, SnapshotStream,
 };

@@ -1,6 +1,6 @@
 //! Keeping one registration in the registry, whatever happens to it.
 
-mod keeper;
+mod task;
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout};
 use tracing::Instrument;
 
 use crate::{Error, ErrorKind, Instance, Registrar, Registration, Result};
-use keeper::Keeper;
+use task::Keeper;
 
 /// How a registration is kept.
 #[derive(Debug, Clone)]

@@ -1,5 +1,11 @@
 //! One watch per service, shared by all who ask.
 
+mod cache;
+mod poll_watch;
+mod protection;
+mod static_resolver;
+mod watcher;
+
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::path::PathBuf;
@@ -14,9 +20,15 @@ use tokio::task::AbortHandle;
 use tokio::time::timeout;
 use tracing::Instrument;
 
-use crate::cache::Cache;
-use crate::watcher::watcher_from;
-use crate::{Error, ErrorKind, Freshness, Resolver, Result, ServiceName, Snapshot, Update, WatcherConfig};
+use cache::Cache;
+use watcher::watcher_from;
+
+use crate::{Error, ErrorKind, Resolver, Result, ServiceName, Snapshot};
+
+pub use poll_watch::poll_watch;
+pub use protection::Protection;
+pub use static_resolver::StaticResolver;
+pub use watcher::{Freshness, Update, WatcherConfig, watcher};
 
 /// Finds services through one registry: any [`Resolver`] becomes one with `into()`, and clones share it.
 ///
