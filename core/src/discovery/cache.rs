@@ -13,7 +13,8 @@ use serde_json::{Map, Value, json};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, sleep_until};
 
-use crate::{Address, Instance, InstanceId, InstanceState, ServiceName, Snapshot, Update};
+use super::Update;
+use crate::{Address, Instance, InstanceId, InstanceState, ServiceName, Snapshot};
 
 /// What is older says nothing about where servers are now.
 const OLDEST: Duration = Duration::from_secs(24 * 3600);

@@ -1,9 +1,11 @@
 //! One watch per service, shared by all who ask.
 
 mod cache;
+mod config;
 mod poll_watch;
 mod protection;
 mod static_resolver;
+mod update;
 mod watcher;
 
 use std::collections::HashMap;
@@ -25,10 +27,12 @@ use watcher::watcher_from;
 
 use crate::{Error, ErrorKind, Resolver, Result, ServiceName, Snapshot};
 
+pub use config::WatcherConfig;
 pub use poll_watch::poll_watch;
 pub use protection::Protection;
 pub use static_resolver::StaticResolver;
-pub use watcher::{Freshness, Update, WatcherConfig, watcher};
+pub use update::{Freshness, Update};
+pub use watcher::watcher;
 
 /// Finds services through one registry: any [`Resolver`] becomes one with `into()`, and clones share it.
 ///

@@ -3,9 +3,11 @@
 mod address;
 mod ids;
 mod instance;
+mod registration;
 mod snapshot;
 
 pub use address::Address;
 pub use ids::{InstanceId, ServiceName};
-pub use instance::{Instance, InstanceState, Registration};
+pub use instance::{Instance, InstanceState};
+pub use registration::Registration;
 pub use snapshot::{Change, Revision, Snapshot};

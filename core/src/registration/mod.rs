@@ -1,5 +1,7 @@
 //! Keeping one registration in the registry, whatever happens to it.
 
+mod config;
+mod state;
 mod task;
 
 use std::time::Duration;
@@ -8,84 +10,16 @@ use futures_core::Stream;
 use futures_util::stream;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tracing::Instrument;
 
-use crate::{Error, ErrorKind, Instance, Registrar, Registration, Result};
+use state::{Told, Wish};
 use task::Keeper;
 
-/// How a registration is kept.
-#[derive(Debug, Clone)]
-pub struct KeepAliveConfig {
-    attempt_timeout: Duration,
-    deregister_timeout: Duration,
-    seed: Option<u64>,
-}
+use crate::{Error, ErrorKind, Instance, Registrar, Registration, Result};
 
-impl KeepAliveConfig {
-    /// Sets how long one call to the registry may take. Default 5 s; a backend's own deadline is usually shorter.
-    #[must_use]
-    pub fn with_attempt_timeout(mut self, timeout: Duration) -> Self {
-        self.attempt_timeout = timeout;
-        self
-    }
-
-    /// Sets how long [`RegistrationHandle::deregister`] waits for the registry's word. Default 5 s.
-    #[must_use]
-    pub fn with_deregister_timeout(mut self, timeout: Duration) -> Self {
-        self.deregister_timeout = timeout;
-        self
-    }
-
-    /// Draws all chance from this seed.
-    #[must_use]
-    pub fn with_seed(mut self, seed: u64) -> Self {
-        self.seed = Some(seed);
-        self
-    }
-}
-
-impl Default for KeepAliveConfig {
-    fn default() -> Self {
-        Self {
-            attempt_timeout: Duration::from_secs(5),
-            deregister_timeout: Duration::from_secs(5),
-            seed: None,
-        }
-    }
-}
-
-/// How it stands with a registration.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub enum RegistrationStatus {
-    /// The first attempts are under way.
-    Registering,
-    /// The registry has the record, on a lease that is being renewed.
-    Registered,
-    /// The registry cannot be reached or has lost the record; it is being tried again, for ever.
-    Retrying {
-        /// Since when.
-        since: Instant,
-        /// The newest reason.
-        cause: Error,
-    },
-    /// Somebody else registered under the same id later. Final: two owners never fight.
-    Superseded,
-    /// The registry will never take this registration. Final.
-    Failed(Error),
-    /// The record is being removed.
-    Deregistering,
-    /// The record is removed, or nothing renews it any more. Final.
-    Deregistered,
-}
-
-impl RegistrationStatus {
-    /// Whether nothing will change any more.
-    pub fn is_final(&self) -> bool {
-        matches!(self, Self::Superseded | Self::Failed(_) | Self::Deregistered)
-    }
-}
+pub use config::KeepAliveConfig;
+pub use state::RegistrationStatus;
 
 /// Registers, and keeps registered until the handle says otherwise.
 ///
@@ -271,32 +205,6 @@ impl RegistrationHandle {
             .await
             .map(|_| ());
         settled.unwrap_or_else(|| waited.map_err(|_| runtime_gone()))
-    }
-}
-
-/// What the owner wants.
-#[derive(Debug, Clone)]
-struct Wish {
-    instance: Instance,
-    version: u64,
-    leave: bool,
-}
-
-/// What the task has to tell.
-#[derive(Debug)]
-struct Told {
-    status: RegistrationStatus,
-    /// The newest wish that the registry has.
-    version: Option<u64>,
-    /// The newest wish that the registry will not take.
-    refused: Option<(u64, Error)>,
-    /// Why it is not known that the record is removed.
-    trouble: Option<Error>,
-}
-
-impl Default for Told {
-    fn default() -> Self {
-        Self { status: RegistrationStatus::Registering, version: None, refused: None, trouble: None }
     }
 }
 

@@ -7,7 +7,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::{KeepAliveConfig, RegistrationStatus, Told, Wish};
+use super::config::KeepAliveConfig;
+use super::state::{RegistrationStatus, Told, Wish};
 use crate::{Backoff, Claim, Error, ErrorKind, Instance, Lease, Registrar, Registration, Result};
 
 /// The task: the only one that touches the lease.
