@@ -13,7 +13,7 @@
 //!
 //! ```no_run
 //! use std::time::Duration;
-//! use hither_core::{Discovery, Instance, KeepAliveConfig, Registration, keep_registered};
+//! use hither_core::{Discovery, Instance, RegistrationConfig, Registration, keep_registered};
 //! use hither_etcd::{EtcdConfig, EtcdRegistry};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
@@ -22,12 +22,12 @@
 //!
 //! // The server: registered until the handle says otherwise, whatever happens to etcd.
 //! let instance = Instance::new("10.0.0.7:8001".parse()?).with_zone("eu-1a");
-//! let registration = Registration::new("greeter".parse()?, instance);
-//! let registered = keep_registered(registry.clone(), registration, KeepAliveConfig::default());
+//! let registration = Registration::new("greeter".parse()?, instance)?;
+//! let registered = keep_registered(registry.clone(), registration, RegistrationConfig::default());
 //!
 //! // The client: a view that is always at hand, and outlives any outage.
-//! let greeter = Discovery::from(registry).service(&"greeter".parse()?);
-//! for instance in greeter.ready(Duration::from_secs(5)).await?.instances() {
+//! let greeter = Discovery::new(registry).service(&"greeter".parse()?);
+//! for instance in greeter.ready(Duration::from_secs(5)).await?.iter() {
 //!     println!("{} in {:?}", instance.address(), instance.zone());
 //! }
 //! registered.deregister().await?;

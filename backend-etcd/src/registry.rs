@@ -30,7 +30,7 @@ use crate::watch::listing;
 ///
 /// # async fn example() -> hither_core::Result<()> {
 /// let registry = EtcdRegistry::connect(EtcdConfig::new(["127.0.0.1:2379"]))?;
-/// for instance in registry.resolve(&ServiceName::new("greeter")?).await?.instances() {
+/// for instance in registry.resolve(&ServiceName::new("greeter")?).await?.iter() {
 ///     println!("{} at {}", instance.id(), instance.address());
 /// }
 /// # Ok(())
@@ -85,8 +85,8 @@ impl Resolver for EtcdRegistry {
         listed.await.map_err(|error: hither_core::Error| error.with_operation("resolve"))
     }
 
-    async fn watch(&self, service: &ServiceName, since: Option<Snapshot>) -> Result<SnapshotStream> {
-        let watch = watch::open(Arc::clone(&self.context), service, since).await;
+    async fn watch(&self, service: &ServiceName) -> Result<SnapshotStream> {
+        let watch = watch::open(Arc::clone(&self.context), service).await;
         watch.map_err(|error| error.with_operation("watch"))
     }
 }

@@ -48,12 +48,12 @@ fn refusal<T>(result: Result<T>) -> (ErrorKind, bool) {
 async fn the_least_permissions_let_a_server_come_and_go_and_a_client_look() {
     let (etcd, _) = guarded(&[]).await;
     let registry = registry(&etcd, "server", "secret");
-    let mut watch = registry.watch(&service(), None).await.unwrap();
+    let mut watch = registry.watch(&service()).await.unwrap();
     comes_to(&mut watch, &[]).await;
     let mut lease = register(&registry, &service(), "a:1").await;
     comes_to(&mut watch, &["a:1"]).await;
     lease.renew().await.unwrap();
-    lease.update(&instance("a:1").with_weight(2)).await.unwrap();
+    lease.update(&registration(&service(), instance("a:1").with_weight(2))).await.unwrap();
     assert_eq!(ids(&registry.resolve(&service()).await.unwrap()), ["a:1"]);
     lease.revoke().await.unwrap();
     comes_to(&mut watch, &[]).await;
@@ -77,12 +77,12 @@ async fn a_server_needs_no_more_than_its_own_key_and_a_client_no_more_than_to_re
         client.role_grant_permission(name, permission).await.unwrap();
     }
     let (server, reader) = (registry(&etcd, "own", "secret"), registry(&etcd, "reads", "secret"));
-    let mut watch = reader.watch(&service(), None).await.unwrap();
+    let mut watch = reader.watch(&service()).await.unwrap();
     let mut lease = register(&server, &service(), "a:1").await;
-    let since = comes_to(&mut watch, &["a:1"]).await;
+    let _since = comes_to(&mut watch, &["a:1"]).await;
     lease.renew().await.unwrap();
-    drop(reader.watch(&service(), Some(since)).await.unwrap());
-    lease.update(&instance("a:1").with_weight(2)).await.unwrap();
+    drop(reader.watch(&service()).await.unwrap());
+    lease.update(&registration(&service(), instance("a:1").with_weight(2))).await.unwrap();
     lease.revoke().await.unwrap();
     comes_to(&mut watch, &[]).await;
     assert_eq!(refusal(server.resolve(&service()).await).0, ErrorKind::PermissionDenied);
@@ -97,7 +97,7 @@ async fn who_one_is_not_is_an_error_that_no_retry_cures() {
     for stranger in [registry(&etcd, "server", "wrong"), registry(&etcd, "nobody", "secret"), etcd.registry()]
     {
         assert_eq!(refusal(stranger.resolve(&service()).await), unauthenticated);
-        assert_eq!(refusal(stranger.watch(&service(), None).await), unauthenticated);
+        assert_eq!(refusal(stranger.watch(&service()).await), unauthenticated);
         let wish = registration(&service(), instance("a:1"));
         assert_eq!(refusal(stranger.register(&wish, Claim::TakeOver).await), unauthenticated);
     }
@@ -128,7 +128,7 @@ async fn what_one_may_not_do_is_denied() {
     let denied = (ErrorKind::PermissionDenied, false);
     let other: ServiceName = "svc2".parse().unwrap();
     assert_eq!(refusal(registry.resolve(&other).await), denied);
-    assert_eq!(refusal(registry.watch(&other, None).await), denied);
+    assert_eq!(refusal(registry.watch(&other).await), denied);
     let wish = registration(&other, instance("a:1"));
     assert_eq!(refusal(registry.register(&wish, Claim::TakeOver).await), denied);
     registry.resolve(&service()).await.unwrap();
@@ -139,15 +139,17 @@ async fn a_token_that_expired_is_renewed_for_every_kind_of_call() {
     let (etcd, _) = guarded(&["--auth-token-ttl", "1"]).await;
     let registry = registry(&etcd, "server", "secret");
     let mut lease = register(&registry, &service(), "a:1").await;
-    let mut watch = registry.watch(&service(), None).await.unwrap();
-    let since = comes_to(&mut watch, &["a:1"]).await;
+    let mut watch = registry.watch(&service()).await.unwrap();
+    let _since = comes_to(&mut watch, &["a:1"]).await;
     for call in ["renew", "update", "watch", "resolve"] {
         // Tokens live on while they are used, and nothing tells that one has expired.
         sleep(Duration::from_millis(2500)).await;
         match call {
             "renew" => lease.renew().await.unwrap(),
-            "update" => lease.update(&instance("a:1").with_weight(2)).await.unwrap(),
-            "watch" => drop(registry.watch(&service(), Some(since.clone())).await.unwrap()),
+            "update" => {
+                lease.update(&registration(&service(), instance("a:1").with_weight(2))).await.unwrap();
+            }
+            "watch" => drop(registry.watch(&service()).await.unwrap()),
             _ => drop(registry.resolve(&service()).await.unwrap()),
         }
     }

@@ -11,12 +11,12 @@ use support::{Etcd, LONG, register, unique_service};
 use tokio::time::timeout;
 
 fn discovery(etcd: &Etcd, directory: &Path) -> Discovery {
-    Discovery::from(etcd.registry()).with_cache_dir(directory)
+    Discovery::builder(etcd.registry()).cache_dir(directory).build()
 }
 
 async fn comes_to(view: &mut ServiceView, fresh: bool, count: usize) {
     let wanted = async {
-        while view.current().freshness.is_fresh() != fresh || view.current().instances().len() != count {
+        while view.current().freshness.is_fresh() != fresh || view.current().instances().count() != count {
             view.changed().await.unwrap();
         }
     };

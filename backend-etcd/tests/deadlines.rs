@@ -53,11 +53,14 @@ async fn every_call_to_a_frozen_etcd_ends_in_time() {
     let _frozen = etcd.freeze();
     // The first waits for its answer, those after it for a connection.
     assert_eq!(fails_within(1, lease.renew()).await, ErrorKind::Timeout);
-    assert_eq!(fails_within(1, lease.update(&instance("a:1").with_weight(2))).await, ErrorKind::Timeout);
+    assert_eq!(
+        fails_within(1, lease.update(&registration(&service, instance("a:1").with_weight(2)))).await,
+        ErrorKind::Timeout
+    );
     assert_eq!(fails_within(1, lease.revoke()).await, ErrorKind::Timeout);
     assert_eq!(fails_within(1, registry.register(&wish, Claim::TakeOver)).await, ErrorKind::Timeout);
     assert_eq!(fails_within(1, registry.resolve(&service)).await, ErrorKind::Timeout);
-    assert_eq!(fails_within(1, registry.watch(&service, None)).await, ErrorKind::Timeout);
+    assert_eq!(fails_within(1, registry.watch(&service)).await, ErrorKind::Timeout);
 }
 
 #[tokio::test]
@@ -265,7 +268,7 @@ async fn what_is_given_up_and_dropped_leaves_no_connection_behind() {
     let mut open = Vec::new();
     for _ in 0..20 {
         let registry = hasty([proxy.endpoint()]);
-        let watch = registry.watch(&service, None).await.unwrap();
+        let watch = registry.watch(&service).await.unwrap();
         let lease = register(&registry, &service, "a:1").await;
         open.push((registry, watch, lease));
     }

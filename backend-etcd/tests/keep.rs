@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use hither_core::{
-    KeepAliveConfig, Registration, RegistrationHandle, RegistrationStatus, ServiceName, keep_registered,
+    Registration, RegistrationConfig, RegistrationHandle, RegistrationStatus, ServiceName, keep_registered,
 };
 use hither_etcd::EtcdRegistry;
 use support::{Etcd, LONG, Raw, get, instance, unique_service};
@@ -22,8 +22,8 @@ async fn registered(etcd: &Etcd, service: &ServiceName) -> RegistrationHandle {
         .with_connect_timeout(Duration::from_millis(500))
         .with_request_timeout(Duration::from_millis(500));
     let registry = EtcdRegistry::connect(config).unwrap();
-    let registration = Registration::new(service.clone(), instance(ADDRESS)).with_ttl(TTL);
-    let handle = keep_registered(registry, registration, KeepAliveConfig::default());
+    let registration = Registration::new(service.clone(), instance(ADDRESS)).unwrap().with_ttl(TTL).unwrap();
+    let handle = keep_registered(registry, registration, RegistrationConfig::default());
     timeout(LONG, handle.registered()).await.unwrap().unwrap();
     handle
 }

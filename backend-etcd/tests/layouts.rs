@@ -66,13 +66,13 @@ async fn the_servers_of_each_are_found() {
         let filled = |text: &str| text.replace("SERVICE", service.as_str());
         let key = filled(vector.key);
         let registry = registry(vector.layout).await;
-        let mut watch = registry.watch(&service, None).await.unwrap();
+        let mut watch = registry.watch(&service).await.unwrap();
         comes_to(&mut watch, &[]).await;
         put(&client, &key, filled(vector.value), 0).await;
         let id = key.rsplit_once('/').unwrap().1;
         let snapshot = comes_to(&mut watch, &[id]).await;
         let says = (vector.says)(instance("10.0.0.1:80")).with_id(id.parse().unwrap());
-        assert_eq!(*snapshot.instances()[0], says, "{key}");
+        assert_eq!(**snapshot.iter().next().unwrap(), says, "{key}");
         assert!(registry.services(None).await.unwrap().contains(&service), "{key}");
         // What is deleted has no value by which to know it.
         delete(&client, &key).await;
@@ -119,13 +119,13 @@ async fn a_server_of_ours_stands_there_as_one_of_theirs_until_it_leaves() {
         let (registry, service) = (registry(*layout).await, unique_service());
         let filled = |text: &str| text.replace("SERVICE", service.as_str());
         let key = filled(key);
-        let mut watch = registry.watch(&service, None).await.unwrap();
+        let mut watch = registry.watch(&service).await.unwrap();
         let wish = registration(&service, instance("10.0.0.1:80"));
         let mut lease = registry.register(&wish, Claim::TakeOver).await.unwrap();
         assert_eq!(get(&client, &key).await.unwrap().value, filled(plain));
         comes_to(&mut watch, &["10.0.0.1:80"]).await;
 
-        lease.update(&full()).await.unwrap();
+        lease.update(&registration(&service, full())).await.unwrap();
         let record = get(&client, &key).await.unwrap();
         assert_eq!(record.value, filled(with_all));
         delete(&client, &key).await;
@@ -158,7 +158,10 @@ async fn what_a_format_has_no_place_for_is_refused() {
     let good = registration(&service, instance("10.0.0.1:80"));
     let mut lease = registry.register(&good, Claim::TakeOver).await.unwrap();
     let moved = instance("unix:///run/a.sock").with_id("10.0.0.1:80".parse().unwrap());
-    assert_eq!(lease.update(&moved).await.unwrap_err().kind(), ErrorKind::InvalidArgument);
+    assert_eq!(
+        lease.update(&registration(&service, moved)).await.unwrap_err().kind(),
+        ErrorKind::InvalidArgument
+    );
     lease.renew().await.unwrap();
 }
 

@@ -62,7 +62,7 @@ async fn a_record_that_was_removed_is_created_again_on_the_same_lease() {
     lease.renew().await.unwrap();
     assert_eq!(scene.record().await, Some(before.clone()));
     delete(&scene.client, &scene.key).await;
-    lease.update(&says(7)).await.unwrap();
+    lease.update(&registration(&scene.service, says(7))).await.unwrap();
     let after = scene.record().await.unwrap();
     assert_eq!(after.lease, before.lease);
     assert!(after.value.contains(r#""weight":7"#), "{after:?}");
@@ -95,7 +95,7 @@ async fn a_record_without_a_lease_that_has_another_address_supersedes() {
     let theirs = r#"{"Op":0,"Addr":"10.9.9.9:80","Metadata":null}"#;
     put(&scene.client, &scene.key, theirs, 0).await;
     assert_eq!(kind(lease.renew().await), Some(ErrorKind::Superseded));
-    assert_eq!(kind(lease.update(&says(7)).await), Some(ErrorKind::Superseded));
+    assert_eq!(kind(lease.update(&registration(&scene.service, says(7))).await), Some(ErrorKind::Superseded));
     lease.revoke().await.unwrap();
     assert_eq!(scene.record().await, Some(Raw { value: theirs.into(), lease: 0 }));
 }
@@ -121,7 +121,7 @@ async fn another_living_owner_supersedes_and_is_left_alone() {
     let error = lease.renew().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Superseded);
     assert!(error.message().contains(ADDRESS), "{error}");
-    assert_eq!(kind(lease.update(&says(7)).await), Some(ErrorKind::Superseded));
+    assert_eq!(kind(lease.update(&registration(&scene.service, says(7))).await), Some(ErrorKind::Superseded));
     lease.revoke().await.unwrap();
     assert_eq!(scene.record().await, theirs, "neither renewing, updating nor revoking touches the successor");
 }
@@ -169,7 +169,10 @@ async fn a_lease_that_was_revoked_by_hand_is_gone_and_leaves_the_id_vacant() {
     let mut lease = scene.register().await;
     let before = scene.record().await.unwrap();
     scene.client.clone().lease_revoke(before.lease).await.unwrap();
-    assert_eq!(kind(lease.update(&says(7)).await), Some(ErrorKind::LeaseExpired));
+    assert_eq!(
+        kind(lease.update(&registration(&scene.service, says(7))).await),
+        Some(ErrorKind::LeaseExpired)
+    );
     assert_eq!(kind(lease.renew().await), Some(ErrorKind::LeaseExpired));
     assert_eq!(scene.record().await, None);
     let _again = scene.claim_vacant(&scene.registry).await.unwrap();
@@ -217,7 +220,10 @@ async fn an_update_that_etcd_will_never_take_changes_nothing() {
     // Above its limit for a request, and above what it reads at all.
     for size in [1_600_000, 3_000_000] {
         let too_large = instance(ADDRESS).with_metadata("much", "x".repeat(size));
-        assert_eq!(kind(lease.update(&too_large).await), Some(ErrorKind::InvalidArgument));
+        assert_eq!(
+            kind(lease.update(&registration(&scene.service, too_large)).await),
+            Some(ErrorKind::InvalidArgument)
+        );
         lease.renew().await.unwrap();
     }
     assert_eq!(scene.record().await, before);
@@ -253,7 +259,7 @@ async fn an_update_that_was_applied_and_never_answered_is_recognised_as_ours() {
     let mut lease = scene.register().await;
     let before = scene.record().await.unwrap();
     proxy.mute_after(br#""weight":7"#);
-    assert_eq!(kind(lease.update(&says(7)).await), Some(ErrorKind::Timeout));
+    assert_eq!(kind(lease.update(&registration(&scene.service, says(7))).await), Some(ErrorKind::Timeout));
     let applied = scene.record().await.unwrap();
     assert!(applied.value.contains(r#""weight":7"#), "it was applied: {applied:?}");
     proxy.heal();
@@ -267,7 +273,8 @@ async fn an_update_that_never_arrived_is_made_good_by_the_next_renewal() {
     let (scene, proxy) = through_a_proxy().await;
     let mut lease = scene.register().await;
     proxy.freeze();
-    let given_up = timeout(Duration::from_millis(50), lease.update(&says(7))).await;
+    let given_up =
+        timeout(Duration::from_millis(50), lease.update(&registration(&scene.service, says(7)))).await;
     assert!(given_up.is_err(), "nobody answers");
     proxy.heal();
     // That the connection is cut may still have to be found out.

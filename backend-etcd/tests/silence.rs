@@ -20,7 +20,7 @@ fn curious(endpoint: String) -> EtcdConfig {
 async fn watches_again(registry: &EtcdRegistry, service: &ServiceName, expected: &[&str]) {
     let deadline = Instant::now() + LONG;
     loop {
-        if let Ok(mut watch) = registry.watch(service, None).await {
+        if let Ok(mut watch) = registry.watch(service).await {
             comes_to(&mut watch, expected).await;
             return;
         }

@@ -6,7 +6,8 @@ mod support;
 use std::time::Duration;
 
 use hither_core::{
-    Discovery, KeepAliveConfig, Registration, RegistrationHandle, ServiceName, ServiceView, keep_registered,
+    Discovery, Registration, RegistrationConfig, RegistrationHandle, ServiceName, ServiceView,
+    keep_registered,
 };
 use hither_etcd::{EtcdConfig, EtcdRegistry};
 use support::{Etcd, Requests, documented_roles, instance};
@@ -25,11 +26,11 @@ struct Crowd {
 
 fn crowd(config: &EtcdConfig) -> Crowd {
     let registry = EtcdRegistry::connect(config.clone()).unwrap();
-    let discovery = Discovery::from(registry.clone());
+    let discovery = Discovery::new(registry.clone());
     let service = |number: u64| format!("greeter/{number}").parse::<ServiceName>().unwrap();
     let keep = |number: u64| {
-        let registration = Registration::new(service(number), instance("10.0.0.1:80"));
-        keep_registered(registry.clone(), registration, KeepAliveConfig::default())
+        let registration = Registration::new(service(number), instance("10.0.0.1:80")).unwrap();
+        keep_registered(registry.clone(), registration, RegistrationConfig::default())
     };
     Crowd {
         _registered: (0..EACH).map(keep).collect(),

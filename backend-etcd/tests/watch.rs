@@ -11,14 +11,14 @@ use futures_util::StreamExt;
 use hither_core::{ErrorKind, Resolver, ServiceName, Snapshot, SnapshotStream};
 use hither_etcd::{EtcdConfig, EtcdRegistry};
 use support::{
-    Etcd, LONG, Proxy, comes_to, delete, ends, hasty, ids, instance, next, put, put_many, register, shared,
-    unique_service, watch,
+    Etcd, LONG, Proxy, comes_to, delete, ends, hasty, ids, instance, next, put, put_many, register,
+    registration, shared, unique_service, watch,
 };
 use tokio::time::{Instant, sleep, timeout};
 
 /// Watches on from a snapshot, and reads the first one.
 async fn resume(registry: &EtcdRegistry, since: &Snapshot) -> (SnapshotStream, Snapshot) {
-    let watch = registry.watch(since.service(), Some(since.clone()));
+    let watch = registry.watch(since.service());
     let mut watch = timeout(LONG, watch).await.unwrap().unwrap();
     let first = next(&mut watch).await.unwrap().unwrap();
     (watch, first)
@@ -26,7 +26,7 @@ async fn resume(registry: &EtcdRegistry, since: &Snapshot) -> (SnapshotStream, S
 
 fn is_same_arc(before: &Snapshot, after: &Snapshot, id: &str) -> bool {
     let of = |snapshot: &Snapshot| {
-        let found = snapshot.instances().iter().find(|instance| instance.id().as_str() == id);
+        let found = snapshot.iter().find(|instance| instance.id().as_str() == id);
         found.map(Arc::as_ptr)
     };
     of(before).is_some() && of(before) == of(after)
@@ -41,11 +41,11 @@ async fn a_watch_since_a_snapshot_begins_with_the_present_and_keeps_what_has_not
     let since = comes_to(&mut watch(&registry, &service).await, &["changes:1", "leaves:1", "stays:1"]).await;
 
     leaves.revoke().await.unwrap();
-    changes.update(&instance("changes:1").with_weight(5)).await.unwrap();
+    changes.update(&registration(&service, instance("changes:1").with_weight(5))).await.unwrap();
     let _joins = register(&registry, &service, "joins:1").await;
     let (mut watch, first) = resume(&registry, &since).await;
     assert_eq!(ids(&first), ["changes:1", "joins:1", "stays:1"]);
-    assert_eq!(first.instances()[0].weight(), 5);
+    assert_eq!(first.iter().next().unwrap().weight(), 5);
     assert!(is_same_arc(&since, &first, "stays:1"));
 
     changes.revoke().await.unwrap();
@@ -217,7 +217,7 @@ async fn a_resync_repairs_what_no_event_has_said() {
     put(&etcd.client().await, &format!("{service}/a:1"), r#"{"Addr":"c:1"}"#, 0).await;
     let repaired = next(&mut watch).await.unwrap().unwrap();
     assert_eq!(repaired.diff(&registry.resolve(&service).await.unwrap()), []);
-    assert_eq!(repaired.instances()[0].address().to_string(), "c:1");
+    assert_eq!(repaired.iter().next().unwrap().address().to_string(), "c:1");
     assert!(is_same_arc(&before, &repaired, "b:1"));
     assert_eq!(proxy.connections(), 1);
 }
@@ -242,7 +242,7 @@ async fn a_watch_that_etcd_refuses_in_the_stream_ends_with_the_reason() {
 
         let listings = etcd.requests().await.of("Range");
         proxy.delay(Duration::from_secs(1));
-        let watching = timeout(LONG, registry.watch(&service, None));
+        let watching = timeout(LONG, registry.watch(&service));
         let between = async {
             let listing = async { while etcd.requests().await.of("Range") == listings {} };
             timeout(LONG, listing).await.expect("it lists");
@@ -267,7 +267,7 @@ async fn a_watch_that_etcd_refuses_in_the_stream_ends_with_the_reason() {
         };
         assert_eq!((error.kind(), error.is_retryable()), (kind, retryable), "{fault}: {error}");
         if retryable {
-            let watch = timeout(LONG, registry.watch(&service, None)).await.unwrap();
+            let watch = timeout(LONG, registry.watch(&service)).await.unwrap();
             comes_to(&mut watch.unwrap(), &[]).await;
         }
     }
@@ -307,7 +307,7 @@ async fn thousands_of_instances_are_listed_in_pages_and_leave_all_at_once() {
     let mut watch = watch(&registry, &service).await;
     let first = next(&mut watch).await.unwrap().unwrap();
     assert_eq!(first.len(), COUNT);
-    assert_eq!(first.instances()[COUNT - 1].id().as_str(), id(COUNT - 1));
+    assert_eq!(first.iter().nth(COUNT - 1).unwrap().id().as_str(), id(COUNT - 1));
 
     client.lease_revoke(lease).await.unwrap();
     let second = next(&mut watch).await.unwrap().unwrap();

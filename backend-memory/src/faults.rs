@@ -67,7 +67,7 @@ impl Faults {
     /// # async fn main() -> hither_core::Result<()> {
     /// let registry = MemoryRegistry::new();
     /// registry.faults().fail_next_of(Operation::Renew, 1, ErrorKind::Unavailable);
-    /// let registration = Registration::new("greeter".parse()?, Instance::new("10.0.0.7:8001".parse()?));
+    /// let registration = Registration::new("greeter".parse()?, Instance::new("10.0.0.7:8001".parse()?))?;
     /// let mut lease = registry.register(&registration, Claim::TakeOver).await?;
     /// assert_eq!(lease.renew().await.unwrap_err().kind(), ErrorKind::Unavailable);
     /// assert!(lease.renew().await.is_ok());
@@ -194,11 +194,14 @@ impl Faults {
     /// Registers the instance for another owner, in place of any record of its id, for a year: renewing the lease
     /// that had the id returns `Superseded`.
     pub fn take_over(&self, service: &ServiceName, instance: Instance) {
-        let registration = Registration::new(service.clone(), instance).with_ttl(Duration::MAX);
-        let mut locked = self.store.lock();
-        let (owner, now) = (locked.state.new_registrar(), locked.now);
-        if let Err(error) = locked.state.register(owner, &registration, Claim::TakeOver, now) {
-            drop(locked);
+        let registration = Registration::new(service.clone(), instance)
+            .and_then(|registration| registration.with_ttl(Registration::MAX_TTL));
+        let registered = registration.and_then(|registration| {
+            let mut locked = self.store.lock();
+            let (owner, now) = (locked.state.new_registrar(), locked.now);
+            locked.state.register(owner, &registration, Claim::TakeOver, now)
+        });
+        if let Err(error) = registered {
             tracing::error!(error = error.report(), "take-over refused");
         }
     }

@@ -45,10 +45,10 @@ impl Lease for MemoryLease {
             .await
     }
 
-    async fn update(&mut self, instance: &Instance) -> Result<()> {
-        self.check(instance).map_err(|error| error.with_operation(Operation::Update.name()))?;
+    async fn update(&mut self, registration: &Registration) -> Result<()> {
+        self.check(registration).map_err(|error| error.with_operation(Operation::Update.name()))?;
         // Before the call: if its outcome stays unknown, the next call writes the new content.
-        self.instance = Arc::new(instance.clone());
+        self.instance = Arc::new(registration.instance().clone());
         let (id, instance) = (self.id, &self.instance);
         self.store.call(self.registrar, Operation::Update, |inner, _| inner.state.update(id, instance)).await
     }
@@ -64,12 +64,13 @@ impl Lease for MemoryLease {
 }
 
 impl MemoryLease {
-    fn check(&self, instance: &Instance) -> Result<()> {
-        let (ours, other) = (self.instance.id(), instance.id());
-        if ours != other {
-            let message = format!("the lease is of instance {ours}, not of {other}");
+    fn check(&self, registration: &Registration) -> Result<()> {
+        let (ours, other) = (self.instance.id(), registration.instance().id());
+        if ours != other || self.service != *registration.service() {
+            let (service, theirs) = (&self.service, registration.service());
+            let message = format!("the lease is of instance {ours} of {service}, not of {other} of {theirs}");
             return Err(Error::new(ErrorKind::InvalidArgument, message));
         }
-        Registration::new(self.service.clone(), instance.clone()).validate()
+        Ok(())
     }
 }

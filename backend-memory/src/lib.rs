@@ -12,18 +12,18 @@
 //!
 //! ```
 //! use std::time::Duration;
-//! use hither_core::{Discovery, Instance, KeepAliveConfig, Registration, keep_registered};
+//! use hither_core::{Discovery, Instance, RegistrationConfig, Registration, keep_registered};
 //! use hither_memory::MemoryRegistry;
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> hither_core::Result<()> {
 //! let registry = MemoryRegistry::new();
-//! let registration = Registration::new("greeter".parse()?, Instance::new("10.0.0.7:8001".parse()?));
-//! let server = keep_registered(registry.clone(), registration, KeepAliveConfig::default());
+//! let registration = Registration::new("greeter".parse()?, Instance::new("10.0.0.7:8001".parse()?))?;
+//! let server = keep_registered(registry.clone(), registration, RegistrationConfig::default());
 //!
-//! let greeter = Discovery::from(registry).service(&"greeter".parse()?);
+//! let greeter = Discovery::new(registry).service(&"greeter".parse()?);
 //! let snapshot = greeter.ready(Duration::from_secs(5)).await?;
-//! assert_eq!(snapshot.instances()[0].address().to_string(), "10.0.0.7:8001");
+//! assert_eq!(snapshot.iter().next().expect("one instance").address().to_string(), "10.0.0.7:8001");
 //! server.deregister().await?;
 //! # Ok(())
 //! # }
@@ -36,25 +36,25 @@
 //!
 //! ```
 //! use std::time::Duration;
-//! use hither_core::{Discovery, Instance, KeepAliveConfig, Registration, keep_registered};
+//! use hither_core::{Discovery, Instance, RegistrationConfig, Registration, keep_registered};
 //! use hither_memory::MemoryRegistry;
 //!
 //! // #[tokio::test(start_paused = true)]
 //! async fn an_outage_of_an_hour_removes_no_server() -> hither_core::Result<()> {
 //!     let registry = MemoryRegistry::new();
-//!     let registration = Registration::new("greeter".parse()?, Instance::new("10.0.0.7:8001".parse()?));
-//!     let server = keep_registered(registry.clone(), registration, KeepAliveConfig::default());
-//!     let mut greeter = Discovery::from(registry.clone()).service(&"greeter".parse()?);
+//!     let registration = Registration::new("greeter".parse()?, Instance::new("10.0.0.7:8001".parse()?))?;
+//!     let server = keep_registered(registry.clone(), registration, RegistrationConfig::default());
+//!     let mut greeter = Discovery::new(registry.clone()).service(&"greeter".parse()?);
 //!     greeter.ready(Duration::from_secs(5)).await?;
 //!
 //!     registry.faults().stop();
 //!     tokio::time::sleep(Duration::from_secs(3600)).await;
 //!     assert!(!greeter.current().freshness.is_fresh());
-//!     assert_eq!(greeter.current().instances().len(), 1, "the last snapshot stays in use");
+//!     assert_eq!(greeter.current().instances().count(), 1, "the last snapshot stays in use");
 //!
 //!     registry.faults().wipe();
 //!     registry.faults().start();
-//!     while !greeter.current().freshness.is_fresh() || greeter.current().instances().is_empty() {
+//!     while !greeter.current().freshness.is_fresh() || greeter.current().instances().next().is_none() {
 //!         greeter.changed().await?;
 //!     }
 //!     server.registered().await

@@ -37,7 +37,7 @@ static NAMED: Mutex<BTreeMap<String, Arc<Store>>> = Mutex::new(BTreeMap::new());
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> hither_core::Result<()> {
 /// let registry = MemoryRegistry::new();
-/// let registration = Registration::new("greeter".parse()?, Instance::new("10.0.0.7:8001".parse()?));
+/// let registration = Registration::new("greeter".parse()?, Instance::new("10.0.0.7:8001".parse()?))?;
 /// let mut lease = registry.register(&registration, Claim::TakeOver).await?;
 /// assert_eq!(registry.resolve(&"greeter".parse()?).await?.len(), 1);
 ///
@@ -83,7 +83,7 @@ impl MemoryRegistry {
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> hither_core::Result<()> {
-    /// let registration = Registration::new("greeter".parse()?, Instance::new("10.0.0.7:8001".parse()?));
+    /// let registration = Registration::new("greeter".parse()?, Instance::new("10.0.0.7:8001".parse()?))?;
     /// let lease = MemoryRegistry::named("shop").register(&registration, Claim::TakeOver).await?;
     /// assert_eq!(MemoryRegistry::named("shop").resolve(&"greeter".parse()?).await?.len(), 1);
     /// assert!(MemoryRegistry::named("bank").resolve(&"greeter".parse()?).await?.is_empty());
@@ -152,9 +152,9 @@ impl Resolver for MemoryRegistry {
             .await
     }
 
-    async fn watch(&self, service: &ServiceName, since: Option<Snapshot>) -> Result<SnapshotStream> {
+    async fn watch(&self, service: &ServiceName) -> Result<SnapshotStream> {
         let (store, registrar) = (&self.store, self.registrar);
-        let open = |inner: &mut Inner, _| MemoryWatch::open(inner, store, registrar, service, since);
+        let open = |inner: &mut Inner, _| MemoryWatch::open(inner, store, registrar, service);
         self.store.call(registrar, Operation::Watch, open).await.map(MemoryWatch::into_stream)
     }
 }

@@ -13,9 +13,6 @@ use hither_core::{
 };
 use tokio::time::Instant;
 
-/// The longest TTL that is granted: no deadline may exceed the range of an `Instant`.
-const MAX_TTL: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-
 /// The id of one process that registers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct RegistrarId(pub(crate) u64);
@@ -98,7 +95,6 @@ impl State {
         claim: Claim,
         now: Instant,
     ) -> Result<(LeaseId, Duration)> {
-        registration.validate()?;
         let (service, instance) = (registration.service(), registration.instance());
         match self.holder(service, instance, None) {
             Holder::Lease(other) if claim == Claim::IfVacant && other != registrar => {
@@ -107,7 +103,7 @@ impl State {
             Holder::Unknown if claim == Claim::IfVacant => return Err(superseded(service, instance.id())),
             _ => {}
         }
-        let ttl = registration.ttl().min(MAX_TTL);
+        let ttl = registration.ttl();
         let lease = self.grant(registrar, service, instance.id(), ttl, now);
         self.put(service, instance.id(), Content::Instance(Arc::new(instance.clone())), Some(lease));
         Ok((lease, ttl))
@@ -386,7 +382,8 @@ mod tests {
     }
 
     fn register(state: &mut State, registrar: RegistrarId, claim: Claim, now: Instant) -> Result<LeaseId> {
-        let registration = Registration::new(service(), Instance::clone(&instance())).with_ttl(TTL);
+        let registration =
+            Registration::new(service(), Instance::clone(&instance())).unwrap().with_ttl(TTL).unwrap();
         state.register(registrar, &registration, claim, now).map(|(lease, _)| lease)
     }
 
@@ -447,11 +444,14 @@ mod tests {
     }
 
     #[test]
-    fn a_ttl_is_granted_as_requested_up_to_a_year() {
+    fn a_ttl_is_granted_as_requested() {
         let (mut state, start) = (State::default(), Instant::now());
         let owner = state.new_registrar();
-        let forever = Registration::new(service(), Instance::clone(&instance())).with_ttl(Duration::MAX);
-        let (_, granted) = state.register(owner, &forever, Claim::TakeOver, start).unwrap();
-        assert_eq!(granted, MAX_TTL);
+        for ttl in [Duration::from_nanos(1), Registration::MAX_TTL] {
+            let registration = Registration::new(service(), Instance::clone(&instance())).unwrap();
+            let registration = registration.with_ttl(ttl).unwrap();
+            let (_, granted) = state.register(owner, &registration, Claim::TakeOver, start).unwrap();
+            assert_eq!(granted, ttl);
+        }
     }
 }

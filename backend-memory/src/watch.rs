@@ -18,8 +18,6 @@ pub(crate) struct MemoryWatch {
     id: WatchId,
     service: ServiceName,
     changes: watch::Receiver<u64>,
-    /// What the reader has, so that its `Arc`s are reused.
-    known: Option<Snapshot>,
     /// The revision of the service's state that was sent last.
     sent: Option<u64>,
 }
@@ -37,7 +35,6 @@ impl MemoryWatch {
         store: &Arc<Store>,
         registrar: RegistrarId,
         service: &ServiceName,
-        since: Option<Snapshot>,
     ) -> Result<Self> {
         needs_runtime()?;
         Ok(Self {
@@ -45,7 +42,6 @@ impl MemoryWatch {
             store: Arc::clone(store),
             service: service.clone(),
             changes: store.changes(),
-            known: since,
             sent: None,
         })
     }
@@ -89,12 +85,7 @@ impl MemoryWatch {
         }
         let snapshot = locked.state.snapshot(&self.service);
         drop(locked);
-        let snapshot = match &self.known {
-            Some(known) => snapshot.reusing(known),
-            None => snapshot,
-        };
         self.sent = Some(changed_at);
-        self.known = Some(snapshot.clone());
         Ok(Step::Send(snapshot))
     }
 }

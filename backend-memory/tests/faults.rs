@@ -27,9 +27,9 @@ async fn a_fault_of_one_operation_applies_only_to_that_operation() {
     faults.fail_next_of(Operation::Update, 1, ErrorKind::PermissionDenied);
     faults.fail_next_of(Operation::Watch, 1, ErrorKind::Unavailable);
     lease.renew().await.unwrap();
-    assert_eq!(lease.update(&instance("a")).await.unwrap_err().kind(), ErrorKind::PermissionDenied);
-    assert!(registry.watch(&service(), None).await.is_err());
-    lease.update(&instance("a")).await.unwrap();
+    assert_eq!(lease.update(&registration("a")).await.unwrap_err().kind(), ErrorKind::PermissionDenied);
+    assert!(registry.watch(&service()).await.is_err());
+    lease.update(&registration("a")).await.unwrap();
     assert_eq!((faults.calls_of(Operation::Update), faults.calls_of(Operation::Renew)), (2, 1));
     assert_eq!(faults.calls(), 5);
 }
@@ -54,9 +54,11 @@ async fn every_call_can_lose_its_response() {
     for operation in [Operation::Update, Operation::Revoke, Operation::Watch] {
         faults.lose_next_response_of(operation);
     }
-    assert!(lease.update(&instance("a").with_weight(7)).await.is_err());
-    assert_eq!(registry.resolve(&service()).await.unwrap().instances()[0].weight(), 7);
-    assert!(registry.watch(&service(), None).await.is_err());
+    assert!(
+        lease.update(&registration("a").with_instance(instance("a").with_weight(7)).unwrap()).await.is_err()
+    );
+    assert_eq!(registry.resolve(&service()).await.unwrap().iter().next().unwrap().weight(), 7);
+    assert!(registry.watch(&service()).await.is_err());
     assert_eq!(faults.open_watches(), 0);
     assert!(lease.revoke().await.is_err());
     assert!(present(&registry).await.is_empty());
@@ -68,9 +70,11 @@ async fn a_renewal_after_a_failed_update_writes_the_new_content() {
     let registry = MemoryRegistry::new();
     let mut lease = register(&registry, "a").await;
     registry.faults().fail_next(1, ErrorKind::Unavailable);
-    assert!(lease.update(&instance("a").with_weight(7)).await.is_err());
+    assert!(
+        lease.update(&registration("a").with_instance(instance("a").with_weight(7)).unwrap()).await.is_err()
+    );
     lease.renew().await.unwrap();
-    assert_eq!(registry.resolve(&service()).await.unwrap().instances()[0].weight(), 7);
+    assert_eq!(registry.resolve(&service()).await.unwrap().iter().next().unwrap().weight(), 7);
 }
 
 #[tokio::test(start_paused = true)]
@@ -101,10 +105,10 @@ async fn a_stopped_registry_fails_every_call_and_ends_every_watch() {
     assert_eq!(end(&mut watch).await.kind(), ErrorKind::Unavailable);
     let errors = [
         lease.renew().await.unwrap_err(),
-        lease.update(&instance("a")).await.unwrap_err(),
+        lease.update(&registration("a")).await.unwrap_err(),
         lease.revoke().await.unwrap_err(),
         registry.resolve(&service()).await.unwrap_err(),
-        registry.watch(&service(), None).await.err().unwrap(),
+        registry.watch(&service()).await.err().unwrap(),
         registry.services(None).await.unwrap_err(),
         registry.connect().register(&registration("b"), Claim::TakeOver).await.unwrap_err(),
     ];
@@ -240,8 +244,8 @@ async fn an_update_restores_a_deleted_record() {
     let registry = MemoryRegistry::new();
     let mut lease = register(&registry, "a").await;
     registry.faults().delete_record(&service(), &id("a"));
-    lease.update(&instance("a").with_weight(7)).await.unwrap();
-    assert_eq!(registry.resolve(&service()).await.unwrap().instances()[0].weight(), 7);
+    lease.update(&registration("a").with_instance(instance("a").with_weight(7)).unwrap()).await.unwrap();
+    assert_eq!(registry.resolve(&service()).await.unwrap().iter().next().unwrap().weight(), 7);
 }
 
 #[tokio::test(start_paused = true)]
@@ -267,7 +271,7 @@ async fn an_owner_that_takes_a_record_over_keeps_it() {
     let again = registry.register(&registration("a"), Claim::IfVacant).await;
     assert_eq!(again.unwrap_err().kind(), ErrorKind::Superseded);
     advance(100 * TTL).await;
-    assert_eq!(registry.resolve(&service()).await.unwrap().instances()[0].zone(), Some("theirs"));
+    assert_eq!(registry.resolve(&service()).await.unwrap().iter().next().unwrap().zone(), Some("theirs"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -276,9 +280,9 @@ async fn a_renewal_restores_changed_content() {
     let mut lease = register(&registry, "a").await;
     assert!(registry.faults().change_record(&service(), instance("a").with_weight(7)));
     assert!(!registry.faults().change_record(&service(), instance("b")), "no such record");
-    assert_eq!(registry.resolve(&service()).await.unwrap().instances()[0].weight(), 7);
+    assert_eq!(registry.resolve(&service()).await.unwrap().iter().next().unwrap().weight(), 7);
     lease.renew().await.unwrap();
-    assert_eq!(registry.resolve(&service()).await.unwrap().instances()[0].weight(), 1);
+    assert_eq!(registry.resolve(&service()).await.unwrap().iter().next().unwrap().weight(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -287,7 +291,7 @@ async fn a_record_without_a_lease_is_reclaimed_by_a_registrar_with_its_address()
     let mut lease = register(&registry, "a").await;
     registry.faults().put_without_lease(&service(), instance("a").with_weight(7));
     lease.renew().await.unwrap();
-    assert_eq!(registry.resolve(&service()).await.unwrap().instances()[0].weight(), 1);
+    assert_eq!(registry.resolve(&service()).await.unwrap().iter().next().unwrap().weight(), 1);
     advance(TTL).await;
     assert!(present(&registry).await.is_empty(), "it is bound to the lease again");
 

@@ -1,10 +1,13 @@
-//! How long to wait before trying again.
+//! Exponential backoff with jitter.
 
 use std::time::Duration;
 
-/// Growing, jittered delays between attempts.
+/// No delay is longer, so that adding jitter to it cannot overflow.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// Exponential backoff with jitter: the delays between attempts.
 ///
-/// Chance is seeded: [`with_seed`](Self::with_seed) makes the delays repeatable.
+/// [`with_seed`](Self::with_seed) makes the delays repeatable.
 ///
 /// ```
 /// use std::time::Duration;
@@ -28,51 +31,55 @@ pub struct Backoff {
 
 #[derive(Debug, Clone, Copy)]
 enum Jitter {
-    /// Anything from zero to the full delay: spreads a herd best.
+    /// From zero to the full delay: spreads a thundering herd best.
     Full,
     /// The delay, plus or minus this share of it.
     Proportional(f64),
 }
 
 impl Backoff {
-    /// Delays drawn evenly from zero to `base`, then to `base * factor`, and so on up to `max`.
+    /// Returns delays drawn evenly from zero to `base`, then to `base * factor`, and so on up to `max`, which is 365 days
+    /// at most. A factor below 1 is taken as 1.
     ///
-    /// Also the first delay is drawn: after a registry's restart nobody comes back at the same moment.
+    /// The first delay is drawn too: after a restart of the registry its clients do not return at the same moment.
     pub fn full_jitter(base: Duration, factor: f64, max: Duration) -> Self {
+        let (max, factor) = (max.min(LONGEST), factor.max(1.0));
         Self { base, factor, max, jitter: Jitter::Full, attempt: 0, random: fastrand::Rng::new() }
     }
 
-    /// Delays of `base`, `base * factor`, and so on up to `max`, each plus or minus `share` of itself: gRPC's
+    /// Returns delays of `base`, `base * factor`, and so on up to `max`, each plus or minus `share` of itself: gRPC's
     /// connection backoff is 1 s, 1.6, 120 s and 0.2.
     pub fn proportional(base: Duration, factor: f64, max: Duration, share: f64) -> Self {
+        let share = if share.is_nan() { 0.0 } else { share.clamp(0.0, 1.0) };
         Self { jitter: Jitter::Proportional(share), ..Self::full_jitter(base, factor, max) }
     }
 
-    /// Draws the jitter from this seed.
+    /// Sets the seed of the jitter.
     #[must_use]
     pub fn with_seed(mut self, seed: u64) -> Self {
         self.random = fastrand::Rng::with_seed(seed);
         self
     }
 
-    /// The delay before the next attempt; each call grows the one after it.
+    /// Returns the delay before the next attempt; each call makes the following one longer.
     pub fn next_delay(&mut self) -> Duration {
         let delay = self.delay_of(self.attempt);
         self.attempt = self.attempt.saturating_add(1);
         self.jittered(delay)
     }
 
-    /// A delay between half the maximum and all of it, whatever came before: for errors that only a person can mend.
+    /// Returns a delay between half the maximum and all of it, whatever the attempt: for errors that only an operator can
+    /// correct.
     pub fn longest_delay(&mut self) -> Duration {
         self.max.mul_f64(0.5 + 0.5 * self.random.f64())
     }
 
-    /// The maximum that the delays grow to.
+    /// The maximum.
     pub(crate) fn longest(&self) -> Duration {
         self.max
     }
 
-    /// Begins again at the base: after a success.
+    /// Starts again at the base: after a success.
     pub fn reset(&mut self) {
         self.attempt = 0;
     }
@@ -80,7 +87,7 @@ impl Backoff {
     fn delay_of(&self, attempt: u32) -> Duration {
         let exponent = i32::try_from(attempt).unwrap_or(i32::MAX);
         let seconds = self.base.as_secs_f64() * self.factor.powi(exponent);
-        // Also what has grown to infinity is the maximum.
+        // Written so that infinity becomes the maximum too.
         if seconds < self.max.as_secs_f64() { Duration::from_secs_f64(seconds) } else { self.max }
     }
 
@@ -113,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn full_jitter_spreads_also_the_first_delay() {
+    fn full_jitter_spreads_the_first_delay_too() {
         let firsts: Vec<_> = (0..100)
             .map(|seed| Backoff::full_jitter(SECOND, 2.0, 10 * SECOND).with_seed(seed).next_delay())
             .collect();
@@ -123,13 +130,13 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_delay_is_never_a_short_one() {
+    fn the_longest_delay_is_at_least_half_the_maximum() {
         let mut backoff = Backoff::full_jitter(SECOND, 2.0, 10 * SECOND).with_seed(1);
         for _ in 0..100 {
             let delay = backoff.longest_delay();
             assert!((5 * SECOND..=10 * SECOND).contains(&delay), "{delay:?}");
         }
-        assert!(backoff.next_delay() <= SECOND, "and it grows nothing");
+        assert!(backoff.next_delay() <= SECOND, "and it makes the next one no longer");
     }
 
     #[test]
@@ -139,5 +146,23 @@ mod tests {
             (0..10).map(|_| backoff.next_delay()).collect::<Vec<_>>()
         };
         assert_eq!(delays(), delays());
+    }
+
+    #[test]
+    fn no_setting_makes_a_delay_overflow() {
+        let odd = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -1.0, 0.0, 1e300];
+        for factor in odd {
+            for share in odd {
+                for max in [Duration::ZERO, SECOND, Duration::MAX] {
+                    let mut backoff = Backoff::proportional(Duration::MAX, factor, max, share).with_seed(1);
+                    let mut other = Backoff::proportional(SECOND, factor, max, share).with_seed(1);
+                    for _ in 0..2000 {
+                        assert!(backoff.next_delay() <= 2 * LONGEST);
+                        assert!(other.next_delay() <= 2 * LONGEST);
+                        assert!(backoff.longest_delay() <= LONGEST);
+                    }
+                }
+            }
+        }
     }
 }

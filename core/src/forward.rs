@@ -1,4 +1,4 @@
-//! The traits through `Arc` and `Box`.
+//! The traits, forwarded through `Arc` and `Box`.
 #![deny(clippy::missing_trait_methods)]
 
 use std::sync::Arc;
@@ -7,8 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::{
-    Catalog, Claim, Instance, Lease, Registrar, Registration, Resolver, Result, ServiceName, Snapshot,
-    SnapshotStream,
+    Catalog, Claim, Lease, Registrar, Registration, Resolver, Result, ServiceName, Snapshot, SnapshotStream,
 };
 
 macro_rules! forward {
@@ -26,8 +25,8 @@ macro_rules! forward {
                 (**self).resolve(service).await
             }
 
-            async fn watch(&self, service: &ServiceName, since: Option<Snapshot>) -> Result<SnapshotStream> {
-                (**self).watch(service, since).await
+            async fn watch(&self, service: &ServiceName) -> Result<SnapshotStream> {
+                (**self).watch(service).await
             }
         }
 
@@ -53,8 +52,8 @@ impl<T: Lease + ?Sized> Lease for Box<T> {
         (**self).renew().await
     }
 
-    async fn update(&mut self, instance: &Instance) -> Result<()> {
-        (**self).update(instance).await
+    async fn update(&mut self, registration: &Registration) -> Result<()> {
+        (**self).update(registration).await
     }
 
     async fn revoke(&mut self) -> Result<()> {

@@ -17,7 +17,7 @@
 //!
 //! ```
 //! use std::time::Duration;
-//! use hither_core::{Discovery, Instance, KeepAliveConfig, Registration, keep_registered};
+//! use hither_core::{Discovery, Instance, RegistrationConfig, Registration, keep_registered};
 //! use hither_memory::MemoryRegistry; // or hither_etcd::EtcdRegistry
 //!
 //! # #[tokio::main(flavor = "current_thread")]
@@ -26,16 +26,16 @@
 //!
 //! // The server: registered until the handle says otherwise, whatever happens to the registry.
 //! let instance = Instance::new("10.0.0.7:8001".parse()?).with_zone("eu-1a");
-//! let registration = Registration::new("greeter".parse()?, instance);
-//! let registered = keep_registered(registry.clone(), registration, KeepAliveConfig::default());
+//! let registration = Registration::new("greeter".parse()?, instance)?;
+//! let registered = keep_registered(registry.clone(), registration, RegistrationConfig::default());
 //!
 //! // The client: a view that is always at hand, and outlives any outage.
-//! let mut greeter = Discovery::from(registry).service(&"greeter".parse()?);
+//! let mut greeter = Discovery::new(registry).service(&"greeter".parse()?);
 //! let snapshot = greeter.ready(Duration::from_secs(5)).await?;
-//! assert_eq!(snapshot.instances()[0].zone(), Some("eu-1a"));
+//! assert_eq!(snapshot.iter().next().expect("one instance").zone(), Some("eu-1a"));
 //!
 //! registered.deregister().await?;
-//! while !greeter.current().instances().is_empty() {
+//! while greeter.current().instances().next().is_some() {
 //!     greeter.changed().await?;
 //! }
 //! # Ok(())
@@ -46,12 +46,12 @@
 //!
 //! - Servers: [`keep_registered`], or hither-tonic's `Lifecycle`, which calls it in the right order.
 //! - Clients: [`Discovery`], or hither-tonic's `DiscoveryChannel`, which balances calls over what it finds;
-//!   [`Target`] and [`Backends`] turn `etcd:///greeter` into a service of a registry.
+//!   [`Target`] and [`Registries`] turn `etcd:///greeter` into a service of a registry.
 //! - Tests: hither-memory under Tokio's paused time, or the mocks of [`mock`] (feature `mock`).
 //!
 //! What holds, whatever the registry does: a registration is tried for ever and never lost for good
 //! ([`keep_registered`]); what is known of a service stays known through any outage ([`watcher`](watcher())); servers that
-//! vanish all at once without a word are not dropped at once ([`Protection`]).
+//! vanish all at once without a word are not dropped at once ([`ProtectionConfig`]).
 //!
 //! # For authors of a backend
 //!
@@ -77,18 +77,24 @@ pub mod mock;
 mod model;
 mod registrar;
 mod registration;
+mod registry;
 mod resolver;
 mod target;
+mod time;
 
 pub use backoff::Backoff;
 pub use discovery::{
-    Discovery, Freshness, Protection, ServiceView, StaticResolver, Update, WatcherConfig, poll_watch, watcher,
+    Discovery, DiscoveryBuilder, Freshness, ProtectionConfig, ServiceView, StaticRegistry, Update,
+    WatcherConfig, poll_watch, watcher,
 };
 pub use error::{Error, ErrorKind, Result, report};
 pub use model::{
-    Address, Change, Instance, InstanceId, InstanceState, Registration, Revision, ServiceName, Snapshot,
+    Address, AddressKind, Change, Instance, InstanceId, InstanceState, Registration, Revision, ServiceName,
+    Snapshot, SnapshotIter,
 };
 pub use registrar::{Claim, Lease, Registrar};
-pub use registration::{KeepAliveConfig, RegistrationHandle, RegistrationStatus, keep_registered};
+pub use registration::{RegistrationConfig, RegistrationHandle, RegistrationStatus, keep_registered};
+pub use registry::Registry;
 pub use resolver::{Catalog, Resolver, SnapshotStream};
-pub use target::{Backends, Target};
+pub use target::{Registries, Target};
+pub use time::parse_duration;

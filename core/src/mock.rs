@@ -1,7 +1,7 @@
 //! mockall mocks of the traits, for the tests of code that depends on them. Feature `mock`.
 //!
-//! They are exempt from this package's semantic versioning, because mockall is before 1.0. For tests that care
-//! about behaviour in time, hither-memory under Tokio's paused clock is the better part.
+//! They are exempt from this package's semantic versioning, because mockall is before 1.0. For tests of behaviour over
+//! time, hither-memory under Tokio's paused clock is the better choice.
 //!
 //! ```
 //! use hither_core::mock::MockResolver;
@@ -15,7 +15,7 @@
 //! # Ok(())
 //! # }
 //! ```
-// What mockall generates has neither.
+// The code that mockall generates has neither docs nor `Debug`.
 #![allow(missing_docs, missing_debug_implementations, clippy::ref_option_ref)]
 
 use std::fmt;
@@ -24,9 +24,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use mockall::mock;
 
-use crate::{
-    Claim, Instance, Lease, Registrar, Registration, Resolver, Result, ServiceName, Snapshot, SnapshotStream,
-};
+use crate::{Claim, Lease, Registrar, Registration, Resolver, Result, ServiceName, Snapshot, SnapshotStream};
 
 mock! {
     pub Registrar {}
@@ -44,7 +42,7 @@ mock! {
     impl Lease for Lease {
         fn ttl(&self) -> Duration;
         async fn renew(&mut self) -> Result<()>;
-        async fn update(&mut self, instance: &Instance) -> Result<()>;
+        async fn update(&mut self, registration: &Registration) -> Result<()>;
         async fn revoke(&mut self) -> Result<()>;
     }
 }
@@ -55,7 +53,7 @@ mock! {
     #[async_trait]
     impl Resolver for Resolver {
         async fn resolve(&self, service: &ServiceName) -> Result<Snapshot>;
-        async fn watch(&self, service: &ServiceName, since: Option<Snapshot>) -> Result<SnapshotStream>;
+        async fn watch(&self, service: &ServiceName) -> Result<SnapshotStream>;
     }
 }
 

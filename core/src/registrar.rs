@@ -1,79 +1,82 @@
-//! The writing side of a registry: what a backend implements so that servers can say where they are.
+//! The writing side of a registry: what a backend implements so that servers can register.
 
 use std::fmt::Debug;
 use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::{Instance, Registration, Result};
+use crate::{Registration, Result};
 
 /// Whose record a registration may replace.
+///
+/// A backend that does not know a claim returns [`Unsupported`](crate::ErrorKind::Unsupported).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Claim {
-    /// Whatever stands under the id, at once: a restarted process meets its own old record.
+    /// Any record under the id, at once: a restarted process finds its own old record.
     TakeOver,
-    /// Only a free id, or one that an earlier lease of this same registrar holds; else
+    /// Only a free id, or one that an earlier lease of this same registrar holds; otherwise
     /// [`Superseded`](crate::ErrorKind::Superseded).
     IfVacant,
 }
 
-/// Puts instances into a registry.
+/// Registers instances.
 ///
-/// **Users** hand a registrar to [`keep_registered`](crate::keep_registered()) and never call it themselves.
+/// **Users** pass a registrar to [`keep_registered`](crate::keep_registered()) and do not call it themselves.
 ///
-/// **Implementers** make ONE attempt per call and tell the truth; retrying, renewing and backing off are
-/// written once, above this trait. What MUST hold:
+/// **Implementers**: one attempt per call; return errors unchanged; no retry, no cache, no renewal in the background,
+/// because retry, renewal and backoff are written once, above this trait. What MUST hold:
 /// - every call ends: it has a deadline of the backend's own, connecting included;
-/// - a registration belongs to its lease: nothing done with an old lease can touch a newer registration of the
+/// - a registration belongs to its lease: no operation on an old lease can change or remove a newer registration of the
 ///   same id;
-/// - a write that timed out and was applied all the same is recognised as ours by the next call;
-/// - [`Registration::validate`] is asked first.
+/// - writes are idempotent: one that timed out and was applied all the same is recognised as ours by the next call.
 #[async_trait]
 pub trait Registrar: Debug + Send + Sync + 'static {
-    /// Registers, and returns the lease on which the record stands.
+    /// Registers, and returns the lease that the record is attached to.
     ///
     /// # Errors
-    /// `Superseded` when `claim` is [`Claim::IfVacant`] and somebody else holds the id.
+    /// `Superseded` when `claim` is [`Claim::IfVacant`] and another owner holds the id.
     ///
     /// # Cancellation
-    /// A dropped call leaves nothing in the registry past the TTL.
+    /// A dropped call leaves no record past the TTL.
     async fn register(&self, registration: &Registration, claim: Claim) -> Result<Box<dyn Lease>>;
 }
 
-/// The right to one record, for as long as it is renewed.
+/// The ownership of one record, for as long as it is renewed.
 ///
-/// Dropping it stops the renewal, and the record is gone within the TTL, even while other registrations of the
-/// same process live. While the registry is down it removes nothing, and it may begin the TTL anew when it is back.
+/// Dropping it stops the renewal, and the record expires within the TTL, even while other registrations of the
+/// same process live. While the registry is down nothing expires, and it may restart the TTL when it is back.
 #[async_trait]
 pub trait Lease: Debug + Send + 'static {
-    /// The time to live as granted, which may not be the one asked for.
+    /// The time to live as granted, which may differ from the one asked for.
     fn ttl(&self) -> Duration;
 
-    /// Keeps the record, and verifies that it is still ours and says what we said: a record that is missing or
-    /// changed under our lease is put back.
+    /// Renews the lease, and verifies that the record is still ours with our content: a record that is missing or
+    /// was changed under our lease is written again.
     ///
     /// # Errors
-    /// `LeaseExpired`: the lease is gone, and every later call says so too. `Superseded`: somebody else owns
+    /// `LeaseExpired`: the lease has expired, and every later call returns this too. `Superseded`: another owner holds
     /// the id.
     ///
     /// # Cancellation
-    /// The lease stays usable; the outcome is unknown, and the next call settles it.
+    /// The lease stays usable. The outcome is unknown, and the next call settles it.
     async fn renew(&mut self) -> Result<()>;
 
-    /// Says something else under the same id and lease: one change for watchers, never a gap.
+    /// Replaces the content of the record under the same id and lease. Watchers see one change and never an absence.
+    /// The TTL of `registration` is ignored.
     ///
     /// # Errors
-    /// As [`renew`](Self::renew); `InvalidArgument` when `instance` has another id, or cannot stand there: nothing has
-    /// changed then.
+    /// As [`renew`](Self::renew); `InvalidArgument` when `registration` has another service or id, or content that this
+    /// registry cannot represent: then nothing has changed.
     ///
     /// # Cancellation
     /// As [`renew`](Self::renew).
-    async fn update(&mut self, instance: &Instance) -> Result<()>;
+    async fn update(&mut self, registration: &Registration) -> Result<()>;
 
-    /// Removes OUR record and gives the lease up; already gone is `Ok`, and so is a second call. The record of
-    /// a successor stays.
+    /// Removes OUR record and gives up the lease. Idempotent: a record that is gone already is `Ok`, and so is a second
+    /// call. The record of a successor stays.
     ///
     /// # Cancellation
-    /// The outcome is unknown; the record is gone within the TTL, or calling again settles it.
+    /// The outcome is unknown: the record expires within the TTL, or another call settles it.
     async fn revoke(&mut self) -> Result<()>;
 }

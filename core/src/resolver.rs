@@ -8,43 +8,41 @@ use futures_core::Stream;
 
 use crate::{Result, ServiceName, Snapshot};
 
-/// The snapshots of one service as they come; after its first error it has ended.
+/// The snapshots of one service, as they arrive; it ends after its first error.
 pub type SnapshotStream = Pin<Box<dyn Stream<Item = Result<Snapshot>> + Send>>;
 
 /// Finds the instances of a service.
 ///
-/// **Users** wrap a resolver into a [`Discovery`](crate::Discovery), or ask once: [`resolve`](Self::resolve).
+/// **Users** make a [`Discovery`](crate::Discovery) of a resolver, or call [`resolve`](Self::resolve) once.
 ///
-/// **Implementers** make ONE attempt per call and tell the truth. What MUST hold:
-/// - an error never becomes an empty list, and one record that cannot be decoded never fails a listing: it is
-///   skipped, counted and logged once;
-/// - a service never sees the instances of another: not `svc2` in `svc`, not `a/b` in `a`.
+/// **Implementers**: one attempt per call; return errors unchanged; no retry, no cache. What MUST hold:
+/// - every call ends: it has a deadline of the backend's own, connecting included;
+/// - an error never becomes an empty snapshot;
+/// - one record that cannot be decoded never fails a listing: it is skipped, counted and logged once;
+/// - a service never includes the instances of another one: not those of `svc2` or of `svc/deeper` in `svc`.
 #[async_trait]
 pub trait Resolver: Debug + Send + Sync + 'static {
-    /// The instances that are registered now.
+    /// Returns the instances that are registered now.
     ///
     /// # Errors
-    /// Any kind but `Superseded` and `LeaseExpired`. The call ends within a deadline of the backend's own.
+    /// Any kind but `Superseded` and `LeaseExpired`.
     async fn resolve(&self, service: &ServiceName) -> Result<Snapshot>;
 
-    /// The instances that are registered now, and again whenever that changes.
+    /// Watches the instances of a service.
     ///
-    /// The first snapshot is the complete present state, even if it is empty, and comes only once the registry
-    /// has answered. Snapshots may be coalesced or repeated. The stream ends at its first error, or when the
-    /// registry is lost: it never goes silently deaf.
-    ///
-    /// `since` is the caller's last snapshot and a hint: the backend may resume after its revision, and should
-    /// reuse its `Arc`s for what has not changed.
+    /// The first snapshot is the complete present state, even if it is empty, and is sent only once the registry
+    /// has answered. A snapshot follows each change; snapshots may be coalesced or repeated. The stream ends at its first
+    /// error, or when the registry is lost: it never stays open without being able to deliver changes.
     ///
     /// # Cancellation
-    /// Dropping the stream ends everything that stands behind it.
-    async fn watch(&self, service: &ServiceName, since: Option<Snapshot>) -> Result<SnapshotStream>;
+    /// Dropping the stream releases all its resources.
+    async fn watch(&self, service: &ServiceName) -> Result<SnapshotStream>;
 }
 
-/// Lists the services of a registry, where it can: etcd can, DNS cannot.
+/// Lists the services of a registry. Optional: etcd can list, DNS cannot.
 #[async_trait]
 pub trait Catalog: Debug + Send + Sync + 'static {
-    /// The names of the services with at least one instance, sorted: all, or `under` and those below it.
+    /// Returns the names of the services with at least one instance, sorted: all of them, or `under` and those below it.
     ///
     /// # Errors
     /// As [`Resolver::resolve`].

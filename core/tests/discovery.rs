@@ -4,7 +4,7 @@
 mod support;
 
 use futures_util::{FutureExt, StreamExt};
-use hither_core::{Discovery, ErrorKind, Freshness, StaticResolver};
+use hither_core::{Discovery, ErrorKind, Freshness, StaticRegistry};
 use support::{SECOND, names, scripted, service, soon};
 use tokio::task::yield_now;
 use tokio::time::Instant;
@@ -12,11 +12,11 @@ use tokio::time::Instant;
 #[tokio::test(start_paused = true)]
 async fn however_many_ask_there_is_one_watch() {
     let (resolver, mut script) = scripted();
-    let discovery = Discovery::from(resolver);
+    let discovery = Discovery::new(resolver);
     let views: Vec<_> = (0..100).map(|_| discovery.clone().service(&service())).collect();
     let _open = script.watch().await.open(&["a"]);
     for view in &views {
-        assert_eq!(names(view.ready(SECOND).await.unwrap().instances()), ["a"]);
+        assert_eq!(names(view.ready(SECOND).await.unwrap().iter()), ["a"]);
     }
     assert!(!script.is_called(), "a second watch");
 }
@@ -24,7 +24,7 @@ async fn however_many_ask_there_is_one_watch() {
 #[tokio::test(start_paused = true)]
 async fn the_watch_ends_with_its_last_user_and_begins_again_with_the_next() {
     let (resolver, mut script) = scripted();
-    let discovery = Discovery::from(resolver);
+    let discovery = Discovery::new(resolver);
     let first = discovery.service(&service());
     let second = first.clone();
     let open = script.watch().await.open(&["a"]);
@@ -34,14 +34,14 @@ async fn the_watch_ends_with_its_last_user_and_begins_again_with_the_next() {
     open.is_dropped().await;
     let again = discovery.service(&service());
     let _open = script.watch().await.open(&["b"]);
-    assert_eq!(names(again.ready(SECOND).await.unwrap().instances()), ["b"]);
+    assert_eq!(names(again.ready(SECOND).await.unwrap().iter()), ["b"]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn no_task_is_left_behind() {
     let (resolver, mut script) = scripted();
     let before = tokio::runtime::Handle::current().metrics().num_alive_tasks();
-    let discovery = Discovery::from(resolver);
+    let discovery = Discovery::new(resolver);
     let view = discovery.service(&service());
     let _open = script.watch().await.open(&["a"]);
     assert_eq!(tokio::runtime::Handle::current().metrics().num_alive_tasks(), before + 1);
@@ -54,7 +54,7 @@ async fn no_task_is_left_behind() {
 #[tokio::test(start_paused = true)]
 async fn a_view_tells_each_change_once_and_skips_what_came_between() {
     let (resolver, mut script) = scripted();
-    let discovery = Discovery::from(resolver);
+    let discovery = Discovery::new(resolver);
     let mut view = discovery.service(&service());
     assert!(
         view.current().snapshot.is_none() && !view.current().freshness.is_fresh(),
@@ -79,7 +79,7 @@ async fn a_view_tells_each_change_once_and_skips_what_came_between() {
 #[tokio::test(start_paused = true)]
 async fn ready_says_what_is_missing() {
     let (resolver, mut script) = scripted();
-    let discovery = Discovery::from(resolver);
+    let discovery = Discovery::new(resolver);
     let view = discovery.service(&service());
     let began = Instant::now();
     script.watch().await.fail(ErrorKind::PermissionDenied);
@@ -90,7 +90,7 @@ async fn ready_says_what_is_missing() {
 
     let open = script.watch().await.open(&[]);
     let error = view.ready(5 * SECOND).await.unwrap_err();
-    assert!(error.to_string().contains("nobody is registered"), "{error}");
+    assert!(error.to_string().contains("no instance is registered"), "{error}");
     let (ready, ()) = tokio::join!(view.ready(5 * SECOND), async { open.send(&["a"]) });
     assert_eq!(ready.unwrap().len(), 1);
 }
@@ -98,7 +98,7 @@ async fn ready_says_what_is_missing() {
 #[tokio::test(start_paused = true)]
 async fn ready_gives_the_last_snapshot_also_while_the_registry_is_lost() {
     let (resolver, mut script) = scripted();
-    let discovery = Discovery::from(resolver);
+    let discovery = Discovery::new(resolver);
     let view = discovery.service(&service());
     let open = script.watch().await.open(&["a"]);
     view.ready(SECOND).await.unwrap();
@@ -110,7 +110,7 @@ async fn ready_gives_the_last_snapshot_also_while_the_registry_is_lost() {
 
 #[test]
 fn a_view_made_outside_a_runtime_says_so() {
-    let discovery = Discovery::from(StaticResolver::new([]));
+    let discovery = Discovery::new(StaticRegistry::new([]));
     let view = discovery.service(&service());
     let Freshness::Stale { cause, .. } = view.current().freshness else { panic!("it cannot be fresh") };
     assert!(cause.to_string().contains("runtime"), "{cause}");
@@ -119,7 +119,7 @@ fn a_view_made_outside_a_runtime_says_so() {
 #[test]
 fn a_watch_whose_runtime_is_gone_is_told_and_begun_anew() {
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let discovery = Discovery::from(StaticResolver::new([support::instance("a").as_ref().clone()]));
+    let discovery = Discovery::new(StaticRegistry::new([support::instance("a").as_ref().clone()]));
     let first = runtime();
     let mut view = first.block_on(async {
         let view = discovery.service(&service());
@@ -136,7 +136,7 @@ fn a_watch_whose_runtime_is_gone_is_told_and_begun_anew() {
             }
         };
         assert_eq!(error.kind(), ErrorKind::Closed, "{error}");
-        assert_eq!(view.current().instances().len(), 1, "what was known is still at hand");
+        assert_eq!(view.current().instances().count(), 1, "what was known is still at hand");
         let mut anew = discovery.service(&service());
         assert_eq!(anew.ready(SECOND).await.unwrap().len(), 1);
         while let Some(told) = anew.changed().now_or_never() {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use hither_core::{
-    Claim, ErrorKind, Instance, KeepAliveConfig, Registrar, Registration, RegistrationHandle,
+    Claim, ErrorKind, Instance, Registrar, Registration, RegistrationConfig, RegistrationHandle,
     RegistrationStatus, Resolver, ServiceName, keep_registered,
 };
 use hither_memory::{MemoryRegistry, Operation};
@@ -25,11 +25,11 @@ fn instance() -> Instance {
 }
 
 fn registration() -> Registration {
-    Registration::new(service(), instance()).with_ttl(TTL)
+    Registration::new(service(), instance()).unwrap().with_ttl(TTL).unwrap()
 }
 
 fn keep(registry: &MemoryRegistry) -> RegistrationHandle {
-    keep_registered(registry.clone(), registration(), KeepAliveConfig::default().with_seed(7))
+    keep_registered(registry.clone(), registration(), RegistrationConfig::default().with_seed(7))
 }
 
 async fn kept(registry: &MemoryRegistry) -> RegistrationHandle {
@@ -66,7 +66,7 @@ fn is_retrying(status: &RegistrationStatus) -> bool {
 /// The weights of all that is registered: it tells one record from another.
 async fn weights(registry: &MemoryRegistry) -> Vec<u32> {
     let snapshot = registry.connect().resolve(&service()).await.unwrap();
-    snapshot.instances().iter().map(|instance| instance.weight()).collect()
+    snapshot.iter().map(|instance| instance.weight()).collect()
 }
 
 /// How many tasks there are, once those that are to end have ended.
@@ -98,11 +98,11 @@ async fn renewals_of_many_spread_out() {
     let mut handles = Vec::new();
     for port in 1..=100 {
         let instance = Instance::new(format!("10.0.0.7:{port}").parse().unwrap());
-        let registration = Registration::new(service(), instance).with_ttl(TTL);
+        let registration = Registration::new(service(), instance).unwrap().with_ttl(TTL).unwrap();
         handles.push(keep_registered(
             registry.clone(),
             registration,
-            KeepAliveConfig::default().with_seed(port),
+            RegistrationConfig::default().with_seed(port),
         ));
     }
     for handle in &handles {
@@ -129,7 +129,7 @@ async fn an_hour_without_a_registry_loses_nothing() {
     };
     let calls = registry.faults().calls();
     sleep(3600 * SECOND).await;
-    let RegistrationStatus::Retrying { since: still, cause } = handle.status() else {
+    let RegistrationStatus::Retrying { since: still, cause, .. } = handle.status() else {
         panic!("{:?}", handle.status())
     };
     assert_eq!((since, cause.kind()), (still, ErrorKind::Unavailable));
@@ -220,7 +220,7 @@ async fn a_frozen_registry_is_given_up_on_at_the_deadline_and_asked_again() {
 async fn the_first_registration_takes_over_what_a_process_before_left() {
     let registry = MemoryRegistry::new();
     let before = registry.connect();
-    let old = Registration::new(service(), instance().with_weight(5));
+    let old = Registration::new(service(), instance().with_weight(5)).unwrap();
     let _lease = before.register(&old, Claim::TakeOver).await.unwrap();
     let _handle = kept(&registry).await;
     assert_eq!(weights(&registry).await, [1]);
@@ -232,8 +232,8 @@ async fn two_owners_never_fight() {
     let first = kept(&registry).await;
     let second = keep_registered(
         registry.connect(),
-        Registration::new(service(), instance().with_weight(2)).with_ttl(TTL),
-        KeepAliveConfig::default().with_seed(1),
+        Registration::new(service(), instance().with_weight(2)).unwrap().with_ttl(TTL).unwrap(),
+        RegistrationConfig::default().with_seed(1),
     );
     soon(second.registered()).await.unwrap();
     status(&first, |status| matches!(status, RegistrationStatus::Superseded)).await;
@@ -253,7 +253,8 @@ async fn an_owner_that_returns_from_a_partition_does_not_push_out_its_successor(
     let handle = kept(&here).await;
     here.faults().disconnect();
     sleep(2 * TTL).await;
-    let successor = Registration::new(service(), instance().with_weight(2)).with_ttl(1000 * TTL);
+    let successor =
+        Registration::new(service(), instance().with_weight(2)).unwrap().with_ttl(1000 * TTL).unwrap();
     let _lease = here.connect().register(&successor, Claim::IfVacant).await.unwrap();
     here.faults().reconnect();
     status(&handle, |status| matches!(status, RegistrationStatus::Superseded)).await;
@@ -267,7 +268,7 @@ async fn who_stands_under_our_id_and_is_not_renewed_is_waited_for() {
     let handle = kept(&here).await;
     here.faults().disconnect();
     sleep(2 * TTL).await;
-    let dead = Registration::new(service(), instance().with_weight(2)).with_ttl(TTL);
+    let dead = Registration::new(service(), instance().with_weight(2)).unwrap().with_ttl(TTL).unwrap();
     let _never_renewed = here.connect().register(&dead, Claim::IfVacant).await.unwrap();
     here.faults().reconnect();
     sleep(TTL / 2).await;
@@ -279,7 +280,7 @@ async fn who_stands_under_our_id_and_is_not_renewed_is_waited_for() {
     for outage in [Duration::ZERO, 3 * TTL] {
         here.faults().disconnect();
         sleep(2 * TTL).await;
-        let dead = dead.clone().with_ttl(if outage.is_zero() { TTL } else { 5 * TTL });
+        let dead = dead.clone().with_ttl(if outage.is_zero() { TTL } else { 5 * TTL }).unwrap();
         let _never_renewed = here.connect().register(&dead, Claim::IfVacant).await.unwrap();
         here.faults().reconnect();
         sleep(TTL / 2).await;
@@ -345,7 +346,7 @@ async fn what_only_a_person_can_mend_is_not_tried_in_haste() {
         let registry = MemoryRegistry::new();
         registry.faults().fail_next(2, ErrorKind::PermissionDenied);
         let began = Instant::now();
-        let config = KeepAliveConfig::default().with_seed(seed);
+        let config = RegistrationConfig::default().with_seed(seed);
         let handle = keep_registered(registry, registration(), config);
         soon(handle.registered()).await.unwrap();
         waited += began.elapsed();
@@ -468,7 +469,7 @@ async fn a_deregistration_during_an_outage_is_not_confirmed_but_final() {
 #[tokio::test(start_paused = true)]
 async fn a_deregistration_at_a_frozen_registry_is_bounded() {
     let registry = MemoryRegistry::new();
-    let config = KeepAliveConfig::default().with_deregister_timeout(2 * SECOND);
+    let config = RegistrationConfig::default().with_deregister_timeout(2 * SECOND);
     let handle = keep_registered(registry.clone(), registration(), config);
     soon(handle.registered()).await.unwrap();
     registry.faults().freeze();
@@ -539,7 +540,7 @@ async fn dropping_the_handle_during_an_outage_tries_on_for_one_ttl_and_no_longer
 
 #[test]
 fn outside_a_runtime_a_registration_has_failed_and_nothing_panics() {
-    let handle = keep_registered(MemoryRegistry::new(), registration(), KeepAliveConfig::default());
+    let handle = keep_registered(MemoryRegistry::new(), registration(), RegistrationConfig::default());
     let RegistrationStatus::Failed(error) = handle.status() else { panic!("{:?}", handle.status()) };
     assert!(error.to_string().contains("runtime"), "{error}");
 }

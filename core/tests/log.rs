@@ -1,4 +1,4 @@
-//! What an operator reads: one line for each trouble, and one when it is over, however long it lasts.
+//! The log: one line for each outage, and one for its end, however long it lasts.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "these are tests")]
 
 use std::io::Read;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hither_core::{
-    Claim, Discovery, ErrorKind, Instance, KeepAliveConfig, Registrar, Registration, ServiceName,
+    Claim, Discovery, ErrorKind, Instance, Registrar, Registration, RegistrationConfig, ServiceName,
     keep_registered,
 };
 use hither_memory::MemoryRegistry;
@@ -15,11 +15,11 @@ use tokio::time::sleep;
 use tracing::level_filters::LevelFilter;
 use tracing::subscriber::DefaultGuard;
 
-/// The lines that the tasks of one test log.
+/// The log lines of one test.
 struct Log(NamedTempFile);
 
-/// What this thread logs from now on, on which everything runs.
-fn listen() -> (Log, DefaultGuard) {
+/// Captures the log of this thread, on which the whole test runs.
+fn capture() -> (Log, DefaultGuard) {
     let log = Log(NamedTempFile::new().unwrap());
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(LevelFilter::INFO)
@@ -32,7 +32,7 @@ fn listen() -> (Log, DefaultGuard) {
 }
 
 impl Log {
-    /// What was logged since it was last asked, sorted: the level and the words of each line.
+    /// The lines since the last call, sorted.
     fn take(&mut self) -> Vec<String> {
         let mut text = String::new();
         self.0.read_to_string(&mut text).unwrap();
@@ -51,13 +51,14 @@ fn assert_lines(log: &mut Log, expected: &[&[&str]]) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_outage_of_an_hour_is_two_lines_for_a_registration_and_two_for_a_view() {
-    let (mut log, _listening) = listen();
+async fn an_outage_of_an_hour_logs_two_lines_for_a_registration_and_two_for_a_view() {
+    let (mut log, _guard) = capture();
     let (registry, service) = (MemoryRegistry::new(), "svc".parse::<ServiceName>().unwrap());
-    let registration = Registration::new(service.clone(), Instance::new("10.0.0.1:80".parse().unwrap()));
-    let handle = keep_registered(registry.clone(), registration, KeepAliveConfig::default());
+    let registration =
+        Registration::new(service.clone(), Instance::new("10.0.0.1:80".parse().unwrap())).unwrap();
+    let handle = keep_registered(registry.clone(), registration, RegistrationConfig::default());
     handle.registered().await.unwrap();
-    let view = Discovery::from(registry.clone()).service(&service);
+    let view = Discovery::new(registry.clone()).service(&service);
     view.ready(Duration::from_secs(5)).await.unwrap();
     assert_lines(&mut log, &[&["INFO", "svc", "registered"]]);
 
@@ -67,39 +68,80 @@ async fn an_outage_of_an_hour_is_two_lines_for_a_registration_and_two_for_a_view
         let cause = "registry";
         assert_lines(
             &mut log,
-            &[&["WARN", "svc", "not registered as wished", cause], &["WARN", "svc", "watch lost", cause]],
+            &[
+                &["WARN", "svc", "registration failed; retrying", cause],
+                &["WARN", "svc", "watch lost; retrying", cause],
+            ],
         );
         registry.faults().start();
         sleep(Duration::from_secs(60)).await;
         assert_lines(
             &mut log,
-            &[&["INFO", "svc", "registered as before"], &["INFO", "svc", "watched again"]],
+            &[&["INFO", "svc", "registration restored"], &["INFO", "svc", "watch re-established"]],
         );
     }
 
-    // A refusal that only a person can mend is no more than that.
+    // Neither does a refusal that only an operator can correct log more.
     registry.faults().fail_next(u64::MAX, ErrorKind::PermissionDenied);
     registry.faults().cut_watches();
     sleep(Duration::from_secs(3600)).await;
-    assert_lines(&mut log, &[&["WARN", "not registered as wished"], &["WARN", "svc", "watch lost"]]);
+    assert_lines(
+        &mut log,
+        &[&["WARN", "registration failed; retrying"], &["WARN", "svc", "watch lost; retrying"]],
+    );
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_known_from_disk_makes_no_outage_and_hides_none() {
-    let (mut log, _listening) = listen();
+async fn a_snapshot_from_disk_logs_no_outage_and_hides_none() {
+    let (mut log, _guard) = capture();
     let directory = tempfile::tempdir().unwrap();
     let (registry, service) = (MemoryRegistry::new(), "svc".parse::<ServiceName>().unwrap());
-    let registration = Registration::new(service.clone(), Instance::new("10.0.0.1:80".parse().unwrap()));
+    let registration =
+        Registration::new(service.clone(), Instance::new("10.0.0.1:80".parse().unwrap())).unwrap();
+    let registration = registration.with_ttl(Duration::from_secs(3600)).unwrap();
     let _lease = registry.register(&registration, Claim::TakeOver).await.unwrap();
-    let expected: [&[&[&str]]; 3] = [&[], &[], &[&["WARN", "svc", "watch lost"]]];
+    let expected: [&[&[&str]]; 3] = [&[], &[], &[&["WARN", "svc", "watch lost; retrying"]]];
     for (start, lines) in expected.iter().enumerate() {
         if start == 2 {
             registry.faults().stop();
         }
-        let discovery = Discovery::from(registry.clone()).with_cache_dir(directory.path());
+        let discovery = Discovery::builder(registry.clone()).cache_dir(directory.path()).build();
         let view = discovery.service(&service);
         view.ready(Duration::from_secs(5)).await.unwrap();
         sleep(Duration::from_secs(60)).await;
         assert_lines(&mut log, lines);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn holding_instances_is_logged_with_their_ids_and_once_more_at_its_end() {
+    let (mut log, _guard) = capture();
+    let (registry, service) = (MemoryRegistry::new(), "svc".parse::<ServiceName>().unwrap());
+    let register = async |id: usize| {
+        let instance = Instance::new(format!("10.0.0.{id}:80").parse().unwrap());
+        let registration = Registration::new(service.clone(), instance).unwrap();
+        let registration = registration.with_ttl(Duration::from_secs(24 * 3600)).unwrap();
+        registry.register(&registration, Claim::TakeOver).await.unwrap()
+    };
+    for id in 1..=12 {
+        register(id).await;
+    }
+    let mut view = Discovery::new(registry.clone()).service(&service);
+    view.ready(Duration::from_secs(5)).await.unwrap();
+    assert_lines(&mut log, &[]);
+
+    registry.faults().wipe();
+    while view.changed().await.unwrap().held.is_empty() {}
+    let update = view.current();
+    assert_eq!((update.instances().count(), update.callable().count()), (0, 12));
+    let held = ["WARN", "svc", "removed in bulk", "held=12", "registered=0", "10.0.0.1:80, ", " and 2 more"];
+    assert_lines(&mut log, &[&held]);
+
+    // One that returns is no news of its own; the end of the hold is.
+    register(1).await;
+    sleep(Duration::from_secs(60)).await;
+    assert_lines(&mut log, &[]);
+    sleep(Duration::from_secs(300)).await;
+    assert_lines(&mut log, &[&["INFO", "svc", "no instance held any more", "released=11"]]);
+    assert!(view.current().held.is_empty());
 }

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use hither_core::mock::{MockLease, MockRegistrar, MockResolver};
 use hither_core::{
-    Claim, Discovery, Error, ErrorKind, Instance, KeepAliveConfig, Registration, Snapshot, keep_registered,
+    Claim, Discovery, Error, ErrorKind, Instance, Registration, RegistrationConfig, Snapshot, keep_registered,
 };
 
 fn registration() -> Registration {
-    Registration::new("greeter".parse().unwrap(), Instance::new("10.0.0.7:8001".parse().unwrap()))
+    Registration::new("greeter".parse().unwrap(), Instance::new("10.0.0.7:8001".parse().unwrap())).unwrap()
 }
 
 #[tokio::test(start_paused = true)]
@@ -27,7 +27,7 @@ async fn a_mocked_registrar_sees_what_keep_registered_asks_of_it() {
             lease.expect_revoke().times(1).returning(|| Ok(()));
             Ok(Box::new(lease))
         });
-    let handle = keep_registered(registrar, registration(), KeepAliveConfig::default());
+    let handle = keep_registered(registrar, registration(), RegistrationConfig::default());
     handle.registered().await.unwrap();
     handle.deregister().await.unwrap();
 }
@@ -35,12 +35,12 @@ async fn a_mocked_registrar_sees_what_keep_registered_asks_of_it() {
 #[tokio::test(start_paused = true)]
 async fn a_mocked_resolver_feeds_a_discovery() {
     let mut resolver = MockResolver::new();
-    resolver.expect_watch().returning(|service, _| {
+    resolver.expect_watch().returning(|service| {
         let instance = Instance::new("10.0.0.7:8001".parse().unwrap()).into();
         let snapshot = Snapshot::new(service.clone(), [instance]);
         Ok(Box::pin(futures_util::stream::iter([Ok(snapshot)])))
     });
-    let greeter = Discovery::from(resolver).service(&"greeter".parse().unwrap());
+    let greeter = Discovery::new(resolver).service(&"greeter".parse().unwrap());
     assert_eq!(greeter.ready(Duration::from_secs(5)).await.unwrap().len(), 1);
 }
 

@@ -83,11 +83,11 @@ impl DirectoryRegistry {
 #[async_trait]
 impl Registrar for DirectoryRegistry {
     async fn register(&self, registration: &Registration, claim: Claim) -> Result<Box<dyn Lease>> {
-        registration.validate()?;
         let (service, instance) = (registration.service(), registration.instance());
         let mut lease = FileLease {
             owner: self.owner,
             id: fastrand::u64(..),
+            service: service.clone(),
             instance: instance.clone(),
             ttl: registration.ttl(),
             file: self.file(service, instance.id()),
@@ -119,8 +119,8 @@ impl Resolver for DirectoryRegistry {
         blocking(move || Ok(Snapshot::new(service.clone(), registry.instances(&service)?))).await
     }
 
-    async fn watch(&self, service: &ServiceName, since: Option<Snapshot>) -> Result<SnapshotStream> {
-        Ok(poll_watch(Arc::new(self.clone()), service.clone(), since, INTERVAL))
+    async fn watch(&self, service: &ServiceName) -> Result<SnapshotStream> {
+        Ok(poll_watch(Arc::new(self.clone()), service.clone(), INTERVAL))
     }
 }
 
@@ -150,6 +150,7 @@ struct FileLease {
     owner: u64,
     id: u64,
     /// What the record is to say.
+    service: ServiceName,
     instance: Instance,
     ttl: Duration,
     file: PathBuf,
@@ -221,9 +222,15 @@ impl Lease for FileLease {
         self.step(|lease| lease.hold(now().saturating_add(millis(lease.ttl)))).await
     }
 
-    async fn update(&mut self, instance: &Instance) -> Result<()> {
-        if instance.id() != self.instance.id() {
-            let why = format!("the lease is of {}, not of {}", self.instance.id(), instance.id());
+    async fn update(&mut self, registration: &Registration) -> Result<()> {
+        let instance = registration.instance();
+        if self.service != *registration.service() || self.instance.id() != instance.id() {
+            let (ours, other) = (self.instance.id(), instance.id());
+            let why = format!(
+                "the lease is of {ours} of {}, not of {other} of {}",
+                self.service,
+                registration.service()
+            );
             return Err(Error::new(ErrorKind::InvalidArgument, why));
         }
         // Before the attempt: if its outcome stays unknown, the next call settles it in favour of the new.

@@ -35,7 +35,7 @@
 //! }));
 //!
 //! // The client: one channel over all ready instances, as they join and leave. One Discovery serves all channels.
-//! let discovery = Discovery::from(registry);
+//! let discovery = Discovery::new(registry);
 //! let channel = DiscoveryChannel::builder(discovery, "greeter").connect().await?;
 //! let mut client = HealthClient::new(channel);
 //! let answer = client.check(HealthCheckRequest { service: "helloworld.Greeter".into() }).await?;

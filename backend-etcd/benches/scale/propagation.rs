@@ -86,9 +86,9 @@ impl Watchers {
     async fn new(client: Client, registry: EtcdRegistry, service: &ServiceName) -> Self {
         let config = WatchOptions::new().with_prefix();
         let raw = client.watch_client().watch(format!("{service}/"), Some(config)).await.unwrap();
-        let mut watch = registry.watch(service, None).await.unwrap();
+        let mut watch = registry.watch(service).await.unwrap();
         watch.next().await.unwrap().unwrap();
-        let view = Discovery::from(registry.clone()).service(service);
+        let view = Discovery::new(registry.clone()).service(service);
         view.ready(Duration::from_secs(10)).await.unwrap();
         Self { client, registry, service: service.clone(), raw, watch, view }
     }

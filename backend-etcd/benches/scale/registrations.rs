@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use etcd_client::{Client, PutOptions};
 use futures_util::future::join_all;
-use hither_core::{KeepAliveConfig, Registration, RegistrationHandle, RegistrationStatus, keep_registered};
+use hither_core::{
+    Registration, RegistrationConfig, RegistrationHandle, RegistrationStatus, keep_registered,
+};
 use hither_etcd::{EtcdConfig, EtcdRegistry};
 use tokio::time::{Instant, sleep};
 
@@ -92,9 +94,12 @@ fn address(at: usize) -> String {
 
 async fn register_all(registry: &EtcdRegistry) -> Vec<RegistrationHandle> {
     // So many who leave at once wait for their turn.
-    let config = KeepAliveConfig::default().with_deregister_timeout(LONG);
+    let config = RegistrationConfig::default().with_deregister_timeout(LONG);
     let keep = |at: usize| {
-        let registration = Registration::new("hither".parse().unwrap(), instance(&address(at))).with_ttl(TTL);
+        let registration = Registration::new("hither".parse().unwrap(), instance(&address(at)))
+            .unwrap()
+            .with_ttl(TTL)
+            .unwrap();
         keep_registered(registry.clone(), registration, config.clone())
     };
     let handles: Vec<_> = (0..COUNT).map(keep).collect();

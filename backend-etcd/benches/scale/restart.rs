@@ -14,7 +14,7 @@ use std::time::Duration;
 use etcd_client::{Client, GetOptions, WatchOptions, WatchStream};
 use futures_util::future::join_all;
 use hither_core::{
-    Discovery, KeepAliveConfig, Registration, RegistrationHandle, RegistrationStatus, ServiceView,
+    Discovery, Registration, RegistrationConfig, RegistrationHandle, RegistrationStatus, ServiceView,
     keep_registered,
 };
 use hither_etcd::{EtcdConfig, EtcdRegistry};
@@ -173,14 +173,14 @@ impl Fleet {
         let mut fleet = Self { registered: Vec::new(), views: Vec::new() };
         for process in 0..PROCESSES {
             let registry = EtcdRegistry::connect(EtcdConfig::new([door.endpoint()])).unwrap();
-            let discovery = Discovery::from(registry.clone());
+            let discovery = Discovery::new(registry.clone());
             for at in 0..EACH {
                 let address = instance(&format!("10.0.0.{process}:{}", 80 + at));
-                let registration = Registration::new(service(at), address).with_ttl(TTL);
+                let registration = Registration::new(service(at), address).unwrap().with_ttl(TTL).unwrap();
                 fleet.registered.push(keep_registered(
                     registry.clone(),
                     registration,
-                    KeepAliveConfig::default(),
+                    RegistrationConfig::default(),
                 ));
                 fleet.views.push(discovery.service(&service(at)));
             }
@@ -196,7 +196,7 @@ impl Fleet {
             |handle: &RegistrationHandle| matches!(handle.status(), RegistrationStatus::Registered);
         let is_whole = |view: &ServiceView| {
             let now = view.current();
-            now.freshness.is_fresh() && now.instances().len() == PROCESSES
+            now.freshness.is_fresh() && now.instances().count() == PROCESSES
         };
         while !self.registered.iter().all(is_registered) || !self.views.iter().all(is_whole) {
             assert!(begun.elapsed() < LONG, "the fleet does not recover");

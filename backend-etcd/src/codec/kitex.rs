@@ -1,6 +1,6 @@
 //! kitex: network, address, weight and tags as JSON.
 
-use hither_core::{Address, Instance};
+use hither_core::{AddressKind, Instance};
 use serde_json::{Map, Value};
 
 use super::json::escape_like_go;
@@ -12,9 +12,9 @@ const DEFAULT_WEIGHT: u32 = 10;
 
 /// The value of `instance`, byte for byte as kitex writes it.
 pub(super) fn encode(instance: &Instance) -> String {
-    let (network, address) = match instance.address() {
-        Address::Unix(path) => ("unix", path.display().to_string()),
-        address => ("tcp", address.to_string()),
+    let (network, address) = match instance.address().kind() {
+        AddressKind::Unix(path) => ("unix", path.display().to_string()),
+        _ => ("tcp", instance.address().to_string()),
     };
     let weight = match instance.weight() {
         Instance::DEFAULT_WEIGHT => DEFAULT_WEIGHT,

@@ -18,7 +18,7 @@ mod tags;
 use std::borrow::Cow;
 use std::fmt;
 
-use hither_core::{Address, Error, ErrorKind, Instance, InstanceId, Result, ServiceName};
+use hither_core::{AddressKind, Error, ErrorKind, Instance, InstanceId, Result, ServiceName};
 
 use crate::Layout;
 
@@ -116,12 +116,13 @@ impl Codec {
             Layout::Kratos => kratos::encode(service, instance, false),
             Layout::KratosTls => kratos::encode(service, instance, true),
             Layout::Kitex => Ok(kitex::encode(instance)),
-            Layout::GoZero => match instance.address() {
-                address @ Address::Unix(_) => {
+            Layout::GoZero => match instance.address().kind() {
+                AddressKind::Unix(_) => {
+                    let address = instance.address();
                     let message = format!("the layout of go-zero has no place for {address}");
                     Err(Error::new(ErrorKind::InvalidArgument, message))
                 }
-                address => Ok(address.to_string()),
+                _ => Ok(instance.address().to_string()),
             },
         }
     }

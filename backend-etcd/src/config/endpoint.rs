@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use hither_core::{Address, Result};
+use hither_core::{Address, AddressKind, Result};
 
 use super::invalid;
 
@@ -34,11 +34,13 @@ fn scheme_and_host(endpoint: &str) -> (Option<bool>, &str) {
 
 /// `host:port`, if it is that.
 fn address(host: &str) -> Option<String> {
-    match host.trim_end_matches('/').parse().ok()? {
-        address @ Address::Socket(_) => Some(address.to_string()),
-        Address::Host { host, port } if is_name(&host) => Some(format!("{host}:{port}")),
-        _ => None,
-    }
+    let address: Address = host.trim_end_matches('/').parse().ok()?;
+    let can_be_called = match address.kind() {
+        AddressKind::Socket(_) => true,
+        AddressKind::Host { host, .. } => is_name(host),
+        _ => false,
+    };
+    can_be_called.then(|| address.to_string())
 }
 
 /// An endpoint as it may be printed: what is none may have a password in it.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use etcd_client::proto::{PbKeyValue, PbTxnOpResponse};
 use etcd_client::{Compare, CompareOp, PutOptions, Txn, TxnOp, TxnResponse};
-use hither_core::{Claim, Error, ErrorKind, Instance, InstanceId, Lease, Registration, Result, ServiceName};
+use hither_core::{Claim, Error, ErrorKind, InstanceId, Lease, Registration, Result, ServiceName};
 
 use crate::client::{Checkout, Reason};
 use crate::context::Context;
@@ -67,7 +67,6 @@ impl EtcdLease {
         registration: &Registration,
         claim: Claim,
     ) -> Result<Self> {
-        registration.validate()?;
         let instance = registration.instance();
         let mut lease = Self {
             id: context.lease_ids.next_lease(),
@@ -87,6 +86,7 @@ impl EtcdLease {
         let written = match claim {
             Claim::TakeOver => lease.hold(&checkout, lease.writing(vec![])).await,
             Claim::IfVacant => lease.hold(&checkout, lease.create()).await,
+            claim => Err(Error::new(ErrorKind::Unsupported, format!("the claim {claim:?} is not known"))),
         };
         match written {
             Ok(()) => Ok(lease),
@@ -98,6 +98,7 @@ impl EtcdLease {
                     ErrorKind::InvalidArgument,
                     ErrorKind::PermissionDenied,
                     ErrorKind::Unauthenticated,
+                    ErrorKind::Unsupported,
                 ];
                 if refused.contains(&error.kind()) {
                     let _ = checkout.revoke(lease.id).await;
@@ -270,8 +271,8 @@ impl Lease for EtcdLease {
         self.settle(renewed).map_err(|error| error.with_operation("renew"))
     }
 
-    async fn update(&mut self, instance: &Instance) -> Result<()> {
-        let outcome = self.update_to(instance).await;
+    async fn update(&mut self, registration: &Registration) -> Result<()> {
+        let outcome = self.update_to(registration).await;
         self.settle(outcome).map_err(|error| error.with_operation("update"))
     }
 
@@ -292,13 +293,15 @@ impl Lease for EtcdLease {
 }
 
 impl EtcdLease {
-    async fn update_to(&mut self, instance: &Instance) -> Result<()> {
+    async fn update_to(&mut self, registration: &Registration) -> Result<()> {
         self.check()?;
-        if *instance.id() != self.instance_id {
-            let message = format!("the lease is of instance {}, not {}", self.instance_id, instance.id());
+        let instance = registration.instance();
+        if *instance.id() != self.instance_id || *registration.service() != self.service {
+            let (ours, service) = (&self.instance_id, &self.service);
+            let (other, theirs) = (instance.id(), registration.service());
+            let message = format!("the lease is of instance {ours} of {service}, not of {other} of {theirs}");
             return Err(Error::new(ErrorKind::InvalidArgument, message));
         }
-        Registration::new(self.service.clone(), instance.clone()).validate()?;
         let value = self.context.codec.value(&self.service, instance)?;
         // From here on the new content is what the record is to say, whatever becomes of this call: a `renew`
         // after a timeout, or after this future was dropped, settles it.

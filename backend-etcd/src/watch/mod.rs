@@ -19,19 +19,10 @@ use view::View;
 ///
 /// It begins with a listing and does not resume. That gives at once what the history since an earlier snapshot would give in
 /// the end, and cannot be of another history; and etcd would have to read everything that was written since, by anyone.
-pub(crate) async fn open(
-    context: Arc<Context>,
-    service: &ServiceName,
-    since: Option<Snapshot>,
-) -> Result<SnapshotStream> {
+pub(crate) async fn open(context: Arc<Context>, service: &ServiceName) -> Result<SnapshotStream> {
     let checkout = context.checkout().await?;
     let prefix = context.codec.service_prefix(service);
-    let mut view = listing::service(&context, &checkout, service, None).await?;
-    if let Some(since) = since.filter(|since| since.service() == service) {
-        let mut known = View::of(&since);
-        known.replace_with(view);
-        view = known;
-    }
+    let view = listing::service(&context, &checkout, service, None).await?;
     let watch = EtcdWatch { context, checkout, service: service.clone(), prefix, view, phase: Phase::Listed };
     Ok(Box::pin(try_unfold(watch, |mut watch| async move {
         match watch.next().await {

@@ -134,7 +134,8 @@ async fn older_copy_without_us_put_back() {
 async fn older_copy_with_our_predecessor_put_back() {
     let mut etcd = Etcd::start().await;
     let service = unique_service();
-    let predecessor = Registration::new(service.clone(), instance("10.0.0.1:80")).with_ttl(TTL);
+    let predecessor =
+        Registration::new(service.clone(), instance("10.0.0.1:80")).unwrap().with_ttl(TTL).unwrap();
     let lease = etcd.registry().register(&predecessor, Claim::TakeOver).await.unwrap();
     etcd.stop().await;
     etcd.back_up();
@@ -284,7 +285,10 @@ async fn poison_under_the_prefix() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn taken_over() {
     let (etcd, mut scene) = scene("another process takes our id over").await;
-    let wish = Registration::new(scene.service().clone(), instance("10.0.0.1:80")).with_ttl(4 * TTL);
+    let wish = Registration::new(scene.service().clone(), instance("10.0.0.1:80"))
+        .unwrap()
+        .with_ttl(4 * TTL)
+        .unwrap();
     let _theirs = etcd.registry().register(&wish, Claim::TakeOver).await.unwrap();
     scene.over();
     scene.yields().await;
@@ -304,7 +308,10 @@ async fn returns_after_its_successor() {
     while get(&client, &scene.key()).await.is_some() {
         sleep(Duration::from_millis(50)).await;
     }
-    let wish = Registration::new(scene.service().clone(), instance("10.0.0.1:80")).with_ttl(12 * TTL);
+    let wish = Registration::new(scene.service().clone(), instance("10.0.0.1:80"))
+        .unwrap()
+        .with_ttl(12 * TTL)
+        .unwrap();
     let _successor = etcd.registry().register(&wish, Claim::IfVacant).await.unwrap();
     proxy.thaw();
     scene.over();

@@ -137,7 +137,7 @@ fn says(value: &[u8]) -> Option<String> {
 
 pub(crate) fn content(snapshot: &Snapshot) -> Content {
     let says = |instance: &Instance| format!("{} weighs {}", instance.address(), instance.weight());
-    snapshot.instances().iter().map(|instance| (instance.id().to_string(), says(instance))).collect()
+    snapshot.iter().map(|instance| (instance.id().to_string(), says(instance))).collect()
 }
 
 /// The revision that a snapshot was taken at.

@@ -60,7 +60,7 @@ async fn watched_by_one_process() {
     // However slow the machine is: a deadline would rotate them onto another connection.
     let config = EtcdConfig::new([proxy.endpoint()]).with_request_timeout(LONG).with_connect_timeout(LONG);
     let registry = EtcdRegistry::connect(config).unwrap();
-    let discovery = Discovery::from(registry);
+    let discovery = Discovery::new(registry);
     let mut views: Vec<_> = (0..COUNT).map(|at| discovery.service(&service(at))).collect();
     all_have(&mut views, 1).await;
     let stays = never_lose(&discovery);

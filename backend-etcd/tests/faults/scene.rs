@@ -7,8 +7,8 @@ use std::time::Duration;
 use etcd_client::{Client, ConnectOptions};
 use futures_util::StreamExt;
 use hither_core::{
-    Freshness, Instance, KeepAliveConfig, Registration, RegistrationHandle, RegistrationStatus, ServiceName,
-    Snapshot, Update, keep_registered,
+    Freshness, Instance, Registration, RegistrationConfig, RegistrationHandle, RegistrationStatus,
+    ServiceName, Snapshot, Update, keep_registered,
 };
 use hither_etcd::{EtcdConfig, EtcdRegistry};
 use tokio::sync::watch;
@@ -321,9 +321,10 @@ struct Acting {
 
 impl Acting {
     fn begin(service: &ServiceName, ttl: Duration, server: EtcdConfig, client: EtcdConfig) -> Self {
-        let registration = Registration::new(service.clone(), instance(OURS).with_weight(3)).with_ttl(ttl);
+        let registration =
+            Registration::new(service.clone(), instance(OURS).with_weight(3)).unwrap().with_ttl(ttl).unwrap();
         let (server, confirmed) = Confirmed::by(EtcdRegistry::connect(server).unwrap());
-        let handle = keep_registered(server, registration, KeepAliveConfig::default());
+        let handle = keep_registered(server, registration, RegistrationConfig::default());
         let seen = Seen::through(EtcdRegistry::connect(client).unwrap(), service);
         Self { ttl, handle, confirmed, seen }
     }

@@ -41,7 +41,8 @@ async fn a_server_dies_while_it_is_down() {
     let mut etcd = Etcd::start().await;
     let fault = "etcd killed for 9 s, and a server dies meanwhile";
     let mut scene = scene(fault, &etcd).await;
-    let dying = Registration::new(scene.service().clone(), instance("10.0.0.4:80")).with_ttl(TTL);
+    let dying =
+        Registration::new(scene.service().clone(), instance("10.0.0.4:80")).unwrap().with_ttl(TTL).unwrap();
     let lease = etcd.registry().register(&dying, Claim::TakeOver).await.unwrap();
     scene.shows("10.0.0.4:80").await;
     etcd.kill();

@@ -50,7 +50,7 @@ pub(crate) fn instance(address: &str) -> Instance {
 
 /// A registration that does not lapse while a test looks at other things.
 pub(crate) fn registration(service: &ServiceName, instance: Instance) -> Registration {
-    Registration::new(service.clone(), instance).with_ttl(Duration::from_secs(60))
+    Registration::new(service.clone(), instance).unwrap().with_ttl(Duration::from_secs(60)).unwrap()
 }
 
 pub(crate) async fn register(
@@ -102,7 +102,7 @@ pub(crate) async fn delete(client: &Client, key: &str) {
 
 /// The ids of a snapshot's instances.
 pub(crate) fn ids(snapshot: &Snapshot) -> Vec<&str> {
-    snapshot.instances().iter().map(|instance| instance.id().as_str()).collect()
+    snapshot.iter().map(|instance| instance.id().as_str()).collect()
 }
 
 /// Options under which nothing takes long.
@@ -114,7 +114,7 @@ pub(crate) fn hasty(endpoint: String) -> EtcdConfig {
 }
 
 pub(crate) async fn watch(registry: &EtcdRegistry, service: &ServiceName) -> SnapshotStream {
-    timeout(LONG, registry.watch(service, None)).await.unwrap().unwrap()
+    timeout(LONG, registry.watch(service)).await.unwrap().unwrap()
 }
 
 /// The next snapshot or error of a watch.

@@ -28,7 +28,7 @@ pub(crate) fn id(name: &str) -> InstanceId {
 }
 
 pub(crate) fn registration(name: &str) -> Registration {
-    Registration::new(service(), instance(name)).with_ttl(TTL)
+    Registration::new(service(), instance(name)).unwrap().with_ttl(TTL).unwrap()
 }
 
 pub(crate) async fn register(registry: &MemoryRegistry, name: &str) -> Box<dyn Lease> {
@@ -40,12 +40,12 @@ pub(crate) async fn present(registry: &MemoryRegistry) -> Vec<String> {
 }
 
 pub(crate) fn names(snapshot: &Snapshot) -> Vec<String> {
-    snapshot.instances().iter().map(|instance| instance.id().to_string().replace(":80", "")).collect()
+    snapshot.iter().map(|instance| instance.id().to_string().replace(":80", "")).collect()
 }
 
 /// Opens a watch and reads its first snapshot.
 pub(crate) async fn watch(registry: &MemoryRegistry) -> (SnapshotStream, Snapshot) {
-    let mut watch = registry.watch(&service(), None).await.unwrap();
+    let mut watch = registry.watch(&service()).await.unwrap();
     let first = watch.next().await.unwrap().unwrap();
     (watch, first)
 }

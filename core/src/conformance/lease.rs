@@ -2,7 +2,7 @@
 
 use tokio::time::{Instant, sleep};
 
-use super::probe::{Failure, Probe, ensure, ids, instance, is_exactly};
+use super::probe::{Failure, Probe, ensure, ids, instance, is_exactly, registration};
 use crate::{ErrorKind, Lease, ServiceName};
 
 pub(super) async fn a_lease_says_what_was_granted(probe: Probe) -> Result<(), Failure> {
@@ -78,7 +78,8 @@ pub(super) async fn an_old_lease_cannot_remove_its_successor(mut probe: Probe) -
 
 pub(super) async fn an_old_lease_cannot_change_its_successor(mut probe: Probe) -> Result<(), Failure> {
     let (mut old, _new, service) = succession(&mut probe).await?;
-    let update = old.update(&instance("a")?.with_metadata("owner", "old again")).await;
+    let update =
+        old.update(&registration(&service, instance("a")?.with_metadata("owner", "old again"))?).await;
     expect_kind(update, &[ErrorKind::Superseded, ErrorKind::LeaseExpired], "updating through the old lease")?;
     successor_stands(&mut probe, &service).await
 }
@@ -101,7 +102,7 @@ pub(super) async fn a_revoked_lease_cannot_be_renewed(mut probe: Probe) -> Resul
     let mut lease = probe.registrar().await.settle_in(&service, &instance("a")?).await?;
     lease.revoke().await?;
     expect_kind(lease.renew().await, &[ErrorKind::LeaseExpired], "renewing after revoking")?;
-    let update = lease.update(&instance("a")?.with_weight(9)).await;
+    let update = lease.update(&registration(&service, instance("a")?.with_weight(9))?).await;
     expect_kind(update, &[ErrorKind::LeaseExpired], "updating after revoking")?;
     let snapshot = probe.resolve(&service).await?;
     ensure(snapshot.is_empty(), || format!("the record is back: {:?}", ids(&snapshot)))
@@ -111,19 +112,19 @@ pub(super) async fn an_update_changes_what_stands_there(mut probe: Probe) -> Res
     let (service, before) = (probe.service("svc")?, instance("a")?);
     let after = before.clone().with_weight(7).with_metadata("said", "later");
     let mut lease = probe.registrar().await.settle_in(&service, &before).await?;
-    lease.update(&after).await?;
+    lease.update(&registration(&service, after.clone())?).await?;
     probe.resolves_to(&service, "the new content", |snapshot| is_exactly(snapshot, &[&after])).await?;
     // What was said last is also what a renewal stands for.
     lease.renew().await?;
     let snapshot = probe.resolve(&service).await?;
-    ensure(is_exactly(&snapshot, &[&after]), || format!("the renewal left {:?}", snapshot.instances()))
+    ensure(is_exactly(&snapshot, &[&after]), || format!("the renewal left {snapshot:?}"))
 }
 
 pub(super) async fn an_update_does_not_prolong_nor_lose_the_lease(mut probe: Probe) -> Result<(), Failure> {
     let (service, before) = (probe.service("svc")?, instance("a")?);
     let after = before.clone().with_weight(7);
     let mut lease = probe.registrar().await.register(&service, &before).await?;
-    lease.update(&after).await?;
+    lease.update(&registration(&service, after.clone())?).await?;
     let within = probe.lapse(lease.ttl()) + probe.settle();
     drop(lease);
     probe.resolves_within(&service, within, "nobody", |snapshot| snapshot.is_empty()).await.map(drop)
@@ -133,7 +134,7 @@ pub(super) async fn an_update_cannot_change_the_id(mut probe: Probe) -> Result<(
     let (service, a) = (probe.service("svc")?, instance("a")?);
     let mut lease = probe.registrar().await.settle_in(&service, &a).await?;
     expect_kind(
-        lease.update(&instance("b")?).await,
+        lease.update(&registration(&service, instance("b")?)?).await,
         &[ErrorKind::InvalidArgument],
         "an update with another id",
     )?;
@@ -170,9 +171,7 @@ async fn succession(probe: &mut Probe) -> Result<(Box<dyn Lease>, Box<dyn Lease>
 async fn successor_stands(probe: &mut Probe, service: &ServiceName) -> Result<(), Failure> {
     let new = instance("a")?.with_metadata("owner", "new");
     let snapshot = probe.resolve(service).await?;
-    ensure(is_exactly(&snapshot, &[&new]), || {
-        format!("of the successor's record is left {:?}", snapshot.instances())
-    })
+    ensure(is_exactly(&snapshot, &[&new]), || format!("of the successor's record is left {snapshot:?}"))
 }
 
 fn expect_kind(result: crate::Result<()>, kinds: &[ErrorKind], what: &str) -> Result<(), Failure> {

@@ -261,7 +261,6 @@ behaviours! { $
             if_vacant_takes_what_an_earlier_lease_of_the_same_registrar_holds
             if_vacant_takes_what_a_dead_owner_left
             registrations_of_one_registrar_are_independent
-            a_ttl_of_zero_is_refused
             a_dropped_register_leaves_nothing_past_the_ttl;
         lease:
             a_lease_says_what_was_granted
@@ -285,9 +284,7 @@ behaviours! { $
             a_watch_sees_an_update_without_a_gap
             a_watch_does_not_go_deaf
             a_watch_sees_only_its_own_service
-            a_watch_resumes_with_all_that_happened_meanwhile
-            a_watch_resumes_where_nothing_happened
-            an_unchanged_instance_stays_the_same_arc
+            a_new_watch_begins_with_all_that_changed_meanwhile
             watches_of_one_service_are_independent;
     }
     garbage {

@@ -140,13 +140,9 @@ impl Probe {
         }
     }
 
-    pub(super) async fn watch(
-        &mut self,
-        service: &ServiceName,
-        since: Option<Snapshot>,
-    ) -> Result<Watch, Failure> {
+    pub(super) async fn watch(&mut self, service: &ServiceName) -> Result<Watch, Failure> {
         let resolver = self.resolver().await;
-        let snapshots = in_time(self.settle(), "watch", resolver.watch(service, since)).await??;
+        let snapshots = in_time(self.settle(), "watch", resolver.watch(service)).await??;
         Ok(Watch { snapshots, settle: self.settle() })
     }
 }
@@ -184,7 +180,7 @@ impl Owner {
         instance: &Instance,
         ttl: Duration,
     ) -> Result<Box<dyn Lease>, Failure> {
-        let registration = Registration::new(service.clone(), instance.clone()).with_ttl(ttl);
+        let registration = Registration::new(service.clone(), instance.clone())?.with_ttl(ttl)?;
         Ok(self.attempt(&registration, Claim::TakeOver).await??)
     }
 
@@ -257,8 +253,12 @@ pub(super) fn instance(name: &str) -> Result<Instance, Failure> {
     Ok(Instance::new(format!("{name}.example:80").parse()?))
 }
 
+pub(super) fn registration(service: &ServiceName, instance: Instance) -> Result<Registration, Failure> {
+    Ok(Registration::new(service.clone(), instance)?)
+}
+
 pub(super) fn ids(snapshot: &Snapshot) -> Vec<&str> {
-    snapshot.instances().iter().map(|instance| instance.id().as_str()).collect()
+    snapshot.iter().map(|instance| instance.id().as_str()).collect()
 }
 
 pub(super) fn has(snapshot: &Snapshot, instance: &Instance) -> bool {

@@ -23,7 +23,7 @@ pub(super) async fn take_over_replaces_a_living_owner(mut probe: Probe) -> Resul
 
 pub(super) async fn if_vacant_takes_a_free_id(mut probe: Probe) -> Result<(), Failure> {
     let (service, a) = (probe.service("svc")?, instance("a")?);
-    let registration = Registration::new(service.clone(), a.clone());
+    let registration = Registration::new(service.clone(), a.clone())?;
     let _lease = probe.registrar().await.attempt(&registration, Claim::IfVacant).await??;
     probe.resolves_to(&service, "the instance", |snapshot| is_exactly(snapshot, &[&a])).await.map(drop)
 }
@@ -31,7 +31,7 @@ pub(super) async fn if_vacant_takes_a_free_id(mut probe: Probe) -> Result<(), Fa
 pub(super) async fn if_vacant_yields_to_a_living_owner(mut probe: Probe) -> Result<(), Failure> {
     let (service, first) = (probe.service("svc")?, instance("a")?);
     let _first = probe.registrar().await.settle_in(&service, &first).await?;
-    let second = Registration::new(service.clone(), first.clone().with_metadata("owner", "second"));
+    let second = Registration::new(service.clone(), first.clone().with_metadata("owner", "second"))?;
     match probe.registrar().await.attempt(&second, Claim::IfVacant).await? {
         Ok(_) => return Err(Failure::new("a second owner got the id")),
         Err(error) => ensure(error.kind() == ErrorKind::Superseded, || {
@@ -52,7 +52,7 @@ pub(super) async fn if_vacant_takes_what_an_earlier_lease_of_the_same_registrar_
     let owner = probe.registrar().await;
     // As after a renewal whose answer was lost: we take the lease for dead, the registry does not.
     drop(owner.settle_in(&service, &before).await?);
-    let registration = Registration::new(service.clone(), after.clone());
+    let registration = Registration::new(service.clone(), after.clone())?;
     let _lease = owner.attempt(&registration, Claim::IfVacant).await??;
     probe
         .resolves_to(&service, "the second lease's record", |snapshot| is_exactly(snapshot, &[&after]))
@@ -64,7 +64,7 @@ pub(super) async fn if_vacant_takes_what_a_dead_owner_left(mut probe: Probe) -> 
     let (service, dead) = (probe.service("svc")?, instance("a")?);
     let heir = dead.clone().with_metadata("owner", "heir");
     drop(probe.registrar().await.register(&service, &dead).await?);
-    let registration = Registration::new(service.clone(), heir.clone());
+    let registration = Registration::new(service.clone(), heir.clone())?;
     let owner = probe.registrar().await;
     let deadline = Instant::now() + probe.lapse(probe.ttl()) + probe.settle();
     let _lease = loop {
@@ -92,22 +92,13 @@ pub(super) async fn registrations_of_one_registrar_are_independent(mut probe: Pr
     probe.resolves_to(&service, "the other alone", |snapshot| is_exactly(snapshot, &[&b])).await.map(drop)
 }
 
-pub(super) async fn a_ttl_of_zero_is_refused(probe: Probe) -> Result<(), Failure> {
-    let registration = Registration::new(probe.service("svc")?, instance("a")?).with_ttl(Duration::ZERO);
-    match probe.registrar().await.attempt(&registration, Claim::TakeOver).await? {
-        Err(error) if error.kind() == ErrorKind::InvalidArgument => Ok(()),
-        Err(error) => Err(Failure::new(format!("{} where InvalidArgument was due", error.report()))),
-        Ok(_) => Err(Failure::new("it was registered")),
-    }
-}
-
 pub(super) async fn a_dropped_register_leaves_nothing_past_the_ttl(mut probe: Probe) -> Result<(), Failure> {
     let service = probe.service("svc")?;
     let mut registrars = Vec::new();
     // Dropped before the first poll, after the first, after some: at whatever await it stood.
     for polls in 0..6 {
-        let registration =
-            Registration::new(service.clone(), instance(&format!("dropped-{polls}"))?).with_ttl(probe.ttl());
+        let registration = Registration::new(service.clone(), instance(&format!("dropped-{polls}"))?)?
+            .with_ttl(probe.ttl())?;
         let owner = probe.registrar().await;
         {
             let mut register = pin!(owner.attempt(&registration, Claim::TakeOver));

@@ -1,33 +1,31 @@
 //! A watch tells what is there, and is never silently deaf.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::try_join;
 use tokio::time::{Instant, sleep};
 
-use super::probe::{Failure, Probe, ensure, has, ids, instance, is_exactly};
-use crate::Instance;
+use super::probe::{Failure, Probe, ensure, has, ids, instance, is_exactly, registration};
 
 pub(super) async fn a_watch_sends_the_present_state_first(mut probe: Probe) -> Result<(), Failure> {
     let (service, a, b) = (probe.service("svc")?, instance("a")?, instance("b")?);
     let owner = probe.registrar().await;
     let _leases = (owner.settle_in(&service, &a).await?, owner.settle_in(&service, &b).await?);
     probe.resolves_to(&service, "both", |snapshot| snapshot.len() == 2).await?;
-    let first = probe.watch(&service, None).await?.next().await?;
+    let first = probe.watch(&service).await?.next().await?;
     ensure(is_exactly(&first, &[&a, &b]), || format!("the first snapshot has {:?}", ids(&first)))
 }
 
 pub(super) async fn a_watch_of_nothing_sends_the_empty_snapshot(mut probe: Probe) -> Result<(), Failure> {
     let service = probe.service("nobody")?;
-    let first = probe.watch(&service, None).await?.next().await?;
+    let first = probe.watch(&service).await?.next().await?;
     ensure(first.is_empty() && *first.service() == service, || format!("the first snapshot is {first:?}"))
 }
 
 pub(super) async fn a_watch_sees_who_joins_and_who_leaves(mut probe: Probe) -> Result<(), Failure> {
     let (service, a, b) = (probe.service("svc")?, instance("a")?, instance("b")?);
     let owner = probe.registrar().await;
-    let mut watch = probe.watch(&service, None).await?;
+    let mut watch = probe.watch(&service).await?;
     watch.comes_to("nobody", |snapshot| snapshot.is_empty()).await?;
     let mut first = owner.settle_in(&service, &a).await?;
     watch.comes_to("a", |snapshot| is_exactly(snapshot, &[&a])).await?;
@@ -39,7 +37,7 @@ pub(super) async fn a_watch_sees_who_joins_and_who_leaves(mut probe: Probe) -> R
 
 pub(super) async fn a_watch_sees_an_expiry(mut probe: Probe) -> Result<(), Failure> {
     let (service, a) = (probe.service("svc")?, instance("a")?);
-    let mut watch = probe.watch(&service, None).await?;
+    let mut watch = probe.watch(&service).await?;
     let lease = probe.registrar().await.register(&service, &a).await?;
     watch.comes_to("a", |snapshot| is_exactly(snapshot, &[&a])).await?;
     let within = probe.lapse(lease.ttl()) + probe.settle();
@@ -50,12 +48,12 @@ pub(super) async fn a_watch_sees_an_expiry(mut probe: Probe) -> Result<(), Failu
 pub(super) async fn a_watch_sees_an_update_without_a_gap(mut probe: Probe) -> Result<(), Failure> {
     let (service, a) = (probe.service("svc")?, instance("a")?);
     let mut lease = probe.registrar().await.settle_in(&service, &a).await?;
-    let mut watch = probe.watch(&service, None).await?;
+    let mut watch = probe.watch(&service).await?;
     watch.comes_to("a", |snapshot| is_exactly(snapshot, &[&a])).await?;
     let last = a.clone().with_weight(11);
     let update = async {
         for weight in 2..=11 {
-            lease.update(&a.clone().with_weight(weight)).await?;
+            lease.update(&registration(&service, a.clone().with_weight(weight))?).await?;
         }
         Ok(())
     };
@@ -76,7 +74,7 @@ pub(super) async fn a_watch_sees_an_update_without_a_gap(mut probe: Probe) -> Re
 
 pub(super) async fn a_watch_does_not_go_deaf(mut probe: Probe) -> Result<(), Failure> {
     let (service, a) = (probe.service("svc")?, instance("a")?);
-    let mut watch = probe.watch(&service, None).await?;
+    let mut watch = probe.watch(&service).await?;
     let owner = probe.registrar().await;
     for round in 0..10 {
         let mut lease = owner.settle_in(&service, &a).await?;
@@ -92,7 +90,7 @@ pub(super) async fn a_watch_does_not_go_deaf(mut probe: Probe) -> Result<(), Fai
 
 pub(super) async fn a_watch_sees_only_its_own_service(mut probe: Probe) -> Result<(), Failure> {
     let (service, a, b) = (probe.service("svc")?, instance("a")?, instance("b")?);
-    let mut watch = probe.watch(&service, None).await?;
+    let mut watch = probe.watch(&service).await?;
     let owner = probe.registrar().await;
     let mut leases = Vec::new();
     for other in ["svc2", "svc/deeper", "other"] {
@@ -103,7 +101,7 @@ pub(super) async fn a_watch_sees_only_its_own_service(mut probe: Probe) -> Resul
     ensure(is_exactly(&snapshot, &[&a]), || format!("the watch of {service} shows {:?}", ids(&snapshot)))
 }
 
-pub(super) async fn a_watch_resumes_with_all_that_happened_meanwhile(
+pub(super) async fn a_new_watch_begins_with_all_that_changed_meanwhile(
     mut probe: Probe,
 ) -> Result<(), Failure> {
     let (service, stays, leaves, joins) =
@@ -111,52 +109,22 @@ pub(super) async fn a_watch_resumes_with_all_that_happened_meanwhile(
     let owner = probe.registrar().await;
     let mut staying = owner.settle_in(&service, &stays).await?;
     let mut leaving = owner.settle_in(&service, &leaves).await?;
-    let mut watch = probe.watch(&service, None).await?;
-    let since = watch.comes_to("both", |snapshot| snapshot.len() == 2).await?;
+    let mut watch = probe.watch(&service).await?;
+    watch.comes_to("both", |snapshot| snapshot.len() == 2).await?;
     drop(watch);
     leaving.revoke().await?;
     let _joining = owner.settle_in(&service, &joins).await?;
     let changed = stays.clone().with_weight(5);
-    staying.update(&changed).await?;
-    let mut watch = probe.watch(&service, Some(since)).await?;
-    let what = "what happened meanwhile";
-    watch.comes_to(what, |snapshot| is_exactly(snapshot, &[&changed, &joins])).await.map(drop)
-}
-
-pub(super) async fn a_watch_resumes_where_nothing_happened(mut probe: Probe) -> Result<(), Failure> {
-    let (service, a, b) = (probe.service("svc")?, instance("a")?, instance("b")?);
-    let owner = probe.registrar().await;
-    let _first = owner.settle_in(&service, &a).await?;
-    let since =
-        probe.watch(&service, None).await?.comes_to("a", |snapshot| is_exactly(snapshot, &[&a])).await?;
-    let mut watch = probe.watch(&service, Some(since)).await?;
-    let first = watch.next().await?;
-    ensure(is_exactly(&first, &[&a]), || format!("the first snapshot after resuming has {:?}", ids(&first)))?;
-    let _second = owner.settle_in(&service, &b).await?;
-    watch.comes_to("a and b", |snapshot| is_exactly(snapshot, &[&a, &b])).await.map(drop)
-}
-
-pub(super) async fn an_unchanged_instance_stays_the_same_arc(mut probe: Probe) -> Result<(), Failure> {
-    let (service, a, b) = (probe.service("svc")?, instance("a")?, instance("b")?);
-    let owner = probe.registrar().await;
-    let _first = owner.settle_in(&service, &a).await?;
-    let mut watch = probe.watch(&service, None).await?;
-    let before = watch.comes_to("a", |snapshot| is_exactly(snapshot, &[&a])).await?;
-    let _second = owner.settle_in(&service, &b).await?;
-    let after = watch.comes_to("a and b", |snapshot| is_exactly(snapshot, &[&a, &b])).await?;
-    let same = |other: Option<&Arc<Instance>>| {
-        before.get(a.id()).zip(other).is_some_and(|(before, other)| Arc::ptr_eq(before, other))
-    };
-    ensure(same(after.get(a.id())), || "a new Arc for what has not changed".to_owned())?;
-    let resumed = probe.watch(&service, Some(after)).await?.next().await?;
-    ensure(same(resumed.get(a.id())), || "a new Arc for what `since` had already".to_owned())
+    staying.update(&registration(&service, changed.clone())?).await?;
+    let first = probe.watch(&service).await?.next().await?;
+    ensure(is_exactly(&first, &[&changed, &joins]), || format!("the first snapshot is {first:?}"))
 }
 
 pub(super) async fn watches_of_one_service_are_independent(mut probe: Probe) -> Result<(), Failure> {
     let (service, a, b) = (probe.service("svc")?, instance("a")?, instance("b")?);
     let owner = probe.registrar().await;
-    let mut first = probe.watch(&service, None).await?;
-    let mut second = probe.watch(&service, None).await?;
+    let mut first = probe.watch(&service).await?;
+    let mut second = probe.watch(&service).await?;
     let _a = owner.settle_in(&service, &a).await?;
     first.comes_to("a", |snapshot| is_exactly(snapshot, &[&a])).await?;
     drop(first);
@@ -168,19 +136,19 @@ pub(super) async fn a_watch_survives_an_undecodable_record(mut probe: Probe) -> 
     let (service, a, b) = (probe.service("svc")?, instance("a")?, instance("b")?);
     let owner = probe.registrar().await;
     let _a = owner.settle_in(&service, &a).await?;
-    let mut watch = probe.watch(&service, None).await?;
+    let mut watch = probe.watch(&service).await?;
     watch.comes_to("a", |snapshot| is_exactly(snapshot, &[&a])).await?;
     let can = probe.harness().put_garbage(&service).await;
     ensure(can, || "the harness cannot put garbage: `ignore garbage`, with the reason".to_owned())?;
     let _b = owner.settle_in(&service, &b).await?;
     watch.comes_to("a and b", |snapshot| is_exactly(snapshot, &[&a, &b])).await?;
-    let first = probe.watch(&service, None).await?.next().await?;
+    let first = probe.watch(&service).await?.next().await?;
     ensure(is_exactly(&first, &[&a, &b]), || format!("a new watch begins with {:?}", ids(&first)))
 }
 
 pub(super) async fn a_watch_ends_when_the_registry_is_lost(mut probe: Probe) -> Result<(), Failure> {
     let service = probe.service("svc")?;
-    let mut watch = probe.watch(&service, None).await?;
+    let mut watch = probe.watch(&service).await?;
     watch.next().await?;
     cut(&probe).await?;
     watch.ends_within(probe.settle()).await
@@ -188,8 +156,8 @@ pub(super) async fn a_watch_ends_when_the_registry_is_lost(mut probe: Probe) -> 
 
 pub(super) async fn a_watch_after_a_cut_has_the_present_state(mut probe: Probe) -> Result<(), Failure> {
     let (service, a) = (probe.service("svc")?, instance("a")?);
-    let mut watch = probe.watch(&service, None).await?;
-    let since = watch.next().await?;
+    let mut watch = probe.watch(&service).await?;
+    watch.next().await?;
     cut(&probe).await?;
     watch.ends_within(probe.settle()).await?;
     // It may be away a little longer.
@@ -198,7 +166,7 @@ pub(super) async fn a_watch_after_a_cut_has_the_present_state(mut probe: Probe) 
         let owner = probe.registrar().await;
         let back = async {
             let lease = owner.settle_in(&service, &a).await?;
-            Ok::<_, Failure>((lease, probe.watch(&service, Some(since.clone())).await?))
+            Ok::<_, Failure>((lease, probe.watch(&service).await?))
         };
         match back.await {
             Ok(back) => break back,

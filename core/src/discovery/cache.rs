@@ -1,6 +1,5 @@
-//! The last snapshot of each service on disk: what a client that starts in an outage begins with.
+//! The last snapshot of each service on disk, for a client that starts while the registry is down.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -9,67 +8,101 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Map, Value, json};
+use futures_util::StreamExt;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, sleep_until};
 
-use super::Update;
-use crate::{Address, Instance, InstanceId, InstanceState, ServiceName, Snapshot};
+use super::watcher::watcher_from;
+use super::{Freshness, Update, WatcherConfig};
+use crate::{Error, ErrorKind, Instance, Resolver, ServiceName, Snapshot};
 
-/// What is older says nothing about where servers are now.
+/// Older files are ignored: they do not show where servers are now.
 const OLDEST: Duration = Duration::from_secs(24 * 3600);
 
-/// Between two writes of a service that changes.
+/// The shortest time between two writes of a service that changes.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// Between two writes of a service that does not: the file says when the registry last confirmed it.
+/// The time between two writes of a service that does not change: the file has the time of the last confirmation.
 const CONFIRM: Duration = Duration::from_secs(3600);
 
-/// The form of the files.
-const FORM: u64 = 1;
+/// The version of the file format.
+const FORM: u64 = 2;
 
 /// A directory with a file for each service.
 #[derive(Debug, Clone)]
-pub(crate) struct Cache {
+pub(super) struct Cache {
     directory: Arc<Path>,
 }
 
-/// What a file had.
+/// The content of a file.
 #[derive(Debug, Clone)]
-pub(crate) struct Cached {
-    pub(crate) snapshot: Snapshot,
-    /// How long ago the registry said so.
-    pub(crate) age: Duration,
+pub(super) struct Cached {
+    pub(super) snapshot: Snapshot,
+    /// Since when the registry has not confirmed it.
+    pub(super) age: Duration,
+}
+
+impl Cached {
+    fn into_update(self, service: &ServiceName) -> Update {
+        let why = format!("{service} has not been resolved yet; its instances were read from disk");
+        let cause = Error::new(ErrorKind::Unavailable, why).with_operation("watch");
+        let freshness = Freshness::Stale { since: Instant::now(), age: self.age, cause };
+        Update { snapshot: Some(self.snapshot), held: Arc::new([]), freshness }
+    }
 }
 
 impl Cache {
-    pub(crate) fn new(directory: PathBuf) -> Self {
+    pub(super) fn new(directory: PathBuf) -> Self {
         Self { directory: directory.into() }
     }
 
+    /// Publishes each update of a service, beginning with what its file has, and keeps the file up to date. Never ends.
+    pub(super) async fn follow(
+        self,
+        resolver: Arc<dyn Resolver>,
+        service: ServiceName,
+        config: WatcherConfig,
+        sender: watch::Sender<Update>,
+    ) {
+        let known = self.load(&service).await.map(|cached| cached.into_update(&service));
+        let mut writer = self.writer(&service);
+        let mut updates = std::pin::pin!(watcher_from(resolver, service, config, known));
+        loop {
+            let update = tokio::select! {
+                update = updates.next() => update,
+                () = writer.write() => continue,
+            };
+            let Some(update) = update else { return };
+            writer.note(&update);
+            sender.send_replace(update);
+        }
+    }
+
     /// What is known of `service`: nothing, where there is no file, or none that can be used.
-    pub(crate) async fn load(&self, service: &ServiceName) -> Option<Cached> {
+    pub(super) async fn load(&self, service: &ServiceName) -> Option<Cached> {
         let (file, of) = (self.file(service), service.clone());
         let read = spawn_blocking(move || match fs::read(&file) {
             Ok(bytes) => match decode(&bytes, &of) {
                 Ok(cached) => Some(cached),
                 Err(why) => {
-                    tracing::warn!(file = %file.display(), why, "a cached snapshot cannot be used");
+                    tracing::warn!(file = %file.display(), why, "cached snapshot unusable; ignored");
                     None
                 }
             },
             Err(error) if error.kind() == IoErrorKind::NotFound => None,
             Err(error) => {
-                tracing::warn!(file = %file.display(), %error, "a cached snapshot cannot be read");
+                tracing::warn!(file = %file.display(), %error, "cached snapshot unreadable; ignored");
                 None
             }
         });
         read.await.ok().flatten()
     }
 
-    /// What keeps the file of `service` up to date.
-    pub(crate) fn keeper(&self, service: &ServiceName) -> Keeper {
-        Keeper {
+    /// Returns the writer of the file of `service`.
+    pub(super) fn writer(&self, service: &ServiceName) -> CacheWriter {
+        CacheWriter {
             file: self.file(service),
             latest: None,
             changed: false,
@@ -84,39 +117,39 @@ impl Cache {
     }
 }
 
-/// Keeps the file of one service up to date: writes when something has changed, but not all the time.
+/// Keeps the file of one service up to date, with few writes.
 #[derive(Debug)]
-pub(crate) struct Keeper {
+pub(super) struct CacheWriter {
     file: PathBuf,
     latest: Option<Snapshot>,
     /// Since the last write.
     changed: bool,
     due: Option<Instant>,
     earliest: Instant,
-    /// It cannot be stopped half-way, and whoever drops it lets it end by itself.
+    /// A write cannot be stopped half-way; one that is dropped ends by itself.
     writing: Option<JoinHandle<()>>,
 }
 
-impl Keeper {
-    /// Takes in what is known now.
-    pub(crate) fn note(&mut self, update: &Update) {
+impl CacheWriter {
+    /// Notes the newest state.
+    pub(super) fn note(&mut self, update: &Update) {
         if !update.freshness.is_fresh() {
-            // Nothing is confirmed any more; but what has changed before is still written.
+            // There is nothing to confirm now; but an earlier change is still written.
             self.due = self.due.filter(|_| self.changed);
             return;
         }
-        // While instances are held, the registry may have lost them: what was written before is better.
+        // While instances are held, the registry may have lost them: the snapshot on disk is the better one.
         let Some(snapshot) = update.snapshot.as_ref().filter(|_| update.held.is_empty()) else { return };
         self.latest = Some(snapshot.clone());
         self.changed = true;
         self.due = Some(self.earliest.max(Instant::now()));
     }
 
-    /// Waits until there is something to write, and writes it.
+    /// Waits until a write is due, and starts it.
     ///
     /// # Cancellation
-    /// Safe: what has begun goes on, and is waited for the next time.
-    pub(crate) async fn write(&mut self) {
+    /// Safe: a write that was started goes on, and the next call waits for it.
+    pub(super) async fn write(&mut self) {
         if let Some(writing) = &mut self.writing {
             let _ = writing.await;
             self.writing = None;
@@ -129,18 +162,18 @@ impl Keeper {
             let (file, bytes) = (self.file.clone(), encode(snapshot));
             self.writing = Some(spawn_blocking(move || {
                 if let Err(error) = replace(&file, &bytes) {
-                    tracing::warn!(file = %file.display(), %error, "a snapshot cannot be cached");
+                    tracing::warn!(file = %file.display(), %error, "snapshot not cached");
                 }
             }));
         }
     }
 }
 
-/// Readers find the old file or the new one, never a part: also when the machine stops half-way.
+/// Replaces a file atomically: readers find the old one or the new one, also when the machine stops half-way.
 fn replace(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let Some(directory) = file.parent() else { return Ok(()) };
     fs::create_dir_all(directory)?;
-    // Several processes may share the directory, also those of containers, where all have the same id.
+    // Several processes may share the directory, also those of containers, which all have the same process id.
     let part = file.with_extension(format!("{:016x}.part", fastrand::u64(..)));
     let written = fs::File::create(&part).and_then(|mut part| {
         part.write_all(bytes)?;
@@ -153,7 +186,7 @@ fn replace(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
     replaced
 }
 
-/// The name of a service as one of a file, on every system: no two services have the same, whatever the case.
+/// The file name of a service, valid on every system: no two services share one, whatever the case.
 fn file_name(service: &ServiceName) -> String {
     let mut name = String::new();
     for byte in service.as_str().bytes() {
@@ -174,79 +207,58 @@ fn file_name(service: &ServiceName) -> String {
     name + ".json"
 }
 
+#[derive(Serialize, Deserialize)]
+struct File {
+    /// The version of this form.
+    hither: u64,
+    service: ServiceName,
+    /// Seconds since 1970.
+    confirmed: u64,
+    instances: Vec<Arc<Instance>>,
+}
+
 fn encode(snapshot: &Snapshot) -> Vec<u8> {
-    let instances: Vec<Value> =
-        snapshot.instances().iter().map(|instance| encode_instance(instance)).collect();
-    let value = json!({
-        "hither": FORM,
-        "service": snapshot.service().as_str(),
-        "confirmed": unix_time(),
-        "instances": instances,
-    });
-    value.to_string().into_bytes()
+    let file = File {
+        hither: FORM,
+        service: snapshot.service().clone(),
+        confirmed: unix_time(),
+        instances: snapshot.iter().cloned().collect(),
+    };
+    // Maps with keys of text and no numbers but integers: serializing them cannot fail.
+    serde_json::to_vec(&file).unwrap_or_default()
 }
 
-fn encode_instance(instance: &Instance) -> Value {
-    json!({
-        "id": instance.id().as_str(),
-        "addresses": instance.addresses().iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "weight": instance.weight(),
-        "zone": instance.zone(),
-        "version": instance.version(),
-        "draining": instance.state() == InstanceState::Draining,
-        "metadata": instance.metadata(),
-    })
-}
-
-/// What a file says about `service`, or why it is of no use.
+/// The content of a file for `service`, or why it cannot be used.
 fn decode(bytes: &[u8], service: &ServiceName) -> Result<Cached, &'static str> {
-    let file: Map<String, Value> = serde_json::from_slice(bytes).map_err(|_| "it is damaged")?;
-    if file.get("hither").and_then(Value::as_u64) != Some(FORM) {
+    #[derive(Deserialize)]
+    struct Form {
+        hither: u64,
+    }
+    let form: Form = serde_json::from_slice(bytes).map_err(|_| "it is damaged")?;
+    if form.hither != FORM {
         return Err("it is of another form");
     }
-    if file.get("service").and_then(Value::as_str) != Some(service.as_str()) {
+    let file: File = serde_json::from_slice(bytes).map_err(|_| "it is damaged")?;
+    if file.service != *service {
         return Err("it is of another service");
     }
-    let confirmed = file.get("confirmed").and_then(Value::as_u64).ok_or("it does not say when")?;
     // A clock that was set back since makes it new.
-    let age = Duration::from_secs(unix_time().saturating_sub(confirmed));
+    let age = Duration::from_secs(unix_time().saturating_sub(file.confirmed));
     if age > OLDEST {
         return Err("it is too old");
     }
-    let instances = file.get("instances").and_then(Value::as_array).ok_or("it has no instances")?;
-    let instances: Option<Vec<_>> = instances.iter().map(decode_instance).collect();
-    let instances = instances.filter(|instances| !instances.is_empty()).ok_or("it has no instances")?;
-    // Without a revision, from which a backend would go on: what the file says may have been read by other rules.
-    let snapshot = Snapshot::new(service.clone(), instances.into_iter().map(Arc::new));
-    Ok(Cached { snapshot, age })
+    if file.instances.is_empty() {
+        return Err("it has no instances");
+    }
+    // Without a revision: the file was read from another process's registry handle, and proves nothing about ours.
+    Ok(Cached { snapshot: Snapshot::new(service.clone(), file.instances), age })
 }
 
-fn decode_instance(value: &Value) -> Option<Instance> {
-    let text = |name: &str| value.get(name).and_then(Value::as_str);
-    let addresses = value.get("addresses")?.as_array()?.iter();
-    let mut addresses = addresses.map(|address| address.as_str()?.parse::<Address>().ok());
-    let mut instance = Instance::new(addresses.next()??).with_id(InstanceId::nested(text("id")?).ok()?);
-    for address in addresses {
-        instance = instance.with_address(address?);
-    }
-    instance = instance.with_weight(u32::try_from(value.get("weight")?.as_u64()?).ok()?);
-    if let Some(zone) = text("zone") {
-        instance = instance.with_zone(zone);
-    }
-    if let Some(version) = text("version") {
-        instance = instance.with_version(version);
-    }
-    if value.get("draining")?.as_bool()? {
-        instance = instance.with_state(InstanceState::Draining);
-    }
-    let metadata: BTreeMap<_, _> = value.get("metadata")?.as_object()?.iter().collect();
-    metadata.into_iter().try_fold(instance, |instance, (key, value)| {
-        Some(instance.with_metadata(key.as_str(), value.as_str()?))
-    })
-}
-
-/// Seconds since 1970: what is written in one process and read in another has no other clock.
-#[allow(clippy::disallowed_types, reason = "tokio's clock ends with the process; a jump is provided for")]
+/// Seconds since 1970, the only clock that two processes share.
+#[allow(
+    clippy::disallowed_types,
+    reason = "tokio's clock ends with the process; jumps of this one are allowed for"
+)]
 fn unix_time() -> u64 {
     std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs())
 }
@@ -254,7 +266,7 @@ fn unix_time() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Revision;
+    use crate::{InstanceState, Revision};
 
     fn service(name: &str) -> ServiceName {
         name.parse().unwrap()
@@ -274,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_again() {
+    fn a_snapshot_survives_the_file() {
         let written = encode(&snapshot().with_revision(Revision::new("7")));
         let read = decode(&written, &service("a/B")).unwrap();
         assert_eq!(read.snapshot, snapshot());
@@ -282,17 +294,17 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_used_says_why() {
+    fn a_file_that_cannot_be_used_is_refused_with_the_reason() {
         let written = String::from_utf8(encode(&snapshot())).unwrap();
         let confirmed = format!("\"confirmed\":{}", unix_time());
         let at = |time: u64| written.replace(&confirmed, &format!("\"confirmed\":{time}"));
         for (file, why) in [
             (String::new(), "damaged"),
-            (written.replace("\"hither\":1", "\"hither\":2"), "another form"),
+            (written.replace("\"hither\":2", "\"hither\":1"), "another form"),
             (written.replace("a/B", "a/C"), "another service"),
-            (written.replace(&confirmed, "\"confirmed\":-1"), "does not say when"),
+            (written.replace(&confirmed, "\"confirmed\":-1"), "damaged"),
             (at(unix_time() - 24 * 3600 - 60), "too old"),
-            (written.replace("10.0.0.1:80", "nowhere"), "no instances"),
+            (written.replace("10.0.0.1:80", "nowhere"), "damaged"),
             (String::from_utf8(encode(&Snapshot::new(service("a/B"), []))).unwrap(), "no instances"),
         ] {
             let refused = decode(file.as_bytes(), &service("a/B")).unwrap_err();
@@ -305,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn no_part_of_a_file_panics_or_is_taken_for_the_whole() {
+    fn truncated_and_damaged_files_are_refused() {
         let written = encode(&snapshot());
         for length in 0..written.len() {
             assert!(decode(&written[..length], &service("a/B")).is_err(), "{length}");
@@ -324,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn many_who_write_one_file_at_a_time_leave_no_half_of_it() {
+    fn concurrent_writers_never_leave_half_a_file() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("svc.json");
         let contents = [vec![b'a'; 100_000], vec![b'b'; 10]];
@@ -341,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn each_service_has_a_file_of_its_own_inside_the_directory() {
+    fn each_service_has_its_own_file_inside_the_directory() {
         let long = "x".repeat(300);
         let names = ["a", "A", "a/b", "a%2fb", "..", ".", "a.json", "é", &long, &format!("{long}y")];
         let files: std::collections::BTreeSet<_> =

@@ -2,20 +2,20 @@
 
 use std::time::Duration;
 
-use super::protection::Protection;
+use super::protection::ProtectionConfig;
 use crate::Backoff;
 
-/// How a watch is kept up.
+/// The settings of a [`watcher`](crate::watcher()).
 #[derive(Debug, Clone)]
 pub struct WatcherConfig {
     pub(super) coalesce: Duration,
-    pub(super) protection: Protection,
+    pub(super) protection: ProtectionConfig,
     pub(super) first_answer: Duration,
     pub(super) backoff: Backoff,
 }
 
 impl WatcherConfig {
-    /// Sets how long changes are gathered after one went out. The first change of a burst goes out at once.
+    /// Sets how long changes are coalesced after an update was sent. The first change of a burst is sent at once.
     /// Default 50 ms.
     #[must_use]
     pub fn with_coalesce(mut self, coalesce: Duration) -> Self {
@@ -23,14 +23,14 @@ impl WatcherConfig {
         self
     }
 
-    /// Sets when vanished instances are held.
+    /// Sets when instances that were removed in bulk are held.
     #[must_use]
-    pub fn with_protection(mut self, protection: Protection) -> Self {
+    pub fn with_protection(mut self, protection: ProtectionConfig) -> Self {
         self.protection = protection;
         self
     }
 
-    /// Sets how long a new watch may take to bring its first snapshot before it is given up and opened again.
+    /// Sets the deadline for the first snapshot of a new watch; after it the watch is opened again.
     /// Default 20 s, above any deadline of a backend's own.
     #[must_use]
     pub fn with_first_answer(mut self, within: Duration) -> Self {
@@ -38,14 +38,14 @@ impl WatcherConfig {
         self
     }
 
-    /// Sets the delays between attempts. Default 0.2 s, doubling up to 10 s, with full jitter.
+    /// Sets the backoff between attempts. Default: exponential from 0.2 s to 10 s, with full jitter.
     #[must_use]
     pub fn with_backoff(mut self, backoff: Backoff) -> Self {
         self.backoff = backoff;
         self
     }
 
-    /// Draws all chance from this seed.
+    /// Sets the seed of all jitter.
     #[must_use]
     pub fn with_seed(mut self, seed: u64) -> Self {
         self.backoff = self.backoff.with_seed(seed);
@@ -57,7 +57,7 @@ impl Default for WatcherConfig {
     fn default() -> Self {
         Self {
             coalesce: Duration::from_millis(50),
-            protection: Protection::default(),
+            protection: ProtectionConfig::default(),
             first_answer: Duration::from_secs(20),
             backoff: Backoff::full_jitter(Duration::from_millis(200), 2.0, Duration::from_secs(10)),
         }

@@ -1,20 +1,23 @@
-//! One watch per service, shared by all who ask.
+//! Finding services: one watch per service, shared by all who use it.
 
+#[cfg(feature = "disk-cache")]
 mod cache;
 mod config;
 mod poll_watch;
 mod protection;
-mod static_resolver;
+mod static_registry;
 mod update;
 mod watcher;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+#[cfg(feature = "disk-cache")]
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use futures_core::Stream;
+use futures_util::future::BoxFuture;
 use futures_util::{StreamExt, stream};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -22,29 +25,29 @@ use tokio::task::AbortHandle;
 use tokio::time::timeout;
 use tracing::Instrument;
 
-use cache::Cache;
 use watcher::watcher_from;
 
 use crate::{Error, ErrorKind, Resolver, Result, ServiceName, Snapshot};
 
 pub use config::WatcherConfig;
 pub use poll_watch::poll_watch;
-pub use protection::Protection;
-pub use static_resolver::StaticResolver;
+pub use protection::ProtectionConfig;
+pub use static_registry::StaticRegistry;
 pub use update::{Freshness, Update};
 pub use watcher::watcher;
 
-/// Finds services through one registry: any [`Resolver`] becomes one with `into()`, and clones share it.
+/// Finds services in one registry. Clones share their watches.
 ///
-/// However many ask for a service, there is ONE watch of it; it ends with its last [`ServiceView`].
+/// However many users a service has, there is one watch of it; it ends with its last [`ServiceView`]. So a
+/// program makes one `Discovery` for a registry and passes clones of it, or references, to all that need it.
 ///
 /// ```
 /// use std::time::Duration;
-/// use hither_core::{Discovery, Instance, StaticResolver};
+/// use hither_core::{Discovery, Instance, StaticRegistry};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> hither_core::Result<()> {
-/// let discovery = Discovery::from(StaticResolver::new([Instance::new("10.0.0.7:8001".parse()?)]));
+/// let discovery = Discovery::new(StaticRegistry::new([Instance::new("10.0.0.7:8001".parse()?)]));
 /// let snapshot = discovery.service(&"greeter".parse()?).ready(Duration::from_secs(5)).await?;
 /// assert_eq!(snapshot.len(), 1);
 /// # Ok(())
@@ -57,51 +60,87 @@ pub struct Discovery(Arc<Inner>);
 struct Inner {
     resolver: Arc<dyn Resolver>,
     config: WatcherConfig,
-    cache: Option<Cache>,
-    services: Mutex<HashMap<ServiceName, Weak<Shared>>>,
+    #[cfg(feature = "disk-cache")]
+    cache: Option<cache::Cache>,
+    services: Mutex<HashMap<ServiceName, Weak<SharedWatch>>>,
 }
 
-impl Discovery {
-    /// Finds services through `resolver`, watching as `config` says.
-    pub fn with_config(resolver: impl Resolver, config: WatcherConfig) -> Self {
-        let resolver = Arc::new(resolver);
-        Self(Arc::new(Inner { resolver, config, cache: None, services: Mutex::default() }))
+/// Builds a [`Discovery`] with settings: see [`Discovery::builder`].
+#[derive(Debug)]
+#[must_use]
+pub struct DiscoveryBuilder {
+    resolver: Arc<dyn Resolver>,
+    config: WatcherConfig,
+    #[cfg(feature = "disk-cache")]
+    cache: Option<cache::Cache>,
+}
+
+impl DiscoveryBuilder {
+    /// Sets how services are watched.
+    pub fn config(mut self, config: WatcherConfig) -> Self {
+        self.config = config;
+        self
     }
 
     /// Keeps the last snapshot of each service in a file in `directory`, so that a client which starts while the
-    /// registry is down finds its servers.
+    /// registry is down finds its servers. Feature `disk-cache`.
     ///
-    /// Until the registry has spoken, a view shows what the file has: [`Stale`](Freshness::Stale), with its age, and
-    /// not if it is older than 24 h. The age counts from the last time that the registry confirmed it, give or
-    /// take an hour. A service is written when it has changed, at most every 5 s, in one step: no reader ever
-    /// finds half a file. A file that cannot be read or written is logged, and otherwise as if it were not there.
+    /// Until the first snapshot of the registry, a view has the one of the file: [`Stale`](Freshness::Stale), with its
+    /// age, and not if it is older than 24 h. The age counts from the last time that the registry confirmed it, give or
+    /// take an hour. A service is written when it has changed, at most every 5 s, and atomically: no reader ever
+    /// finds half a file. A file that cannot be read or written is logged, and otherwise ignored.
     ///
-    /// The directory is made if there is none. Processes may share one, if they share the registry too, prefix
-    /// included: the files have the names of services, and nothing of where they are registered. Whoever can write
-    /// there decides where calls go.
-    ///
-    /// Views that there are already keep nothing.
+    /// The directory is created if it does not exist. Processes may share it if they share the registry too, prefix
+    /// included: the files are named after services, and contain nothing about where those are registered. Write access
+    /// to the directory is control over where calls go.
     ///
     /// ```no_run
-    /// use hither_core::{Discovery, Instance, StaticResolver};
+    /// use hither_core::{Discovery, Instance, StaticRegistry};
     ///
     /// # fn example() -> hither_core::Result<()> {
-    /// # let registry = StaticResolver::new([Instance::new("10.0.0.7:8001".parse()?)]);
-    /// let discovery = Discovery::from(registry).with_cache_dir("/var/cache/checkout/services");
+    /// # let registry = StaticRegistry::new([Instance::new("10.0.0.7:8001".parse()?)]);
+    /// let discovery = Discovery::builder(registry).cache_dir("/var/cache/checkout/services").build();
     /// # Ok(())
     /// # }
     /// ```
-    #[must_use]
-    pub fn with_cache_dir(self, directory: impl Into<PathBuf>) -> Self {
-        let (resolver, config) = (Arc::clone(&self.0.resolver), self.0.config.clone());
-        let cache = Some(Cache::new(directory.into()));
-        Self(Arc::new(Inner { resolver, config, cache, services: Mutex::default() }))
+    #[cfg(feature = "disk-cache")]
+    pub fn cache_dir(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.cache = Some(cache::Cache::new(directory.into()));
+        self
     }
 
-    /// The view of one service, which begins to be watched if it is not yet.
+    /// Builds the discovery. Nothing is watched until a service is asked for.
+    pub fn build(self) -> Discovery {
+        Discovery(Arc::new(Inner {
+            resolver: self.resolver,
+            config: self.config,
+            #[cfg(feature = "disk-cache")]
+            cache: self.cache,
+            services: Mutex::default(),
+        }))
+    }
+}
+
+impl Discovery {
+    /// Returns a discovery through `resolver`, with the default settings.
+    pub fn new(resolver: impl Resolver) -> Self {
+        Self::builder(resolver).build()
+    }
+
+    /// Builds a discovery through `resolver` with other settings.
+    pub fn builder(resolver: impl Resolver) -> DiscoveryBuilder {
+        DiscoveryBuilder {
+            resolver: Arc::new(resolver),
+            config: WatcherConfig::default(),
+            #[cfg(feature = "disk-cache")]
+            cache: None,
+        }
+    }
+
+    /// Returns the view of one service, and begins to watch it if it is not watched yet.
     ///
-    /// Never waits and never fails: what cannot be known yet, the view says. Called outside a Tokio runtime, it
-    /// gives a view that stays [`Stale`](Freshness::Stale) and tells so.
+    /// Never waits and never fails: the view reports what is not known yet, and why. Outside a Tokio runtime it
+    /// returns a view that stays [`Stale`](Freshness::Stale) with that as its cause.
     pub fn service(&self, service: &ServiceName) -> ServiceView {
         let mut services = self.0.services.lock().unwrap_or_else(PoisonError::into_inner);
         services.retain(|_, shared| shared.strong_count() > 0);
@@ -109,85 +148,74 @@ impl Discovery {
             Entry::Occupied(mut entry) => match entry.get().upgrade().filter(|shared| shared.is_alive()) {
                 Some(shared) => shared,
                 None => {
-                    let shared = self.watch(service);
+                    let shared = self.0.watch(service);
                     entry.insert(Arc::downgrade(&shared));
                     shared
                 }
             },
             Entry::Vacant(entry) => {
-                let shared = self.watch(service);
+                let shared = self.0.watch(service);
                 entry.insert(Arc::downgrade(&shared));
                 shared
             }
         };
         ServiceView { updates: shared.updates.clone(), shared }
     }
+}
 
-    fn watch(&self, service: &ServiceName) -> Arc<Shared> {
+impl From<&Discovery> for Discovery {
+    fn from(discovery: &Discovery) -> Self {
+        discovery.clone()
+    }
+}
+
+impl Inner {
+    fn watch(&self, service: &ServiceName) -> Arc<SharedWatch> {
         let unknown =
             |kind, why| Update::unknown(Error::new(kind, format!("{service} {why}")).with_operation("watch"));
         let Ok(runtime) = Handle::try_current() else {
             let why = "cannot be watched: the view was made outside a Tokio runtime";
             let (_, updates) = watch::channel(unknown(ErrorKind::Unexpected, why));
-            return Arc::new(Shared { service: service.clone(), updates, task: None });
+            return Arc::new(SharedWatch { service: service.clone(), updates, task: None });
         };
-        let why = "has not been resolved yet";
-        let (sender, updates) = watch::channel(unknown(ErrorKind::Unavailable, why));
-        let (resolver, config) = (Arc::clone(&self.0.resolver), self.0.config.clone());
-        let (of, cache) = (service.clone(), self.0.cache.clone());
-        let follow = async move {
-            let (cached, mut keeper) = match &cache {
-                Some(cache) => (cache.load(&of).await, Some(cache.keeper(&of))),
-                None => (None, None),
-            };
-            let mut updates = std::pin::pin!(watcher_from(resolver, of, config, cached));
-            loop {
-                let writing = async {
-                    match &mut keeper {
-                        Some(keeper) => keeper.write().await,
-                        None => std::future::pending().await,
-                    }
-                };
-                let update = tokio::select! {
-                    update = updates.next() => update,
-                    () = writing => continue,
-                };
-                // A watcher never ends.
-                let Some(update) = update else { return };
-                if let Some(keeper) = &mut keeper {
-                    keeper.note(&update);
-                }
+        let (sender, updates) = watch::channel(unknown(ErrorKind::Unavailable, "has not been resolved yet"));
+        let span = tracing::debug_span!("discovery", %service);
+        let task = runtime.spawn(self.follow(service.clone(), sender).instrument(span)).abort_handle();
+        Arc::new(SharedWatch { service: service.clone(), updates, task: Some(task) })
+    }
+
+    /// Publishes each update of a service, without end.
+    fn follow(&self, service: ServiceName, sender: watch::Sender<Update>) -> BoxFuture<'static, ()> {
+        let (resolver, config) = (Arc::clone(&self.resolver), self.config.clone());
+        #[cfg(feature = "disk-cache")]
+        if let Some(cache) = self.cache.clone() {
+            return Box::pin(cache.follow(resolver, service, config, sender));
+        }
+        Box::pin(async move {
+            let mut updates = std::pin::pin!(watcher_from(resolver, service, config, None));
+            while let Some(update) = updates.next().await {
                 sender.send_replace(update);
             }
-        };
-        let span = tracing::debug_span!("discovery", %service);
-        let task = runtime.spawn(follow.instrument(span)).abort_handle();
-        Arc::new(Shared { service: service.clone(), updates, task: Some(task) })
-    }
-}
-
-impl<R: Resolver> From<R> for Discovery {
-    fn from(resolver: R) -> Self {
-        Self::with_config(resolver, WatcherConfig::default())
+        })
     }
 }
 
 /// The watch behind all views of one service.
 #[derive(Debug)]
-struct Shared {
+struct SharedWatch {
     service: ServiceName,
     updates: watch::Receiver<Update>,
     task: Option<AbortHandle>,
 }
 
-impl Shared {
-    /// A watch dies before its views when the runtime that it was made on is shut down.
+impl SharedWatch {
+    /// A watch ends before its views when the runtime that it was spawned on is shut down.
     fn is_alive(&self) -> bool {
         self.task.as_ref().is_some_and(|task| !task.is_finished())
     }
 }
 
-impl Drop for Shared {
+impl Drop for SharedWatch {
     fn drop(&mut self) {
         if let Some(task) = &self.task {
             task.abort();
@@ -195,10 +223,10 @@ impl Drop for Shared {
     }
 }
 
-/// What is known of one service, always at hand. Clones share one watch, which ends with the last of them.
+/// The state of one service as the client knows it. Clones share one watch, which ends with the last of them.
 #[derive(Debug, Clone)]
 pub struct ServiceView {
-    shared: Arc<Shared>,
+    shared: Arc<SharedWatch>,
     updates: watch::Receiver<Update>,
 }
 
@@ -208,13 +236,13 @@ impl ServiceView {
         &self.shared.service
     }
 
-    /// What is known now. Never waits.
+    /// Returns the present state. Never waits.
     pub fn current(&self) -> Update {
         self.updates.borrow().clone()
     }
 
-    /// Waits until this view has something to tell that it did not tell yet, and tells it. What came in between
-    /// is skipped.
+    /// Waits for a state that this view has not returned yet, and returns the newest one. Those in between are
+    /// skipped.
     ///
     /// # Errors
     /// `Closed` when the runtime that the watch ran on is gone; ask the [`Discovery`] for a new view.
@@ -228,7 +256,7 @@ impl ServiceView {
         }
     }
 
-    /// Everything the view has to tell, beginning with what is known now; ends when [`changed`](Self::changed)
+    /// Returns a stream of states, beginning with the present one; it ends when [`changed`](Self::changed)
     /// would fail.
     pub fn updates(&self) -> impl Stream<Item = Update> + Send + 'static + use<> {
         let mut view = self.clone();
@@ -239,14 +267,14 @@ impl ServiceView {
     /// Waits until at least one instance is registered, for `within` at most.
     ///
     /// # Errors
-    /// `Timeout`, which says what was missing: the registry's answer (its source is the newest failure), or an
+    /// `Timeout`, which names what was missing: an answer of the registry (its source is the most recent error), or an
     /// instance. `Closed` as for [`changed`](Self::changed).
     ///
     /// # Cancellation
     /// Safe.
     pub async fn ready(&self, within: Duration) -> Result<Snapshot> {
         let mut updates = self.updates.clone();
-        let waited = timeout(within, updates.wait_for(|update| !update.instances().is_empty())).await;
+        let waited = timeout(within, updates.wait_for(|update| update.instances().next().is_some())).await;
         match waited {
             Ok(Ok(update)) => {
                 Ok(update.snapshot.clone().unwrap_or_else(|| Snapshot::new(self.service().clone(), [])))
@@ -264,16 +292,16 @@ impl ServiceView {
                 .with_operation("wait for an instance")
         };
         match update.freshness {
-            Freshness::Fresh => error("the registry says that nobody is registered"),
-            Freshness::Stale { cause, .. } => error("the registry is not being heard").with_source(cause),
+            Freshness::Fresh => error("no instance is registered"),
+            Freshness::Stale { cause, .. } => error("the registry cannot be watched").with_source(cause),
         }
     }
 
     fn closed(&self) -> Error {
         let why = match self.shared.task {
-            Some(_) => "the runtime that it ran on is gone",
-            None => "it was asked for outside a Tokio runtime",
+            Some(_) => "the runtime of the watch was shut down",
+            None => "the view was made outside a Tokio runtime",
         };
-        Error::new(ErrorKind::Closed, format!("nobody watches {}: {why}", self.service()))
+        Error::new(ErrorKind::Closed, format!("{} is not watched: {why}", self.service()))
     }
 }

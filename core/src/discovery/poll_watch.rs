@@ -1,4 +1,4 @@
-//! A watch for registries that can only be asked.
+//! A watch for registries without one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,22 +8,22 @@ use tokio::time::sleep;
 
 use crate::{Resolver, ServiceName, Snapshot, SnapshotStream};
 
-/// A [`watch`](Resolver::watch) made of repeated calls to [`resolve`](Resolver::resolve), for backends whose
-/// registry has none.
+/// Returns a [`watch`](Resolver::watch) made of repeated calls to [`resolve`](Resolver::resolve), for backends whose
+/// registry has no watch of its own.
 ///
-/// The first answer is sent as it is, later ones when something changed; the first error ends the stream. The
-/// next call comes `interval` after an answer, so a slow registry is not asked faster than it answers.
+/// The first snapshot is sent as it is, later ones when they differ; the first error ends the stream. The
+/// next call begins `interval` after an answer, so a slow registry is not called faster than it answers.
 ///
 /// ```
 /// # use std::sync::Arc;
 /// # use std::time::Duration;
 /// use futures_util::StreamExt;
-/// use hither_core::{Instance, StaticResolver, poll_watch};
+/// use hither_core::{Instance, StaticRegistry, poll_watch};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> hither_core::Result<()> {
-/// let resolver = Arc::new(StaticResolver::new([Instance::new("10.0.0.7:8001".parse()?)]));
-/// let mut snapshots = poll_watch(resolver, "greeter".parse()?, None, Duration::from_secs(5));
+/// let resolver = Arc::new(StaticRegistry::new([Instance::new("10.0.0.7:8001".parse()?)]));
+/// let mut snapshots = poll_watch(resolver, "greeter".parse()?, Duration::from_secs(5));
 /// assert_eq!(snapshots.next().await.expect("the first answer")?.len(), 1);
 /// # Ok(())
 /// # }
@@ -31,27 +31,22 @@ use crate::{Resolver, ServiceName, Snapshot, SnapshotStream};
 pub fn poll_watch<R: Resolver + ?Sized>(
     resolver: Arc<R>,
     service: ServiceName,
-    since: Option<Snapshot>,
     interval: Duration,
 ) -> SnapshotStream {
-    let poll = Poll { resolver, service, interval, last: since, answered: false };
+    let poll = Poll { resolver, service, interval, last: None };
     Box::pin(stream::unfold(Some(poll), |poll| async move {
         let mut poll = poll?;
         loop {
-            if poll.answered {
+            if poll.last.is_some() {
                 sleep(poll.interval).await;
             }
             let snapshot = match poll.resolver.resolve(&poll.service).await {
                 Ok(snapshot) => snapshot,
                 Err(error) => return Some((Err(error), None)),
             };
-            let (snapshot, changed) = match &poll.last {
-                Some(last) => (snapshot.clone().reusing(last), !snapshot.diff(last).is_empty()),
-                None => (snapshot, true),
-            };
+            let is_new = poll.last.as_ref().is_none_or(|last| !snapshot.diff(last).is_empty());
             poll.last = Some(snapshot.clone());
-            let first = !std::mem::replace(&mut poll.answered, true);
-            if first || changed {
+            if is_new {
                 return Some((Ok(snapshot), Some(poll)));
             }
         }
@@ -63,5 +58,4 @@ struct Poll<R: ?Sized> {
     service: ServiceName,
     interval: Duration,
     last: Option<Snapshot>,
-    answered: bool,
 }

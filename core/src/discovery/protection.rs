@@ -1,4 +1,4 @@
-//! Telling servers that left from servers that the registry lost.
+//! Telling instances that left from instances that the registry lost.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -6,30 +6,31 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::{Change, Instance, InstanceId, InstanceState, Snapshot};
+use crate::time::after;
+use crate::{Change, Instance, InstanceId, InstanceState};
 
-/// When instances that vanished from the registry are held instead of dropped.
+/// The settings of the protection against a registry that loses its instances.
 ///
 /// A removal is *announced* if the instance was seen [`Draining`](InstanceState::Draining) before. If within a
-/// window unannounced removals leave fewer than half of the instances that there were at most, or none, those
-/// removed are *held* until they return or the hold time is over. A held instance is to be called only over a
-/// connection that is already open, so a false hold (a crash, a peer that leaves without announcing it, a
-/// service scaled to zero) costs nothing, and a registry that lost everything takes no traffic down.
+/// window the unannounced removals leave fewer than half of the peak number of instances, or none, those removed are
+/// *held* until they return or the hold time ends. A held instance is called only over a connection that is already
+/// open. So a false hold (a crash, a peer that deregisters without draining, a service scaled to zero) costs nothing, and
+/// a registry that lost all its data stops no traffic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Protection {
+pub struct ProtectionConfig {
     window: Duration,
     hold: Duration,
 }
 
-impl Protection {
-    /// Sets the window within which removals are added up. Default 30 s.
+impl ProtectionConfig {
+    /// Sets the window within which removals are counted together. Default 30 s.
     #[must_use]
     pub fn with_window(mut self, window: Duration) -> Self {
         self.window = window;
         self
     }
 
-    /// Sets how long a vanished instance is held at most. Default 5 min.
+    /// Sets how long a removed instance is held at most. Default 5 min.
     #[must_use]
     pub fn with_hold(mut self, hold: Duration) -> Self {
         self.hold = hold;
@@ -37,31 +38,29 @@ impl Protection {
     }
 }
 
-impl Default for Protection {
+impl Default for ProtectionConfig {
     fn default() -> Self {
         Self { window: Duration::from_secs(30), hold: Duration::from_secs(300) }
     }
 }
 
-/// The state behind [`Protection`]: fed with every snapshot before any is coalesced away.
+/// The state machine behind [`ProtectionConfig`]: it observes every snapshot, before any is coalesced away.
 #[derive(Debug)]
-pub(crate) struct Guard {
-    protection: Protection,
-    last: Option<Snapshot>,
-    /// How many there were from each moment on, oldest first; announced removals are taken out as if they had
-    /// never been there.
+pub(super) struct HoldState {
+    config: ProtectionConfig,
+    /// The number of instances from each moment on, oldest first. An announced removal is subtracted from all of them, as
+    /// if the instance had never been there.
     counts: VecDeque<(Instant, usize)>,
     draining: BTreeSet<InstanceId>,
-    /// Removed without a word, within the window.
+    /// Removed without an announcement, within the window.
     lost: VecDeque<(Instant, Arc<Instance>)>,
     held: BTreeMap<InstanceId, (Instant, Arc<Instance>)>,
 }
 
-impl Guard {
-    pub(crate) fn new(protection: Protection) -> Self {
+impl HoldState {
+    pub(super) fn new(config: ProtectionConfig) -> Self {
         Self {
-            protection,
-            last: None,
+            config,
             counts: VecDeque::new(),
             draining: BTreeSet::new(),
             lost: VecDeque::new(),
@@ -69,54 +68,52 @@ impl Guard {
         }
     }
 
-    /// Looks at a snapshot that the registry sent.
-    pub(crate) fn observe(&mut self, snapshot: &Snapshot, now: Instant) {
+    /// Observes a snapshot: what has changed since the one before, and how many instances it has.
+    pub(super) fn observe(&mut self, changes: &[Change], count: usize, now: Instant) {
         self.forget(now);
-        let changes = match &self.last {
-            Some(last) => snapshot.diff(last),
-            None => snapshot.instances().iter().cloned().map(Change::Insert).collect(),
-        };
         for change in changes {
             match change {
-                Change::Insert(instance) | Change::Update { to: instance, .. } => self.note(&instance),
+                Change::Insert(instance) | Change::Update { to: instance, .. } => self.note(instance),
                 Change::Remove(instance) => {
                     if self.draining.remove(instance.id()) {
                         for (_, count) in &mut self.counts {
                             *count = count.saturating_sub(1);
                         }
                     } else {
-                        self.lost.push_back((now, instance));
+                        self.lost.push_back((now, Arc::clone(instance)));
                     }
                 }
             }
         }
-        self.counts.push_back((now, snapshot.len()));
-        self.last = Some(snapshot.clone());
+        // A count holds until the next one, so one that is the same adds nothing.
+        if self.counts.back().is_none_or(|(_, last)| *last != count) {
+            self.counts.push_back((now, count));
+        }
         let peak = self.counts.iter().map(|(_, count)| *count).max().unwrap_or(0);
-        if snapshot.is_empty() || snapshot.len() * 2 < peak {
-            let until = now + self.protection.hold;
+        if count == 0 || count * 2 < peak {
+            let until = after(now, self.config.hold);
             for (_, instance) in self.lost.drain(..) {
                 self.held.insert(instance.id().clone(), (until, instance));
             }
         }
     }
 
-    /// What is held now, sorted by id.
-    pub(crate) fn held(&self) -> Arc<[Arc<Instance>]> {
+    /// The instances that are held now, sorted by id.
+    pub(super) fn held(&self) -> Arc<[Arc<Instance>]> {
         self.held.values().map(|(_, instance)| Arc::clone(instance)).collect()
     }
 
     /// When the next hold ends.
-    pub(crate) fn next_release(&self) -> Option<Instant> {
+    pub(super) fn next_release(&self) -> Option<Instant> {
         self.held.values().map(|(until, _)| *until).min()
     }
 
-    /// Lets go of what was held long enough.
-    pub(crate) fn release(&mut self, now: Instant) {
+    /// Releases the instances whose hold time has ended.
+    pub(super) fn release(&mut self, now: Instant) {
         self.held.retain(|_, (until, _)| *until > now);
     }
 
-    /// An instance is there, whatever was thought of it.
+    /// Notes an instance that is registered: it is neither lost nor held.
     fn note(&mut self, instance: &Instance) {
         self.held.remove(instance.id());
         self.lost.retain(|(_, lost)| lost.id() != instance.id());
@@ -127,13 +124,14 @@ impl Guard {
         }
     }
 
+    /// Forgets what happened before the window.
     fn forget(&mut self, now: Instant) {
         self.release(now);
-        let window = self.protection.window;
+        let window = self.config.window;
         while self.lost.front().is_some_and(|(at, _)| now.duration_since(*at) > window) {
             self.lost.pop_front();
         }
-        // A count holds until the next one, so the one in force when the window began stays.
+        // The count that was in force when the window began stays.
         while self.counts.get(1).is_some_and(|(at, _)| now.duration_since(*at) > window) {
             self.counts.pop_front();
         }
@@ -143,15 +141,18 @@ impl Guard {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Snapshot;
 
     struct Story {
-        guard: Guard,
+        hold: HoldState,
+        last: Snapshot,
         now: Instant,
     }
 
     impl Story {
         fn new() -> Self {
-            Self { guard: Guard::new(Protection::default()), now: Instant::now() }
+            let last = Snapshot::new("svc".parse().unwrap(), []);
+            Self { hold: HoldState::new(ProtectionConfig::default()), last, now: Instant::now() }
         }
 
         fn after(&mut self, seconds: u64, instances: &[&str]) -> Vec<String> {
@@ -164,21 +165,18 @@ mod tests {
                 Arc::new(Instance::new(format!("{address}:1").parse().unwrap()).with_state(state))
             });
             let snapshot = Snapshot::new("svc".parse().unwrap(), instances);
-            self.guard.observe(&snapshot, self.now);
+            self.hold.observe(&snapshot.diff(&self.last), snapshot.len(), self.now);
+            self.last = snapshot;
             self.held()
         }
 
         fn held(&self) -> Vec<String> {
-            self.guard
-                .held()
-                .iter()
-                .map(|held| held.id().as_str().trim_end_matches(":1").to_owned())
-                .collect()
+            self.hold.held().iter().map(|held| held.id().as_str().trim_end_matches(":1").to_owned()).collect()
         }
     }
 
     #[test]
-    fn a_registry_that_loses_everything_at_once_leaves_everything_held() {
+    fn all_instances_are_held_when_the_registry_loses_everything() {
         let mut story = Story::new();
         story.after(0, &["a", "b", "c"]);
         assert_eq!(story.after(1, &[]), ["a", "b", "c"]);
@@ -192,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn removals_add_up_within_the_window_and_not_beyond() {
+    fn removals_are_counted_together_within_the_window_and_not_beyond() {
         let mut story = Story::new();
         story.after(0, &["a", "b", "c", "d"]);
         assert!(story.after(10, &["b", "c", "d"]).is_empty());
@@ -215,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn announced_removals_do_not_count_as_instances_that_there_were() {
+    fn announced_removals_do_not_count_towards_the_peak() {
         let mut story = Story::new();
         story.after(0, &["a", "b", "c", "d", "e", "f"]);
         story.after(1, &["a", "b", "c*", "d*", "e*", "f*"]);
@@ -224,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn an_announcement_that_was_taken_back_does_not_count() {
+    fn an_instance_that_stopped_draining_is_held() {
         let mut story = Story::new();
         story.after(0, &["a*"]);
         story.after(1, &["a"]);
@@ -232,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn newcomers_count_so_a_rolling_replacement_holds_nobody() {
+    fn a_rolling_replacement_holds_no_instance() {
         let mut story = Story::new();
         story.after(0, &["a", "b", "c"]);
         story.after(1, &["a", "b", "c", "x"]);
@@ -244,14 +242,14 @@ mod tests {
     }
 
     #[test]
-    fn who_returns_is_not_held_any_longer_and_the_rest_ends_after_five_minutes() {
+    fn an_instance_that_returns_is_released_and_the_others_after_five_minutes() {
         let mut story = Story::new();
         story.after(0, &["a", "b", "c"]);
         story.after(1, &[]);
         assert_eq!(story.after(1, &["b"]), ["a", "c"]);
         assert_eq!(story.after(297, &["b"]), ["a", "c"]);
-        story.guard.release(story.now + Duration::from_secs(2));
+        story.hold.release(story.now + Duration::from_secs(2));
         assert!(story.held().is_empty());
-        assert_eq!(story.guard.next_release(), None);
+        assert_eq!(story.hold.next_release(), None);
     }
 }

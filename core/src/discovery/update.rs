@@ -7,21 +7,22 @@ use tokio::time::Instant;
 
 use crate::{Error, Instance, Snapshot};
 
-/// What is known of a service now.
+/// The state of a service as a client knows it now.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Update {
-    /// The registry's last word; `None` until it has spoken for the first time. It is kept through any outage.
+    /// The last snapshot of the registry; `None` until the first one. It is kept through any outage.
     pub snapshot: Option<Snapshot>,
-    /// Instances that vanished together without a word, sorted by id: see [`Protection`]. To be called only
-    /// over a connection that is already open.
+    /// Instances removed in bulk without having been `Draining`, sorted by id: see
+    /// [`ProtectionConfig`](crate::ProtectionConfig). They are not in the snapshot. Call them only over a connection that
+    /// is already open.
     pub held: Arc<[Arc<Instance>]>,
-    /// Whether the registry is being heard.
+    /// Whether the snapshot is current.
     pub freshness: Freshness,
 }
 
 impl Update {
-    /// What is known before anything is: no snapshot, and stale because of `cause`.
+    /// The state before the first snapshot: stale because of `cause`.
     pub(crate) fn unknown(cause: Error) -> Self {
         Self {
             snapshot: None,
@@ -30,31 +31,38 @@ impl Update {
         }
     }
 
-    /// The instances of the last snapshot; none while there is no snapshot.
-    pub fn instances(&self) -> &[Arc<Instance>] {
-        self.snapshot.as_ref().map(Snapshot::instances).unwrap_or_default()
+    /// Iterates over the instances of the last snapshot; none while there is no snapshot.
+    pub fn instances(&self) -> impl Iterator<Item = &Arc<Instance>> + Clone {
+        self.snapshot.iter().flatten()
+    }
+
+    /// Iterates over all instances that can be called: those of the last snapshot, then those that are held.
+    pub fn callable(&self) -> impl Iterator<Item = &Arc<Instance>> + Clone {
+        self.instances().chain(self.held.iter())
     }
 }
 
-/// Whether the registry is being heard.
+/// Whether a snapshot is current.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub enum Freshness {
-    /// The snapshot is what the registry says now.
+    /// The registry is being watched, and the snapshot is its present state.
     Fresh,
-    /// The registry is not being heard; the snapshot is its last word.
+    /// The registry is not being watched, and the snapshot is the last one before that.
+    #[non_exhaustive]
     Stale {
-        /// Since when.
+        /// When the watch was lost.
         since: Instant,
-        /// How old the snapshot was by then: zero, unless it was found on disk
-        /// ([`Discovery::with_cache_dir`](crate::Discovery::with_cache_dir)).
+        /// How old the snapshot was then: zero, unless it was read from disk
+        /// (`DiscoveryBuilder::cache_dir`, feature `disk-cache`).
         age: Duration,
-        /// The newest reason.
+        /// The most recent error.
         cause: Error,
     },
 }
 
 impl Freshness {
-    /// Whether the registry is being heard.
+    /// Whether the snapshot is current.
     pub fn is_fresh(&self) -> bool {
         matches!(self, Self::Fresh)
     }

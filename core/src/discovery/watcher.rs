@@ -1,232 +1,237 @@
-//! The watch that never ends: the only place that tries a watch again.
+//! A watch that never ends: the only place that retries a watch.
+//!
+//! [`Watcher`] is a state machine in the way of kube-runtime's: [`State`] is where snapshots come from at the moment,
+//! [`State::step`] waits for what happens next, and [`Watcher::next`] applies it and decides what to send.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_core::Stream;
 use futures_util::StreamExt;
 use futures_util::stream;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::cache::Cached;
-use super::protection::Guard;
+use super::protection::HoldState;
 use super::{Freshness, Update, WatcherConfig};
-use crate::{Backoff, Error, ErrorKind, Instance, Resolver, Result, ServiceName, Snapshot, SnapshotStream};
+use crate::time::after;
+use crate::{Backoff, Error, ErrorKind, Resolver, Result, ServiceName, Snapshot, SnapshotStream};
 
-/// Watches a service for ever: a stream that never ends and never fails.
+/// Watches a service: a stream that never ends and never fails.
 ///
-/// When the registry is lost it keeps the last good snapshot, says so ([`Freshness::Stale`]), and tries again
-/// with jittered backoff. Bursts are coalesced, repeated snapshots swallowed, and instances that vanish
-/// together without a word are held ([`Protection`]). Programs usually share one through
+/// When the watch is lost, the last snapshot stays, [`Freshness::Stale`] is reported, and the watch is retried with
+/// exponential backoff and jitter. Bursts of changes are coalesced, repeated snapshots are dropped, an instance that has
+/// not changed keeps its [`Arc`], and instances that are removed in bulk are held
+/// ([`ProtectionConfig`](crate::ProtectionConfig)). Programs usually share a watcher through
 /// [`Discovery`](crate::Discovery).
 ///
 /// ```
 /// use futures_util::StreamExt;
-/// use hither_core::{Instance, StaticResolver, WatcherConfig, watcher};
+/// use hither_core::{Instance, StaticRegistry, WatcherConfig, watcher};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> hither_core::Result<()> {
-/// let resolver = StaticResolver::new([Instance::new("10.0.0.7:8001".parse()?)]);
+/// let resolver = StaticRegistry::new([Instance::new("10.0.0.7:8001".parse()?)]);
 /// let mut updates = Box::pin(watcher(resolver, "greeter".parse()?, WatcherConfig::default()));
 /// let update = updates.next().await.expect("a watcher never ends");
-/// assert_eq!(update.instances().len(), 1);
+/// assert_eq!(update.instances().count(), 1);
 /// assert!(update.freshness.is_fresh());
 /// # Ok(())
 /// # }
 /// ```
 ///
 /// # Cancellation
-/// Nothing is spawned: dropping the stream ends the watch.
+/// No task is spawned: dropping the stream ends the watch.
 pub fn watcher(
     resolver: impl Resolver,
     service: ServiceName,
     config: WatcherConfig,
 ) -> impl Stream<Item = Update> + Send + 'static {
-    watcher_from(resolver, service, config, None)
+    watcher_from(Arc::new(resolver), service, config, None)
 }
 
-/// The same, beginning with what was found on disk.
-pub(crate) fn watcher_from(
-    resolver: impl Resolver,
+/// As [`watcher`], beginning with an older state of knowledge, such as one that was read from disk.
+pub(super) fn watcher_from(
+    resolver: Arc<dyn Resolver>,
     service: ServiceName,
     config: WatcherConfig,
-    cached: Option<Cached>,
+    known: Option<Update>,
 ) -> impl Stream<Item = Update> + Send + 'static {
-    let mut watcher = Watcher {
-        guard: Guard::new(config.protection),
-        backoff: config.backoff.clone(),
-        resolver: Arc::new(resolver),
-        service,
-        config,
-        source: Source::Idle,
-        opened: None,
-        snapshot: None,
-        stale: None,
-        lost: false,
-        pending: true,
-        quiet_until: None,
-        held: Arc::new([]),
-    };
-    if let Some(cached) = cached {
-        watcher.begin_with(cached);
-    }
+    let watcher = Watcher::new(resolver, service, config, known);
     stream::unfold(watcher, |mut watcher| async move {
         let update = watcher.next().await;
         Some((update, watcher))
     })
 }
 
-type Opening = Pin<Box<dyn Future<Output = Result<(Snapshot, SnapshotStream)>> + Send>>;
+struct Watcher {
+    resolver: Arc<dyn Resolver>,
+    service: ServiceName,
+    config: WatcherConfig,
+    backoff: Backoff,
+    state: State,
+    hold: HoldState,
+    /// What the next update is made of.
+    update: Update,
+    /// Failed attempts since the last snapshot.
+    failures: u32,
+    /// Whether `update` has changed since it was last sent.
+    is_pending: bool,
+    /// Until when changes are coalesced.
+    quiet_until: Option<Instant>,
+}
 
 /// Where snapshots come from at the moment.
-enum Source {
-    Idle,
+enum State {
+    /// An attempt is under way; it has succeeded once the first snapshot is there.
     Opening(Opening),
-    Open(SnapshotStream),
+    Watching {
+        snapshots: SnapshotStream,
+        since: Instant,
+    },
+    /// The next attempt begins then.
     Waiting(Instant),
 }
 
-/// What can happen next.
+type Opening = Pin<Box<dyn Future<Output = Result<(Snapshot, SnapshotStream)>> + Send>>;
+
+/// What happened.
 enum Event {
+    Opened(Snapshot, SnapshotStream),
     Snapshot(Snapshot),
-    Lost(Error),
-    Retry,
-    HoldEnds,
-    BurstEnds,
+    Failed(Error),
+    RetryIsDue,
 }
 
-struct Stale {
-    since: Instant,
-    age: Duration,
-    cause: Error,
-}
-
-struct Watcher {
-    config: WatcherConfig,
-    resolver: Arc<dyn Resolver>,
-    service: ServiceName,
-    backoff: Backoff,
-    guard: Guard,
-    source: Source,
-    /// When the present watch brought its first snapshot.
-    opened: Option<Instant>,
-    snapshot: Option<Snapshot>,
-    /// `None` is fresh.
-    stale: Option<Stale>,
-    /// An attempt has failed since the registry was last heard.
-    lost: bool,
-    /// Something changed that nobody was told yet.
-    pending: bool,
-    /// Changes are gathered until then.
-    quiet_until: Option<Instant>,
-    held: Arc<[Arc<Instance>]>,
+impl State {
+    /// Cancel-safe: a step that was dropped is taken again.
+    async fn step(&mut self) -> Event {
+        match self {
+            Self::Opening(opening) => match opening.await {
+                Ok((snapshot, snapshots)) => Event::Opened(snapshot, snapshots),
+                Err(error) => Event::Failed(error),
+            },
+            Self::Watching { snapshots, .. } => match snapshots.next().await {
+                Some(Ok(snapshot)) => Event::Snapshot(snapshot),
+                Some(Err(error)) => Event::Failed(error),
+                None => Event::Failed(watch_ended()),
+            },
+            Self::Waiting(until) => {
+                sleep_until(*until).await;
+                Event::RetryIsDue
+            }
+        }
+    }
 }
 
 impl Watcher {
+    fn new(
+        resolver: Arc<dyn Resolver>,
+        service: ServiceName,
+        config: WatcherConfig,
+        known: Option<Update>,
+    ) -> Self {
+        let mut hold = HoldState::new(config.protection);
+        if let Some(snapshot) = known.as_ref().and_then(|known| known.snapshot.as_ref()) {
+            // So that they are held if the registry has lost them.
+            hold.observe(&snapshot.all_inserted(), snapshot.len(), Instant::now());
+        }
+        let not_yet = || Update::unknown(Error::new(ErrorKind::Unavailable, "not resolved yet"));
+        Self {
+            backoff: config.backoff.clone(),
+            state: State::Waiting(Instant::now()),
+            hold,
+            is_pending: known.is_some(),
+            update: known.unwrap_or_else(not_yet),
+            failures: 0,
+            quiet_until: None,
+            resolver,
+            service,
+            config,
+        }
+    }
+
     async fn next(&mut self) -> Update {
         loop {
-            let spoken = self.snapshot.is_some() || self.stale.is_some();
-            if self.pending && spoken && self.quiet_until.is_none() {
-                self.pending = false;
-                self.quiet_until = Some(Instant::now() + self.config.coalesce);
-                return self.update();
+            if self.is_pending && self.quiet_until.is_none() {
+                self.is_pending = false;
+                self.quiet_until = Some(after(Instant::now(), self.config.coalesce));
+                return self.update.clone();
             }
-            match self.event().await {
-                Event::Snapshot(snapshot) => self.take(snapshot),
-                Event::Lost(error) => self.lose(error),
-                Event::Retry => self.source = Source::Idle,
-                Event::HoldEnds => {
-                    self.guard.release(Instant::now());
+            let hold_ends = self.hold.next_release();
+            tokio::select! {
+                biased;
+                () = sleep_until_some(self.quiet_until) => self.quiet_until = None,
+                () = sleep_until_some(hold_ends) => {
+                    self.hold.release(Instant::now());
                     self.refresh_held();
                 }
-                Event::BurstEnds => self.quiet_until = None,
+                event = self.state.step() => self.apply(event),
             }
         }
     }
 
-    async fn event(&mut self) -> Event {
-        if matches!(self.source, Source::Idle) {
-            self.source = Source::Opening(self.open());
-        }
-        let (hold_ends, burst_ends) = (self.guard.next_release(), self.quiet_until);
-        tokio::select! {
-            biased;
-            () = until(burst_ends) => Event::BurstEnds,
-            () = until(hold_ends) => Event::HoldEnds,
-            event = self.source.event() => match event {
-                Ok((snapshot, opened)) => {
-                    if let Some(opened) = opened {
-                        self.source = Source::Open(opened);
-                        self.opened = Some(Instant::now());
-                    }
-                    snapshot.map_or(Event::Retry, Event::Snapshot)
-                }
-                Err(error) => Event::Lost(error),
-            },
+    fn apply(&mut self, event: Event) {
+        match event {
+            Event::Opened(snapshot, snapshots) => {
+                self.state = State::Watching { snapshots, since: Instant::now() };
+                self.on_snapshot(snapshot);
+            }
+            Event::Snapshot(snapshot) => self.on_snapshot(snapshot),
+            Event::Failed(cause) => self.on_error(cause),
+            Event::RetryIsDue => self.state = State::Opening(self.open()),
         }
     }
 
-    /// One attempt: it is done once the first snapshot is there.
     fn open(&self) -> Opening {
-        let (resolver, service, since) =
-            (Arc::clone(&self.resolver), self.service.clone(), self.snapshot.clone());
+        let (resolver, service) = (Arc::clone(&self.resolver), self.service.clone());
         let within = self.config.first_answer;
         Box::pin(async move {
             let attempt = async {
-                let mut snapshots = resolver.watch(&service, since).await?;
+                let mut snapshots = resolver.watch(&service).await?;
                 match snapshots.next().await {
                     Some(Ok(snapshot)) => Ok((snapshot, snapshots)),
                     Some(Err(error)) => Err(error),
-                    None => Err(ended()),
+                    None => Err(watch_ended()),
                 }
             };
             timeout(within, attempt).await.unwrap_or_else(|_| {
-                Err(Error::new(
-                    ErrorKind::Timeout,
-                    format!("the registry sent nothing about {service} within {within:?}"),
-                )
-                .with_operation("watch"))
+                let why = format!("no snapshot of {service} within {within:?}");
+                Err(Error::new(ErrorKind::Timeout, why).with_operation("watch"))
             })
         })
     }
 
-    /// Knows what was found on disk, until the registry says something.
-    fn begin_with(&mut self, Cached { snapshot, age }: Cached) {
-        let now = Instant::now();
-        // So the instances may be called, and where the registry has lost them they are held.
-        self.guard.observe(&snapshot, now);
-        let why = format!("{} has not been resolved yet, and is known from disk", self.service);
-        let cause = Error::new(ErrorKind::Unavailable, why).with_operation("watch");
-        self.stale = Some(Stale { since: now, age, cause });
-        self.snapshot = Some(snapshot);
-    }
-
-    fn take(&mut self, snapshot: Snapshot) {
-        let snapshot = match &self.snapshot {
-            Some(last) => snapshot.reusing(last),
-            None => snapshot,
+    fn on_snapshot(&mut self, snapshot: Snapshot) {
+        let (snapshot, changes) = match &self.update.snapshot {
+            Some(last) => snapshot.following(last),
+            None => {
+                let changes = snapshot.all_inserted();
+                (snapshot, changes)
+            }
         };
-        self.guard.observe(&snapshot, Instant::now());
-        self.refresh_held();
-        let changed = self.snapshot.as_ref().is_none_or(|last| !snapshot.diff(last).is_empty());
-        let recovered = self.stale.take().is_some();
-        if std::mem::take(&mut self.lost) {
-            tracing::info!(service = %self.service, "watched again");
+        self.is_pending |=
+            !changes.is_empty() || self.update.snapshot.is_none() || !self.update.freshness.is_fresh();
+        // Before any change is coalesced away.
+        self.hold.observe(&changes, snapshot.len(), Instant::now());
+        self.update.snapshot = Some(snapshot);
+        self.update.freshness = Freshness::Fresh;
+        if std::mem::take(&mut self.failures) > 0 {
+            tracing::info!(service = %self.service, "watch re-established");
         }
-        self.pending |= changed || recovered;
-        self.snapshot = Some(snapshot);
+        self.refresh_held();
     }
 
-    fn lose(&mut self, cause: Error) {
+    fn on_error(&mut self, cause: Error) {
         let now = Instant::now();
-        // A watch that dies young again and again is not a success.
-        if self.opened.take().is_some_and(|opened| now.duration_since(opened) >= self.backoff.longest()) {
+        // A watch that is lost again and again soon after it was opened keeps its backoff.
+        if let State::Watching { since, .. } = self.state
+            && now.duration_since(since) >= self.backoff.longest()
+        {
             self.backoff.reset();
         }
         let delay = match cause.kind() {
-            // Only a person can mend these, so there is no hurry; but they are mended, so there is no end.
+            // Only an operator can correct these, so there is no hurry; but they are corrected, so the retries go on.
             ErrorKind::Unauthenticated | ErrorKind::PermissionDenied | ErrorKind::InvalidArgument
                 if !cause.is_retryable() =>
             {
@@ -234,62 +239,62 @@ impl Watcher {
             }
             _ => self.backoff.next_delay(),
         };
-        // Once for each outage, however long it lasts.
-        let (service, why) = (&self.service, cause.report());
-        if std::mem::replace(&mut self.lost, true) {
-            tracing::debug!(%service, cause = why, ?delay, "watch still lost");
+        let (since, age, is_news) = match &self.update.freshness {
+            Freshness::Stale { since, age, cause: before } => {
+                (*since, *age, self.failures == 0 || before.kind() != cause.kind())
+            }
+            Freshness::Fresh => (now, std::time::Duration::ZERO, true),
+        };
+        // The freshness is sent again when its kind of cause changes, not at each attempt.
+        self.is_pending |= is_news;
+        self.failures = self.failures.saturating_add(1);
+        let (service, failures, why) = (&self.service, self.failures, cause.report());
+        // One line for an outage, however long it lasts.
+        if failures == 1 {
+            tracing::warn!(%service, cause = why, "watch lost; retrying");
         } else {
-            tracing::warn!(%service, cause = why, "watch lost, and trying on");
+            tracing::debug!(%service, cause = why, failures, ?delay, "watch still lost");
         }
-        // The freshness is told anew when it changes or its reason does, not at each attempt.
-        self.pending |= self.stale.as_ref().is_none_or(|stale| stale.cause.kind() != cause.kind());
-        let (since, age) = self.stale.take().map_or((now, Duration::ZERO), |stale| (stale.since, stale.age));
-        self.stale = Some(Stale { since, age, cause });
-        self.source = Source::Waiting(now + delay);
+        self.update.freshness = Freshness::Stale { since, age, cause };
+        self.state = State::Waiting(after(now, delay));
     }
 
     fn refresh_held(&mut self) {
-        let held = self.guard.held();
-        if held != self.held {
-            self.held = held;
-            self.pending = true;
+        let held = self.hold.held();
+        if held == self.update.held {
+            return;
         }
-    }
-
-    fn update(&self) -> Update {
-        let freshness = match &self.stale {
-            None => Freshness::Fresh,
-            Some(Stale { since, age, cause }) => {
-                Freshness::Stale { since: *since, age: *age, cause: cause.clone() }
-            }
-        };
-        Update { snapshot: self.snapshot.clone(), held: Arc::clone(&self.held), freshness }
+        let service = &self.service;
+        let (before, now) = (self.update.held.len(), held.len());
+        if held.iter().any(|instance| !self.update.held.contains(instance)) {
+            let instances = listed(&held);
+            let registered = self.update.instances().count();
+            tracing::warn!(%service, held = now, registered, instances, "instances removed in bulk; holding them");
+        } else if held.is_empty() {
+            tracing::info!(%service, released = before, "no instance held any more");
+        } else {
+            tracing::debug!(%service, held = now, released = before - now, "instances released");
+        }
+        self.update.held = held;
+        self.is_pending = true;
     }
 }
 
-impl Source {
-    /// A snapshot, with the stream behind it where that is new; or neither, when the time for a retry has come.
-    async fn event(&mut self) -> Result<(Option<Snapshot>, Option<SnapshotStream>)> {
-        match self {
-            Self::Idle => Ok((None, None)),
-            Self::Opening(opening) => opening.await.map(|(snapshot, opened)| (Some(snapshot), Some(opened))),
-            Self::Open(snapshots) => match snapshots.next().await {
-                Some(snapshot) => snapshot.map(|snapshot| (Some(snapshot), None)),
-                None => Err(ended()),
-            },
-            Self::Waiting(at) => {
-                sleep_until(*at).await;
-                Ok((None, None))
-            }
-        }
+/// The ids for a log line: the first ten.
+fn listed(instances: &[Arc<crate::Instance>]) -> String {
+    let mut text =
+        instances.iter().take(10).map(|instance| instance.id().as_str()).collect::<Vec<_>>().join(", ");
+    if let Some(more) = instances.len().checked_sub(10).filter(|more| *more > 0) {
+        text.push_str(&format!(" and {more} more"));
     }
+    text
 }
 
-fn ended() -> Error {
+fn watch_ended() -> Error {
     Error::new(ErrorKind::Unavailable, "the registry ended the watch").with_operation("watch")
 }
 
-async fn until(at: Option<Instant>) {
+async fn sleep_until_some(at: Option<Instant>) {
     match at {
         Some(at) => sleep_until(at).await,
         None => std::future::pending().await,

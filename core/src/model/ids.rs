@@ -115,7 +115,8 @@ impl From<&Address> for InstanceId {
 }
 
 macro_rules! text {
-    ($name:ident) => {
+    // The last is how a serialized one is parsed.
+    ($name:ident, $parse:expr) => {
         impl AsRef<str> for $name {
             fn as_ref(&self) -> &str {
                 &self.0
@@ -158,6 +159,21 @@ macro_rules! text {
             }
         }
 
+        #[cfg(feature = "serde")]
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
+            }
+        }
+
+        #[cfg(feature = "serde")]
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+                $parse(text).map_err(serde::de::Error::custom)
+            }
+        }
+
         impl From<&$name> for $name {
             fn from(name: &$name) -> Self {
                 name.clone()
@@ -166,8 +182,9 @@ macro_rules! text {
     };
 }
 
-text!(ServiceName);
-text!(InstanceId);
+text!(ServiceName, ServiceName::new);
+// What was read from a registry may be nested.
+text!(InstanceId, InstanceId::nested);
 
 #[cfg(test)]
 mod tests {

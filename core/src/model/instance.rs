@@ -1,24 +1,53 @@
-//! What a server says about itself.
+//! One server of a service.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
-use crate::{Address, InstanceId};
+use crate::{Address, Error, ErrorKind, InstanceId, Result};
 
 /// Whether an instance takes new calls.
 ///
-/// What is not ready or not healthy has no state: it is left out of a snapshot.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+/// There is no state for an instance that is not ready or not healthy: a snapshot leaves it out.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "lowercase"))]
 #[non_exhaustive]
 pub enum InstanceState {
-    /// Takes calls.
+    /// Takes new calls.
     #[default]
     Up,
-    /// Is about to leave: it still serves, and should get no new calls.
+    /// Finishes the calls in flight and should get no new ones: it is about to leave.
     Draining,
 }
 
-/// One server of a service: where it is, and what it says about itself.
+impl fmt::Display for InstanceState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Up => "up",
+            Self::Draining => "draining",
+        })
+    }
+}
+
+impl FromStr for InstanceState {
+    type Err = Error;
+
+    /// # Errors
+    /// `InvalidArgument` when the text is not `up` or `draining`.
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "up" => Ok(Self::Up),
+            "draining" => Ok(Self::Draining),
+            _ => {
+                let why = format!("instance state {text:?} is not known (expected up or draining)");
+                Err(Error::new(ErrorKind::InvalidArgument, why))
+            }
+        }
+    }
+}
+
+/// One server of a service: its addresses and attributes.
 ///
 /// ```
 /// use hither_core::{Address, Instance};
@@ -28,7 +57,12 @@ pub enum InstanceState {
 /// assert_eq!(instance.metadata()["shard"], "3");
 /// # Ok::<(), hither_core::Error>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(into = "serde_form::Form", try_from = "serde_form::Form")
+)]
 pub struct Instance {
     id: InstanceId,
     addresses: Vec<Address>,
@@ -40,10 +74,10 @@ pub struct Instance {
 }
 
 impl Instance {
-    /// The weight of an instance that does not state one.
+    /// The weight of an instance for which none is set.
     pub const DEFAULT_WEIGHT: u32 = 1;
 
-    /// An instance at `address` whose id is the address text.
+    /// Returns an instance at `address` whose id is the text of the address.
     pub fn new(address: Address) -> Self {
         Self {
             id: InstanceId::from(&address),
@@ -63,15 +97,15 @@ impl Instance {
         self
     }
 
-    /// Adds a further address of the same server, such as its IPv6 one.
+    /// Adds another address of the same server, such as its IPv6 address.
     #[must_use]
     pub fn with_address(mut self, address: Address) -> Self {
         self.addresses.push(address);
         self
     }
 
-    /// Sets the weight: an instance of weight 2 asks for twice the calls of one of weight 1, 0 asks for none.
-    /// Only weighted policies look at it.
+    /// Sets the weight, relative to the other instances: weight 2 gets twice the calls of weight 1, and 0 gets none.
+    /// Only weighted policies use it.
     #[must_use]
     pub fn with_weight(mut self, weight: u32) -> Self {
         self.weight = weight;
@@ -99,7 +133,7 @@ impl Instance {
         self
     }
 
-    /// Adds one entry of metadata, replacing an earlier one under the same key.
+    /// Sets one entry of the metadata; an earlier one with the same key is replaced.
     #[must_use]
     pub fn with_metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.metadata.insert(key.into(), value.into());
@@ -122,17 +156,17 @@ impl Instance {
         &self.addresses
     }
 
-    /// The weight; 1 unless stated.
+    /// The weight; 1 unless set.
     pub fn weight(&self) -> u32 {
         self.weight
     }
 
-    /// The zone, if stated.
+    /// The zone, if set.
     pub fn zone(&self) -> Option<&str> {
         self.zone.as_deref()
     }
 
-    /// The version, if stated.
+    /// The version, if set.
     pub fn version(&self) -> Option<&str> {
         self.version.as_deref()
     }
@@ -142,8 +176,128 @@ impl Instance {
         self.state
     }
 
-    /// Everything else, sorted by key.
+    /// The metadata, sorted by key.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
+    }
+}
+
+/// The form of an instance in JSON and the like: what is not set is left out.
+#[cfg(feature = "serde")]
+mod serde_form {
+    use super::*;
+
+    #[derive(serde::Serialize, serde::Deserialize)]
+    pub(super) struct Form {
+        /// The text of the first address, unless set.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        id: Option<InstanceId>,
+        addresses: Vec<Address>,
+        #[serde(default = "default_weight", skip_serializing_if = "is_default_weight")]
+        weight: u32,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        zone: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        version: Option<String>,
+        #[serde(default, skip_serializing_if = "is_default_state")]
+        state: InstanceState,
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        metadata: BTreeMap<String, String>,
+    }
+
+    fn default_weight() -> u32 {
+        Instance::DEFAULT_WEIGHT
+    }
+
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+    fn is_default_weight(weight: &u32) -> bool {
+        *weight == Instance::DEFAULT_WEIGHT
+    }
+
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+    fn is_default_state(state: &InstanceState) -> bool {
+        *state == InstanceState::default()
+    }
+
+    impl From<Instance> for Form {
+        fn from(instance: Instance) -> Self {
+            // Destructured, so that a new field cannot be forgotten here.
+            let Instance { id, addresses, weight, zone, version, state, metadata } = instance;
+            let is_default = addresses.first().is_some_and(|address| InstanceId::from(address) == id);
+            let text = |text: Option<Arc<str>>| text.map(|text| text.to_string());
+            let id = if is_default { None } else { Some(id) };
+            Self { id, addresses, weight, zone: text(zone), version: text(version), state, metadata }
+        }
+    }
+
+    impl TryFrom<Form> for Instance {
+        type Error = Error;
+
+        fn try_from(form: Form) -> Result<Self> {
+            let Form { id, addresses, weight, zone, version, state, metadata } = form;
+            let first = addresses.first().ok_or_else(|| {
+                Error::new(ErrorKind::InvalidArgument, "an instance needs at least one address")
+            })?;
+            let id = id.unwrap_or_else(|| InstanceId::from(first));
+            let (zone, version) = (zone.map(Into::into), version.map(Into::into));
+            Ok(Self { id, addresses, weight, zone, version, state, metadata })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_state_is_written_and_parsed_as_text() {
+        for state in [InstanceState::Up, InstanceState::Draining] {
+            assert_eq!(state.to_string().parse::<InstanceState>().unwrap(), state);
+        }
+        assert!("Up".parse::<InstanceState>().is_err());
+    }
+
+    #[cfg(feature = "serde")]
+    mod serde {
+        use super::*;
+
+        fn full() -> Instance {
+            Instance::new("10.0.0.1:80".parse().unwrap())
+                .with_id("one".parse().unwrap())
+                .with_address("[::1]:80".parse().unwrap())
+                .with_weight(3)
+                .with_zone("eu-1a")
+                .with_version("1.2")
+                .with_state(InstanceState::Draining)
+                .with_metadata("a", "\"\u{0}é")
+        }
+
+        #[test]
+        fn an_instance_survives_json() {
+            for instance in [full(), Instance::new("unix:///run/a.sock".parse().unwrap())] {
+                let json = serde_json::to_string(&instance).unwrap();
+                assert_eq!(serde_json::from_str::<Instance>(&json).unwrap(), instance, "{json}");
+            }
+        }
+
+        #[test]
+        fn what_is_not_set_is_left_out() {
+            let plain = Instance::new("10.0.0.1:80".parse().unwrap());
+            assert_eq!(serde_json::to_string(&plain).unwrap(), r#"{"addresses":["10.0.0.1:80"]}"#);
+        }
+
+        #[test]
+        fn an_invalid_instance_is_refused() {
+            for json in [
+                "{}",
+                r#"{"addresses":[]}"#,
+                r#"{"addresses":["nowhere"]}"#,
+                r#"{"addresses":["a:1"],"id":""}"#,
+                r#"{"addresses":["a:1"],"state":"asleep"}"#,
+                r#"{"addresses":["a:1"],"weight":-1}"#,
+            ] {
+                assert!(serde_json::from_str::<Instance>(json).is_err(), "{json}");
+            }
+        }
     }
 }

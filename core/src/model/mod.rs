@@ -1,4 +1,4 @@
-//! The vocabulary: values that were checked when they were made.
+//! The vocabulary: values that are validated when they are made.
 
 mod address;
 mod ids;
@@ -6,8 +6,8 @@ mod instance;
 mod registration;
 mod snapshot;
 
-pub use address::Address;
+pub use address::{Address, AddressKind};
 pub use ids::{InstanceId, ServiceName};
 pub use instance::{Instance, InstanceState};
 pub use registration::Registration;
-pub use snapshot::{Change, Revision, Snapshot};
+pub use snapshot::{Change, Revision, Snapshot, SnapshotIter};

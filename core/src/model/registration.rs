@@ -1,21 +1,21 @@
-//! What a server wants to register.
+//! What a server registers.
 
 use std::time::Duration;
 
 use crate::{Error, ErrorKind, Instance, InstanceId, Result, ServiceName};
 
-/// What a server wants to stand in the registry: service, instance and time to live.
+/// An instance to be registered under a service, with a time to live. Never invalid.
 ///
 /// ```
 /// use std::time::Duration;
 /// use hither_core::{Instance, Registration};
 ///
-/// let registration = Registration::new("greeter".parse()?, Instance::new("10.0.0.7:8001".parse()?))
-///     .with_ttl(Duration::from_secs(15));
+/// let registration = Registration::new("greeter".parse()?, Instance::new("10.0.0.7:8001".parse()?))?
+///     .with_ttl(Duration::from_secs(15))?;
 /// assert_eq!(registration.ttl(), Duration::from_secs(15));
 /// # Ok::<(), hither_core::Error>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Registration {
     service: ServiceName,
     instance: Instance,
@@ -27,24 +27,50 @@ impl Registration {
     /// plus one missed renewal.
     pub const DEFAULT_TTL: Duration = Duration::from_secs(10);
 
-    /// `instance` under `service`, for [`DEFAULT_TTL`](Self::DEFAULT_TTL).
-    pub fn new(service: ServiceName, instance: Instance) -> Self {
-        Self { service, instance, ttl: Self::DEFAULT_TTL }
+    /// The longest time to live that can be asked for: 365 days.
+    pub const MAX_TTL: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+    /// Registers `instance` under `service`, for [`DEFAULT_TTL`](Self::DEFAULT_TTL).
+    ///
+    /// # Errors
+    /// `InvalidArgument` when the id of the instance has a `/` and is not the text of its first address: a record with
+    /// such an id could not be told from one of a deeper service.
+    pub fn new(service: ServiceName, instance: Instance) -> Result<Self> {
+        let id = instance.id();
+        if id.as_str().contains('/') && *id != InstanceId::from(instance.address()) {
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                format!("instance id {id:?} has a '/' and is not the address {}", instance.address()),
+            ));
+        }
+        Ok(Self { service, instance, ttl: Self::DEFAULT_TTL })
     }
 
-    /// Sets the wanted time to live: how long the record outlives a server that died without a word. A registry
-    /// may grant another one: ask the lease.
-    #[must_use]
-    pub fn with_ttl(mut self, ttl: Duration) -> Self {
+    /// Sets the time to live: how long the record outlives a server that crashed. A registry may grant another one:
+    /// see [`Lease::ttl`](crate::Lease::ttl).
+    ///
+    /// # Errors
+    /// `InvalidArgument` when it is zero, or longer than [`MAX_TTL`](Self::MAX_TTL).
+    pub fn with_ttl(mut self, ttl: Duration) -> Result<Self> {
+        if ttl.is_zero() || ttl > Self::MAX_TTL {
+            let why = format!("a TTL of {ttl:?} is not above zero and at most {:?}", Self::MAX_TTL);
+            return Err(Error::new(ErrorKind::InvalidArgument, why));
+        }
         self.ttl = ttl;
-        self
+        Ok(self)
     }
 
-    /// The same registration with other content.
-    #[must_use]
-    pub fn with_instance(mut self, instance: Instance) -> Self {
-        self.instance = instance;
-        self
+    /// Replaces the content: the same service, id and time to live.
+    ///
+    /// # Errors
+    /// `InvalidArgument` when `instance` has another id, or as for [`new`](Self::new).
+    pub fn with_instance(self, instance: Instance) -> Result<Self> {
+        let (ours, other) = (self.instance.id(), instance.id());
+        if ours != other {
+            let why = format!("an update of instance {ours} cannot change its id to {other}");
+            return Err(Error::new(ErrorKind::InvalidArgument, why));
+        }
+        Ok(Self { ttl: self.ttl, ..Self::new(self.service, instance)? })
     }
 
     /// The service.
@@ -57,26 +83,56 @@ impl Registration {
         &self.instance
     }
 
-    /// The wanted time to live.
+    /// The time to live to ask for.
     pub fn ttl(&self) -> Duration {
         self.ttl
     }
+}
 
-    /// Refuses what no backend can register: for backends to call first.
-    ///
-    /// # Errors
-    /// `InvalidArgument` for a TTL of zero, or an id with a `/` that is not the address text.
-    pub fn validate(&self) -> Result<()> {
-        if self.ttl.is_zero() {
-            return Err(Error::new(ErrorKind::InvalidArgument, "a registration needs a TTL above zero"));
-        }
-        let id = self.instance.id();
-        if id.as_str().contains('/') && *id != InstanceId::from(self.instance.address()) {
-            return Err(Error::new(
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn registration() -> Registration {
+        Registration::new("greeter".parse().unwrap(), Instance::new("unix:///run/a.sock".parse().unwrap()))
+            .unwrap()
+    }
+
+    #[test]
+    fn an_id_with_a_slash_must_be_the_address() {
+        let instance = registration().instance().clone().with_id(InstanceId::nested("a/b").unwrap());
+        let error = Registration::new("greeter".parse().unwrap(), instance).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+        assert!(error.to_string().contains("a/b"), "{error}");
+    }
+
+    #[test]
+    fn a_ttl_is_above_zero_and_at_most_a_year() {
+        for ttl in [Duration::ZERO, Registration::MAX_TTL + Duration::from_nanos(1), Duration::MAX] {
+            assert_eq!(
+                registration().with_ttl(ttl).unwrap_err().kind(),
                 ErrorKind::InvalidArgument,
-                format!("instance id {id:?} has a '/' and is not the address {}", self.instance.address()),
-            ));
+                "{ttl:?}"
+            );
         }
-        Ok(())
+        for ttl in [Duration::from_nanos(1), Registration::MAX_TTL] {
+            assert_eq!(registration().with_ttl(ttl).unwrap().ttl(), ttl);
+        }
+    }
+
+    #[test]
+    fn an_update_keeps_the_id_and_stays_valid() {
+        let ttl = Duration::from_secs(3);
+        let before = registration().with_ttl(ttl).unwrap();
+        let after = before.clone().with_instance(before.instance().clone().with_weight(7)).unwrap();
+        assert_eq!((after.ttl(), after.instance().weight()), (ttl, 7));
+        let other = Instance::new("unix:///run/b.sock".parse().unwrap());
+        assert_eq!(
+            before.clone().with_instance(other.clone()).unwrap_err().kind(),
+            ErrorKind::InvalidArgument
+        );
+        // The same id, which is now the text of no address.
+        let moved = other.with_id(before.instance().id().clone());
+        assert_eq!(before.with_instance(moved).unwrap_err().kind(), ErrorKind::InvalidArgument);
     }
 }

@@ -1,19 +1,20 @@
-//! What a registry says about one service at one moment.
+//! The instances of one service at one moment.
 
 use std::cmp::Ordering;
 use std::fmt;
+use std::slice;
 use std::sync::Arc;
 
 use crate::{Instance, InstanceId, ServiceName};
 
-/// A mark that a registry puts on its state: opaque, and only good for telling whether two are the same.
+/// The revision of a registry at which a snapshot was taken: opaque, and good only for equality.
 ///
-/// There is no order: some registries reset theirs, and some have none.
+/// There is no order: some registries reset their revisions, and some have none.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Revision(Arc<str>);
 
 impl Revision {
-    /// A revision, in whatever form the backend understands again.
+    /// Returns a revision with the backend's own text.
     pub fn new(text: impl Into<Arc<str>>) -> Self {
         Self(text.into())
     }
@@ -21,6 +22,12 @@ impl Revision {
     /// The text that the backend gave.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl fmt::Display for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 
@@ -32,8 +39,8 @@ impl fmt::Debug for Revision {
 
 /// All instances of one service at one moment, sorted by id.
 ///
-/// A snapshot is the registry's truth: an empty one says that nobody is registered. Not knowing is never an
-/// empty snapshot. Cloning is cheap.
+/// An empty snapshot means that no instance is registered. A registry that cannot be read is an
+/// [`Error`](crate::Error), and never an empty snapshot. Cloning is cheap.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -44,9 +51,10 @@ impl fmt::Debug for Revision {
 /// let before = Snapshot::new("greeter".parse()?, [a.clone()]);
 /// let after = Snapshot::new("greeter".parse()?, [a, b.clone()]);
 /// assert_eq!(after.diff(&before), [Change::Insert(b)]);
+/// assert_eq!(after.iter().count(), 2);
 /// # Ok::<(), hither_core::Error>(())
 /// ```
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Snapshot {
     service: ServiceName,
     revision: Option<Revision>,
@@ -54,7 +62,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// A snapshot without a revision; of several instances with one id the last counts.
+    /// Returns a snapshot without a revision. Of several instances with the same id the last one counts.
     pub fn new(service: ServiceName, instances: impl IntoIterator<Item = Arc<Instance>>) -> Self {
         let mut instances: Vec<_> = instances.into_iter().collect();
         // Stable, so that among equals the last given comes last and is the one kept.
@@ -65,22 +73,10 @@ impl Snapshot {
         Self { service, revision: None, instances: instances.into() }
     }
 
-    /// Marks the snapshot with the registry's revision.
+    /// Sets the registry's revision.
     #[must_use]
     pub fn with_revision(mut self, revision: Revision) -> Self {
         self.revision = Some(revision);
-        self
-    }
-
-    /// The same snapshot, in which each instance that equals one of `previous` is that one's `Arc`: so a
-    /// [`diff`](Self::diff) is mostly a comparison of pointers.
-    #[must_use]
-    pub fn reusing(mut self, previous: &Snapshot) -> Self {
-        let reused = |instance: &Arc<Instance>| match previous.get(instance.id()) {
-            Some(old) if old == instance => Arc::clone(old),
-            _ => Arc::clone(instance),
-        };
-        self.instances = self.instances.iter().map(reused).collect();
         self
     }
 
@@ -89,59 +85,108 @@ impl Snapshot {
         &self.service
     }
 
-    /// The registry's mark, if it has one.
+    /// The registry's revision, if it has one.
     pub fn revision(&self) -> Option<&Revision> {
         self.revision.as_ref()
     }
 
-    /// The instances, sorted by id.
-    pub fn instances(&self) -> &[Arc<Instance>] {
-        &self.instances
+    /// Iterates over the instances, sorted by id.
+    pub fn iter(&self) -> SnapshotIter<'_> {
+        SnapshotIter(self.instances.iter())
     }
 
-    /// The instance with this id.
+    /// Returns the instance with this id.
     pub fn get(&self, id: &InstanceId) -> Option<&Arc<Instance>> {
         let at = self.instances.binary_search_by(|instance| instance.id().cmp(id)).ok()?;
         self.instances.get(at)
     }
 
-    /// Whether nobody is registered.
+    /// Whether no instance is registered.
     pub fn is_empty(&self) -> bool {
         self.instances.is_empty()
     }
 
-    /// How many instances there are.
+    /// The number of instances.
     pub fn len(&self) -> usize {
         self.instances.len()
     }
 
-    /// What has changed since `previous`, sorted by id.
+    /// Returns what has changed since `previous`, sorted by id.
+    ///
+    /// Instances that share an [`Arc`] are compared by pointer, all others by content.
     pub fn diff(&self, previous: &Snapshot) -> Vec<Change> {
         let mut changes = Vec::new();
-        let (mut old, mut new) = (previous.instances.iter().peekable(), self.instances.iter().peekable());
-        loop {
-            let order = match (old.peek(), new.peek()) {
-                (None, None) => return changes,
-                (Some(_), None) => Ordering::Less,
-                (None, Some(_)) => Ordering::Greater,
-                (Some(old), Some(new)) => old.id().cmp(new.id()),
-            };
-            match order {
-                Ordering::Less => changes.extend(old.next().map(|gone| Change::Remove(Arc::clone(gone)))),
-                Ordering::Greater => {
-                    changes.extend(new.next().map(|added| Change::Insert(Arc::clone(added))));
-                }
-                Ordering::Equal => {
-                    if let (Some(from), Some(to)) = (old.next(), new.next())
-                        && !Arc::ptr_eq(from, to)
-                        && from != to
-                    {
-                        changes.push(Change::Update { from: Arc::clone(from), to: Arc::clone(to) });
-                    }
-                }
+        merge(&previous.instances, &self.instances, |old, new| match (old, new) {
+            (Some(old), Some(new)) if !is_same(old, new) => {
+                changes.push(Change::Update { from: Arc::clone(old), to: Arc::clone(new) });
             }
+            (Some(old), None) => changes.push(Change::Remove(Arc::clone(old))),
+            (None, Some(new)) => changes.push(Change::Insert(Arc::clone(new))),
+            _ => {}
+        });
+        changes
+    }
+
+    /// Returns the changes that make this snapshot of an empty one.
+    pub(crate) fn all_inserted(&self) -> Vec<Change> {
+        self.iter().cloned().map(Change::Insert).collect()
+    }
+
+    /// Returns this snapshot and what has changed since `previous`; an instance that has not changed keeps the [`Arc`]
+    /// that it has there.
+    pub(crate) fn following(self, previous: &Snapshot) -> (Self, Vec<Change>) {
+        let mut changes = Vec::new();
+        let mut instances = Vec::with_capacity(self.instances.len());
+        merge(&previous.instances, &self.instances, |old, new| match (old, new) {
+            (Some(old), Some(new)) if is_same(old, new) => instances.push(Arc::clone(old)),
+            (Some(old), Some(new)) => {
+                instances.push(Arc::clone(new));
+                changes.push(Change::Update { from: Arc::clone(old), to: Arc::clone(new) });
+            }
+            (Some(old), None) => changes.push(Change::Remove(Arc::clone(old))),
+            (None, Some(new)) => {
+                instances.push(Arc::clone(new));
+                changes.push(Change::Insert(Arc::clone(new)));
+            }
+            (None, None) => {}
+        });
+        (Self { instances: instances.into(), ..self }, changes)
+    }
+}
+
+impl<'a> IntoIterator for &'a Snapshot {
+    type Item = &'a Arc<Instance>;
+    type IntoIter = SnapshotIter<'a>;
+
+    fn into_iter(self) -> SnapshotIter<'a> {
+        self.iter()
+    }
+}
+
+/// Calls `visit` once for each id that stands in either list, both sorted by id.
+fn merge<'a>(
+    old: &'a [Arc<Instance>],
+    new: &'a [Arc<Instance>],
+    mut visit: impl FnMut(Option<&'a Arc<Instance>>, Option<&'a Arc<Instance>>),
+) {
+    let (mut old, mut new) = (old.iter().peekable(), new.iter().peekable());
+    loop {
+        let order = match (old.peek(), new.peek()) {
+            (None, None) => return,
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some(old), Some(new)) => old.id().cmp(new.id()),
+        };
+        match order {
+            Ordering::Less => visit(old.next(), None),
+            Ordering::Greater => visit(None, new.next()),
+            Ordering::Equal => visit(old.next(), new.next()),
         }
     }
+}
+
+fn is_same(a: &Arc<Instance>, b: &Arc<Instance>) -> bool {
+    Arc::ptr_eq(a, b) || a == b
 }
 
 impl fmt::Debug for Snapshot {
@@ -154,19 +199,45 @@ impl fmt::Debug for Snapshot {
     }
 }
 
+/// The iterator of [`Snapshot::iter`].
+#[derive(Debug, Clone)]
+pub struct SnapshotIter<'a>(slice::Iter<'a, Arc<Instance>>);
+
+impl<'a> Iterator for SnapshotIter<'a> {
+    type Item = &'a Arc<Instance>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.0.next()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.0.size_hint()
+    }
+}
+
+impl DoubleEndedIterator for SnapshotIter<'_> {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        self.0.next_back()
+    }
+}
+
+impl ExactSizeIterator for SnapshotIter<'_> {}
+
 /// One difference between two snapshots.
-#[derive(Debug, Clone, PartialEq, Eq)]
+///
+/// Exhaustive, because an id can do nothing else: it appears, it changes or it disappears.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Change {
-    /// An instance is new.
+    /// An instance that was not there before.
     Insert(Arc<Instance>),
-    /// An instance says something else about itself.
+    /// An instance whose content has changed.
     Update {
-        /// What it said before.
+        /// The content before.
         from: Arc<Instance>,
-        /// What it says now.
+        /// The content now.
         to: Arc<Instance>,
     },
-    /// An instance is gone.
+    /// An instance that is no longer there.
     Remove(Arc<Instance>),
 }
 
@@ -187,7 +258,8 @@ mod tests {
         let old = instance("a:1");
         let new = Arc::new(Instance::new("a:1".parse().unwrap()).with_weight(7));
         let snapshot = snapshot([instance("b:1"), old, new.clone()]);
-        assert_eq!(snapshot.instances(), [new, instance("b:1")]);
+        assert_eq!(snapshot.iter().cloned().collect::<Vec<_>>(), [new, instance("b:1")]);
+        assert_eq!(snapshot.iter().rev().len(), 2);
     }
 
     #[test]
@@ -204,12 +276,15 @@ mod tests {
     }
 
     #[test]
-    fn reusing_keeps_the_arcs_of_what_has_not_changed() {
-        let before = snapshot([instance("a:1"), instance("b:1")]);
-        let after =
-            snapshot([instance("a:1"), Arc::new(Instance::new("b:1".parse().unwrap()).with_weight(2))]);
-        let reused = after.clone().reusing(&before);
-        assert!(Arc::ptr_eq(&reused.instances()[0], &before.instances()[0]));
-        assert!(Arc::ptr_eq(&reused.instances()[1], &after.instances()[1]));
+    fn what_has_not_changed_keeps_its_arc() {
+        let before = snapshot([instance("a:1"), instance("b:1"), instance("d:1")]);
+        let changed = Arc::new(Instance::new("b:1".parse().unwrap()).with_weight(2));
+        let after = snapshot([instance("a:1"), changed.clone(), instance("c:1")]);
+        let (following, changes) = after.clone().following(&before);
+        let at = |snapshot: &Snapshot, id: &str| Arc::clone(snapshot.get(&id.parse().unwrap()).unwrap());
+        assert!(Arc::ptr_eq(&at(&following, "a:1"), &at(&before, "a:1")));
+        assert!(Arc::ptr_eq(&at(&following, "b:1"), &changed));
+        assert_eq!(changes, after.diff(&before));
+        assert_eq!(following, after);
     }
 }

@@ -1,4 +1,4 @@
-//! Keeping one registration in the registry, whatever happens to it.
+//! Keeping one registration in the registry.
 
 mod config;
 mod state;
@@ -13,38 +13,41 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::Instrument;
 
-use state::{Told, Wish};
-use task::Keeper;
+use state::{Desired, Observed};
+use task::Reconciler;
 
 use crate::{Error, ErrorKind, Instance, Registrar, Registration, Result};
 
-pub use config::KeepAliveConfig;
+pub use config::RegistrationConfig;
 pub use state::RegistrationStatus;
 
-/// Registers, and keeps registered until the handle says otherwise.
+/// Registers an instance, and keeps it registered until it is deregistered through the handle.
 ///
-/// A task of its own renews at a third of the granted TTL (±10 %; the first time between 40 and 130 % of it, so that
-/// those who register together do not renew together), puts back what the registry lost, and registers anew when the
-/// lease is gone: for ever, with jittered backoff from 0.2 s up to 10 s or a third of the TTL, whichever is less. Its
-/// first success takes over whatever stands under the id, for a restarted process meets its own old record; ever after
-/// it only takes a vacant id, so an owner that returns from a partition does not push out its successor
-/// ([`RegistrationStatus::Superseded`]). It waits two TTLs for that, because who stands there may be dead: a registry
-/// that was restored from a copy has the records of the time before.
+/// One task renews the lease at a third of the granted TTL (±10 %; the first time between 40 and 130 % of it, so that
+/// instances that register together do not renew together), writes lost records again, and registers anew when the lease
+/// has expired. It retries without limit, with exponential backoff and full jitter, from 0.2 s up to 10 s or a third of
+/// the TTL, whichever is less.
 ///
-/// Only `InvalidArgument`, `Unsupported` and `Closed` end it as [`RegistrationStatus::Failed`].
-/// `Unauthenticated` and `PermissionDenied` are tried again at the longest backoff: a mistake of five minutes in
-/// the roles must not remove healthy servers for good.
+/// Until its first success it takes the id over ([`Claim::TakeOver`](crate::Claim::TakeOver)), because a restarted process
+/// finds its own old record. From then on it takes only a vacant id, so an owner that returns from a partition does not
+/// displace its successor: that ends as [`RegistrationStatus::Superseded`]. It waits two TTLs before it yields, because the
+/// other record may be that of a dead process: a registry that was restored from a backup has the records of the time
+/// before.
 ///
-/// Called outside a Tokio runtime, the registration is `Failed` from the start.
+/// Only `InvalidArgument` and `Unsupported` in answer to content that the registry never accepted, and `Closed`, end as
+/// [`RegistrationStatus::Failed`]. `Unauthenticated` and `PermissionDenied` are retried at the longest backoff: a mistake
+/// of five minutes in the roles must not remove healthy servers for good.
+///
+/// Outside a Tokio runtime the registration is `Failed` from the start.
 ///
 /// ```
-/// use hither_core::{Instance, KeepAliveConfig, Registration, keep_registered};
+/// use hither_core::{Instance, Registration, RegistrationConfig, keep_registered};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> hither_core::Result<()> {
 /// # let registry = hither_memory::MemoryRegistry::new();
-/// let registration = Registration::new("greeter".parse()?, Instance::new("10.0.0.7:8001".parse()?));
-/// let handle = keep_registered(registry, registration, KeepAliveConfig::default());
+/// let registration = Registration::new("greeter".parse()?, Instance::new("10.0.0.7:8001".parse()?))?;
+/// let handle = keep_registered(registry, registration, RegistrationConfig::default());
 /// handle.registered().await?;
 /// // ... serve ...
 /// handle.deregister().await?;
@@ -54,11 +57,11 @@ pub use state::RegistrationStatus;
 pub fn keep_registered(
     registrar: impl Registrar,
     registration: Registration,
-    config: KeepAliveConfig,
+    config: RegistrationConfig,
 ) -> RegistrationHandle {
-    let (wish, wishes) =
-        watch::channel(Wish { instance: registration.instance().clone(), version: 0, leave: false });
-    let (told, tells) = watch::channel(Told::default());
+    let desired = Desired { registration: registration.clone(), version: 0, is_leaving: false };
+    let (desired, of_task) = watch::channel(desired);
+    let (to_handle, observed) = watch::channel(Observed::default());
     let deregister_timeout = config.deregister_timeout;
     match Handle::try_current() {
         Ok(runtime) => {
@@ -67,132 +70,128 @@ pub fn keep_registered(
                 service = %registration.service(),
                 id = %registration.instance().id()
             );
-            let keeper = Keeper::new(registrar, registration, config, wishes, told);
-            runtime.spawn(keeper.run().instrument(span));
+            let task = Reconciler::new(registrar, registration, config, of_task, to_handle);
+            runtime.spawn(task.run().instrument(span));
         }
         Err(_) => {
             let why = "a registration can only be kept inside a Tokio runtime";
             let error = Error::new(ErrorKind::Unexpected, why).with_operation("register");
-            told.send_modify(|told| told.status = RegistrationStatus::Failed(error));
+            to_handle.send_modify(|observed| observed.status = RegistrationStatus::Failed(error));
         }
     }
-    RegistrationHandle { wish, tells, deregister_timeout }
+    RegistrationHandle { desired, observed, deregister_timeout }
 }
 
-/// The owner of a registration that [`keep_registered`] keeps.
+/// The owner's handle of a registration that [`keep_registered`] keeps.
 ///
 /// Dropping it deregisters in the background, best effort: for one TTL at most, while the runtime lives. Prefer
-/// [`deregister`](Self::deregister), which tells how it went.
+/// [`deregister`](Self::deregister), which reports the outcome.
 #[derive(Debug)]
 pub struct RegistrationHandle {
-    wish: watch::Sender<Wish>,
-    tells: watch::Receiver<Told>,
+    desired: watch::Sender<Desired>,
+    observed: watch::Receiver<Observed>,
     deregister_timeout: Duration,
 }
 
 impl RegistrationHandle {
-    /// How it stands now.
+    /// Returns the present status.
     pub fn status(&self) -> RegistrationStatus {
-        self.tells.borrow().status.clone()
+        self.observed.borrow().status.clone()
     }
 
-    /// How it stands, beginning with now; what came between two looks is skipped. Ends after a final status.
+    /// Returns a stream of statuses, beginning with the present one; those between two polls are skipped. Ends after a
+    /// final status.
     pub fn statuses(&self) -> impl Stream<Item = RegistrationStatus> + Send + 'static + use<> {
-        let mut tells = self.tells.clone();
-        tells.mark_changed();
-        stream::unfold(tells, |mut tells| async move {
-            tells.changed().await.ok()?;
-            let status = tells.borrow_and_update().status.clone();
-            Some((status, tells))
+        let mut observed = self.observed.clone();
+        observed.mark_changed();
+        stream::unfold(observed, |mut observed| async move {
+            observed.changed().await.ok()?;
+            let status = observed.borrow_and_update().status.clone();
+            Some((status, observed))
         })
     }
 
-    /// Waits until the registry has the record; while it is not reached, that is as long as it takes.
+    /// Waits until the registry has the record, without a limit of time.
     ///
     /// # Errors
-    /// `Superseded`, `Closed` (deregistered), or why it failed: it never will be.
+    /// `Superseded`, `Closed` (deregistered), or the error of a registration that failed for good.
     ///
     /// # Cancellation
     /// Safe.
     pub async fn registered(&self) -> Result<()> {
-        self.settled(|told| match told.status {
+        self.settled(|observed| match observed.status {
             RegistrationStatus::Registered => Some(Ok(())),
             _ => None,
         })
         .await
     }
 
-    /// Says something else under the same id, and waits until the registry has it.
+    /// Replaces the content under the same id, and waits until the registry has it.
     ///
-    /// The wish stands from the first poll on and outlives this future: it is sent again after any failure, and
-    /// with any new lease. A later update replaces it, and answers for it.
+    /// The new content becomes the desired state on the first poll and survives dropping this future: it is sent again
+    /// after any failure, and with any new lease. A later update replaces it, and completes this one too.
     ///
     /// # Errors
-    /// `InvalidArgument` when the instance has another id, or the registry will not take what it says: then the
-    /// content before stays. Else as [`registered`](Self::registered).
+    /// `InvalidArgument` when the instance has another id, or the registry refuses the content: then the content before
+    /// stays. Otherwise as [`registered`](Self::registered).
     ///
     /// # Cancellation
-    /// Takes nothing back.
+    /// Cancelling does not undo the update.
     pub async fn update(&self, instance: Instance) -> Result<()> {
-        let mut version = 0;
-        let mut result = Ok(());
-        self.wish.send_if_modified(|wish| {
-            if wish.instance.id() != instance.id() {
-                let why = format!("an update of {} cannot make it {}", wish.instance.id(), instance.id());
-                result = Err(Error::new(ErrorKind::InvalidArgument, why).with_operation("update"));
-                return false;
+        let mut accepted = Ok(0);
+        self.desired.send_if_modified(|desired| {
+            match desired.registration.clone().with_instance(instance) {
+                Ok(registration) => {
+                    desired.registration = registration;
+                    desired.version += 1;
+                    accepted = Ok(desired.version);
+                }
+                Err(error) => accepted = Err(error.with_operation("update")),
             }
-            wish.version += 1;
-            version = wish.version;
-            wish.instance = instance;
-            true
+            accepted.is_ok()
         });
-        result?;
-        self.settled(|told| match &told.refused {
+        let version = accepted?;
+        self.settled(|observed| match &observed.refused {
             Some((refused, error)) if *refused == version => Some(Err(error.clone())),
-            _ => (told.version >= Some(version)).then_some(Ok(())),
+            _ => (observed.version >= Some(version)).then_some(Ok(())),
         })
         .await
     }
 
-    /// Removes the record, and waits for the registry's word on it.
+    /// Removes the record, and waits for the registry's confirmation.
     ///
-    /// The wish is final from the first poll on: no reconnect brings the record back. Calling it again waits
+    /// The desired state is final from the first poll on: no reconnect brings the record back. Another call waits
     /// again.
     ///
     /// # Errors
-    /// `Timeout` or `Unavailable`: not confirmed. The record lapses within a TTL of the registry's recovery, and
-    /// the task tries on meanwhile, as long as this handle lives and one TTL longer.
+    /// `Timeout` or `Unavailable`: not confirmed. The record expires within a TTL of the registry's recovery, and
+    /// the task retries meanwhile, as long as this handle lives and one TTL longer.
     ///
     /// # Cancellation
-    /// Takes nothing back.
+    /// Cancelling does not undo the deregistration.
     pub async fn deregister(&self) -> Result<()> {
-        self.wish.send_modify(|wish| wish.leave = true);
-        let mut tells = self.tells.clone();
-        let left = tells.wait_for(|told| told.status.is_final());
-        let unconfirmed = match timeout(self.deregister_timeout, left).await {
-            Ok(Ok(told)) => told.trouble.clone(),
+        self.desired.send_modify(|desired| desired.is_leaving = true);
+        let mut observed = self.observed.clone();
+        let finished = observed.wait_for(|observed| observed.status.is_final());
+        let unconfirmed = match timeout(self.deregister_timeout, finished).await {
+            Ok(Ok(observed)) => observed.unconfirmed.clone(),
             Ok(Err(_)) => Some(runtime_gone()),
             Err(_) => {
-                let why = format!("the registry did not confirm within {:?}", self.deregister_timeout);
-                Some(
-                    self.tells
-                        .borrow()
-                        .trouble
-                        .clone()
-                        .unwrap_or_else(|| Error::new(ErrorKind::Timeout, why)),
-                )
+                let why = format!("no confirmation from the registry within {:?}", self.deregister_timeout);
+                let timed_out = || Error::new(ErrorKind::Timeout, why);
+                Some(self.observed.borrow().unconfirmed.clone().unwrap_or_else(timed_out))
             }
         };
         unconfirmed.map_or(Ok(()), |error| Err(error.with_operation("deregister")))
     }
 
-    async fn settled(&self, mut look: impl FnMut(&Told) -> Option<Result<()>>) -> Result<()> {
-        let mut tells = self.tells.clone();
-        let mut settled = None;
-        let waited = tells
-            .wait_for(|told| {
-                settled = look(told).or_else(|| match &told.status {
+    /// Waits until `done` returns an outcome, or the status is final.
+    async fn settled(&self, mut done: impl FnMut(&Observed) -> Option<Result<()>>) -> Result<()> {
+        let mut observed = self.observed.clone();
+        let mut outcome = None;
+        let waited = observed
+            .wait_for(|observed| {
+                outcome = done(observed).or_else(|| match &observed.status {
                     RegistrationStatus::Superseded => Some(Err(superseded())),
                     RegistrationStatus::Failed(error) => Some(Err(error.clone())),
                     RegistrationStatus::Deregistering | RegistrationStatus::Deregistered => Some(Err(
@@ -200,11 +199,11 @@ impl RegistrationHandle {
                     )),
                     _ => None,
                 });
-                settled.is_some()
+                outcome.is_some()
             })
             .await
             .map(|_| ());
-        settled.unwrap_or_else(|| waited.map_err(|_| runtime_gone()))
+        outcome.unwrap_or_else(|| waited.map_err(|_| runtime_gone()))
     }
 }
 
@@ -213,5 +212,5 @@ fn superseded() -> Error {
 }
 
 fn runtime_gone() -> Error {
-    Error::new(ErrorKind::Closed, "the runtime that kept the registration is gone")
+    Error::new(ErrorKind::Closed, "the runtime that kept the registration was shut down")
 }

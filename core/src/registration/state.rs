@@ -1,36 +1,37 @@
-//! What the owner of a registration wants, and what its task has seen.
+//! The desired state of a registration, and the observed one.
 
 use tokio::time::Instant;
 
-use crate::{Error, Instance};
+use crate::{Error, Registration};
 
-/// How it stands with a registration.
+/// The state of a registration.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum RegistrationStatus {
-    /// The first attempts are under way.
+    /// The first attempts are in progress.
     Registering,
     /// The registry has the record, on a lease that is being renewed.
     Registered,
-    /// The registry cannot be reached or has lost the record; it is being tried again, for ever.
+    /// The registry cannot be reached, or has lost the record; the attempts go on without limit.
+    #[non_exhaustive]
     Retrying {
-        /// Since when.
+        /// When the registration was lost, or the first attempt failed.
         since: Instant,
-        /// The newest reason.
+        /// The most recent error.
         cause: Error,
     },
-    /// Somebody else registered under the same id later. Final: two owners never fight.
+    /// Another owner registered under the same id later. Final: two owners never fight over an id.
     Superseded,
-    /// The registry will never take this registration. Final.
+    /// The registry refuses this registration. Final.
     Failed(Error),
     /// The record is being removed.
     Deregistering,
-    /// The record is removed, or nothing renews it any more. Final.
+    /// The record is removed, or is no longer renewed. Final.
     Deregistered,
 }
 
 impl RegistrationStatus {
-    /// Whether nothing will change any more.
+    /// Whether the status will not change any more.
     pub fn is_final(&self) -> bool {
         matches!(self, Self::Superseded | Self::Failed(_) | Self::Deregistered)
     }
@@ -38,26 +39,27 @@ impl RegistrationStatus {
 
 /// What the owner wants.
 #[derive(Debug, Clone)]
-pub(super) struct Wish {
-    pub(super) instance: Instance,
+pub(super) struct Desired {
+    pub(super) registration: Registration,
+    /// Counts the updates.
     pub(super) version: u64,
-    pub(super) leave: bool,
+    pub(super) is_leaving: bool,
 }
 
-/// What the task has to tell.
+/// What the task has seen.
 #[derive(Debug)]
-pub(super) struct Told {
+pub(super) struct Observed {
     pub(super) status: RegistrationStatus,
-    /// The newest wish that the registry has.
+    /// The newest version that the registry has.
     pub(super) version: Option<u64>,
-    /// The newest wish that the registry will not take.
+    /// The newest version that the registry refused.
     pub(super) refused: Option<(u64, Error)>,
-    /// Why it is not known that the record is removed.
-    pub(super) trouble: Option<Error>,
+    /// Why it is not certain that the record is removed.
+    pub(super) unconfirmed: Option<Error>,
 }
 
-impl Default for Told {
+impl Default for Observed {
     fn default() -> Self {
-        Self { status: RegistrationStatus::Registering, version: None, refused: None, trouble: None }
+        Self { status: RegistrationStatus::Registering, version: None, refused: None, unconfirmed: None }
     }
 }

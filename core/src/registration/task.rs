@@ -1,4 +1,4 @@
-//! The task behind a registration: a reconciler of what its owner wants and what the registry has.
+//! The task behind a registration: it reconciles the desired state with the registry.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -7,225 +7,257 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::config::KeepAliveConfig;
-use super::state::{RegistrationStatus, Told, Wish};
-use crate::{Backoff, Claim, Error, ErrorKind, Instance, Lease, Registrar, Registration, Result};
+use super::config::RegistrationConfig;
+use super::state::{Desired, Observed, RegistrationStatus};
+use crate::time::after;
+use crate::{Backoff, Claim, Error, ErrorKind, Lease, Registrar, Registration, Result};
 
-/// The task: the only one that touches the lease.
-pub(super) struct Keeper {
+/// The shortest TTL that is believed: a backend that grants none would be called without a pause.
+const SHORTEST_TTL: Duration = Duration::from_millis(100);
+
+/// A granted TTL is believed up to twice the one asked for, and up to this in any case: etcd grants at least one and a
+/// half election timeouts, which may be 50 s.
+const BELIEVED_TTL: Duration = Duration::from_secs(120);
+
+/// The task: the only one that uses the lease.
+pub(super) struct Reconciler {
     registrar: Arc<dyn Registrar>,
-    /// With the content that the registry took last, or that nothing speaks against yet.
+    /// With the content that the registry accepted last, or that it has not refused yet.
     registration: Registration,
-    config: KeepAliveConfig,
-    wishes: watch::Receiver<Wish>,
-    told: watch::Sender<Told>,
+    config: RegistrationConfig,
+    desired: watch::Receiver<Desired>,
+    observed: watch::Sender<Observed>,
     random: fastrand::Rng,
     backoff: Backoff,
     claim: Claim,
-    lease: Option<Held>,
-    /// As it was granted last, or is asked for.
+    lease: Option<ActiveLease>,
+    /// As granted last, or as asked for.
     ttl: Duration,
-    /// Since when somebody else stands under our id, as far as the registry has said so without a break.
+    /// Since when another record has held our id, as far as every answer since then has confirmed it.
     contested: Option<Instant>,
 }
 
-struct Held {
+struct ActiveLease {
     lease: Box<dyn Lease>,
     ttl: Duration,
     renew_at: Instant,
-    /// The wish that the registry has.
+    /// The version of the desired state that the registry has.
     version: u64,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
     Register,
     Renew,
     Update,
-    Rest(Instant),
+    Sleep(Instant),
 }
 
-impl Keeper {
+impl Reconciler {
     pub(super) fn new(
         registrar: impl Registrar,
         registration: Registration,
-        config: KeepAliveConfig,
-        wishes: watch::Receiver<Wish>,
-        told: watch::Sender<Told>,
+        config: RegistrationConfig,
+        desired: watch::Receiver<Desired>,
+        observed: watch::Sender<Observed>,
     ) -> Self {
         let mut random = config.seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed);
-        let backoff = backoff(registration.ttl(), &mut random);
-        let (registrar, claim) = (Arc::new(registrar), Claim::TakeOver);
-        let (lease, ttl, contested) = (None, registration.ttl(), None);
-        Self { registrar, registration, config, wishes, told, random, backoff, claim, lease, ttl, contested }
+        let ttl = registration.ttl();
+        Self {
+            backoff: backoff(ttl, &mut random),
+            registrar: Arc::new(registrar),
+            registration,
+            config,
+            desired,
+            observed,
+            random,
+            claim: Claim::TakeOver,
+            lease: None,
+            ttl,
+            contested: None,
+        }
     }
 
     pub(super) async fn run(mut self) {
-        while self.wishes.has_changed().is_ok() {
-            let wish = self.wishes.borrow_and_update().clone();
-            if wish.leave {
+        while self.desired.has_changed().is_ok() {
+            let desired = self.desired.borrow_and_update().clone();
+            if desired.is_leaving {
                 break;
             }
-            let step = self.next_step(&wish);
+            let step = self.next_step(&desired);
             let done = match step {
-                Step::Rest(until) => {
-                    self.rest(until, true).await;
+                Step::Sleep(until) => {
+                    self.sleep(until, Wake::OnAnyChange).await;
                     continue;
                 }
-                Step::Register => self.register(&wish).await,
+                Step::Register => self.register(&desired).await,
                 Step::Renew => self.renew().await,
-                Step::Update => self.update(&wish).await,
+                Step::Update => self.update(&desired).await,
             };
             match done {
-                Ok(()) => {
-                    self.backoff.reset();
-                    let version = self.lease.as_ref().map(|held| held.version);
-                    if self.is_retrying() && !matches!(step, Step::Register) {
-                        tracing::info!("registered as before");
-                    }
-                    self.told.send_modify(|told| {
-                        told.status = RegistrationStatus::Registered;
-                        told.version = version;
-                    });
-                }
+                Ok(()) => self.on_success(step),
                 Err(error) => {
-                    let Some(delay) = self.judge(error, &wish, &step) else { return };
-                    self.rest(Instant::now() + delay, false).await;
+                    let Some(delay) = self.on_error(error, &desired, step) else { return };
+                    self.sleep(after(Instant::now(), delay), Wake::OnLeaving).await;
                 }
             }
         }
         self.leave().await;
     }
 
-    fn next_step(&self, wish: &Wish) -> Step {
+    fn next_step(&self, desired: &Desired) -> Step {
         match &self.lease {
             None => Step::Register,
-            // Before any update, so that a flood of them cannot starve the lease.
-            Some(held) if held.renew_at <= Instant::now() => Step::Renew,
-            Some(held) if held.version != wish.version => Step::Update,
-            Some(held) => Step::Rest(held.renew_at),
+            // Before any update, so that frequent updates cannot starve the lease.
+            Some(active) if active.renew_at <= Instant::now() => Step::Renew,
+            Some(active) if active.version != desired.version => Step::Update,
+            Some(active) => Step::Sleep(active.renew_at),
         }
     }
 
-    async fn register(&mut self, wish: &Wish) -> Result<()> {
-        let registration = self.registration.clone().with_instance(self.content(wish));
+    async fn register(&mut self, desired: &Desired) -> Result<()> {
+        let registration = self.content(desired);
         let register = self.registrar.register(&registration, self.claim);
         let lease = within(self.config.attempt_timeout, "register", register).await?;
-        // A backend that grants nothing would have us renew without a pause.
-        let ttl = lease.ttl().max(Duration::from_millis(100));
+        let ttl = believed(lease.ttl(), registration.ttl());
         self.registration = registration;
         (self.claim, self.ttl) = (Claim::IfVacant, ttl);
         self.backoff = backoff(ttl, &mut self.random);
-        // Those who register together are spread over nearly a whole pause at once. The latest of them still has time
-        // for an attempt that times out, and another one.
-        let renew_at = Instant::now() + (ttl / 3).mul_f64(0.4 + 0.9 * self.random.f64());
-        self.lease = Some(Held { lease, ttl, renew_at, version: wish.version });
+        // Instances that register together are spread over nearly a whole interval at once. The latest of them still has
+        // time for an attempt that times out, and another one.
+        let renew_at = after(Instant::now(), (ttl / 3).mul_f64(0.4 + 0.9 * self.random.f64()));
+        self.lease = Some(ActiveLease { lease, ttl, renew_at, version: desired.version });
         tracing::info!(?ttl, "registered");
         Ok(())
     }
 
     async fn renew(&mut self) -> Result<()> {
-        let Some(held) = &mut self.lease else { return Ok(()) };
-        let deadline = self.config.attempt_timeout.min(held.ttl / 3);
-        within(deadline, "renew", held.lease.renew()).await?;
-        let ttl = held.ttl;
-        let renew_at = Instant::now() + self.pause(ttl);
-        if let Some(held) = &mut self.lease {
-            held.renew_at = renew_at;
+        let interval = self.renewal_interval();
+        let Some(active) = &mut self.lease else { return Ok(()) };
+        let deadline = self.config.attempt_timeout.min(active.ttl / 3);
+        within(deadline, "renew", active.lease.renew()).await?;
+        active.renew_at = after(Instant::now(), interval);
+        Ok(())
+    }
+
+    async fn update(&mut self, desired: &Desired) -> Result<()> {
+        // If the update was refused, this is the content before: the lease may have kept the new one for its renewals.
+        let registration = self.content(desired);
+        let Some(active) = &mut self.lease else { return Ok(()) };
+        let deadline = self.config.attempt_timeout.min(active.ttl / 3);
+        within(deadline, "update", active.lease.update(&registration)).await?;
+        active.version = desired.version;
+        self.registration = registration;
+        Ok(())
+    }
+
+    fn on_success(&mut self, step: Step) {
+        self.backoff.reset();
+        self.contested = None;
+        let version = self.lease.as_ref().map(|active| active.version);
+        if self.is_retrying() && step != Step::Register {
+            tracing::info!("registration restored");
         }
-        Ok(())
+        self.observed.send_modify(|observed| {
+            observed.status = RegistrationStatus::Registered;
+            observed.version = version;
+        });
     }
 
-    async fn update(&mut self, wish: &Wish) -> Result<()> {
-        // Where the wish was refused this is what stood there before: a lease may have taken the new content for
-        // its own all the same.
-        let content = self.content(wish);
-        let Some(held) = &mut self.lease else { return Ok(()) };
-        let deadline = self.config.attempt_timeout.min(held.ttl / 3);
-        within(deadline, "update", held.lease.update(&content)).await?;
-        held.version = wish.version;
-        self.registration = self.registration.clone().with_instance(content);
-        Ok(())
-    }
-
-    /// What an error means: when to go on, or `None` at the end.
-    fn judge(&mut self, error: Error, wish: &Wish, step: &Step) -> Option<Duration> {
+    /// Returns the delay before the next attempt, or `None` when there is none.
+    fn on_error(&mut self, error: Error, desired: &Desired, step: Step) -> Option<Duration> {
         if error.kind() != ErrorKind::Superseded {
-            // A registry that was away may give every lease its whole TTL again.
+            // A registry that was down may restart the TTL of every lease.
             self.contested = None;
         }
-        match error.kind() {
-            ErrorKind::Superseded if self.may_lapse(step) => {}
-            ErrorKind::Superseded => {
-                tracing::warn!(cause = error.report(), "another owner has this registration");
-                self.lease = None;
-                self.tell(RegistrationStatus::Superseded);
-                return None;
-            }
-            ErrorKind::InvalidArgument | ErrorKind::Unsupported if self.refuse(&error, wish, step) => {
-                return Some(Duration::ZERO);
-            }
-            ErrorKind::InvalidArgument | ErrorKind::Unsupported | ErrorKind::Closed => {
-                tracing::error!(cause = error.report(), "the registry will not take this registration");
-                self.lease = None;
-                self.tell(RegistrationStatus::Failed(error));
-                return None;
-            }
-            ErrorKind::LeaseExpired => self.lease = None,
-            _ => {}
-        }
         let delay = match error.kind() {
+            ErrorKind::Superseded if !self.may_expire(step) => {
+                tracing::warn!(cause = error.report(), "superseded by another owner");
+                return self.end_as(RegistrationStatus::Superseded);
+            }
+            ErrorKind::Closed => return self.fail(error),
+            ErrorKind::InvalidArgument | ErrorKind::Unsupported => {
+                if self.refuse_update(&error, desired, step) {
+                    return Some(Duration::ZERO);
+                }
+                // What was accepted once is valid. A registry that refuses it now has a fault, or was replaced by another.
+                if !self.was_accepted() {
+                    return self.fail(error);
+                }
+                self.backoff.longest_delay()
+            }
+            // Only an operator can correct these.
             ErrorKind::Unauthenticated | ErrorKind::PermissionDenied if !error.is_retryable() => {
                 self.backoff.longest_delay()
             }
             _ => self.backoff.next_delay(),
         };
-        // Once for each trouble, however long it lasts.
-        if self.is_retrying() {
-            tracing::debug!(cause = error.report(), ?delay, "still not registered as wished");
-        } else {
-            tracing::warn!(cause = error.report(), "not registered as wished, and trying on");
+        if error.kind() == ErrorKind::LeaseExpired {
+            self.lease = None;
         }
-        self.told.send_modify(|told| {
-            let since = match &told.status {
+        // One line for an outage, however long it lasts.
+        if self.is_retrying() {
+            tracing::debug!(cause = error.report(), ?delay, "registration still failing");
+        } else {
+            tracing::warn!(cause = error.report(), "registration failed; retrying");
+        }
+        self.observed.send_modify(|observed| {
+            let since = match &observed.status {
                 RegistrationStatus::Retrying { since, .. } => *since,
                 _ => Instant::now(),
             };
-            told.status = RegistrationStatus::Retrying { since, cause: error };
+            observed.status = RegistrationStatus::Retrying { since, cause: error };
         });
         Some(delay)
     }
 
-    /// Whether the record of another owner may be that of a dead one, which nobody renews: its lease ends within a TTL,
-    /// give or take the time that the registry takes for that.
-    fn may_lapse(&mut self, step: &Step) -> bool {
-        let since = *self.contested.get_or_insert_with(Instant::now);
-        matches!(step, Step::Register) && since.elapsed() < 2 * self.ttl
+    fn fail(&mut self, error: Error) -> Option<Duration> {
+        tracing::error!(cause = error.report(), "registration refused");
+        self.end_as(RegistrationStatus::Failed(error))
     }
 
-    /// Falls back to the content before, where it was an update that the registry will not take.
-    fn refuse(&mut self, error: &Error, wish: &Wish, step: &Step) -> bool {
-        let is_new_content = wish.instance != *self.registration.instance();
-        if matches!(step, Step::Renew) || !is_new_content || self.is_refused(wish) {
+    fn end_as(&mut self, status: RegistrationStatus) -> Option<Duration> {
+        self.lease = None;
+        self.set_status(status);
+        None
+    }
+
+    /// Whether the registry has accepted this registration before.
+    fn was_accepted(&self) -> bool {
+        self.claim == Claim::IfVacant
+    }
+
+    /// Whether the record of the other owner may be that of a dead process: then its lease expires within a TTL, and
+    /// the time that the registry takes for that.
+    fn may_expire(&mut self, step: Step) -> bool {
+        let since = *self.contested.get_or_insert_with(Instant::now);
+        step == Step::Register && since.elapsed() < 2 * self.ttl
+    }
+
+    /// Falls back to the content before, if the registry has refused an update.
+    fn refuse_update(&mut self, error: &Error, desired: &Desired, step: Step) -> bool {
+        let is_new_content = desired.registration.instance() != self.registration.instance();
+        if step == Step::Renew || !is_new_content || self.is_refused(desired) {
             return false;
         }
-        tracing::error!(cause = error.report(), "the registry will not take the update; what it had stays");
-        self.told.send_modify(|told| told.refused = Some((wish.version, error.clone())));
+        tracing::error!(cause = error.report(), "update refused; content unchanged");
+        self.observed.send_modify(|observed| observed.refused = Some((desired.version, error.clone())));
         true
     }
 
-    fn is_refused(&self, wish: &Wish) -> bool {
-        self.told.borrow().refused.as_ref().is_some_and(|(version, _)| *version == wish.version)
+    fn is_refused(&self, desired: &Desired) -> bool {
+        self.observed.borrow().refused.as_ref().is_some_and(|(version, _)| *version == desired.version)
     }
 
-    /// What the wish says, unless the registry has said no to it.
-    fn content(&self, wish: &Wish) -> Instance {
-        if self.is_refused(wish) { self.registration.instance().clone() } else { wish.instance.clone() }
+    /// The desired content, unless the registry has refused it.
+    fn content(&self, desired: &Desired) -> Registration {
+        if self.is_refused(desired) { self.registration.clone() } else { desired.registration.clone() }
     }
 
-    /// Removes the record, and tries on while there is an owner, and one TTL longer.
+    /// Removes the record: retries while the handle lives, and for one TTL longer.
     async fn leave(mut self) {
-        // Whether a registration that failed stands in the registry all the same, nobody knows.
-        let mut trouble = match (&self.lease, &self.told.borrow().status) {
+        // An attempt to register whose answer was lost may have left a record.
+        let mut unconfirmed = match (&self.lease, &self.observed.borrow().status) {
             (None, RegistrationStatus::Retrying { cause, .. })
                 if cause.is_retryable() && cause.kind() != ErrorKind::LeaseExpired =>
             {
@@ -233,69 +265,90 @@ impl Keeper {
             }
             _ => None,
         };
-        self.tell(RegistrationStatus::Deregistering);
+        self.set_status(RegistrationStatus::Deregistering);
         self.backoff.reset();
         let mut give_up = None;
-        while let Some(held) = &mut self.lease {
-            let revoke = within(self.config.attempt_timeout, "deregister", held.lease.revoke());
+        while let Some(active) = &mut self.lease {
+            let revoke = within(self.config.attempt_timeout, "deregister", active.lease.revoke());
             let error = match revoke.await {
                 Err(error) if !matches!(error.kind(), ErrorKind::LeaseExpired | ErrorKind::Superseded) => {
                     error
                 }
                 _ => {
-                    trouble = None;
+                    unconfirmed = None;
                     break;
                 }
             };
-            tracing::debug!(cause = error.report(), "not deregistered yet");
-            let is_lost_cause = !error.is_retryable();
-            trouble = Some(error);
-            self.told.send_modify(|told| told.trouble.clone_from(&trouble));
-            if self.wishes.has_changed().is_err() {
-                give_up.get_or_insert(Instant::now() + held.ttl);
+            tracing::debug!(cause = error.report(), "deregistration failed; retrying");
+            let is_retryable = error.is_retryable();
+            unconfirmed = Some(error);
+            self.observed.send_modify(|observed| observed.unconfirmed.clone_from(&unconfirmed));
+            if self.desired.has_changed().is_err() {
+                give_up.get_or_insert(after(Instant::now(), active.ttl));
             }
-            if is_lost_cause || give_up.is_some_and(|at| at <= Instant::now()) {
+            if !is_retryable || give_up.is_some_and(|at| at <= Instant::now()) {
                 break;
             }
             sleep(self.backoff.next_delay()).await;
         }
-        self.told.send_modify(|told| {
-            told.trouble = trouble;
-            told.status = RegistrationStatus::Deregistered;
+        self.observed.send_modify(|observed| {
+            observed.unconfirmed = unconfirmed;
+            observed.status = RegistrationStatus::Deregistered;
         });
     }
 
-    /// Waits, but not past the owner's leaving; for any wish, if `any`.
-    async fn rest(&mut self, until: Instant, any: bool) {
-        let wished = async {
+    /// Sleeps, but not past the owner's leaving.
+    async fn sleep(&mut self, until: Instant, wake: Wake) {
+        let woken = async {
             loop {
                 // An error: the handle was dropped.
-                if self.wishes.changed().await.is_err() || any || self.wishes.borrow().leave {
+                if self.desired.changed().await.is_err()
+                    || wake == Wake::OnAnyChange
+                    || self.desired.borrow().is_leaving
+                {
                     return;
                 }
             }
         };
         tokio::select! {
-            () = wished => {}
+            () = woken => {}
             () = sleep_until(until) => {}
         }
     }
 
-    /// A third of the TTL, give or take a tenth, so that the renewals of many spread out.
-    fn pause(&mut self, ttl: Duration) -> Duration {
-        (ttl / 3).mul_f64(0.9 + 0.2 * self.random.f64())
+    /// A third of the TTL ±10 %, so that the renewals of many instances spread out.
+    fn renewal_interval(&mut self) -> Duration {
+        (self.ttl / 3).mul_f64(0.9 + 0.2 * self.random.f64())
     }
 
     fn is_retrying(&self) -> bool {
-        matches!(self.told.borrow().status, RegistrationStatus::Retrying { .. })
+        matches!(self.observed.borrow().status, RegistrationStatus::Retrying { .. })
     }
 
-    fn tell(&self, status: RegistrationStatus) {
-        self.told.send_modify(|told| told.status = status);
+    fn set_status(&self, status: RegistrationStatus) {
+        self.observed.send_modify(|observed| observed.status = status);
     }
 }
 
-/// From 0.2 s, doubling, up to the smaller of 10 s and a third of the TTL.
+/// What ends a sleep early.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wake {
+    OnAnyChange,
+    OnLeaving,
+}
+
+/// A granted TTL, as far as it is believed. One that is far above what was asked for would delay the next renewal past
+/// the moment at which a registry that lies, or an overflow, removes the record.
+fn believed(granted: Duration, asked: Duration) -> Duration {
+    let longest = asked.saturating_mul(2).max(BELIEVED_TTL);
+    if granted > longest {
+        tracing::warn!(?granted, ?asked, "implausible TTL granted; using the one asked for");
+        return asked.max(SHORTEST_TTL);
+    }
+    granted.max(SHORTEST_TTL)
+}
+
+/// Exponential from 0.2 s, up to the smaller of 10 s and a third of the TTL, with full jitter.
 fn backoff(ttl: Duration, random: &mut fastrand::Rng) -> Backoff {
     let longest = (ttl / 3).min(Duration::from_secs(10));
     Backoff::full_jitter(Duration::from_millis(200), 2.0, longest).with_seed(random.u64(..))
@@ -307,7 +360,7 @@ async fn within<T>(
     call: impl Future<Output = Result<T>>,
 ) -> Result<T> {
     timeout(deadline, call).await.unwrap_or_else(|_| {
-        let why = format!("the registry did not answer within {deadline:?}");
+        let why = format!("no answer from the registry within {deadline:?}");
         Err(Error::new(ErrorKind::Timeout, why).with_operation(operation))
     })
 }

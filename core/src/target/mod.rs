@@ -10,14 +10,14 @@ use percent_encoding::percent_decode_str;
 
 use crate::{Error, ErrorKind, Result, ServiceName};
 
-pub use registries::Backends;
+pub use registries::Registries;
 
 /// A gRPC target: `scheme://authority/service`, as gRPC reads it.
 ///
 /// - `etcd:///svc`, `etcd:/svc` and `etcd:svc` name the same service; the scheme may be in capitals.
 /// - The path is percent-decoded; query and fragment are ignored, as Go's resolver ignores them.
 /// - An authority, `etcd://main/svc`, names one of several registries of the scheme. Go ignores it in silence;
-///   here it must be known to the [`Backends`].
+///   here it must be known to the [`Registries`].
 /// - `static:///10.0.0.1:80,10.0.0.2:80` holds the addresses themselves.
 ///
 /// ```

@@ -1,5 +1,6 @@
 //! Backends that each break one promise: hither-memory with one defect in front of it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,7 +33,6 @@ pub(crate) enum Defect {
     RefusesEveryVacancy,
     RefusesItsOwn,
     RemembersTheDead,
-    AcceptsNoTtl,
     ForgetsTheTtl,
     OneLeaseForAll,
 
@@ -57,9 +57,7 @@ pub(crate) enum Defect {
     DeafToTheRegistrysEnd,
     DeafAfterACut,
     EndsAtGarbage,
-    TrustsTheCallersSnapshot,
-    SilentWhereNothingHappened,
-    MakesNewArcs,
+    BeginsWithAnOldSnapshot,
     OneWatchOnly,
 
     CatalogKnowsNothing,
@@ -75,6 +73,7 @@ pub(crate) struct Broken {
     garbage: watch::Sender<bool>,
     cut: watch::Sender<bool>,
     seen: Arc<Mutex<Vec<ServiceName>>>,
+    first: Arc<Mutex<BTreeMap<ServiceName, Snapshot>>>,
 }
 
 impl Broken {
@@ -85,6 +84,7 @@ impl Broken {
             garbage: watch::Sender::new(false),
             cut: watch::Sender::new(false),
             seen: Arc::default(),
+            first: Arc::default(),
         }
     }
 
@@ -97,6 +97,7 @@ impl Broken {
             cut: self.cut.subscribe(),
             watches: watch::Sender::new(0),
             seen: Arc::clone(&self.seen),
+            first: Arc::clone(&self.first),
         }
     }
 }
@@ -148,6 +149,7 @@ struct Backend {
     cut: watch::Receiver<bool>,
     watches: watch::Sender<usize>,
     seen: Arc<Mutex<Vec<ServiceName>>>,
+    first: Arc<Mutex<BTreeMap<ServiceName, Snapshot>>>,
 }
 
 fn broken(kind: ErrorKind) -> Error {
@@ -169,14 +171,14 @@ impl Registrar for Backend {
                     .with_id(id.clone())
                     .with_weight(instance.weight())
                     .with_state(instance.state());
-                registration = registration.clone().with_instance(bare);
+                registration = registration.clone().with_instance(bare)?;
             }
             Defect::MangledText => {
                 let zone =
                     registration.instance().zone().map(|zone| zone.replace(|c: char| !c.is_ascii(), "?"));
                 if let Some(zone) = zone {
                     let instance = registration.instance().clone().with_zone(zone);
-                    registration = registration.clone().with_instance(instance);
+                    registration = registration.clone().with_instance(instance)?;
                 }
             }
             Defect::RefusesToTakeOver => claim = Claim::IfVacant,
@@ -195,11 +197,8 @@ impl Registrar for Backend {
                 }
                 seen.push(name);
             }
-            Defect::AcceptsNoTtl if registration.ttl().is_zero() => {
-                registration = registration.with_ttl(Duration::from_secs(1));
-            }
-            Defect::ForgetsTheTtl if !registration.ttl().is_zero() => {
-                registration = registration.with_ttl(Duration::from_secs(86_400));
+            Defect::ForgetsTheTtl => {
+                registration = registration.with_ttl(Duration::from_secs(86_400))?;
             }
             _ => {}
         }
@@ -261,7 +260,8 @@ impl Lease for BrokenLease {
         self.lease.lock().await.renew().await
     }
 
-    async fn update(&mut self, instance: &Instance) -> Result<()> {
+    async fn update(&mut self, registration: &Registration) -> Result<()> {
+        let instance = registration.instance();
         let mut lease = self.lease.lock().await;
         match self.defect {
             Defect::IgnoresUpdates => return Ok(()),
@@ -270,7 +270,7 @@ impl Lease for BrokenLease {
                 self.registry.faults().change_record(&self.service, instance.clone());
             }
             Defect::UpdateProlongs => {
-                lease.update(instance).await?;
+                lease.update(registration).await?;
                 self.registry.faults().put_without_lease(&self.service, instance.clone());
                 return Ok(());
             }
@@ -280,7 +280,7 @@ impl Lease for BrokenLease {
             }
             _ => {}
         }
-        lease.update(instance).await
+        lease.update(registration).await
     }
 
     async fn revoke(&mut self) -> Result<()> {
@@ -314,9 +314,8 @@ impl Resolver for Backend {
         }
     }
 
-    async fn watch(&self, service: &ServiceName, since: Option<Snapshot>) -> Result<SnapshotStream> {
-        let resumed = since.is_some();
-        let snapshots = self.registry.watch(service, since.clone()).await?;
+    async fn watch(&self, service: &ServiceName) -> Result<SnapshotStream> {
+        let snapshots = self.registry.watch(service).await?;
         let snapshots: SnapshotStream = match self.defect {
             Defect::LeaksNamesThatBeginAlike
             | Defect::LeaksDeeperServices
@@ -346,12 +345,19 @@ impl Resolver for Backend {
                 let hurt = async move { drop(garbage.wait_for(|garbage| *garbage).await) };
                 snapshots.take_until(Box::pin(hurt)).boxed()
             }
-            Defect::TrustsTheCallersSnapshot if resumed => {
-                stream::iter(since.map(Ok)).chain(snapshots.skip(1)).boxed()
-            }
-            Defect::SilentWhereNothingHappened if resumed => snapshots.skip(1).boxed(),
-            Defect::MakesNewArcs => {
-                snapshots.map(|snapshot| snapshot.map(|snapshot| anew(&snapshot))).boxed()
+            Defect::BeginsWithAnOldSnapshot => {
+                let first = self.first.lock().await.get(service).cloned();
+                let first_of = Arc::clone(&self.first);
+                stream::iter(first.map(Ok))
+                    .chain(snapshots.then(move |snapshot| {
+                        let first_of = Arc::clone(&first_of);
+                        async move {
+                            let snapshot = snapshot?;
+                            first_of.lock().await.insert(snapshot.service().clone(), snapshot.clone());
+                            Ok(snapshot)
+                        }
+                    }))
+                    .boxed()
             }
             Defect::OneWatchOnly => {
                 let mut ours = 0;
@@ -378,9 +384,9 @@ impl Backend {
             Defect::LeaksDeeperServices => name.as_str().starts_with(&format!("{service}/")),
             _ => false,
         };
-        let mut instances = snapshot.instances().to_vec();
+        let mut instances = snapshot.iter().cloned().collect::<Vec<_>>();
         for name in self.registry.services(None).await?.iter().filter(|name| leaks(name)) {
-            instances.extend(self.registry.resolve(name).await?.instances().iter().cloned());
+            instances.extend(self.registry.resolve(name).await?.iter().cloned());
         }
         if self.defect == Defect::KnowsOneInstanceOnly {
             instances.truncate(1);
@@ -397,8 +403,9 @@ impl Backend {
             cut: self.cut.clone(),
             watches: watch::Sender::new(0),
             seen: Arc::clone(&self.seen),
+            first: Arc::clone(&self.first),
         });
-        hither_core::poll_watch(backend, service.clone(), None, Duration::from_millis(1))
+        hither_core::poll_watch(backend, service.clone(), Duration::from_millis(1))
     }
 }
 
@@ -421,9 +428,4 @@ impl Catalog for Backend {
 
 fn only(snapshots: SnapshotStream, is_sent: impl Fn(&Snapshot) -> bool + Send + 'static) -> SnapshotStream {
     snapshots.filter(move |snapshot| std::future::ready(snapshot.as_ref().map_or(true, &is_sent))).boxed()
-}
-
-fn anew(snapshot: &Snapshot) -> Snapshot {
-    let instances = snapshot.instances().iter().map(|instance| Arc::new(Instance::clone(instance)));
-    Snapshot::new(snapshot.service().clone(), instances)
 }

@@ -29,7 +29,6 @@ const REGISTER: Family = &[
     (Defect::RefusesEveryVacancy, &["if_vacant_takes_a_free_id"]),
     (Defect::RefusesItsOwn, &["if_vacant_takes_what_an_earlier_lease_of_the_same_registrar_holds"]),
     (Defect::RemembersTheDead, &["if_vacant_takes_what_a_dead_owner_left"]),
-    (Defect::AcceptsNoTtl, &["a_ttl_of_zero_is_refused"]),
     (
         Defect::ForgetsTheTtl,
         &[
@@ -79,9 +78,7 @@ const WATCH: Family = &[
     (Defect::DeafToTheRegistrysEnd, &["a_watch_ends_when_the_registry_is_lost"]),
     (Defect::DeafAfterACut, &["a_watch_after_a_cut_has_the_present_state"]),
     (Defect::EndsAtGarbage, &["a_watch_survives_an_undecodable_record"]),
-    (Defect::TrustsTheCallersSnapshot, &["a_watch_resumes_with_all_that_happened_meanwhile"]),
-    (Defect::SilentWhereNothingHappened, &["a_watch_resumes_where_nothing_happened"]),
-    (Defect::MakesNewArcs, &["an_unchanged_instance_stays_the_same_arc"]),
+    (Defect::BeginsWithAnOldSnapshot, &["a_new_watch_begins_with_all_that_changed_meanwhile"]),
     (Defect::OneWatchOnly, &["watches_of_one_service_are_independent"]),
 ];
 

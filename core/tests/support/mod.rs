@@ -64,7 +64,6 @@ pub struct Script {
 
 /// One call of `watch`, to be answered. Dropped, it hangs no longer, but fails.
 pub struct WatchCall {
-    pub since: Option<Snapshot>,
     answer: oneshot::Sender<Result<SnapshotStream>>,
 }
 
@@ -133,9 +132,9 @@ impl Resolver for ScriptedResolver {
         Err(error(ErrorKind::Unsupported))
     }
 
-    async fn watch(&self, _service: &ServiceName, since: Option<Snapshot>) -> Result<SnapshotStream> {
+    async fn watch(&self, _service: &ServiceName) -> Result<SnapshotStream> {
         let (answer, answered) = oneshot::channel();
-        let _ = self.calls.send(WatchCall { since, answer });
+        let _ = self.calls.send(WatchCall { answer });
         answered.await.unwrap_or_else(|_| Err(error(ErrorKind::Unavailable)))
     }
 }

@@ -5,7 +5,7 @@
 use std::error::Error;
 use std::time::Duration;
 
-use hither_core::{Discovery, Instance, KeepAliveConfig, Registration, keep_registered};
+use hither_core::{Discovery, Instance, Registration, RegistrationConfig, keep_registered};
 use hither_examples::directory::DirectoryRegistry;
 
 #[tokio::main]
@@ -19,18 +19,20 @@ async fn main() -> Result<(), Box<dyn Error>> {
 }
 
 async fn story(root: &std::path::Path) -> Result<(), Box<dyn Error>> {
-    let mut greeter = Discovery::from(DirectoryRegistry::new(root)).service(&"greeter".parse()?);
+    let mut greeter = Discovery::new(DirectoryRegistry::new(root)).service(&"greeter".parse()?);
 
     // Everything above the two traits works as with etcd: keeping registered, watching, balancing.
     let mut servers = Vec::new();
     for port in [8001, 8002] {
         let instance = Instance::new(format!("10.0.0.7:{port}").parse()?);
-        let registration = Registration::new("greeter".parse()?, instance).with_ttl(Duration::from_secs(3));
-        let server = keep_registered(DirectoryRegistry::new(root), registration, KeepAliveConfig::default());
+        let registration =
+            Registration::new("greeter".parse()?, instance)?.with_ttl(Duration::from_secs(3))?;
+        let server =
+            keep_registered(DirectoryRegistry::new(root), registration, RegistrationConfig::default());
         server.registered().await?;
         servers.push(server);
     }
-    while greeter.changed().await?.instances().len() < servers.len() {}
+    while greeter.changed().await?.instances().count() < servers.len() {}
     for instance in greeter.current().instances() {
         println!("found {}", instance.address());
     }
@@ -38,7 +40,7 @@ async fn story(root: &std::path::Path) -> Result<(), Box<dyn Error>> {
     for server in &servers {
         server.deregister().await?;
     }
-    while !greeter.changed().await?.instances().is_empty() {}
+    while greeter.changed().await?.instances().next().is_some() {}
     println!("all have left");
     Ok(())
 }

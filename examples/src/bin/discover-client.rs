@@ -39,7 +39,7 @@ fn main() -> ExitCode {
 async fn call(args: Args) -> Result<ExitCode, Failure> {
     let Place { registry: url, service } = &args.place;
     let registry = url.connect().map_err(|error| Failure::usage(&error))?;
-    let discovery = Discovery::from(registry);
+    let discovery = Discovery::new(registry);
     let view = discovery.service(service);
 
     let calls = async {
@@ -98,7 +98,7 @@ async fn narrate(mut view: ServiceView, place: &Place) -> std::convert::Infallib
                 lost = false;
                 note(format_args!(
                     "registry {url} is back: {service} has {} server(s)",
-                    update.instances().len()
+                    update.instances().count()
                 ));
             }
             _ => {}
@@ -111,16 +111,15 @@ async fn narrate(mut view: ServiceView, place: &Place) -> std::convert::Infallib
 fn nobody(view: &ServiceView, args: &Args) -> Failure {
     let service = &args.place.service;
     let update = view.current();
-    let why = match (&update.freshness, update.instances()) {
-        (Freshness::Stale { cause, .. }, []) => {
-            format!("registry {} cannot be reached: {}", args.place.registry, cause.report())
-        }
-        (Freshness::Fresh, []) => "nobody is registered".into(),
-        (_, instances) => {
-            let addresses =
-                instances.iter().map(|instance| instance.address().to_string()).collect::<Vec<_>>();
+    let addresses: Vec<_> = update.callable().map(|instance| instance.address().to_string()).collect();
+    let why = match &update.freshness {
+        _ if !addresses.is_empty() => {
             format!("none of those registered can be reached: {}", addresses.join(", "))
         }
+        Freshness::Stale { cause, .. } => {
+            format!("registry {} cannot be reached: {}", args.place.registry, cause.report())
+        }
+        _ => "nobody is registered".into(),
     };
     let within = humantime::format_duration(args.timeout);
     Failure::usage_line(format!("no server of {service} was ready within {within}: {why}"))

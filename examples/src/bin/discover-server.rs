@@ -162,7 +162,7 @@ async fn narrate(
 async fn present(registry: &EtcdRegistry, service: &ServiceName) -> String {
     match registry.resolve(service).await {
         Ok(snapshot) => {
-            let addresses = snapshot.instances().iter().map(|instance| instance.address().to_string());
+            let addresses = snapshot.iter().map(|instance| instance.address().to_string());
             format!("present: {}", addresses.collect::<Vec<_>>().join(", "))
         }
         Err(error) => format!("present: unknown ({})", error.report()),

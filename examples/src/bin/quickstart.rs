@@ -49,8 +49,10 @@ async fn story() -> Result<u32, BoxError> {
     let cleo = Process::start("cleo", &registry).await?;
 
     println!("\n2. A client connects to {SERVICE:?}. Nobody tells it an address.");
-    let channel =
-        DiscoveryChannel::builder(registry.clone(), SERVICE).policy(RoundRobin::default()).connect().await?;
+    let channel = DiscoveryChannel::builder(Discovery::new(registry.clone()), SERVICE)
+        .policy(RoundRobin::default())
+        .connect()
+        .await?;
     let mut client = Client::new(channel);
     client.call_until(sleep(A_WHILE)).await;
     client.tell();
@@ -74,8 +76,9 @@ async fn story() -> Result<u32, BoxError> {
     println!("   client sees the connection break and goes on with the others at once.");
     let died = Instant::now();
     cleo.kill().await;
-    let mut view = Discovery::from(registry).service(&SERVICE.try_into()?);
-    let forgotten = async { while view.changed().await.is_ok_and(|update| update.instances().len() > 2) {} };
+    let mut view = Discovery::new(registry).service(&SERVICE.try_into()?);
+    let forgotten =
+        async { while view.changed().await.is_ok_and(|update| update.instances().count() > 2) {} };
     client.call_until(forgotten).await;
     println!("   {:.1} s later the registry has forgotten cleo, too.", died.elapsed().as_secs_f32());
     client.tell();

@@ -6,7 +6,7 @@
 //! `cargo test -p hither-examples --bin unit-testing`
 
 use hither_core::{
-    Discovery, Instance, KeepAliveConfig, Registration, Resolver, Result, ServiceName, ServiceView,
+    Discovery, Instance, Registration, RegistrationConfig, Resolver, Result, ServiceName, ServiceView,
     keep_registered,
 };
 use hither_memory::MemoryRegistry;
@@ -26,7 +26,7 @@ impl Quota {
     /// How many requests a second this instance may serve now.
     fn share(&self) -> u32 {
         // While nobody is known we are alone, or the first one.
-        let instances = u32::try_from(self.view.current().instances().len()).unwrap_or(u32::MAX);
+        let instances = u32::try_from(self.view.current().instances().count()).unwrap_or(u32::MAX);
         self.limit / instances.max(1)
     }
 }
@@ -40,16 +40,16 @@ async fn is_complete(registry: &dyn Resolver, service: &ServiceName, expected: u
 async fn main() -> Result<()> {
     let registry = MemoryRegistry::new();
     let service: ServiceName = "greeter".parse()?;
-    let quota = Quota::new(100, &Discovery::from(registry.clone()), &service);
+    let quota = Quota::new(100, &Discovery::new(registry.clone()), &service);
     println!("alone, the share is {}", quota.share());
     let mut servers = Vec::new();
     for port in 8001..=8004 {
         let instance = Instance::new(format!("10.0.0.7:{port}").parse()?);
-        let registration = Registration::new(service.clone(), instance);
-        servers.push(keep_registered(registry.clone(), registration, KeepAliveConfig::default()));
+        let registration = Registration::new(service.clone(), instance)?;
+        servers.push(keep_registered(registry.clone(), registration, RegistrationConfig::default()));
     }
     let mut view = quota.view.clone();
-    while view.changed().await?.instances().len() < servers.len() {}
+    while view.changed().await?.instances().count() < servers.len() {}
     println!("among {} it is {}", servers.len(), quota.share());
     println!("complete: {}", is_complete(&registry, &service, servers.len()).await?);
     println!("how this is tested: cargo test -p hither-examples --bin unit-testing");
@@ -77,8 +77,8 @@ mod tests {
     }
 
     async fn server(registry: &MemoryRegistry, port: u16) -> RegistrationHandle {
-        let registration = Registration::new(service(), instance(port));
-        let server = keep_registered(registry.connect(), registration, KeepAliveConfig::default());
+        let registration = Registration::new(service(), instance(port)).unwrap();
+        let server = keep_registered(registry.connect(), registration, RegistrationConfig::default());
         server.registered().await.unwrap();
         server
     }
@@ -109,7 +109,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_share_follows_who_comes_and_goes() {
         let registry = MemoryRegistry::new();
-        let quota = Quota::new(100, &Discovery::from(registry.clone()), &service());
+        let quota = Quota::new(100, &Discovery::new(registry.clone()), &service());
         let (first, _second) = (server(&registry, 8001).await, server(&registry, 8002).await);
         settle().await;
         assert_eq!(quota.share(), 50);
@@ -121,7 +121,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_hour_without_the_registry_does_not_change_the_share() {
         let registry = MemoryRegistry::new();
-        let quota = Quota::new(100, &Discovery::from(registry.clone()), &service());
+        let quota = Quota::new(100, &Discovery::new(registry.clone()), &service());
         let _servers = (server(&registry, 8001).await, server(&registry, 8002).await);
         settle().await;
         registry.faults().stop();

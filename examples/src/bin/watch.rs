@@ -22,7 +22,7 @@ fn main() -> ExitCode {
 async fn watch(args: Args) -> Result<ExitCode, Failure> {
     let Place { registry: url, service } = &args.place;
     let registry = url.connect().map_err(|error| Failure::usage(&error))?;
-    let mut view = Discovery::from(registry).service(service);
+    let mut view = Discovery::new(registry).service(service);
     say(format_args!("watching {service} at {url}"));
 
     let mut last = Snapshot::new(service.clone(), []);
@@ -32,6 +32,7 @@ async fn watch(args: Args) -> Result<ExitCode, Failure> {
         let fresh = match &update.freshness {
             Freshness::Fresh => "fresh: this is what the registry says now".to_owned(),
             Freshness::Stale { cause, .. } => format!("stale: the registry is not heard: {}", cause.report()),
+            _ => "unknown".to_owned(),
         };
         if freshness.as_ref() != Some(&fresh) {
             say(&fresh);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hither_core::{Instance, StaticResolver};
+use hither_core::{Discovery, Instance, StaticRegistry};
 use hither_examples::demo::SERVICE_NAME;
 use hither_tonic::DiscoveryChannel;
 use tonic_health::pb::HealthCheckRequest;
@@ -105,8 +105,10 @@ async fn a_server_has_health_and_reflection() {
     let server = Program::server(&registry(&etcd), &[]);
     server.registered().await;
     let instance = Instance::new(server.address().await.to_string().parse().unwrap());
-    let channel =
-        DiscoveryChannel::builder(StaticResolver::new([instance]), SERVICE).connect().await.unwrap();
+    let channel = DiscoveryChannel::builder(Discovery::new(StaticRegistry::new([instance])), SERVICE)
+        .connect()
+        .await
+        .unwrap();
     for service in ["", SERVICE_NAME] {
         let request = HealthCheckRequest { service: service.to_owned() };
         let answer = HealthClient::new(channel.clone()).check(request).await.unwrap();

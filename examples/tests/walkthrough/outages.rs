@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hither_core::{Instance, StaticResolver};
+use hither_core::{Discovery, Instance, StaticRegistry};
 use hither_examples::demo::{DiscoverDemoClient, proto::Request};
 use hither_tonic::DiscoveryChannel;
 use tokio::time::Instant;
@@ -108,8 +108,10 @@ async fn an_etcd_that_is_down_at_the_start_keeps_nobody_from_starting() {
     let address = server.address().await;
     server.stderr.line(|line| line.contains("cannot be reached; serving, and registering when it can")).await;
     let instance = Instance::new(address.to_string().parse().unwrap());
-    let channel =
-        DiscoveryChannel::builder(StaticResolver::new([instance]), SERVICE).connect().await.unwrap();
+    let channel = DiscoveryChannel::builder(Discovery::new(StaticRegistry::new([instance])), SERVICE)
+        .connect()
+        .await
+        .unwrap();
     let answer = DiscoverDemoClient::new(channel).discover(Request { name: "you".into() }).await.unwrap();
     assert_eq!(answer.into_inner().content, format!("request content from {} => you", address.port()));
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hither_core::{Address, Backends, Backoff, Discovery, ServiceName, Target};
+use hither_core::{Address, Backoff, Discovery, Registries, ServiceName, Target};
 use http::uri::Authority;
 use tokio::runtime::Handle;
 
@@ -21,13 +21,13 @@ impl DiscoveryChannel {
     /// service.
     ///
     /// ```
-    /// use hither_core::{Discovery, StaticResolver};
+    /// use hither_core::{Discovery, StaticRegistry};
     /// use hither_tonic::DiscoveryChannel;
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> hither_tonic::Result<()> {
-    /// # let registry = StaticResolver::new([]);
-    /// let discovery = Discovery::from(registry);
+    /// # let registry = StaticRegistry::new([]);
+    /// let discovery = Discovery::new(registry);
     /// let reads = DiscoveryChannel::builder(discovery.clone(), "greeter").connect_lazy()?;
     /// let writes = DiscoveryChannel::builder(discovery.clone(), "greeter").connect_lazy()?;
     /// # Ok(())
@@ -47,13 +47,13 @@ impl DiscoveryChannel {
     /// `registries`.
     ///
     /// ```
-    /// use hither_core::{Backends, StaticResolver};
+    /// use hither_core::{Discovery, Registries, StaticRegistry};
     /// use hither_tonic::{DiscoveryChannel, RoundRobin};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> hither_tonic::Result<()> {
-    /// # let registry = StaticResolver::new([]);
-    /// let registries = Backends::new().with("etcd", registry);
+    /// # let registry = StaticRegistry::new([]);
+    /// let registries = Registries::new().with("etcd", Discovery::new(registry));
     /// let channel = DiscoveryChannel::for_target("etcd:///greeter", &registries)?
     ///     .policy(RoundRobin::default())
     ///     .connect_lazy()?;
@@ -64,7 +64,7 @@ impl DiscoveryChannel {
     /// # Errors
     /// `InvalidArgument` for a target that cannot be parsed, or that names a registry which is not among
     /// `registries`.
-    pub fn for_target(target: impl AsRef<str>, registries: &Backends) -> Result<ChannelBuilder> {
+    pub fn for_target(target: impl AsRef<str>, registries: &Registries) -> Result<ChannelBuilder> {
         let target: Target = target.as_ref().parse()?;
         let (discovery, service) = registries.resolve(&target)?;
         let mut builder = ChannelBuilder::new(discovery, Ok(service));
@@ -76,19 +76,19 @@ impl DiscoveryChannel {
     /// defaults, and [`connect`](ChannelBuilder::connect).
     ///
     /// ```
-    /// use hither_core::Backends;
+    /// use hither_core::Registries;
     /// use hither_tonic::DiscoveryChannel;
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() {
-    /// let error = DiscoveryChannel::dial("etcd:///greeter", &Backends::new()).await.unwrap_err();
-    /// assert!(error.to_string().contains("names a registry that is not known here"));
+    /// let error = DiscoveryChannel::dial("etcd:///greeter", &Registries::new()).await.unwrap_err();
+    /// assert!(error.to_string().contains("names a registry that was not added"));
     /// # }
     /// ```
     ///
     /// # Errors
     /// Those of [`for_target`](Self::for_target) and of [`connect`](ChannelBuilder::connect).
-    pub async fn dial(target: impl AsRef<str>, registries: &Backends) -> Result<Self> {
+    pub async fn dial(target: impl AsRef<str>, registries: &Registries) -> Result<Self> {
         Self::for_target(target, registries)?.connect().await
     }
 }

@@ -24,15 +24,15 @@ use crate::task::Task;
 /// call, within its deadline.
 ///
 /// ```
-/// use hither_core::StaticResolver;
+/// use hither_core::{Discovery, StaticRegistry};
 /// use hither_tonic::{DiscoveryChannel, RoundRobin};
 /// # use tonic_health::pb::health_client::HealthClient;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> hither_tonic::Result<()> {
-/// # let registry = StaticResolver::new([]);
+/// # let registry = StaticRegistry::new([]);
 /// let channel =
-///     DiscoveryChannel::builder(registry, "greeter").policy(RoundRobin::default()).connect_lazy()?;
+///     DiscoveryChannel::builder(Discovery::new(registry), "greeter").policy(RoundRobin::default()).connect_lazy()?;
 /// let mut client = HealthClient::new(channel);
 /// let status = client.check(tonic_health::pb::HealthCheckRequest::default()).await.unwrap_err();
 /// assert_eq!(status.message(), "no instance of greeter is registered");

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hither_core::{Address, Instance, Registrar, Registration, RegistrationStatus, ServiceName};
+use hither_core::{Address, AddressKind, Instance, Registrar, Registration, RegistrationStatus, ServiceName};
 use tokio::net::{TcpListener, ToSocketAddrs, lookup_host};
 
 use super::Lifecycle;
@@ -212,11 +212,9 @@ impl LifecycleBuilder {
             Error::new(ErrorKind::Unexpected, "the bound address is not known").with_source(error)
         })?;
         let instance = instance(self.addresses, self.describe, bound)?;
-        let registration = |service| {
-            let registration = Registration::new(service, instance.clone()).with_ttl(self.config.ttl);
-            registration.validate().map(|()| registration)
-        };
-        let registrations = self.services.into_iter().map(registration).collect::<Result<_, _>>()?;
+        let registration = |service| Registration::new(service, instance.clone())?.with_ttl(self.config.ttl);
+        let registrations =
+            self.services.into_iter().map(registration).collect::<hither_core::Result<_>>()?;
         let Self { config, listener, signals, .. } = self;
         Ok(Lifecycle { config, listener, signals, socket, bound, instance, registrations })
     }
@@ -234,7 +232,7 @@ impl LifecycleBuilder {
 /// The instance of a server that listens on `bound`.
 fn instance(addresses: Vec<Address>, describe: Describe, bound: SocketAddr) -> Result<Instance> {
     let mut addresses = addresses.into_iter();
-    let first = addresses.next().unwrap_or(Address::Socket(bound));
+    let first = addresses.next().unwrap_or(bound.into());
     let mut instance = Instance::new(callable(first, bound.port())?);
     for address in addresses {
         instance = instance.with_address(callable(address, bound.port())?);
@@ -262,17 +260,17 @@ async fn listen(address: impl ToSocketAddrs) -> Result<TcpListener> {
 
 /// The address with its real port, if a client can call it.
 fn callable(address: Address, port: u16) -> Result<Address> {
-    match address {
-        Address::Socket(socket) if socket.ip().is_unspecified() => Err(Error::invalid_argument(format!(
+    match address.kind() {
+        AddressKind::Socket(socket) if socket.ip().is_unspecified() => Err(Error::invalid_argument(format!(
             "{socket} means every address of this machine, which no client can call: name one with .advertise(..)"
         ))),
-        Address::Socket(mut socket) => {
+        AddressKind::Socket(mut socket) => {
             if socket.port() == 0 {
                 socket.set_port(port);
             }
             Ok(socket.into())
         }
-        Address::Host { host, port: 0 } => Ok(Address::Host { host, port }),
-        address => Ok(address),
+        AddressKind::Host { host, port: 0 } => Ok(Address::host(host, port)?),
+        _ => Ok(address),
     }
 }

@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 use futures_util::future::{join_all, try_join_all};
 use futures_util::stream::select_all;
 use hither_core::{
-    InstanceState, KeepAliveConfig, Registrar, Registration, RegistrationHandle, RegistrationStatus,
+    InstanceState, Registrar, Registration, RegistrationConfig, RegistrationHandle, RegistrationStatus,
     keep_registered,
 };
 use tokio::time::timeout;
@@ -49,7 +49,7 @@ impl Registrations {
         registrations: Vec<Registration>,
         within: Duration,
     ) -> Self {
-        let config = KeepAliveConfig::default().with_deregister_timeout(within);
+        let config = RegistrationConfig::default().with_deregister_timeout(within);
         let keep = |registration: Registration| {
             let handle = keep_registered(Arc::clone(registrar), registration.clone(), config.clone());
             (registration, handle)

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
-use hither_core::{Address, Instance, InstanceState};
+use hither_core::{Address, Discovery, Instance, InstanceState};
 use hither_tonic::{BoxedIo, Connector, DiscoveryChannel, Sticky};
 use tokio::runtime::Handle;
 use tokio::time::sleep;
@@ -306,7 +306,8 @@ async fn a_peer_that_does_not_read_keeps_no_connection_open() {
     let open = Arc::<AtomicUsize>::default();
     let tasks = || Handle::current().metrics().num_alive_tasks();
     let before = tasks();
-    let builder = DiscoveryChannel::builder(registry.resolver(), SERVICE).connector(Stuck(Arc::clone(&open)));
+    let builder = DiscoveryChannel::builder(Discovery::new(registry.resolver()), SERVICE)
+        .connector(Stuck(Arc::clone(&open)));
     let channel = builder.connect().await.unwrap();
     let client = Client::new(&channel);
     let call = tokio::spawn(async move { client.name().await });

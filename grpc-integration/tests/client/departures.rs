@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use hither_core::InstanceId;
+use hither_core::{Discovery, InstanceId};
 use hither_memory::MemoryRegistry;
 use hither_tonic::{DiscoveryChannel, Lifecycle, Result, RoundRobin};
 use tokio::sync::oneshot;
@@ -94,7 +94,7 @@ async fn no_call_fails_while_servers_leave_gracefully_and_join_100_times() {
     for _ in 0..3 {
         servers.push(Living::start(&registry).await);
     }
-    let builder = DiscoveryChannel::builder(registry.clone(), SERVICE)
+    let builder = DiscoveryChannel::builder(Discovery::new(registry.clone()), SERVICE)
         .policy(RoundRobin::default())
         .default_timeout(SOON);
     let load = Load::on(&Client::new(&builder.connect().await.unwrap()));
@@ -113,7 +113,7 @@ async fn no_call_fails_while_servers_stop_that_the_registry_knows_nothing_of() {
     let mut registry = Registry::new();
     let staying = Server::start().await;
     registry.up(&staying.address).await;
-    let builder = DiscoveryChannel::builder(registry.resolver(), SERVICE)
+    let builder = DiscoveryChannel::builder(Discovery::new(registry.resolver()), SERVICE)
         .policy(RoundRobin::default())
         .default_timeout(SOON);
     let load = Load::on(&Client::new(&builder.connect().await.unwrap()));

@@ -10,6 +10,7 @@ mod connections;
 mod departures;
 mod resolution;
 
+use hither_core::Discovery;
 use std::time::Duration;
 
 use hither_tonic::{ChannelBuilder, DiscoveryChannel, RoundRobin};
@@ -20,7 +21,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// A channel over `registry` and `net`, on which no call hangs for ever.
 fn channel(registry: &Registry, net: &Net) -> ChannelBuilder {
-    DiscoveryChannel::builder(registry.resolver(), SERVICE)
+    DiscoveryChannel::builder(Discovery::new(registry.resolver()), SERVICE)
         .connector(net.clone())
         .policy(RoundRobin::default())
 }

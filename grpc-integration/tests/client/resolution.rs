@@ -1,6 +1,6 @@
 //! Whom calls are sent to, and what becomes of them when there is nobody.
 
-use hither_core::{Backends, Discovery, Instance, StaticResolver};
+use hither_core::{Discovery, Instance, Registries, StaticRegistry};
 use hither_tonic::{DiscoveryChannel, ErrorKind, WaitForReady};
 use tokio::time::{Instant, sleep, timeout};
 use tonic::{Code, Request};
@@ -14,7 +14,8 @@ async fn a_service_is_called_by_its_name() {
     let mut registry = Registry::new();
     let server = Server::start().await;
     registry.up(&server.address).await;
-    let channel = DiscoveryChannel::builder(registry.resolver(), SERVICE).connect().await.unwrap();
+    let channel =
+        DiscoveryChannel::builder(Discovery::new(registry.resolver()), SERVICE).connect().await.unwrap();
     assert_eq!(Client::new(&channel).name().await.unwrap(), server.address);
     assert_eq!(channel.service().as_str(), SERVICE);
 }
@@ -26,7 +27,8 @@ async fn a_server_on_a_unix_socket_is_called_like_any_other() {
     let server = Server::on_socket(&directory.path().join("greeter.sock"));
     let mut registry = Registry::new();
     registry.up(&server.address).await;
-    let channel = DiscoveryChannel::builder(registry.resolver(), SERVICE).connect().await.unwrap();
+    let channel =
+        DiscoveryChannel::builder(Discovery::new(registry.resolver()), SERVICE).connect().await.unwrap();
     assert_eq!(Client::new(&channel).name().await.unwrap(), server.address);
 }
 
@@ -36,7 +38,7 @@ async fn a_client_that_starts_while_the_registry_is_down_calls_the_servers_that_
     let mut registry = Registry::new();
     let server = Server::start().await;
     registry.up(&server.address).await;
-    let discovery = || Discovery::from(registry.resolver()).with_cache_dir(directory.path());
+    let discovery = || Discovery::builder(registry.resolver()).cache_dir(directory.path()).build();
     let before = DiscoveryChannel::builder(discovery(), SERVICE).connect().await.unwrap();
     Client::new(&before).name().await.unwrap();
     let is_written = || {
@@ -284,7 +286,7 @@ async fn connecting_waits_for_the_first_ready_instance_and_not_for_ever() {
 
 #[tokio::test]
 async fn what_cannot_be_used_is_told_when_connecting() {
-    let builder = |service: &str| DiscoveryChannel::builder(StaticResolver::new([]), service);
+    let builder = |service: &str| DiscoveryChannel::builder(Discovery::new(StaticRegistry::new([])), service);
     for (error, told) in [
         (builder("a//b").connect_lazy().unwrap_err(), "\"a//b\""),
         (builder("").connect().await.unwrap_err(), "is empty"),
@@ -297,7 +299,7 @@ async fn what_cannot_be_used_is_told_when_connecting() {
 
 #[tokio::test(start_paused = true)]
 async fn a_target_that_cannot_be_dialled_is_one_clear_error() {
-    let backends = Backends::new().with("memory", Registry::new().resolver());
+    let backends = Registries::new().with("memory", Discovery::new(Registry::new().resolver()));
     for target in ["greeter", "etcd:///greeter", "memory:///", "memory:////greeter", "memory://other/greeter"]
     {
         let error = DiscoveryChannel::dial(target, &backends).await.unwrap_err();
@@ -311,7 +313,7 @@ async fn a_target_is_dialled() {
     let mut registry = Registry::new();
     let server = Server::start().await;
     registry.up(&server.address).await;
-    let backends = Backends::new().with("memory", registry.resolver());
+    let backends = Registries::new().with("memory", Discovery::new(registry.resolver()));
     for target in ["memory:///greeter".to_owned(), format!("static:///{}", server.address)] {
         let channel = DiscoveryChannel::dial(&target, &backends).await.unwrap();
         assert_eq!(Client::new(&channel).name().await.unwrap(), server.address);
@@ -320,7 +322,9 @@ async fn a_target_is_dialled() {
 
 #[test]
 fn a_channel_made_outside_a_runtime_is_an_error() {
-    let error = DiscoveryChannel::builder(StaticResolver::new([]), SERVICE).connect_lazy().unwrap_err();
+    let error = DiscoveryChannel::builder(Discovery::new(StaticRegistry::new([])), SERVICE)
+        .connect_lazy()
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unexpected);
     assert_eq!(error.to_string(), "a channel can only be made inside a Tokio runtime");
 }
@@ -331,7 +335,7 @@ fn a_channel_whose_runtime_is_gone_says_so() {
         || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let gone = runtime();
     let channel = gone.block_on(async {
-        DiscoveryChannel::builder(StaticResolver::new([]), SERVICE)
+        DiscoveryChannel::builder(Discovery::new(StaticRegistry::new([])), SERVICE)
             .wait_for_ready(true)
             .connect_lazy()
             .unwrap()

@@ -97,7 +97,7 @@ pub(crate) async fn health(client: &mut HealthClient<Channel>) -> ServingStatus 
 }
 
 pub(crate) async fn watch(registry: &MemoryRegistry) -> SnapshotStream {
-    registry.watch(&greeter(), None).await.unwrap()
+    registry.watch(&greeter()).await.unwrap()
 }
 
 /// Waits for a snapshot that `wanted` accepts.
@@ -114,9 +114,9 @@ pub(crate) async fn seen(snapshots: &mut SnapshotStream, wanted: impl Fn(&Snapsh
 }
 
 pub(crate) fn up(snapshot: &Snapshot) -> bool {
-    snapshot.instances().iter().any(|instance| instance.state() == InstanceState::Up)
+    snapshot.iter().any(|instance| instance.state() == InstanceState::Up)
 }
 
 pub(crate) fn draining(snapshot: &Snapshot) -> bool {
-    snapshot.instances().iter().any(|instance| instance.state() == InstanceState::Draining)
+    snapshot.iter().any(|instance| instance.state() == InstanceState::Draining)
 }

@@ -36,11 +36,13 @@ impl Registry {
 
     pub(crate) async fn put(&mut self, instance: Instance) {
         let id = instance.id().to_string();
+        let registration = Registration::new(Self::service(), instance)
+            .unwrap()
+            .with_ttl(Duration::from_secs(24 * 3600))
+            .unwrap();
         if let Some(lease) = self.leases.get_mut(&id) {
-            return lease.update(&instance).await.unwrap();
+            return lease.update(&registration).await.unwrap();
         }
-        let registration =
-            Registration::new(Self::service(), instance).with_ttl(Duration::from_secs(24 * 3600));
         let lease = self.memory.register(&registration, Claim::TakeOver).await.unwrap();
         self.leases.insert(id, lease);
     }

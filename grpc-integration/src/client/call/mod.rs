@@ -9,7 +9,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hither_core::Address;
+use hither_core::{Address, AddressKind};
 use http::header::USER_AGENT;
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
@@ -61,11 +61,11 @@ pub(crate) enum CallAuthority {
 impl CallAuthority {
     fn of(&self, peer: &Address) -> Authority {
         let localhost = || Authority::from_static("localhost");
-        match (self, peer) {
+        match (self, peer.kind()) {
             (Self::Fixed(authority), _) => authority.clone(),
-            (Self::PerInstance, Address::Unix(_)) => localhost(),
+            (Self::PerInstance, AddressKind::Unix(_)) => localhost(),
             // A connector may understand a host name that is no authority.
-            (Self::PerInstance, peer) => peer.to_string().parse().unwrap_or_else(|_| localhost()),
+            (Self::PerInstance, _) => peer.to_string().parse().unwrap_or_else(|_| localhost()),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::io;
 use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
-use hither_core::{Address, Instance};
+use hither_core::{Address, AddressKind, Instance};
 use http::Uri;
 use http::uri::Scheme;
 use hyper::rt::{Read, Write};
@@ -24,7 +24,7 @@ use crate::error::BoxError;
 ///
 /// ```
 /// # use std::task::{Context, Poll};
-/// use hither_core::StaticResolver;
+/// use hither_core::{Discovery, StaticRegistry};
 /// use hither_tonic::{DiscoveryChannel, ServiceConnector};
 ///
 /// # #[derive(Clone)]
@@ -42,9 +42,9 @@ use crate::error::BoxError;
 /// # }
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> hither_tonic::Result<()> {
-/// # let registry = StaticResolver::new([]);
+/// # let registry = StaticRegistry::new([]);
 /// # let tls = HttpsConnector;
-/// let channel = DiscoveryChannel::builder(registry, "greeter")
+/// let channel = DiscoveryChannel::builder(Discovery::new(registry), "greeter")
 ///     .connector(ServiceConnector::new(tls).with_scheme(http::uri::Scheme::HTTPS))
 ///     .connect_lazy()?;
 /// # Ok(())
@@ -79,9 +79,9 @@ where
     S::Future: Send,
 {
     async fn connect(&self, _instance: &Instance, address: &Address) -> io::Result<BoxedIo> {
-        let authority = match address {
-            Address::Unix(_) => None,
-            address => Some(address.to_string()),
+        let authority = match address.kind() {
+            AddressKind::Unix(_) => None,
+            _ => Some(address.to_string()),
         };
         let uri = authority.and_then(|authority| {
             let uri = Uri::builder().scheme(self.scheme.clone()).authority(authority).path_and_query("/");

@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use hither_core::{Address, Instance};
+use hither_core::{Address, AddressKind, Instance};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
@@ -65,13 +65,13 @@ impl Default for TcpConnector {
 #[async_trait]
 impl Connector for TcpConnector {
     async fn connect(&self, _instance: &Instance, address: &Address) -> io::Result<BoxedIo> {
-        match address {
-            Address::Socket(address) => self.tcp(address).await,
-            Address::Host { host, port } => self.tcp((&**host, *port)).await,
+        match address.kind() {
+            AddressKind::Socket(address) => self.tcp(address).await,
+            AddressKind::Host { host, port } => self.tcp((host, port)).await,
             #[cfg(unix)]
-            Address::Unix(path) => Ok(Box::new(tokio::net::UnixStream::connect(path).await?)),
-            other => {
-                let error = format!("{other} cannot be reached over TCP");
+            AddressKind::Unix(path) => Ok(Box::new(tokio::net::UnixStream::connect(path).await?)),
+            _ => {
+                let error = format!("{address} cannot be reached over TCP");
                 Err(io::Error::new(io::ErrorKind::Unsupported, error))
             }
         }

@@ -191,8 +191,8 @@ impl Pool {
             return State::Connecting(NotReadyReason::unresolved(self.service.clone()));
         };
         let stale = match &update.freshness {
-            Freshness::Fresh => None,
             Freshness::Stale { since, cause, .. } => Some((*since, cause.clone())),
+            _ => None,
         };
         let mut connecting = false;
         let mut last_error = None;
@@ -213,7 +213,7 @@ impl Pool {
 /// best role counts, and of equal ones the first by id.
 fn servers(update: &Update) -> BTreeMap<Key, (Role, Arc<Instance>)> {
     let mut servers = BTreeMap::new();
-    let registered = update.instances().iter().map(|instance| match instance.state() {
+    let registered = update.instances().map(|instance| match instance.state() {
         InstanceState::Draining => (Role::Draining, instance),
         _ => (Role::Up, instance),
     });
