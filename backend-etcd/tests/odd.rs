@@ -12,7 +12,7 @@ use etcd_client::proto::{
     PbWatchRequestUnion, PbWatchResponse,
 };
 use hither_core::{
-    Catalog, Claim, Discovery, Error, ErrorKind, KeepAliveConfig, Registrar, Resolver, ServiceName,
+    Catalog, Claim, Discovery, Error, ErrorKind, Registrar, RegistrationConfig, Resolver, ServiceName,
     keep_registered,
 };
 use hither_etcd::{EtcdConfig, EtcdRegistry};
@@ -111,7 +111,7 @@ async fn pages_that_lead_nowhere_are_one_error() {
         assert_nonsense(&error, what);
         assert!(fake.counts().ranges <= 2, "{what}: {:?}", fake.counts());
         let registry = connect(fake.config());
-        let error = registry.watch(&svc(), None).await.map(drop).expect_err(what);
+        let error = registry.watch(&svc()).await.map(drop).expect_err(what);
         assert_nonsense(&error, what);
     }
 }
@@ -205,9 +205,9 @@ async fn a_client_takes_up_listings_although_no_watch_succeeds_and_does_not_floo
     let fake =
         Fake::start(Script::default().watch([Answer::Fail(Status::unavailable("etcdserver: no leader"))]))
             .await;
-    let view = Discovery::from(connect(fake.config())).service(&svc());
+    let view = Discovery::new(connect(fake.config())).service(&svc());
     let update = view.ready(LONG).await.unwrap();
-    assert_eq!(update.instances().len(), 1);
+    assert_eq!(update.iter().len(), 1);
     fake.becomes(
         Script::default()
             .range(|_, response| {
@@ -219,7 +219,7 @@ async fn a_client_takes_up_listings_although_no_watch_succeeds_and_does_not_floo
     let changed = async {
         loop {
             let update = view.changed().await.unwrap();
-            if update.instances().iter().any(|instance| instance.id().as_str() == "b") {
+            if update.instances().any(|instance| instance.id().as_str() == "b") {
                 return;
             }
         }
@@ -473,7 +473,7 @@ async fn a_granted_time_to_live_is_believed_only_as_far_as_sums_with_it_go() {
         let mut lease = registry.register(&registration, Claim::TakeOver).await.unwrap();
         assert!(lease.ttl() <= Duration::from_secs(365 * 24 * 3600), "{:?}", lease.ttl());
         lease.renew().await.unwrap();
-        let registered = keep_registered(registry, registration, KeepAliveConfig::default());
+        let registered = keep_registered(registry, registration, RegistrationConfig::default());
         timeout(LONG, registered.registered()).await.unwrap().unwrap();
         timeout(LONG, registered.deregister()).await.unwrap().unwrap();
     }
