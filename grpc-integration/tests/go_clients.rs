@@ -1,35 +1,38 @@
 //! Clients that send what Go's send, byte for byte, over a real socket.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "these are tests")]
 
+#[allow(dead_code, reason = "not all of it is needed here")]
+#[path = "../src/http2/frame.rs"]
+mod frame;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use hither_memory::MemoryRegistry;
-use hither_tonic::Lifecycle;
+use hither_tonic::{Lifecycle, LifecycleBuilder};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tonic::transport::Server;
 
+use frame::{END_HEADERS, FrameHeader, HEADER_LEN, HEADERS, PREFACE, SETTINGS, frame};
+
 const SOON: Duration = Duration::from_secs(10);
 const DATA: u8 = 0;
-const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
 const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
 
-fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    [&length[1..], &[kind, flags, 0, 0, 0, stream], payload].concat()
+/// What a client sends first.
+fn preface() -> Vec<u8> {
+    [&PREFACE[..], &frame(SETTINGS, 0, 0, &[])].concat()
 }
 
-/// A string of HPACK's, not compressed.
+/// An HPACK string, not compressed.
 fn plain(text: &str) -> Vec<u8> {
     [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat()
 }
 
-/// A string of HPACK's from its compressed bytes.
+/// An HPACK string from its Huffman coded bytes.
 fn compressed(hex: &str) -> Vec<u8> {
     let digit = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
     let bytes: Vec<u8> = (0..hex.len()).step_by(2).map(digit).collect();
@@ -37,7 +40,7 @@ fn compressed(hex: &str) -> Vec<u8> {
 }
 
 /// A call of the health service, with this `:authority`.
-fn call(stream: u8, authority: &[u8]) -> Vec<u8> {
+fn call(stream: u32, authority: &[u8]) -> Vec<u8> {
     let block = [
         &[0x83, 0x86, 0x44][..], // :method POST, :scheme http, :path
         &plain("/grpc.health.v1.Health/Check"),
@@ -55,16 +58,15 @@ fn call(stream: u8, authority: &[u8]) -> Vec<u8> {
 }
 
 /// The kind of the first frame that answers the stream.
-async fn answer(connection: &mut TcpStream, stream: u8) -> u8 {
+async fn answer(connection: &mut TcpStream, stream: u32) -> u8 {
     let read = async {
         loop {
-            let mut header = [0; 9];
+            let mut header = [0; HEADER_LEN];
             connection.read_exact(&mut header).await.unwrap();
-            let length = u32::from_be_bytes([0, header[0], header[1], header[2]]);
-            let mut payload = vec![0; usize::try_from(length).unwrap()];
-            connection.read_exact(&mut payload).await.unwrap();
-            if header[8] == stream && matches!(header[3], HEADERS | RST_STREAM) {
-                return header[3];
+            let header = FrameHeader::parse(&header);
+            connection.read_exact(&mut vec![0; header.length]).await.unwrap();
+            if header.stream == stream && matches!(header.kind, HEADERS | RST_STREAM) {
+                return header.kind;
             }
         }
     };
@@ -72,9 +74,13 @@ async fn answer(connection: &mut TcpStream, stream: u8) -> u8 {
 }
 
 async fn server() -> SocketAddr {
+    described(|builder| builder).await
+}
+
+async fn described(describe: impl FnOnce(LifecycleBuilder) -> LifecycleBuilder) -> SocketAddr {
     let (_, health) = tonic_health::server::health_reporter();
-    let server =
-        Lifecycle::builder(MemoryRegistry::new()).service("team/greeter").bind("127.0.0.1:0").await.unwrap();
+    let builder = Lifecycle::builder(MemoryRegistry::new()).service("team/greeter");
+    let server = describe(builder).bind("127.0.0.1:0").await.unwrap();
     let address = server.local_addr();
     tokio::spawn(server.serve(|incoming, shutdown| {
         Ok(Server::builder().add_service(health).serve_with_incoming_shutdown(incoming, shutdown))
@@ -85,8 +91,7 @@ async fn server() -> SocketAddr {
 #[tokio::test]
 async fn a_go_client_of_a_service_with_a_slash_in_its_name_is_answered() {
     let mut connection = TcpStream::connect(server().await).await.unwrap();
-    let greeting = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &frame(SETTINGS, 0, 0, &[])[..]].concat();
-    connection.write_all(&greeting).await.unwrap();
+    connection.write_all(&preface()).await.unwrap();
     let authorities = [
         plain("greeter"),
         plain("grpc-demo%2Fgrpc%2Fdiscover-demo"),
@@ -101,13 +106,23 @@ async fn a_go_client_of_a_service_with_a_slash_in_its_name_is_answered() {
 }
 
 #[tokio::test]
-async fn bytes_that_come_one_by_one_are_a_call_all_the_same() {
+async fn a_call_that_arrives_byte_by_byte_is_answered() {
     let mut connection = TcpStream::connect(server().await).await.unwrap();
     connection.set_nodelay(true).unwrap();
-    let greeting = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &frame(SETTINGS, 0, 0, &[])[..]].concat();
-    for byte in [greeting, call(1, &plain("a%2Fb"))].concat() {
+    for byte in [preface(), call(1, &plain("a%2Fb"))].concat() {
         connection.write_all(&[byte]).await.unwrap();
         tokio::task::yield_now().await;
     }
     assert_eq!(answer(&mut connection, 1).await, HEADERS);
+}
+
+#[tokio::test]
+async fn the_rewriting_of_authorities_can_be_switched_off() {
+    let address = described(|builder| builder.rewrite_authority(false)).await;
+    let mut connection = TcpStream::connect(address).await.unwrap();
+    connection.write_all(&preface()).await.unwrap();
+    connection.write_all(&call(1, &plain("greeter"))).await.unwrap();
+    assert_eq!(answer(&mut connection, 1).await, HEADERS);
+    connection.write_all(&call(3, &plain("team%2Fgreeter"))).await.unwrap();
+    assert_eq!(answer(&mut connection, 3).await, RST_STREAM, "hyper refuses it: see hyperium/http#836");
 }

@@ -54,20 +54,3 @@ pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8>
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_header_is_read_as_it_was_written() {
-        let bytes = frame(HEADERS, END_HEADERS | PADDED, 0x8000_0003, &[0; 70_000]);
-        let header = FrameHeader::parse(bytes.first_chunk().unwrap());
-        assert_eq!(
-            (header.length, header.kind, header.stream),
-            (70_000, HEADERS, 3),
-            "the first bit is reserved"
-        );
-        assert!(header.has(END_HEADERS) && header.has(PADDED) && !header.has(PRIORITY));
-    }
-}

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
-use hither_core::{Address, Discovery, Instance, InstanceState};
+use hither_core::{Address, Backoff, Instance, InstanceState};
 use hither_tonic::{BoxedIo, Connector, DiscoveryChannel, Sticky};
 use tokio::runtime::Handle;
 use tokio::time::sleep;
@@ -200,6 +200,35 @@ async fn who_cannot_be_reached_is_tried_after_growing_delays() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn instances_that_fail_together_are_not_retried_together() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let addresses: Vec<_> = (0..20).map(|i| format!("dead{i}:1")).collect();
+    for address in &addresses {
+        registry.up(address).await;
+    }
+    let _channel = channel(&registry, &net).connect_lazy().unwrap();
+    sleep(10 * SECOND).await;
+    for attempt in 1..4 {
+        let mut times: Vec<_> = addresses.iter().map(|address| net.dials(address)[attempt]).collect();
+        times.sort();
+        times.dedup();
+        assert!(times.len() > 15, "attempt {attempt} was made at {} different times", times.len());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_backoff_between_attempts_can_be_set() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    registry.up("dead:1").await;
+    let backoff = Backoff::proportional(3 * SECOND, 2.0, 10 * SECOND, 0.0);
+    let _channel = channel(&registry, &net).backoff(backoff).connect_lazy().unwrap();
+    sleep(40 * SECOND).await;
+    let dials = net.dials("dead:1");
+    let delays: Vec<_> = dials.windows(2).map(|pair| (pair[1] - pair[0]).as_secs()).collect();
+    assert_eq!(delays, [3, 6, 10, 10, 10]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_accepts_and_hangs_up_at_once_is_not_dialled_in_a_loop() {
     let (mut registry, net) = (Registry::new(), Net::new());
     let mut incoming = net.listen("a:1");
@@ -306,8 +335,8 @@ async fn a_peer_that_does_not_read_keeps_no_connection_open() {
     let open = Arc::<AtomicUsize>::default();
     let tasks = || Handle::current().metrics().num_alive_tasks();
     let before = tasks();
-    let builder = DiscoveryChannel::builder(Discovery::new(registry.resolver()), SERVICE)
-        .connector(Stuck(Arc::clone(&open)));
+    let builder =
+        DiscoveryChannel::builder(registry.discovery(), SERVICE).connector(Stuck(Arc::clone(&open)));
     let channel = builder.connect().await.unwrap();
     let client = Client::new(&channel);
     let call = tokio::spawn(async move { client.name().await });

@@ -113,7 +113,7 @@ async fn no_call_fails_while_servers_stop_that_the_registry_knows_nothing_of() {
     let mut registry = Registry::new();
     let staying = Server::start().await;
     registry.up(&staying.address).await;
-    let builder = DiscoveryChannel::builder(Discovery::new(registry.resolver()), SERVICE)
+    let builder = DiscoveryChannel::builder(registry.discovery(), SERVICE)
         .policy(RoundRobin::default())
         .default_timeout(SOON);
     let load = Load::on(&Client::new(&builder.connect().await.unwrap()));

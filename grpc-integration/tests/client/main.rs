@@ -7,10 +7,11 @@ mod support;
 mod balancing;
 mod calls;
 mod connections;
+mod connectors;
 mod departures;
+mod logs;
 mod resolution;
 
-use hither_core::Discovery;
 use std::time::Duration;
 
 use hither_tonic::{ChannelBuilder, DiscoveryChannel, RoundRobin};
@@ -21,7 +22,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// A channel over `registry` and `net`, on which no call hangs for ever.
 fn channel(registry: &Registry, net: &Net) -> ChannelBuilder {
-    DiscoveryChannel::builder(Discovery::new(registry.resolver()), SERVICE)
+    DiscoveryChannel::builder(registry.discovery(), SERVICE)
         .connector(net.clone())
         .policy(RoundRobin::default())
 }

@@ -1,7 +1,10 @@
 //! Whom calls are sent to, and what becomes of them when there is nobody.
 
+use std::error::Error as _;
+
 use hither_core::{Discovery, Instance, Registries, StaticRegistry};
-use hither_tonic::{DiscoveryChannel, ErrorKind, WaitForReady};
+use hither_memory::MemoryRegistry;
+use hither_tonic::{DiscoveryChannel, ErrorKind, ReadyInstance, RoundRobin, WaitForReady};
 use tokio::time::{Instant, sleep, timeout};
 use tonic::{Code, Request};
 
@@ -14,8 +17,7 @@ async fn a_service_is_called_by_its_name() {
     let mut registry = Registry::new();
     let server = Server::start().await;
     registry.up(&server.address).await;
-    let channel =
-        DiscoveryChannel::builder(Discovery::new(registry.resolver()), SERVICE).connect().await.unwrap();
+    let channel = DiscoveryChannel::builder(registry.discovery(), SERVICE).connect().await.unwrap();
     assert_eq!(Client::new(&channel).name().await.unwrap(), server.address);
     assert_eq!(channel.service().as_str(), SERVICE);
 }
@@ -27,8 +29,7 @@ async fn a_server_on_a_unix_socket_is_called_like_any_other() {
     let server = Server::on_socket(&directory.path().join("greeter.sock"));
     let mut registry = Registry::new();
     registry.up(&server.address).await;
-    let channel =
-        DiscoveryChannel::builder(Discovery::new(registry.resolver()), SERVICE).connect().await.unwrap();
+    let channel = DiscoveryChannel::builder(registry.discovery(), SERVICE).connect().await.unwrap();
     assert_eq!(Client::new(&channel).name().await.unwrap(), server.address);
 }
 
@@ -38,7 +39,8 @@ async fn a_client_that_starts_while_the_registry_is_down_calls_the_servers_that_
     let mut registry = Registry::new();
     let server = Server::start().await;
     registry.up(&server.address).await;
-    let discovery = || Discovery::builder(registry.resolver()).cache_dir(directory.path()).build();
+    let discovery =
+        || Discovery::builder(MemoryRegistry::clone(&registry)).cache_dir(directory.path()).build();
     let before = DiscoveryChannel::builder(discovery(), SERVICE).connect().await.unwrap();
     Client::new(&before).name().await.unwrap();
     let is_written = || {
@@ -299,10 +301,10 @@ async fn what_cannot_be_used_is_told_when_connecting() {
 
 #[tokio::test(start_paused = true)]
 async fn a_target_that_cannot_be_dialled_is_one_clear_error() {
-    let backends = Registries::new().with("memory", Discovery::new(Registry::new().resolver()));
+    let registries = Registries::new().with("memory", Registry::new().discovery());
     for target in ["greeter", "etcd:///greeter", "memory:///", "memory:////greeter", "memory://other/greeter"]
     {
-        let error = DiscoveryChannel::dial(target, &backends).await.unwrap_err();
+        let error = DiscoveryChannel::dial(target, &registries).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{target}");
         assert!(error.to_string().contains(&format!("{target:?}")), "{error}");
     }
@@ -313,11 +315,78 @@ async fn a_target_is_dialled() {
     let mut registry = Registry::new();
     let server = Server::start().await;
     registry.up(&server.address).await;
-    let backends = Registries::new().with("memory", Discovery::new(registry.resolver()));
+    let registries = Registries::new().with("memory", registry.discovery());
     for target in ["memory:///greeter".to_owned(), format!("static:///{}", server.address)] {
-        let channel = DiscoveryChannel::dial(&target, &backends).await.unwrap();
+        let channel = DiscoveryChannel::dial(&target, &registries).await.unwrap();
         assert_eq!(Client::new(&channel).name().await.unwrap(), server.address);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_target_gives_a_builder_with_all_options() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let server = Server::on(&net, "a:1");
+    registry.up(&server.address).await;
+    let registries = Registries::new().with("memory", registry.discovery());
+    let builder = DiscoveryChannel::for_target("memory:///greeter", &registries).unwrap();
+    let channel = builder.connector(net.clone()).authority("greeter.internal").connect().await.unwrap();
+    let authority = Client::new(&channel).call("Authority", String::new()).await.unwrap();
+    assert_eq!(authority.get_ref(), "greeter.internal");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_to_a_static_list_carries_the_address_that_it_is_sent_to() {
+    let net = Net::new();
+    let servers = [Server::on(&net, "a:1"), Server::on(&net, "b:1")];
+    let target = "static:///a:1,b:1";
+    let builder = || DiscoveryChannel::for_target(target, &Registries::new()).unwrap().connector(net.clone());
+    let channel = builder().policy(RoundRobin::default()).connect().await.unwrap();
+    sleep(SECOND).await;
+    let client = Client::new(&channel);
+    for _ in 0..4 {
+        let response = client.call("Authority", String::new()).await.unwrap();
+        let instance = response.extensions().get::<ReadyInstance>().unwrap().instance().clone();
+        assert_eq!(*response.get_ref(), instance.address().to_string());
+    }
+    assert_eq!(servers.each_ref().map(Server::calls), [2, 2]);
+
+    let named = builder().authority("greeter.internal").connect().await.unwrap();
+    let authority = Client::new(&named).call("Authority", String::new()).await.unwrap();
+    assert_eq!(authority.get_ref(), "greeter.internal", "unless one was set");
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_call_to_a_static_unix_socket_carries_localhost() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::on_socket(&directory.path().join("greeter.sock"));
+    let target = format!("static:///{}", server.address);
+    let channel = DiscoveryChannel::dial(target, &Registries::new()).await.unwrap();
+    let authority = Client::new(&channel).call("Authority", String::new()).await.unwrap();
+    assert_eq!(authority.get_ref(), "localhost");
+}
+
+#[tokio::test(start_paused = true)]
+async fn channels_over_one_discovery_share_one_watch() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let server = Server::on(&net, "a:1");
+    registry.up(&server.address).await;
+    let one = channel(&registry, &net).connect().await.unwrap();
+    let other = channel(&registry, &net).connect().await.unwrap();
+    for channel in [&one, &other] {
+        Client::new(channel).name().await.unwrap();
+    }
+    assert_eq!(registry.faults().open_watches(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_status_of_a_call_without_an_instance_holds_the_error() {
+    let (registry, net) = (Registry::new(), Net::new());
+    let client = Client::new(&channel(&registry, &net).connect_lazy().unwrap());
+    let status = client.name().await.unwrap_err();
+    let error = status.source().and_then(|source| source.downcast_ref::<hither_tonic::Error>()).unwrap();
+    assert_eq!((error.kind(), error.kind().code()), (ErrorKind::NotReady, status.code()));
+    assert_eq!(error.service().map(|service| service.as_str()), Some(SERVICE));
 }
 
 #[test]

@@ -3,6 +3,10 @@
 
 mod client;
 mod echo;
+#[allow(dead_code, reason = "not all of it is needed here")]
+#[path = "../../src/http2/frame.rs"]
+mod frame;
+mod log;
 mod net;
 pub(crate) mod peers;
 mod registry;
@@ -14,6 +18,7 @@ use tokio::time::{sleep, timeout};
 
 pub(crate) use client::{Client, path};
 pub(crate) use echo::Echo;
+pub(crate) use log::Log;
 pub(crate) use net::Net;
 pub(crate) use registry::{Registry, SERVICE};
 pub(crate) use server::Server;

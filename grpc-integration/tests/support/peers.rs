@@ -13,13 +13,12 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::sleep;
 
+use super::frame::{FrameHeader, HEADER_LEN, HEADERS, PREFACE};
 use super::{Net, Server};
 
-const PREFACE: usize = 24;
 const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
 /// Up to stream 0, with NO_ERROR.
 const GOAWAY: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-const HEADERS: u8 = 1;
 
 /// Takes connections, and keeps them without a word, for as long as it lives.
 #[derive(Debug)]
@@ -76,13 +75,13 @@ pub(crate) fn going_away(net: &Net, address: &str) -> Arc<AtomicUsize> {
             let count = Arc::clone(&count);
             tokio::spawn(async move {
                 io.write_all(&SETTINGS).await?;
-                io.read_exact(&mut [0; PREFACE]).await?;
+                io.read_exact(&mut [0; PREFACE.len()]).await?;
                 loop {
-                    let mut header = [0; 9];
+                    let mut header = [0; HEADER_LEN];
                     io.read_exact(&mut header).await?;
-                    let length = u32::from_be_bytes([0, header[0], header[1], header[2]]);
-                    io.read_exact(&mut vec![0; usize::try_from(length).unwrap()]).await?;
-                    if header[3] == HEADERS {
+                    let header = FrameHeader::parse(&header);
+                    io.read_exact(&mut vec![0; header.length]).await?;
+                    if header.kind == HEADERS {
                         count.fetch_add(1, Ordering::SeqCst);
                         io.write_all(&GOAWAY).await?;
                         return io.read_to_end(&mut Vec::new()).await;

@@ -4,21 +4,23 @@ use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::time::Duration;
 
-use hither_core::{Claim, Instance, InstanceState, Lease, Registrar, Registration, ServiceName};
+use hither_core::{Claim, Discovery, Instance, InstanceState, Lease, Registrar, Registration, ServiceName};
 use hither_memory::MemoryRegistry;
 
 /// The service that all tests call.
 pub(crate) const SERVICE: &str = "greeter";
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Registry {
     memory: MemoryRegistry,
+    discovery: Discovery,
     leases: BTreeMap<String, Box<dyn Lease>>,
 }
 
 impl Registry {
     pub(crate) fn new() -> Self {
-        Self::default()
+        let memory = MemoryRegistry::new();
+        Self { discovery: Discovery::new(memory.clone()), memory, leases: BTreeMap::new() }
     }
 
     pub(crate) fn service() -> ServiceName {
@@ -52,9 +54,9 @@ impl Registry {
         self.leases.remove(id).unwrap().revoke().await.unwrap();
     }
 
-    /// What a channel is built over.
-    pub(crate) fn resolver(&self) -> MemoryRegistry {
-        self.memory.clone()
+    /// The one discovery of all channels of a test.
+    pub(crate) fn discovery(&self) -> Discovery {
+        self.discovery.clone()
     }
 }
 

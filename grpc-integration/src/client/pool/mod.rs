@@ -141,7 +141,8 @@ impl Pool {
                 Entry::Vacant(entry) if connect => {
                     let ready_instance = ReadyInstance::in_pool(instance, self.publisher.reader().capacity());
                     let (changed, outages) = (Arc::clone(&self.changed), Arc::clone(&self.outages));
-                    let subchannel = Subchannel::start(ready_instance, self.config.clone(), changed, outages);
+                    let config = self.config.fork();
+                    let subchannel = Subchannel::start(ready_instance, config, changed, outages);
                     entry.insert((role, subchannel));
                 }
                 Entry::Vacant(_) => {}

@@ -42,6 +42,18 @@ pub(crate) struct SubchannelConfig {
     pub(crate) max_connections: usize,
 }
 
+impl SubchannelConfig {
+    /// Returns the config for one subchannel. Its jitter differs from that of all others: clones of one backoff would
+    /// have the same, and instances that were lost together would all be connected to in the same moment (thundering
+    /// herd). A seeded backoff stays repeatable.
+    pub(super) fn fork(&mut self) -> Self {
+        // Any number that is drawn from its own random numbers will do.
+        let drawn = self.backoff.longest_delay().as_nanos();
+        let seed = u64::try_from(drawn).unwrap_or(u64::MAX);
+        Self { backoff: self.backoff.clone().with_seed(seed), ..self.clone() }
+    }
+}
+
 /// The connections to one instance. Dropping it closes them, each when its last call has ended.
 #[derive(Debug)]
 pub(super) struct Subchannel {

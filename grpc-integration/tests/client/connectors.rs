@@ -1,0 +1,89 @@
+//! Connectors: what they are given, and services as connectors.
+
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use hither_core::{Address, Instance};
+use hither_tonic::{BoxedIo, Connector, ServiceConnector};
+use http::Uri;
+use hyper_util::rt::TokioIo;
+use tokio::io::DuplexStream;
+use tokio::net::TcpStream;
+use tokio::time::sleep;
+use tonic::transport::Endpoint;
+
+use crate::support::{Client, Net, Registry, SERVICE, Server};
+use crate::{SECOND, channel};
+
+/// Records the instance of each attempt.
+#[derive(Debug, Clone)]
+struct Recording {
+    net: Net,
+    seen: Arc<Mutex<Vec<Option<String>>>>,
+}
+
+#[async_trait]
+impl Connector for Recording {
+    async fn connect(&self, instance: &Instance, address: &Address) -> io::Result<BoxedIo> {
+        assert!(instance.addresses().contains(address));
+        self.seen.lock().unwrap().push(instance.metadata().get("shard").cloned());
+        self.net.connect(instance, address).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connector_gets_the_instance_as_the_registry_describes_it_now() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let connector = Recording { net: net.clone(), seen: Arc::default() };
+    let server = Server::on(&net, "a:1");
+    let instance = || Instance::new("a:1".parse().unwrap());
+    registry.put(instance().with_metadata("shard", "1")).await;
+    let channel = channel(&registry, &net).connector(connector.clone()).connect().await.unwrap();
+    registry.put(instance().with_metadata("shard", "2")).await;
+    sleep(10 * SECOND).await;
+    server.break_connections();
+    sleep(SECOND).await;
+    Client::new(&channel).name().await.unwrap();
+    let seen = connector.seen.lock().unwrap().clone();
+    assert_eq!(seen, [Some("1".to_owned()), Some("2".to_owned())]);
+}
+
+#[tokio::test]
+async fn a_connector_that_tonic_takes_is_taken_here_too() {
+    let server = Server::start().await;
+    let seen = Arc::<Mutex<Vec<Uri>>>::default();
+    let record = Arc::clone(&seen);
+    let connector = tower::service_fn(move |uri: Uri| {
+        record.lock().unwrap().push(uri.clone());
+        async move { TcpStream::connect(uri.authority().unwrap().as_str()).await.map(TokioIo::new) }
+    });
+    let tonic = Endpoint::from_shared(format!("http://{}", server.address)).unwrap();
+    tonic.connect_with_connector(connector.clone()).await.unwrap();
+
+    let mut registry = Registry::new();
+    registry.up(&server.address).await;
+    let builder = hither_tonic::DiscoveryChannel::builder(registry.discovery(), SERVICE);
+    let channel = builder.connector(ServiceConnector::new(connector)).connect().await.unwrap();
+    assert_eq!(Client::new(&channel).name().await.unwrap(), server.address);
+    let expected: Uri = format!("http://{}/", server.address).parse().unwrap();
+    assert_eq!(*seen.lock().unwrap(), [expected.clone(), expected]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_connector_uses_its_scheme_and_its_errors_reach_the_callers() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    registry.up("a:1").await;
+    registry.up("unix:///run/greeter.sock").await;
+    let connector = tower::service_fn(|uri: Uri| async move {
+        Err::<TokioIo<DuplexStream>, _>(io::Error::other(format!("no route to {uri}")))
+    });
+    let connector = ServiceConnector::new(connector).with_scheme(http::uri::Scheme::HTTPS);
+    let channel = channel(&registry, &net).connector(connector).connect_lazy().unwrap();
+    let status = Client::new(&channel).name().await.unwrap_err();
+    let texts = [
+        "no route to https://a:1/ at a:1",
+        "unix:///run/greeter.sock has no URI at unix:///run/greeter.sock",
+    ];
+    assert!(texts.iter().any(|text| status.message().ends_with(text)), "{status}");
+}

@@ -1,0 +1,54 @@
+//! What is logged at INFO and above while a test runs.
+
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex};
+
+use tracing::level_filters::LevelFilter;
+use tracing::subscriber::DefaultGuard;
+
+/// The lines logged on this thread since it was made, on which a test with one thread runs everything.
+#[derive(Debug)]
+pub(crate) struct Log {
+    text: Buffer,
+    _guard: DefaultGuard,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Buffer(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Buffer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    pub(crate) fn capture() -> Self {
+        let text = Buffer::default();
+        let writer = text.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(LevelFilter::INFO)
+            .with_writer(move || writer.clone())
+            .with_ansi(false)
+            .without_time()
+            .finish();
+        Self { text, _guard: tracing::subscriber::set_default(subscriber) }
+    }
+
+    /// Returns what this crate has logged since the last call, without its target.
+    pub(crate) fn take(&self) -> Vec<String> {
+        let text = std::mem::take(&mut *self.text.0.lock().unwrap());
+        let text = String::from_utf8(text).unwrap();
+        let ours = text.lines().filter(|line| line.contains(" hither_tonic::"));
+        ours.map(|line| {
+            let (head, rest) = line.trim().split_once(' ').unwrap();
+            let (_target, message) = rest.trim().split_once(": ").unwrap();
+            format!("{head} {message}")
+        })
+        .collect()
+    }
+}
