@@ -3,16 +3,18 @@
 //! It shows what there is to do for a registry that has neither leases nor watches nor transactions of its own:
 //! - a lease is a line in the file that says until when the record counts;
 //! - a watch is core's [`poll_watch`];
-//! - there is no compare-and-swap, so every write reads before it writes, and whoever writes the same file in the
-//!   moment between is lost. A registry that has one would use it.
+//! - there is no compare-and-swap, so every write reads before it writes, and a concurrent write in between is lost. A
+//!   registry that has one would use it;
+//! - a missing file and a missing registry are the same error of the file system: after everything that was not found,
+//!   the root is checked, so that a registry that is gone never reads as an empty one.
 //!
-//! `examples/tests/custom_backend.rs` shows that it keeps what a backend must.
+//! `examples/tests/custom_backend.rs` runs the conformance kit on it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -23,22 +25,23 @@ use hither_core::{
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 
-/// How often a watch looks.
+/// The interval at which a watch reads the directory.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// A registry in a directory: `<root>/<service>/<id>`, both percent-encoded. A clone is the same owner.
+/// A registry in a directory: a file `<root>/<service>/<id>` for each instance, names percent-encoded. A clone is the
+/// same owner.
 #[derive(Debug, Clone)]
 pub struct DirectoryRegistry {
     root: PathBuf,
     owner: u64,
 }
 
-/// What stands in a file.
+/// The content of a file.
 #[derive(Debug, Serialize, Deserialize)]
 struct Record {
     owner: u64,
     lease: u64,
-    /// Milliseconds since 1970: all processes on the machine read the same clock.
+    /// When the record expires, in milliseconds since 1970: all processes on the machine read the same clock.
     until: u64,
     addresses: Vec<String>,
     weight: u32,
@@ -49,7 +52,7 @@ struct Record {
 }
 
 impl DirectoryRegistry {
-    /// A registry in `root`, which has to be there.
+    /// Returns a registry in the directory `root`, which must exist.
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into(), owner: fastrand::u64(..) }
     }
@@ -58,25 +61,22 @@ impl DirectoryRegistry {
         self.root.join(escaped(service.as_str()))
     }
 
-    /// The file of one instance.
+    /// Returns the file of an instance.
     pub fn file(&self, service: &ServiceName, id: &InstanceId) -> PathBuf {
         self.folder(service).join(escaped(id.as_str()))
     }
 
-    /// Nobody is registered, and the registry is gone: these are told apart.
-    fn check(&self) -> Result<()> {
-        fs::metadata(&self.root).map(drop).map_err(|error| unavailable(&self.root, error))
-    }
-
     fn instances(&self, service: &ServiceName) -> Result<Vec<Arc<Instance>>> {
-        self.check()?;
         let files = names(&self.folder(service))?;
         // A file that cannot be read as a record is skipped: it must not hide the others.
         let instance = |name: &String| {
             let record = read(&self.folder(service).join(name)).ok()??;
             record.instance(name).filter(|_| record.is_live()).map(Arc::new)
         };
-        Ok(files.iter().filter_map(instance).collect())
+        let instances = files.iter().filter_map(instance).collect();
+        // After reading, so that a registry that disappears meanwhile is an error and not a shorter list.
+        check(&self.root)?;
+        Ok(instances)
     }
 }
 
@@ -84,29 +84,34 @@ impl DirectoryRegistry {
 impl Registrar for DirectoryRegistry {
     async fn register(&self, registration: &Registration, claim: Claim) -> Result<Box<dyn Lease>> {
         let (service, instance) = (registration.service(), registration.instance());
-        let mut lease = FileLease {
+        let (registry, folder, ttl) = (self.clone(), self.folder(service), registration.ttl());
+        let file = HeldFile {
+            root: self.root.clone(),
+            path: self.file(service, instance.id()),
             owner: self.owner,
-            id: fastrand::u64(..),
+            lease: fastrand::u64(..),
             service: service.clone(),
-            instance: instance.clone(),
-            ttl: registration.ttl(),
-            file: self.file(service, instance.id()),
-            until: 0,
-            ended: false,
+            desired: Mutex::new(instance.clone()),
+            state: Mutex::new(LeaseState { until: 0, ended: false }),
         };
-        let folder = self.folder(service);
-        let registry = self.clone();
         blocking(move || {
-            registry.check()?;
-            // What cannot be decoded is overwritten: nobody can live on it.
-            let stands = read(&lease.file).ok().flatten().filter(Record::is_live);
-            if claim == Claim::IfVacant && stands.is_some_and(|record| record.owner != registry.owner) {
-                return Err(superseded(&lease.file));
+            check(&registry.root)?;
+            // A file that cannot be decoded has no live owner, and is overwritten.
+            let found = read(&file.path).ok().flatten().filter(Record::is_live);
+            if claim == Claim::IfVacant && found.is_some_and(|record| record.owner != registry.owner) {
+                return Err(superseded(&file.path));
             }
-            fs::create_dir_all(&folder).map_err(|error| unavailable(&folder, error))?;
-            lease.until = now().saturating_add(millis(lease.ttl));
-            lease.write()?;
-            Ok(Box::new(lease) as Box<dyn Lease>)
+            // Not with its parents: the root is not ours to make.
+            match fs::create_dir(&folder) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(unavailable(&folder, error));
+                }
+                _ => {}
+            }
+            let until = expiry(ttl);
+            locked(&file.state).until = until;
+            file.write(until)?;
+            Ok(Box::new(FileLease { ttl, file: Arc::new(file) }) as Box<dyn Lease>)
         })
         .await
     }
@@ -138,77 +143,104 @@ impl Catalog for DirectoryRegistry {
                     services.insert(service);
                 }
             }
+            check(&registry.root)?;
             Ok(services.into_iter().collect())
         })
         .await
     }
 }
 
-/// The right to one file, until the time that stands in it.
-#[derive(Debug, Clone)]
+/// The lease of one file, until the time in the file.
+#[derive(Debug)]
 struct FileLease {
-    owner: u64,
-    id: u64,
-    /// What the record is to say.
-    service: ServiceName,
-    instance: Instance,
     ttl: Duration,
-    file: PathBuf,
+    file: Arc<HeldFile>,
+}
+
+/// What a lease shares with its steps, which outlive a cancelled call.
+#[derive(Debug)]
+struct HeldFile {
+    root: PathBuf,
+    path: PathBuf,
+    owner: u64,
+    lease: u64,
+    service: ServiceName,
+    /// The desired content. A step writes what is desired when it runs: one that a cancelled call left behind cannot
+    /// write older content over newer.
+    desired: Mutex<Instance>,
+    /// Locked during a step: one writes at a time.
+    state: Mutex<LeaseState>,
+}
+
+#[derive(Debug)]
+struct LeaseState {
+    /// When the record expires.
     until: u64,
     ended: bool,
 }
 
-impl FileLease {
-    /// Writes the record to count until then, if it is still ours to write.
-    fn hold(&mut self, until: u64) -> Result<()> {
-        if self.ended || self.until <= now() {
-            self.ended = true;
-            return Err(Error::new(
-                ErrorKind::LeaseExpired,
-                format!("the lease on {} is over", self.file.display()),
-            ));
+impl HeldFile {
+    /// Writes the record to expire at `until`, if it is still ours to write.
+    fn hold(&self, state: &mut LeaseState, until: u64) -> Result<()> {
+        if state.ended || state.until <= now() {
+            state.ended = true;
+            let message = format!("{} has no live lease", self.path.display());
+            return Err(Error::new(ErrorKind::LeaseExpired, message));
         }
-        if let Ok(Some(record)) = read(&self.file)
-            && record.lease != self.id
+        if let Ok(Some(record)) = read(&self.path)
+            && record.lease != self.lease
             && record.is_live()
         {
-            return Err(superseded(&self.file));
+            return Err(superseded(&self.path));
         }
-        // Missing, changed, or garbage: it is to say what we said.
-        self.until = until;
-        self.write()
+        // Missing, changed, or undecodable: restored.
+        state.until = until;
+        self.write(until)
     }
 
-    /// In one step, so that nobody reads half a record.
-    fn write(&self) -> Result<()> {
+    /// Writes the record atomically, so that a reader never sees half of it.
+    fn write(&self, until: u64) -> Result<()> {
+        let instance = locked(&self.desired).clone();
         let record = Record {
             owner: self.owner,
-            lease: self.id,
-            until: self.until,
-            addresses: self.instance.addresses().iter().map(ToString::to_string).collect(),
-            weight: self.instance.weight(),
-            zone: self.instance.zone().map(str::to_owned),
-            version: self.instance.version().map(str::to_owned),
-            draining: self.instance.state() == InstanceState::Draining,
-            metadata: self.instance.metadata().clone(),
+            lease: self.lease,
+            until,
+            addresses: instance.addresses().iter().map(ToString::to_string).collect(),
+            weight: instance.weight(),
+            zone: instance.zone().map(str::to_owned),
+            version: instance.version().map(str::to_owned),
+            draining: instance.state() == InstanceState::Draining,
+            metadata: instance.metadata().clone(),
         };
-        let unwritable = |error| unavailable(&self.file, error);
+        let unwritable = |error| unavailable(&self.path, error);
         let text = serde_json::to_vec(&record).map_err(|error| unwritable(error.into()))?;
-        // Hidden from readers by its name.
-        let draft = self.file.with_file_name(format!(".{:x}", self.id));
-        fs::write(&draft, text).and_then(|()| fs::rename(&draft, &self.file)).map_err(unwritable)
+        // Readers skip it because of its name.
+        let draft = self.path.with_file_name(format!(".{:x}", self.lease));
+        fs::write(&draft, text).and_then(|()| fs::rename(&draft, &self.path)).map_err(unwritable)
     }
 
-    /// Does a step on a copy of this lease, beside the runtime, and takes the copy over.
-    async fn step(&mut self, step: impl FnOnce(&mut Self) -> Result<()> + Send + 'static) -> Result<()> {
-        let mut lease = self.clone();
-        let (lease, outcome) = blocking(move || {
-            let outcome = step(&mut lease);
-            Ok((lease, outcome))
-        })
-        .await?;
-        *self = lease;
-        outcome
+    fn remove(&self) -> Result<()> {
+        match read(&self.path) {
+            Ok(Some(record)) if record.lease == self.lease => match fs::remove_file(&self.path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(unavailable(&self.path, error)),
+                _ => check(&self.root),
+            },
+            Ok(_) => check(&self.root),
+            // Undecodable: not ours any more.
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => Ok(()),
+            Err(error) => Err(unavailable(&self.path, error)),
+        }
+    }
+}
+
+impl FileLease {
+    /// Runs a step that blocks, beside the runtime.
+    async fn step(
+        &self,
+        step: impl FnOnce(&HeldFile, &mut LeaseState) -> Result<()> + Send + 'static,
+    ) -> Result<()> {
+        let file = Arc::clone(&self.file);
+        blocking(move || step(&file, &mut locked(&file.state))).await
     }
 }
 
@@ -219,37 +251,30 @@ impl Lease for FileLease {
     }
 
     async fn renew(&mut self) -> Result<()> {
-        self.step(|lease| lease.hold(now().saturating_add(millis(lease.ttl)))).await
+        let ttl = self.ttl;
+        self.step(move |file, state| file.hold(state, expiry(ttl))).await
     }
 
     async fn update(&mut self, registration: &Registration) -> Result<()> {
-        let instance = registration.instance();
-        if self.service != *registration.service() || self.instance.id() != instance.id() {
-            let (ours, other) = (self.instance.id(), instance.id());
-            let why = format!(
-                "the lease is of {ours} of {}, not of {other} of {}",
-                self.service,
-                registration.service()
+        let (service, instance) = (registration.service(), registration.instance());
+        let id = locked(&self.file.desired).id().clone();
+        if self.file.service != *service || id != *instance.id() {
+            let message = format!(
+                "the lease is of {id} of {}, not of {} of {service}",
+                self.file.service,
+                instance.id()
             );
-            return Err(Error::new(ErrorKind::InvalidArgument, why));
+            return Err(Error::new(ErrorKind::InvalidArgument, message));
         }
-        // Before the attempt: if its outcome stays unknown, the next call settles it in favour of the new.
-        self.instance = instance.clone();
-        self.step(|lease| lease.hold(lease.until)).await
+        // Before the attempt: if its outcome stays unknown, the next call writes the new content.
+        *locked(&self.file.desired) = instance.clone();
+        self.step(|file, state| file.hold(state, state.until)).await
     }
 
     async fn revoke(&mut self) -> Result<()> {
-        self.step(|lease| {
-            lease.ended = true;
-            match read(&lease.file) {
-                Ok(Some(record)) if record.lease == lease.id => match fs::remove_file(&lease.file) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                        Err(unavailable(&lease.file, error))
-                    }
-                    _ => Ok(()),
-                },
-                _ => Ok(()),
-            }
+        self.step(|file, state| {
+            state.ended = true;
+            file.remove()
         })
         .await
     }
@@ -286,15 +311,25 @@ impl Record {
     }
 }
 
-/// Files block, so they are read beside the runtime. A step that has begun is finished also when nobody waits for it.
+/// Fails if the registry is gone.
+fn check(root: &Path) -> Result<()> {
+    fs::metadata(root).map(drop).map_err(|error| unavailable(root, error))
+}
+
+/// Runs what blocks on a thread beside the runtime. Once begun it runs to its end, also if the caller was cancelled.
 async fn blocking<T: Send + 'static>(step: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     let ended = tokio::task::spawn_blocking(step).await;
     ended.unwrap_or_else(|error| {
-        Err(Error::new(ErrorKind::Closed, "the runtime is shut down").with_source(error))
+        Err(Error::new(ErrorKind::Closed, "the runtime has shut down").with_source(error))
     })
 }
 
-/// The record in a file; `None` where there is no file.
+/// A state behind this lock is replaced as a whole, so that a panic leaves it consistent.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Returns the record in a file; `None` if there is no file.
 fn read(file: &Path) -> io::Result<Option<Record>> {
     match fs::read(file) {
         Ok(text) => serde_json::from_slice(&text).map(Some).map_err(io::Error::from),
@@ -303,7 +338,7 @@ fn read(file: &Path) -> io::Result<Option<Record>> {
     }
 }
 
-/// What is in a folder, drafts left out; nothing where there is no folder.
+/// Returns the names in a folder without drafts; none if there is no folder.
 fn names(folder: &Path) -> Result<Vec<String>> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
@@ -314,7 +349,7 @@ fn names(folder: &Path) -> Result<Vec<String>> {
     Ok(names.filter(|name| !name.starts_with('.')).collect())
 }
 
-/// Anything as the name of one file.
+/// Any text as a file name.
 fn escaped(text: &str) -> String {
     utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }
@@ -327,6 +362,10 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
+fn expiry(ttl: Duration) -> u64 {
+    now().saturating_add(millis(ttl))
+}
+
 #[allow(clippy::disallowed_types, reason = "tokio's clock means nothing to another process")]
 fn now() -> u64 {
     millis(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default())
@@ -337,5 +376,5 @@ fn unavailable(path: &Path, error: io::Error) -> Error {
 }
 
 fn superseded(file: &Path) -> Error {
-    Error::new(ErrorKind::Superseded, format!("{} belongs to somebody else", file.display()))
+    Error::new(ErrorKind::Superseded, format!("{} has another owner", file.display()))
 }
