@@ -1,7 +1,7 @@
 //! A third-party backend: a registry that is a directory, with a file for each instance.
 //!
 //! It shows what there is to do for a registry that has neither leases nor watches nor transactions of its own:
-//! - a lease is a line in the file that says until when the record counts;
+//! - a lease is a time in the file, at which the record expires;
 //! - a watch is core's [`poll_watch`];
 //! - there is no compare-and-swap, so every write reads before it writes, and a concurrent write in between is lost. A
 //!   registry that has one would use it;

@@ -1,11 +1,12 @@
-//! The conformance kit on the directory of files, all of it, in real time: files know no other.
+//! The conformance kit on the directory of files, in real time: records expire by the time of the system.
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use hither_core::conformance::{Harness, Profile};
+use hither_core::conformance::{Harness, HarnessConfig};
 use hither_core::{Catalog, InstanceId, Registrar, Resolver, ServiceName};
 use hither_examples::directory::DirectoryRegistry;
 use tempfile::TempDir;
@@ -19,7 +20,7 @@ struct Directory {
 impl Directory {
     fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
-        // A level below, so that it can be taken away.
+        // A level below, so that it can be renamed.
         let registry = root.path().join("registry");
         std::fs::create_dir(&registry).unwrap();
         Self { reader: DirectoryRegistry::new(registry), root }
@@ -28,9 +29,9 @@ impl Directory {
 
 #[async_trait]
 impl Harness for Directory {
-    fn profile(&self) -> Profile {
-        // A watch looks ten times a second, on a machine that may be busy.
-        Profile::default().with_granularity(Duration::from_millis(500))
+    fn config(&self) -> HarnessConfig {
+        // A watch reads the directory ten times a second, on a machine that may be busy.
+        HarnessConfig::default().with_granularity(Duration::from_millis(500))
     }
 
     async fn registrar(&self) -> Arc<dyn Registrar> {
@@ -50,23 +51,39 @@ impl Harness for Directory {
         std::fs::write(file, "this is no record").is_ok()
     }
 
-    async fn remove_record(&self, service: &ServiceName, id: &InstanceId) -> bool {
+    async fn delete_record(&self, service: &ServiceName, id: &InstanceId) -> bool {
         std::fs::remove_file(self.reader.file(service, id)).is_ok()
     }
 
     async fn cut(&self) -> bool {
-        let (here, away) = (self.root.path().join("registry"), self.root.path().join("away"));
-        std::fs::rename(&here, &away).unwrap();
-        // Who only looks now and then sees nothing shorter than a look.
+        self.make_unreachable().await;
+        let directory = self.root.path().to_owned();
+        // A watch that polls does not see an interruption shorter than its interval.
         tokio::spawn(async move {
             tokio::time::sleep(Duration::from_secs(1)).await;
-            std::fs::rename(&away, &here).unwrap();
+            rename(&directory, "away", "registry");
         });
         true
     }
+
+    async fn make_unreachable(&self) -> bool {
+        rename(self.root.path(), "registry", "away");
+        true
+    }
+
+    async fn restore(&self) {
+        rename(self.root.path(), "away", "registry");
+    }
+}
+
+fn rename(directory: &Path, from: &str, to: &str) {
+    std::fs::rename(directory.join(from), directory.join(to)).unwrap();
 }
 
 hither_core::conformance_tests! {
     #[tokio::test]
     harness: Directory::new();
+    ignore contention = "a file has no compare-and-swap";
+    ignore lost_response = "a write to a file cannot lose its response";
+    ignore silence = "a local file system does not fall silent";
 }

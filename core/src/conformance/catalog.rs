@@ -1,10 +1,11 @@
-//! A catalog lists the services that there are.
+//! A catalog lists the services that have instances.
 
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::probe::{Failure, Probe, ensure, in_time, instance};
+use super::failure::{Failure, ensure};
+use super::probe::{Probe, instance, within};
 use crate::ServiceName;
 
 pub(super) async fn a_catalog_lists_the_services_with_instances(probe: Probe) -> Result<(), Failure> {
@@ -13,7 +14,7 @@ pub(super) async fn a_catalog_lists_the_services_with_instances(probe: Probe) ->
     let mut leaving = owner.settle_in(&one, &instance("a")?).await?;
     let _leases =
         (owner.settle_in(&two, &instance("a")?).await?, owner.settle_in(&two, &instance("b")?).await?);
-    // Others may use the registry at the same time, so only what is ours is looked at.
+    // Others may use the registry at the same time, so only our services count.
     let ours = |services: &[ServiceName]| {
         services.iter().filter(|service| **service == one || **service == two).cloned().collect::<Vec<_>>()
     };
@@ -23,7 +24,7 @@ pub(super) async fn a_catalog_lists_the_services_with_instances(probe: Probe) ->
     lists(&probe, None, |services| ours(services) == [two.clone()]).await
 }
 
-pub(super) async fn a_catalog_lists_what_is_under_a_name(probe: Probe) -> Result<(), Failure> {
+pub(super) async fn a_catalog_lists_a_service_and_those_below_it(probe: Probe) -> Result<(), Failure> {
     let owner = probe.registrar().await;
     let mut leases = Vec::new();
     for name in ["a", "a/b", "a/b/c", "ab"] {
@@ -37,13 +38,13 @@ pub(super) async fn a_catalog_lists_what_is_under_a_name(probe: Probe) -> Result
 async fn lists(
     probe: &Probe,
     under: Option<&ServiceName>,
-    is_so: impl Fn(&[ServiceName]) -> bool,
+    is_expected: impl Fn(&[ServiceName]) -> bool,
 ) -> Result<(), Failure> {
     let catalog = probe.catalog().await?;
     let deadline = Instant::now() + probe.settle();
     loop {
-        let services = in_time(probe.settle(), "the list of services", catalog.services(under)).await??;
-        if is_so(&services) {
+        let services = within(probe.settle(), "listing services", catalog.services(under)).await??;
+        if is_expected(&services) {
             return Ok(());
         }
         ensure(Instant::now() < deadline, || format!("the catalog lists {services:?}"))?;

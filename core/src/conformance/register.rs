@@ -1,16 +1,14 @@
-//! Who may register what.
+//! Registrations and claims.
 
-use std::future::poll_fn;
-use std::pin::pin;
-use std::task::Poll;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::probe::{Failure, Probe, ensure, has, instance, is_exactly};
-use crate::{Claim, ErrorKind, Registration};
+use super::failure::{Failure, ensure, expect_kind};
+use super::probe::{Probe, cancelled, has, instance, is_exactly, registration};
+use crate::{Claim, ErrorKind};
 
-pub(super) async fn take_over_replaces_a_living_owner(mut probe: Probe) -> Result<(), Failure> {
+pub(super) async fn take_over_replaces_a_live_owner(mut probe: Probe) -> Result<(), Failure> {
     let (service, old) = (probe.service("svc")?, instance("a")?);
     let new = old.clone().with_metadata("owner", "new");
     let _old = probe.registrar().await.settle_in(&service, &old).await?;
@@ -23,36 +21,32 @@ pub(super) async fn take_over_replaces_a_living_owner(mut probe: Probe) -> Resul
 
 pub(super) async fn if_vacant_takes_a_free_id(mut probe: Probe) -> Result<(), Failure> {
     let (service, a) = (probe.service("svc")?, instance("a")?);
-    let registration = Registration::new(service.clone(), a.clone())?;
+    let registration = registration(&service, &a)?;
     let _lease = probe.registrar().await.attempt(&registration, Claim::IfVacant).await??;
     probe.resolves_to(&service, "the instance", |snapshot| is_exactly(snapshot, &[&a])).await.map(drop)
 }
 
-pub(super) async fn if_vacant_yields_to_a_living_owner(mut probe: Probe) -> Result<(), Failure> {
+pub(super) async fn if_vacant_fails_against_a_live_owner(mut probe: Probe) -> Result<(), Failure> {
     let (service, first) = (probe.service("svc")?, instance("a")?);
     let _first = probe.registrar().await.settle_in(&service, &first).await?;
-    let second = Registration::new(service.clone(), first.clone().with_metadata("owner", "second"))?;
-    match probe.registrar().await.attempt(&second, Claim::IfVacant).await? {
-        Ok(_) => return Err(Failure::new("a second owner got the id")),
-        Err(error) => ensure(error.kind() == ErrorKind::Superseded, || {
-            format!("the second owner got {} where Superseded was due", error.report())
-        })?,
-    }
+    let second = registration(&service, &first.clone().with_metadata("owner", "second"))?;
+    let second = probe.registrar().await.attempt(&second, Claim::IfVacant).await?;
+    expect_kind(second, &[ErrorKind::Superseded], "the registration of a second owner")?;
     probe
         .resolves_to(&service, "the first owner's record", |snapshot| is_exactly(snapshot, &[&first]))
         .await
         .map(drop)
 }
 
-pub(super) async fn if_vacant_takes_what_an_earlier_lease_of_the_same_registrar_holds(
+pub(super) async fn if_vacant_replaces_an_earlier_lease_of_the_same_registrar(
     mut probe: Probe,
 ) -> Result<(), Failure> {
     let (service, before) = (probe.service("svc")?, instance("a")?);
     let after = before.clone().with_metadata("lease", "second");
     let owner = probe.registrar().await;
-    // As after a renewal whose answer was lost: we take the lease for dead, the registry does not.
+    // As after a renewal whose response was lost: the registrar gave the lease up, the registry did not.
     drop(owner.settle_in(&service, &before).await?);
-    let registration = Registration::new(service.clone(), after.clone())?;
+    let registration = registration(&service, &after)?;
     let _lease = owner.attempt(&registration, Claim::IfVacant).await??;
     probe
         .resolves_to(&service, "the second lease's record", |snapshot| is_exactly(snapshot, &[&after]))
@@ -60,13 +54,13 @@ pub(super) async fn if_vacant_takes_what_an_earlier_lease_of_the_same_registrar_
         .map(drop)
 }
 
-pub(super) async fn if_vacant_takes_what_a_dead_owner_left(mut probe: Probe) -> Result<(), Failure> {
+pub(super) async fn if_vacant_succeeds_after_the_owner_has_expired(mut probe: Probe) -> Result<(), Failure> {
     let (service, dead) = (probe.service("svc")?, instance("a")?);
-    let heir = dead.clone().with_metadata("owner", "heir");
+    let successor = dead.clone().with_metadata("owner", "successor");
     drop(probe.registrar().await.register(&service, &dead).await?);
-    let registration = Registration::new(service.clone(), heir.clone())?;
+    let registration = registration(&service, &successor)?;
     let owner = probe.registrar().await;
-    let deadline = Instant::now() + probe.lapse(probe.ttl()) + probe.settle();
+    let deadline = Instant::now() + probe.expiry(probe.ttl()) + probe.settle();
     let _lease = loop {
         match owner.attempt(&registration, Claim::IfVacant).await? {
             Ok(lease) => break lease,
@@ -77,7 +71,7 @@ pub(super) async fn if_vacant_takes_what_a_dead_owner_left(mut probe: Probe) -> 
         }
     };
     probe
-        .resolves_to(&service, "the heir's record", |snapshot| is_exactly(snapshot, &[&heir]))
+        .resolves_to(&service, "the successor's record", |snapshot| is_exactly(snapshot, &[&successor]))
         .await
         .map(drop)
 }
@@ -89,38 +83,29 @@ pub(super) async fn registrations_of_one_registrar_are_independent(mut probe: Pr
     let _staying = owner.settle_in(&service, &b).await?;
     probe.resolves_to(&service, "both", |snapshot| is_exactly(snapshot, &[&a, &b])).await?;
     leaving.revoke().await?;
-    probe.resolves_to(&service, "the other alone", |snapshot| is_exactly(snapshot, &[&b])).await.map(drop)
+    probe.resolves_to(&service, "only the other", |snapshot| is_exactly(snapshot, &[&b])).await.map(drop)
 }
 
-pub(super) async fn a_dropped_register_leaves_nothing_past_the_ttl(mut probe: Probe) -> Result<(), Failure> {
+pub(super) async fn a_cancelled_registration_leaves_no_record_after_the_ttl(
+    mut probe: Probe,
+) -> Result<(), Failure> {
     let service = probe.service("svc")?;
     let mut registrars = Vec::new();
-    // Dropped before the first poll, after the first, after some: at whatever await it stood.
+    // Dropped before the first poll, after the first, and so on: at each await.
     for polls in 0..6 {
-        let registration = Registration::new(service.clone(), instance(&format!("dropped-{polls}"))?)?
-            .with_ttl(probe.ttl())?;
+        let registration =
+            registration(&service, &instance(&format!("dropped-{polls}"))?)?.with_ttl(probe.ttl())?;
         let owner = probe.registrar().await;
-        {
-            let mut register = pin!(owner.attempt(&registration, Claim::TakeOver));
-            for _ in 0..polls {
-                let done = poll_fn(|context| Poll::Ready(register.as_mut().poll(context).is_ready())).await;
-                if done {
-                    break;
-                }
-                tokio::task::yield_now().await;
-            }
-        }
-        // It lives on: only the registration was dropped.
+        cancelled(polls, owner.attempt(&registration, Claim::TakeOver)).await;
+        // The registrar lives on: only the call was dropped.
         registrars.push(owner);
     }
     let stay = instance("stay")?;
     let _stay = probe.registrar().await.settle_in(&service, &stay).await?;
-    // A write that is under way when its call is dropped may arrive a little later.
-    sleep(probe.lapse(probe.ttl())).await;
-    let within = probe.settle();
-    let gone = probe.resolves_within(&service, within, "the one that stays alone", |snapshot| {
-        is_exactly(snapshot, &[&stay])
-    });
+    // A write in flight when its call is dropped may arrive a little later.
+    sleep(probe.expiry(probe.ttl())).await;
+    let gone =
+        probe.resolves_to(&service, "only the one that stays", |snapshot| is_exactly(snapshot, &[&stay]));
     let snapshot = gone.await?;
     ensure(has(&snapshot, &stay), || "the one that stays is gone".to_owned())
 }

@@ -1,13 +1,14 @@
-//! A watch tells what is there, and is never silently deaf.
+//! A watch sends every state, and never goes silent unnoticed.
 
 use std::time::Duration;
 
 use futures_util::future::try_join;
 use tokio::time::{Instant, sleep};
 
-use super::probe::{Failure, Probe, ensure, has, ids, instance, is_exactly, registration};
+use super::failure::{Failure, ensure};
+use super::probe::{Probe, cannot, has, ids, instance, is_exactly, registration};
 
-pub(super) async fn a_watch_sends_the_present_state_first(mut probe: Probe) -> Result<(), Failure> {
+pub(super) async fn a_watch_sends_the_current_state_first(mut probe: Probe) -> Result<(), Failure> {
     let (service, a, b) = (probe.service("svc")?, instance("a")?, instance("b")?);
     let owner = probe.registrar().await;
     let _leases = (owner.settle_in(&service, &a).await?, owner.settle_in(&service, &b).await?);
@@ -16,17 +17,19 @@ pub(super) async fn a_watch_sends_the_present_state_first(mut probe: Probe) -> R
     ensure(is_exactly(&first, &[&a, &b]), || format!("the first snapshot has {:?}", ids(&first)))
 }
 
-pub(super) async fn a_watch_of_nothing_sends_the_empty_snapshot(mut probe: Probe) -> Result<(), Failure> {
-    let service = probe.service("nobody")?;
+pub(super) async fn a_watch_of_an_unknown_service_sends_an_empty_snapshot(
+    mut probe: Probe,
+) -> Result<(), Failure> {
+    let service = probe.service("unknown")?;
     let first = probe.watch(&service).await?.next().await?;
-    ensure(first.is_empty() && *first.service() == service, || format!("the first snapshot is {first:?}"))
+    ensure(first.is_empty(), || format!("the first snapshot is {first:?}"))
 }
 
-pub(super) async fn a_watch_sees_who_joins_and_who_leaves(mut probe: Probe) -> Result<(), Failure> {
+pub(super) async fn a_watch_sees_registrations_and_revocations(mut probe: Probe) -> Result<(), Failure> {
     let (service, a, b) = (probe.service("svc")?, instance("a")?, instance("b")?);
     let owner = probe.registrar().await;
     let mut watch = probe.watch(&service).await?;
-    watch.comes_to("nobody", |snapshot| snapshot.is_empty()).await?;
+    watch.comes_to("no instance", |snapshot| snapshot.is_empty()).await?;
     let mut first = owner.settle_in(&service, &a).await?;
     watch.comes_to("a", |snapshot| is_exactly(snapshot, &[&a])).await?;
     let _second = owner.settle_in(&service, &b).await?;
@@ -40,9 +43,9 @@ pub(super) async fn a_watch_sees_an_expiry(mut probe: Probe) -> Result<(), Failu
     let mut watch = probe.watch(&service).await?;
     let lease = probe.registrar().await.register(&service, &a).await?;
     watch.comes_to("a", |snapshot| is_exactly(snapshot, &[&a])).await?;
-    let within = probe.lapse(lease.ttl()) + probe.settle();
+    let limit = probe.expiry(lease.ttl()) + probe.settle();
     drop(lease);
-    watch.comes_within(within, "nobody", |snapshot| snapshot.is_empty()).await.map(drop)
+    watch.comes_within(limit, "no instance", |snapshot| snapshot.is_empty()).await.map(drop)
 }
 
 pub(super) async fn a_watch_sees_an_update_without_a_gap(mut probe: Probe) -> Result<(), Failure> {
@@ -53,17 +56,15 @@ pub(super) async fn a_watch_sees_an_update_without_a_gap(mut probe: Probe) -> Re
     let last = a.clone().with_weight(11);
     let update = async {
         for weight in 2..=11 {
-            lease.update(&registration(&service, a.clone().with_weight(weight))?).await?;
+            lease.update(&registration(&service, &a.clone().with_weight(weight))?).await?;
         }
         Ok(())
     };
-    // While it is updated: whoever looks afterwards may have missed the gap.
+    // Concurrently with the updates: a later look may miss the gap.
     let look = async {
         loop {
             let snapshot = watch.next().await?;
-            ensure(snapshot.get(a.id()).is_some(), || {
-                "the instance was away while it was updated".to_owned()
-            })?;
+            ensure(snapshot.get(a.id()).is_some(), || "the instance was absent during an update".to_owned())?;
             if has(&snapshot, &last) {
                 return Ok(());
             }
@@ -72,7 +73,7 @@ pub(super) async fn a_watch_sees_an_update_without_a_gap(mut probe: Probe) -> Re
     try_join(update, look).await.map(drop)
 }
 
-pub(super) async fn a_watch_does_not_go_deaf(mut probe: Probe) -> Result<(), Failure> {
+pub(super) async fn a_watch_keeps_sending_changes(mut probe: Probe) -> Result<(), Failure> {
     let (service, a) = (probe.service("svc")?, instance("a")?);
     let mut watch = probe.watch(&service).await?;
     let owner = probe.registrar().await;
@@ -80,12 +81,12 @@ pub(super) async fn a_watch_does_not_go_deaf(mut probe: Probe) -> Result<(), Fai
         let mut lease = owner.settle_in(&service, &a).await?;
         watch.comes_to(&format!("a in round {round}"), |snapshot| is_exactly(snapshot, &[&a])).await?;
         lease.revoke().await?;
-        watch.comes_to(&format!("nobody in round {round}"), |snapshot| snapshot.is_empty()).await?;
+        watch.comes_to(&format!("no instance in round {round}"), |snapshot| snapshot.is_empty()).await?;
     }
-    // And after a silence that outlasts the short TTLs of whatever may stand behind it.
-    sleep(probe.lapse(probe.ttl())).await;
+    // And after a time without changes that is longer than the TTLs behind it.
+    sleep(probe.expiry(probe.ttl())).await;
     let _lease = owner.settle_in(&service, &a).await?;
-    watch.comes_to("a after the silence", |snapshot| is_exactly(snapshot, &[&a])).await.map(drop)
+    watch.comes_to("a after a time without changes", |snapshot| is_exactly(snapshot, &[&a])).await.map(drop)
 }
 
 pub(super) async fn a_watch_sees_only_its_own_service(mut probe: Probe) -> Result<(), Failure> {
@@ -101,7 +102,7 @@ pub(super) async fn a_watch_sees_only_its_own_service(mut probe: Probe) -> Resul
     ensure(is_exactly(&snapshot, &[&a]), || format!("the watch of {service} shows {:?}", ids(&snapshot)))
 }
 
-pub(super) async fn a_new_watch_begins_with_all_that_changed_meanwhile(
+pub(super) async fn a_new_watch_sends_everything_that_has_changed_since_the_last_one(
     mut probe: Probe,
 ) -> Result<(), Failure> {
     let (service, stays, leaves, joins) =
@@ -115,7 +116,8 @@ pub(super) async fn a_new_watch_begins_with_all_that_changed_meanwhile(
     leaving.revoke().await?;
     let _joining = owner.settle_in(&service, &joins).await?;
     let changed = stays.clone().with_weight(5);
-    staying.update(&registration(&service, changed.clone())?).await?;
+    staying.update(&registration(&service, &changed)?).await?;
+    probe.resolves_to(&service, "the changes", |snapshot| is_exactly(snapshot, &[&changed, &joins])).await?;
     let first = probe.watch(&service).await?.next().await?;
     ensure(is_exactly(&first, &[&changed, &joins]), || format!("the first snapshot is {first:?}"))
 }
@@ -138,29 +140,34 @@ pub(super) async fn a_watch_survives_an_undecodable_record(mut probe: Probe) -> 
     let _a = owner.settle_in(&service, &a).await?;
     let mut watch = probe.watch(&service).await?;
     watch.comes_to("a", |snapshot| is_exactly(snapshot, &[&a])).await?;
-    let can = probe.harness().put_garbage(&service).await;
-    ensure(can, || "the harness cannot put garbage: `ignore garbage`, with the reason".to_owned())?;
+    if !probe.harness().put_garbage(&service).await {
+        return Err(cannot("cannot put garbage", "garbage"));
+    }
     let _b = owner.settle_in(&service, &b).await?;
     watch.comes_to("a and b", |snapshot| is_exactly(snapshot, &[&a, &b])).await?;
     let first = probe.watch(&service).await?.next().await?;
-    ensure(is_exactly(&first, &[&a, &b]), || format!("a new watch begins with {:?}", ids(&first)))
+    ensure(is_exactly(&first, &[&a, &b]), || {
+        format!("the first snapshot of a new watch has {:?}", ids(&first))
+    })
 }
 
-pub(super) async fn a_watch_ends_when_the_registry_is_lost(mut probe: Probe) -> Result<(), Failure> {
+pub(super) async fn a_watch_ends_when_its_connection_is_cut(mut probe: Probe) -> Result<(), Failure> {
     let service = probe.service("svc")?;
     let mut watch = probe.watch(&service).await?;
     watch.next().await?;
     cut(&probe).await?;
-    watch.ends_within(probe.settle()).await
+    watch.ends(probe.settle(), |_| true).await
 }
 
-pub(super) async fn a_watch_after_a_cut_has_the_present_state(mut probe: Probe) -> Result<(), Failure> {
+pub(super) async fn a_watch_opened_after_a_cut_sends_the_current_state(
+    mut probe: Probe,
+) -> Result<(), Failure> {
     let (service, a) = (probe.service("svc")?, instance("a")?);
     let mut watch = probe.watch(&service).await?;
     watch.next().await?;
     cut(&probe).await?;
-    watch.ends_within(probe.settle()).await?;
-    // It may be away a little longer.
+    watch.ends(probe.settle(), |_| true).await?;
+    // The interruption may take a moment.
     let deadline = Instant::now() + probe.settle();
     let (_lease, mut watch) = loop {
         let owner = probe.registrar().await;
@@ -179,5 +186,5 @@ pub(super) async fn a_watch_after_a_cut_has_the_present_state(mut probe: Probe) 
 
 async fn cut(probe: &Probe) -> Result<(), Failure> {
     let can = probe.harness().cut().await;
-    ensure(can, || "the harness cannot cut watches: `ignore cut`, with the reason".to_owned())
+    if can { Ok(()) } else { Err(cannot("cannot cut watches", "cut")) }
 }
