@@ -1,43 +1,43 @@
-//! One error for everything between a service and its registry.
+//! The error of everything between a service and its registry.
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 
-/// A `Result` whose error is [`Error`].
+/// A `Result` with [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong, sorted by what a caller can do about it.
+/// The kind of an [`Error`]: what a caller can do about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
     /// Our own side was shut down: the registry handle, or the task behind it.
     Closed,
-    /// The caller's input cannot be used; repeating it will not help.
+    /// The input of the caller is invalid. A retry does not help.
     InvalidArgument,
-    /// The registry holds something that cannot be understood.
+    /// The registry has data that cannot be decoded, or its response is invalid.
     InvalidData,
-    /// The lease is gone, and the record with it: register again.
+    /// The lease has expired, and the record with it: register again.
     LeaseExpired,
-    /// The registry knows who we are and says no.
+    /// The registry knows the user, who lacks a permission.
     PermissionDenied,
-    /// Somebody else owns the id now.
+    /// Another owner has the id now.
     Superseded,
     /// No answer within the deadline; the outcome is unknown.
     Timeout,
-    /// The registry does not accept who we say we are.
+    /// The registry rejects the credentials.
     Unauthenticated,
     /// The registry cannot be reached, or cannot serve now.
     Unavailable,
-    /// None of the others; the message and the source tell.
+    /// None of the others: see the message and the source.
     Unexpected,
-    /// This backend cannot do that.
+    /// This backend does not support the operation.
     Unsupported,
 }
 
 impl ErrorKind {
-    /// Whether an error of this kind is worth a retry when nobody knows better.
+    /// Whether a retry may succeed, unless the error states otherwise.
     fn retryable_by_default(self) -> bool {
         matches!(self, Self::LeaseExpired | Self::Timeout | Self::Unavailable | Self::Unexpected)
     }
@@ -65,9 +65,9 @@ impl fmt::Display for ErrorKind {
     }
 }
 
-/// What went wrong, what the caller can do about it, and where it came from.
+/// An error: its kind, whether a retry may succeed, the operation, and the source.
 ///
-/// Cheap to clone: one failure may be told to many. [`Display`](fmt::Display) is one line and does not repeat
+/// Cheap to clone: one failure may have many receivers. [`Display`](fmt::Display) is one line and does not repeat
 /// the [`source`](StdError::source); [`Error::report`] writes the whole chain.
 ///
 /// ```
@@ -91,8 +91,8 @@ struct Inner {
 }
 
 impl Error {
-    /// An error of `kind`; line breaks in `message` become spaces. Whether it is retryable follows from the
-    /// kind until [`with_retryable`](Self::with_retryable) says otherwise.
+    /// Returns an error of `kind`; line breaks in `message` become spaces. Whether it is retryable follows from the
+    /// kind, unless set by [`with_retryable`](Self::with_retryable).
     pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
         let mut message = message.into();
         if message.contains(['\n', '\r']) {
@@ -112,39 +112,39 @@ impl Error {
         }))
     }
 
-    /// Names the operation that failed, such as `"register"`.
+    /// Sets the operation that failed, such as `"register"`.
     #[must_use]
     pub fn with_operation(mut self, operation: &'static str) -> Self {
         Arc::make_mut(&mut self.0).operation = Some(operation);
         self
     }
 
-    /// States whether repeating the same call may succeed. It is stored, not derived from the kind: an expired
-    /// token is worth another try, a wrong password is not.
+    /// Sets whether a retry may succeed. It is stored, not derived from the kind: with an expired token a retry may
+    /// succeed, with a wrong password it cannot.
     #[must_use]
     pub fn with_retryable(mut self, retryable: bool) -> Self {
         Arc::make_mut(&mut self.0).retryable = retryable;
         self
     }
 
-    /// Keeps the error underneath.
+    /// Sets the error that caused this one.
     #[must_use]
     pub fn with_source(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
         Arc::make_mut(&mut self.0).source = Some(Arc::new(source));
         self
     }
 
-    /// What went wrong, sorted by what a caller can do.
+    /// The kind: what a caller can do about it.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// Whether repeating the same call may succeed.
+    /// Whether a retry may succeed.
     pub fn is_retryable(&self) -> bool {
         self.0.retryable
     }
 
-    /// The operation that failed, if it was named.
+    /// The operation that failed, if set.
     pub fn operation(&self) -> Option<&'static str> {
         self.0.operation
     }
@@ -154,14 +154,14 @@ impl Error {
         &self.0.message
     }
 
-    /// This error and its sources in one line, for a log or a person: see [`report`].
+    /// Returns this error and its sources in one line: see [`report`].
     pub fn report(&self) -> String {
         report(self)
     }
 }
 
-/// Any error and its sources in one line, for a log or a person. What a source says that its error has said already
-/// is left out.
+/// Returns any error and its sources in one line, for a log or a person. A source whose text is in the line already is
+/// left out, because many libraries print their source too.
 ///
 /// ```
 /// use hither_core::{Error, ErrorKind, report};
@@ -175,13 +175,21 @@ pub fn report(error: &(dyn StdError + 'static)) -> String {
     let mut source = error.source();
     while let Some(error) = source {
         let line = error.to_string();
-        if !text.ends_with(&line) {
+        if !has_segment(&text, &line) {
             text.push_str(": ");
             text.push_str(&line);
         }
         source = error.source();
     }
     text
+}
+
+/// Whether `line` is one of the parts of `text`, or several in a row, that are separated by `": "`.
+fn has_segment(text: &str, line: &str) -> bool {
+    text.match_indices(line).any(|(at, _)| {
+        let (before, after) = (&text[..at], &text[at + line.len()..]);
+        (before.is_empty() || before.ends_with(": ")) && (after.is_empty() || after.starts_with(": "))
+    })
 }
 
 impl fmt::Display for Error {
@@ -238,5 +246,40 @@ mod tests {
         assert!(!error.is_retryable());
         assert!(error.clone().with_retryable(true).is_retryable());
         assert!(!error.is_retryable(), "the clone does not change the original");
+    }
+
+    #[test]
+    fn a_report_repeats_no_text() {
+        #[derive(Debug)]
+        struct Chain(&'static str, Option<Box<Chain>>);
+
+        impl fmt::Display for Chain {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.0)
+            }
+        }
+
+        impl StdError for Chain {
+            fn source(&self) -> Option<&(dyn StdError + 'static)> {
+                self.1.as_deref().map(|source| source as _)
+            }
+        }
+
+        let chain = |lines: &[&'static str]| {
+            let link = |inner, line: &&'static str| Some(Box::new(Chain(line, inner)));
+            *lines.iter().rev().fold(None, link).unwrap()
+        };
+        for (lines, expected) in [
+            (
+                &["tcp connect error", "transport error", "tcp connect error"][..],
+                "tcp connect error: transport error",
+            ),
+            (&["a", "b: c", "c", "d"], "a: b: c: d"),
+            (&["a: b: c", "b", "b: c", "c"], "a: b: c"),
+            (&["connect", "connect error", "error"], "connect: connect error: error"),
+            (&["a", ""], "a: "),
+        ] {
+            assert_eq!(report(&chain(lines)), expected, "{lines:?}");
+        }
     }
 }

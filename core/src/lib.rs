@@ -1,4 +1,4 @@
-//! Service discovery for gRPC: a server says where it is, a client calls a service by name, and the registry in
+//! Service discovery for gRPC: a server registers its address, a client calls a service by name, and the registry in
 //! between can be swapped. This is the core of **hither**: the vocabulary, the traits, and every policy that is the
 //! same for all registries.
 //!
@@ -6,10 +6,10 @@
 //!              server                                      client
 //!   Registration │                                            ▲ Update
 //!         keep_registered                          Discovery, ServiceView
-//!     renews, and registers anew                 one watch for all who ask
+//!    renews, registers anew                          one watch per service
 //!                │                                            │
 //!                │                                         watcher
-//!                │                             tries again, coalesces, protects
+//!                │                              retries, coalesces, protects
 //!                ▼                                            ▲ Snapshot
 //!           Registrar ───────────►  registry  ───────────► Resolver
 //!                             etcd, memory, yours
@@ -24,12 +24,12 @@
 //! # async fn main() -> hither_core::Result<()> {
 //! let registry = MemoryRegistry::new();
 //!
-//! // The server: registered until the handle says otherwise, whatever happens to the registry.
+//! // The server: registered until the handle deregisters it, whatever happens to the registry.
 //! let instance = Instance::new("10.0.0.7:8001".parse()?).with_zone("eu-1a");
 //! let registration = Registration::new("greeter".parse()?, instance)?;
 //! let registered = keep_registered(registry.clone(), registration, RegistrationConfig::default());
 //!
-//! // The client: a view that is always at hand, and outlives any outage.
+//! // The client: a view that never blocks, and that keeps its instances through any outage.
 //! let mut greeter = Discovery::new(registry).service(&"greeter".parse()?);
 //! let snapshot = greeter.ready(Duration::from_secs(5)).await?;
 //! assert_eq!(snapshot.iter().next().expect("one instance").zone(), Some("eu-1a"));
@@ -42,28 +42,39 @@
 //! # }
 //! ```
 //!
-//! # For users
+//! # For applications
 //!
 //! - Servers: [`keep_registered`], or hither-tonic's `Lifecycle`, which calls it in the right order.
-//! - Clients: [`Discovery`], or hither-tonic's `DiscoveryChannel`, which balances calls over what it finds;
-//!   [`Target`] and [`Registries`] turn `etcd:///greeter` into a service of a registry.
-//! - Tests: hither-memory under Tokio's paused time, or the mocks of [`mock`] (feature `mock`).
+//! - Clients: [`Discovery`], or hither-tonic's `DiscoveryChannel`, which balances calls over the instances;
+//!   [`Target`] and [`Registries`] resolve `etcd:///greeter` to a service of a registry.
+//! - Tests: hither-memory under Tokio's paused time, or the mocks of the module `mock` (feature `mock`).
 //!
-//! What holds, whatever the registry does: a registration is tried for ever and never lost for good
-//! ([`keep_registered`]); what is known of a service stays known through any outage ([`watcher`](watcher())); servers that
-//! vanish all at once without a word are not dropped at once ([`ProtectionConfig`]).
+//! What holds, whatever the registry does: a registration is retried without limit and never lost for good
+//! ([`keep_registered`]); the last snapshot of a service stays through any outage ([`watcher`](watcher())); instances that
+//! are removed in bulk stay callable over open connections ([`ProtectionConfig`]).
 //!
 //! # For authors of a backend
 //!
-//! Implement [`Registrar`] with its [`Lease`], and [`Resolver`]; [`Catalog`] if the registry can list services. Make
-//! ONE attempt per call and tell the truth: nothing is to be retried, cached or renewed down there. A registry
-//! that can only be asked gets its watch from [`poll_watch`]. The traits say what MUST hold, and the kit in
-//! [`conformance`] (feature `conformance`) shows whether it does.
+//! Implement [`Registrar`] with its [`Lease`], and [`Resolver`]; [`Catalog`] if the registry can list services. One
+//! attempt per call, errors unchanged: a backend does not retry, cache or renew. A registry without a watch of its own
+//! gets one from [`poll_watch`]. The traits state what MUST hold, and the kit in the module `conformance` (feature
+//! `conformance`) checks it.
+//!
+//! # Features
+//!
+//! All are off by default.
+//!
+//! | feature | |
+//! |---|---|
+//! | `disk-cache` | `DiscoveryBuilder::cache_dir`: the last snapshot of each service on disk |
+//! | `serde` | `Serialize` and `Deserialize` for addresses, names, ids and instances |
+//! | `mock` | mockall mocks of the traits; exempt from semantic versioning |
+//! | `conformance` | the conformance kit; minor releases may add behaviours |
 //!
 //! # Foreign types
 //!
 //! In the public interface: `futures_core::Stream`, Tokio's `Instant`, and async-trait's boxed futures; with the feature
-//! `mock`, what mockall generates.
+//! `mock`, the types that mockall generates; with `serde`, its traits.
 #![forbid(unsafe_code)]
 
 mod backoff;

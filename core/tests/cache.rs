@@ -46,7 +46,7 @@ async fn file(directory: &Path, is_so: impl Fn(&str) -> bool) -> PathBuf {
 }
 
 /// A client that hears of these instances, and ends when they are on disk.
-async fn client_that_knew(directory: &Path, instances: &[&str]) -> PathBuf {
+async fn client_with_a_cache(directory: &Path, instances: &[&str]) -> PathBuf {
     let (discovery, mut script) = cached(directory);
     let _view = discovery.service(&service());
     let _open: OpenWatch = soon(script.watch()).await.open(instances);
@@ -54,9 +54,9 @@ async fn client_that_knew(directory: &Path, instances: &[&str]) -> PathBuf {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_starts_in_an_outage_finds_what_was_known_last() {
+async fn a_client_that_starts_in_an_outage_begins_with_the_last_snapshot() {
     let directory = directory();
-    client_that_knew(directory.path(), &["a", "b"]).await;
+    client_with_a_cache(directory.path(), &["a", "b"]).await;
 
     let (discovery, mut script) = cached(directory.path());
     let mut view = discovery.service(&service());
@@ -85,9 +85,9 @@ async fn who_starts_in_an_outage_finds_what_was_known_last() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_of_no_use_is_as_if_it_were_not_there() {
+async fn an_unusable_file_is_ignored() {
     let directory = directory();
-    let file = client_that_knew(directory.path(), &["a"]).await;
+    let file = client_with_a_cache(directory.path(), &["a"]).await;
     let written = fs::read_to_string(&file).unwrap();
     let mut old: serde_json::Value = serde_json::from_str(&written).unwrap();
     old["confirmed"] = (old["confirmed"].as_u64().unwrap() - 2 * 24 * 3600).into();
@@ -106,7 +106,7 @@ async fn what_is_of_no_use_is_as_if_it_were_not_there() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_directory_that_cannot_be_used_hurts_nobody() {
+async fn an_unusable_directory_is_ignored() {
     let directory = directory();
     let occupied = directory.path().join("a file");
     fs::write(&occupied, "").unwrap();
@@ -121,7 +121,7 @@ async fn a_directory_that_cannot_be_used_hurts_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn changes_are_written_but_not_each_of_them() {
+async fn changes_are_written_at_most_every_five_seconds() {
     let directory = directory();
     let (discovery, mut script) = cached(directory.path());
     let _view = discovery.service(&service());
@@ -140,7 +140,7 @@ async fn comes_to_have(at: &Path, what: &str) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_does_not_change_is_confirmed_every_hour_as_long_as_it_is_fresh() {
+async fn an_unchanged_snapshot_is_confirmed_every_hour_while_it_is_fresh() {
     let directory = directory();
     let (discovery, mut script) = cached(directory.path());
     let _view = discovery.service(&service());
@@ -154,13 +154,13 @@ async fn what_does_not_change_is_confirmed_every_hour_as_long_as_it_is_fresh() {
     let _lost = soon(script.watch()).await;
     fs::remove_file(&written).unwrap();
     sleep(3 * 3600 * SECOND).await;
-    assert!(!written.exists(), "nobody has confirmed it");
+    assert!(!written.exists(), "the registry has not confirmed it");
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_registry_lost_stays_on_disk_and_is_held() {
+async fn instances_that_the_registry_lost_stay_on_disk_and_are_held() {
     let directory = directory();
-    let written = client_that_knew(directory.path(), &["a", "b"]).await;
+    let written = client_with_a_cache(directory.path(), &["a", "b"]).await;
     let (discovery, mut script) = cached(directory.path());
     let mut view = discovery.service(&service());
     view.ready(SECOND).await.unwrap();
@@ -176,7 +176,7 @@ async fn what_the_registry_lost_stays_on_disk_and_is_held() {
 #[tokio::test(start_paused = true)]
 async fn no_task_is_left_behind() {
     let directory = directory();
-    client_that_knew(directory.path(), &["a"]).await;
+    client_with_a_cache(directory.path(), &["a"]).await;
     let (discovery, mut script) = cached(directory.path());
     yield_now().await;
     let before = Handle::current().metrics().num_alive_tasks();

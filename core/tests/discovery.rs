@@ -10,7 +10,7 @@ use tokio::task::yield_now;
 use tokio::time::Instant;
 
 #[tokio::test(start_paused = true)]
-async fn however_many_ask_there_is_one_watch() {
+async fn all_views_of_a_service_share_one_watch() {
     let (resolver, mut script) = scripted();
     let discovery = Discovery::new(resolver);
     let views: Vec<_> = (0..100).map(|_| discovery.clone().service(&service())).collect();
@@ -22,7 +22,7 @@ async fn however_many_ask_there_is_one_watch() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_watch_ends_with_its_last_user_and_begins_again_with_the_next() {
+async fn the_watch_ends_with_its_last_view_and_begins_again_with_the_next() {
     let (resolver, mut script) = scripted();
     let discovery = Discovery::new(resolver);
     let first = discovery.service(&service());
@@ -52,7 +52,7 @@ async fn no_task_is_left_behind() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_view_tells_each_change_once_and_skips_what_came_between() {
+async fn a_view_returns_each_change_once_and_skips_intermediate_ones() {
     let (resolver, mut script) = scripted();
     let discovery = Discovery::new(resolver);
     let mut view = discovery.service(&service());
@@ -62,7 +62,7 @@ async fn a_view_tells_each_change_once_and_skips_what_came_between() {
     );
     let open = script.watch().await.open(&["a"]);
     assert_eq!(names(soon(view.changed()).await.unwrap().instances()), ["a"]);
-    assert!(view.changed().now_or_never().is_none(), "told twice");
+    assert!(view.changed().now_or_never().is_none(), "returned twice");
     open.send(&["a", "b"]);
     tokio::time::sleep(SECOND).await;
     open.send(&["a", "b", "c"]);
@@ -77,7 +77,7 @@ async fn a_view_tells_each_change_once_and_skips_what_came_between() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn ready_says_what_is_missing() {
+async fn ready_names_what_is_missing() {
     let (resolver, mut script) = scripted();
     let discovery = Discovery::new(resolver);
     let view = discovery.service(&service());
@@ -96,7 +96,7 @@ async fn ready_says_what_is_missing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn ready_gives_the_last_snapshot_also_while_the_registry_is_lost() {
+async fn ready_returns_the_last_snapshot_during_an_outage() {
     let (resolver, mut script) = scripted();
     let discovery = Discovery::new(resolver);
     let view = discovery.service(&service());
@@ -109,7 +109,7 @@ async fn ready_gives_the_last_snapshot_also_while_the_registry_is_lost() {
 }
 
 #[test]
-fn a_view_made_outside_a_runtime_says_so() {
+fn a_view_made_outside_a_runtime_reports_it() {
     let discovery = Discovery::new(StaticRegistry::new([]));
     let view = discovery.service(&service());
     let Freshness::Stale { cause, .. } = view.current().freshness else { panic!("it cannot be fresh") };
@@ -117,7 +117,7 @@ fn a_view_made_outside_a_runtime_says_so() {
 }
 
 #[test]
-fn a_watch_whose_runtime_is_gone_is_told_and_begun_anew() {
+fn a_watch_whose_runtime_was_shut_down_is_reported_and_restarted() {
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let discovery = Discovery::new(StaticRegistry::new([support::instance("a").as_ref().clone()]));
     let first = runtime();
@@ -139,8 +139,8 @@ fn a_watch_whose_runtime_is_gone_is_told_and_begun_anew() {
         assert_eq!(view.current().instances().count(), 1, "what was known is still at hand");
         let mut anew = discovery.service(&service());
         assert_eq!(anew.ready(SECOND).await.unwrap().len(), 1);
-        while let Some(told) = anew.changed().now_or_never() {
-            told.expect("somebody watches again");
+        while let Some(update) = anew.changed().now_or_never() {
+            update.expect("the service is watched again");
         }
     });
 }

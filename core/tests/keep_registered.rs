@@ -1,12 +1,13 @@
-//! A registration through the bad days of its registry, under paused time.
+//! A registration through the faults of its registry, under paused time.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "these are tests")]
 
 use std::time::Duration;
 
+use async_trait::async_trait;
 use futures_util::StreamExt;
 use hither_core::{
-    Claim, ErrorKind, Instance, Registrar, Registration, RegistrationConfig, RegistrationHandle,
-    RegistrationStatus, Resolver, ServiceName, keep_registered,
+    Claim, ErrorKind, Instance, Lease, Registrar, Registration, RegistrationConfig, RegistrationHandle,
+    RegistrationStatus, Resolver, Result, ServiceName, keep_registered,
 };
 use hither_memory::{MemoryRegistry, Operation};
 use tokio::runtime::Handle;
@@ -93,7 +94,7 @@ async fn a_registration_outlives_its_ttl_for_as_long_as_its_handle_lives() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn renewals_of_many_spread_out() {
+async fn renewals_of_many_registrations_spread_out() {
     let registry = MemoryRegistry::new();
     let mut handles = Vec::new();
     for port in 1..=100 {
@@ -144,7 +145,7 @@ async fn an_hour_without_a_registry_loses_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_registry_that_is_down_at_the_start_gets_the_registration_when_it_comes_up() {
+async fn a_registration_arrives_when_the_registry_comes_up() {
     let registry = MemoryRegistry::new();
     registry.faults().stop();
     let handle = keep(&registry);
@@ -167,7 +168,7 @@ async fn a_lost_lease_is_replaced_by_a_new_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wiped_registry_is_filled_again() {
+async fn a_wiped_registry_gets_its_registrations_back() {
     let registry = MemoryRegistry::new();
     let handle = kept(&registry).await;
     registry.faults().wipe();
@@ -177,7 +178,7 @@ async fn a_wiped_registry_is_filled_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_record_that_was_removed_or_changed_by_hand_is_put_back() {
+async fn a_record_that_was_removed_or_changed_by_hand_is_restored() {
     let registry = MemoryRegistry::new();
     let _handle = kept(&registry).await;
     assert!(registry.faults().delete_record(&service(), instance().id()));
@@ -202,7 +203,7 @@ async fn a_slow_registry_keeps_the_registration() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_frozen_registry_is_given_up_on_at_the_deadline_and_asked_again() {
+async fn a_call_to_a_frozen_registry_ends_at_its_deadline_and_is_retried() {
     let registry = MemoryRegistry::new();
     let handle = kept(&registry).await;
     registry.faults().freeze();
@@ -217,7 +218,7 @@ async fn a_frozen_registry_is_given_up_on_at_the_deadline_and_asked_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_first_registration_takes_over_what_a_process_before_left() {
+async fn the_first_registration_takes_over_the_record_of_an_earlier_process() {
     let registry = MemoryRegistry::new();
     let before = registry.connect();
     let old = Registration::new(service(), instance().with_weight(5)).unwrap();
@@ -244,11 +245,11 @@ async fn two_owners_never_fight() {
     first.deregister().await.unwrap();
     drop(first);
     sleep(TTL).await;
-    assert_eq!(weights(&registry).await, [2], "whoever was superseded removes nothing");
+    assert_eq!(weights(&registry).await, [2], "an owner that was superseded removes nothing");
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_owner_that_returns_from_a_partition_does_not_push_out_its_successor() {
+async fn an_owner_that_returns_from_a_partition_does_not_displace_its_successor() {
     let here = MemoryRegistry::new();
     let handle = kept(&here).await;
     here.faults().disconnect();
@@ -263,7 +264,7 @@ async fn an_owner_that_returns_from_a_partition_does_not_push_out_its_successor(
 
 /// What a registry has that was restored from a copy: the record of a process that is gone.
 #[tokio::test(start_paused = true)]
-async fn who_stands_under_our_id_and_is_not_renewed_is_waited_for() {
+async fn an_owner_waits_for_the_expiry_of_a_record_that_is_not_renewed() {
     let here = MemoryRegistry::new();
     let handle = kept(&here).await;
     here.faults().disconnect();
@@ -306,7 +307,7 @@ async fn an_owner_that_returns_from_a_partition_without_a_successor_registers_ag
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_registration_whose_answer_was_lost_is_not_taken_for_anothers() {
+async fn a_registration_whose_answer_was_lost_is_recognised() {
     let registry = MemoryRegistry::new();
     let handle = kept(&registry).await;
     registry.faults().lose_next_response_of(Operation::Register);
@@ -319,7 +320,7 @@ async fn a_registration_whose_answer_was_lost_is_not_taken_for_anothers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn roles_taken_away_for_five_minutes_remove_no_server_for_good() {
+async fn a_role_revoked_for_five_minutes_removes_no_server_for_good() {
     for kind in [ErrorKind::PermissionDenied, ErrorKind::Unauthenticated] {
         let registry = MemoryRegistry::new();
         registry.faults().fail_next(40, kind);
@@ -329,7 +330,7 @@ async fn roles_taken_away_for_five_minutes_remove_no_server_for_good() {
         };
         assert_eq!(cause.kind(), kind);
         let began = Instant::now();
-        timeout(3600 * SECOND, handle.registered()).await.expect("it tries on").unwrap();
+        timeout(3600 * SECOND, handle.registered()).await.expect("it retries").unwrap();
         assert!(
             began.elapsed() > 100 * SECOND,
             "40 calls in {:?}: each after the longest backoff",
@@ -340,7 +341,7 @@ async fn roles_taken_away_for_five_minutes_remove_no_server_for_good() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_only_a_person_can_mend_is_not_tried_in_haste() {
+async fn errors_that_only_an_operator_can_correct_are_retried_slowly() {
     let mut waited = Duration::ZERO;
     for seed in 0..20 {
         let registry = MemoryRegistry::new();
@@ -356,7 +357,7 @@ async fn what_only_a_person_can_mend_is_not_tried_in_haste() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_registry_will_never_take_fails_for_good() {
+async fn a_registration_that_the_registry_never_accepts_fails_for_good() {
     for kind in [ErrorKind::InvalidArgument, ErrorKind::Unsupported, ErrorKind::Closed] {
         let registry = MemoryRegistry::new();
         registry.faults().fail_next(1, kind);
@@ -365,6 +366,81 @@ async fn what_the_registry_will_never_take_fails_for_good() {
         assert!(matches!(handle.status(), RegistrationStatus::Failed(_)));
         assert_eq!(tasks().await, 0);
         assert_eq!(registry.faults().calls(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_of_what_was_accepted_before_is_retried_without_limit() {
+    for kind in [ErrorKind::InvalidArgument, ErrorKind::Unsupported] {
+        let registry = MemoryRegistry::new();
+        let handle = kept(&registry).await;
+        // At the longest backoff, between 5 and 10 s, so that this takes half an hour at least.
+        registry.faults().fail_next_of(Operation::Renew, 360, kind);
+        sleep(1790 * SECOND).await;
+        assert!(is_retrying(&handle.status()), "{:?}", handle.status());
+        sleep(1830 * SECOND).await;
+        assert_eq!(registry.faults().calls_of(Operation::Register), 2, "the lease had expired meanwhile");
+        assert!(matches!(handle.status(), RegistrationStatus::Registered));
+        // And the same for a registration that is repeated.
+        registry.faults().wipe();
+        registry.faults().fail_next_of(Operation::Register, 3, kind);
+        sleep(120 * SECOND).await;
+        assert_eq!(weights(&registry).await, [1]);
+    }
+}
+
+/// Grants a time to live of its own.
+#[derive(Debug, Clone)]
+struct Granting(MemoryRegistry, Duration);
+
+#[derive(Debug)]
+struct GrantedLease(Box<dyn Lease>, Duration);
+
+#[async_trait]
+impl Registrar for Granting {
+    async fn register(&self, registration: &Registration, claim: Claim) -> Result<Box<dyn Lease>> {
+        Ok(Box::new(GrantedLease(self.0.register(registration, claim).await?, self.1)))
+    }
+}
+
+#[async_trait]
+impl Lease for GrantedLease {
+    fn ttl(&self) -> Duration {
+        self.1
+    }
+
+    async fn renew(&mut self) -> Result<()> {
+        self.0.renew().await
+    }
+
+    async fn update(&mut self, registration: &Registration) -> Result<()> {
+        self.0.update(registration).await
+    }
+
+    async fn revoke(&mut self) -> Result<()> {
+        self.0.revoke().await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_granted_ttl_that_is_implausible_neither_panics_nor_delays_the_renewal() {
+    for granted in
+        [Duration::ZERO, Duration::from_secs(86_400), Duration::from_secs(i64::MAX as u64), Duration::MAX]
+    {
+        let registry = MemoryRegistry::new();
+        let registrar = Granting(registry.clone(), granted);
+        let handle = keep_registered(registrar, registration(), RegistrationConfig::default().with_seed(7));
+        soon(handle.registered()).await.unwrap();
+        for _ in 0..20 {
+            sleep(TTL / 2).await;
+            assert_eq!(weights(&registry).await, [1], "{granted:?}: renewed in time");
+        }
+        // Leaving while the registry is down adds the TTL to the present time.
+        registry.faults().stop();
+        let _ = handle.deregister().await.unwrap_err();
+        drop(handle);
+        sleep(20 * TTL).await;
+        assert_eq!(tasks().await, 0, "{granted:?}");
     }
 }
 
@@ -380,7 +456,7 @@ async fn an_update_changes_the_record_in_place() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_update_during_an_outage_arrives_after_it_also_when_nobody_waits_for_it() {
+async fn an_update_during_an_outage_arrives_after_it_even_if_its_future_was_dropped() {
     let registry = MemoryRegistry::new();
     let handle = kept(&registry).await;
     registry.faults().stop();
@@ -398,11 +474,11 @@ async fn an_update_during_an_outage_arrives_after_it_also_when_nobody_waits_for_
     registry.faults().wipe();
     registry.faults().start();
     sleep(TTL).await;
-    assert_eq!(weights(&registry).await, [4], "a new lease begins with what was wished last");
+    assert_eq!(weights(&registry).await, [4], "a new lease begins with the desired state");
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_update_that_the_registry_refuses_leaves_what_stood_there() {
+async fn an_update_that_the_registry_refuses_leaves_the_content_before() {
     let registry = MemoryRegistry::new();
     let handle = kept(&registry).await;
     registry.faults().fail_next_of(Operation::Update, 1, ErrorKind::InvalidArgument);
@@ -415,7 +491,7 @@ async fn an_update_that_the_registry_refuses_leaves_what_stood_there() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flood_of_updates_does_not_starve_the_lease() {
+async fn frequent_updates_do_not_starve_the_lease() {
     let registry = MemoryRegistry::new();
     let handle = kept(&registry).await;
     registry.faults().delay(Duration::from_millis(10));
@@ -492,7 +568,7 @@ async fn a_deregistration_after_the_lease_was_lost_is_confirmed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_deregistration_ends_the_attempts_of_a_registration_that_never_came_about() {
+async fn a_deregistration_ends_the_attempts_of_a_registration_that_never_succeeded() {
     let registry = MemoryRegistry::new();
     registry.faults().stop();
     let handle = keep(&registry);
@@ -518,7 +594,7 @@ async fn dropping_the_handle_deregisters_and_leaves_no_task() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropping_the_handle_during_an_outage_tries_on_for_one_ttl_and_no_longer() {
+async fn dropping_the_handle_during_an_outage_retries_for_one_ttl_and_no_longer() {
     let registry = MemoryRegistry::new();
     let handle = kept(&registry).await;
     registry.faults().stop();
@@ -546,7 +622,7 @@ fn outside_a_runtime_a_registration_has_failed_and_nothing_panics() {
 }
 
 #[test]
-fn a_registration_whose_runtime_is_gone_says_so() {
+fn a_registration_whose_runtime_was_shut_down_reports_it() {
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let registry = MemoryRegistry::new();
     let handle = runtime().block_on(kept(&registry));

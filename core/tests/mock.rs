@@ -13,7 +13,7 @@ fn registration() -> Registration {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_mocked_registrar_sees_what_keep_registered_asks_of_it() {
+async fn a_mocked_registrar_receives_the_calls_of_keep_registered() {
     let mut registrar = MockRegistrar::new();
     registrar
         .expect_register()

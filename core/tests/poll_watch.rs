@@ -61,12 +61,12 @@ async fn the_first_answer_comes_at_once_even_if_it_is_empty() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_change_is_told_an_interval_later_and_what_has_not_changed_is_not() {
+async fn a_change_is_sent_an_interval_later_and_a_repeated_snapshot_is_not() {
     let registry = MemoryRegistry::new();
     let _a = register(&registry, "10.0.0.7:1").await;
     let mut snapshots = poll(&registry);
     let first = next(&mut snapshots).await;
-    assert!(timeout(3 * INTERVAL, snapshots.next()).await.is_err(), "told without news");
+    assert!(timeout(3 * INTERVAL, snapshots.next()).await.is_err(), "sent without a change");
     let _b = register(&registry, "10.0.0.8:1").await;
     let began = Instant::now();
     let second = next(&mut snapshots).await;
@@ -86,7 +86,7 @@ async fn the_first_error_ends_the_watch() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_registry_is_asked_no_faster_than_it_answers() {
+async fn a_slow_registry_is_called_no_faster_than_it_answers() {
     let registry = MemoryRegistry::new();
     registry.faults().delay(Duration::from_secs(4));
     let mut snapshots = poll(&registry);

@@ -37,7 +37,7 @@ fn instances(update: &Update) -> Vec<String> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_first_snapshot_is_told_even_if_it_is_empty() {
+async fn the_first_snapshot_is_sent_even_if_it_is_empty() {
     let (mut updates, mut script) = watched();
     let (update, _open) = tokio::join!(next(&mut updates), async { script.watch().await.open(&[]) });
     assert!(update.snapshot.is_some_and(|snapshot| snapshot.is_empty()));
@@ -45,7 +45,7 @@ async fn the_first_snapshot_is_told_even_if_it_is_empty() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_registry_that_is_down_at_the_start_is_told_and_tried_again() {
+async fn a_registry_that_is_down_at_the_start_is_reported_and_retried() {
     let (mut updates, mut script) = watched();
     let (update, ()) = tokio::join!(next(&mut updates), async {
         script.watch().await.fail(ErrorKind::Unavailable);
@@ -58,7 +58,7 @@ async fn a_registry_that_is_down_at_the_start_is_told_and_tried_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_outage_of_an_hour_keeps_the_last_snapshot_and_is_told_once() {
+async fn an_outage_of_an_hour_keeps_the_last_snapshot_and_is_reported_once() {
     let (mut updates, mut script) = watched();
     let (_, open) = tokio::join!(next(&mut updates), async { script.watch().await.open(&["a", "b"]) });
     let began = Instant::now();
@@ -80,19 +80,19 @@ async fn an_outage_of_an_hour_keeps_the_last_snapshot_and_is_told_once() {
     };
     let attempts = tokio::select! {
         attempts = outage => attempts,
-        update = updates.next() => panic!("told again: {update:?}"),
+        update = updates.next() => panic!("sent again: {update:?}"),
     };
     // Full jitter up to 10 s: one attempt in 5 s on average.
     assert!((500..1500).contains(&attempts), "{attempts} attempts in an hour");
 
     let (update, _open) = tokio::join!(next(&mut updates), async { script.watch().await.open(&["a", "b"]) });
-    assert!(update.freshness.is_fresh(), "the end of the outage is told, though no instance changed");
+    assert!(update.freshness.is_fresh(), "the end of the outage is sent, though no instance changed");
     let Freshness::Stale { since, .. } = stale.freshness else { unreachable!() };
     assert_eq!(since, began, "stale counts from the loss");
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_reason_for_the_outage_is_told() {
+async fn another_cause_of_the_outage_is_reported() {
     let (mut updates, mut script) = watched();
     let (_, ()) =
         tokio::join!(next(&mut updates), async { script.watch().await.fail(ErrorKind::Unavailable) });
@@ -112,7 +112,7 @@ async fn a_watch_that_ends_without_an_error_is_opened_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_that_never_brings_a_snapshot_is_given_up() {
+async fn a_watch_without_a_first_snapshot_is_abandoned() {
     let (mut updates, mut script) = watched();
     let (update, _silent) = tokio::join!(next(&mut updates), async { script.watch().await.open_silent() });
     assert_eq!(cause(&update), ErrorKind::Timeout);
@@ -130,7 +130,7 @@ async fn a_watch_that_never_brings_a_snapshot_is_given_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_that_dies_young_is_not_tried_without_pause() {
+async fn a_watch_that_is_lost_soon_after_it_was_opened_keeps_its_backoff() {
     let (mut updates, mut script) = watched();
     let began = Instant::now();
     let flapping = async {
@@ -149,7 +149,7 @@ async fn a_watch_that_dies_young_is_not_tried_without_pause() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_burst_is_told_at_its_beginning_and_at_its_end() {
+async fn a_burst_is_sent_at_its_beginning_and_at_its_end() {
     let (mut updates, mut script) = watched();
     let (_, open) = tokio::join!(next(&mut updates), async { script.watch().await.open(&["a"]) });
     sleep(SECOND).await;
@@ -164,7 +164,7 @@ async fn a_burst_is_told_at_its_beginning_and_at_its_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_repeated_snapshot_is_not_told_and_unchanged_instances_keep_their_arc() {
+async fn a_repeated_snapshot_is_dropped_and_unchanged_instances_keep_their_arc() {
     let (mut updates, mut script) = watched();
     let (first, open) = tokio::join!(next(&mut updates), async { script.watch().await.open(&["a"]) });
     open.send(&["a"]);
@@ -175,7 +175,7 @@ async fn a_repeated_snapshot_is_not_told_and_unchanged_instances_keep_their_arc(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_registry_that_forgot_everything_leaves_its_instances_held_for_five_minutes() {
+async fn instances_of_a_wiped_registry_are_held_for_five_minutes() {
     let (mut updates, mut script) = watched();
     let (_, open) = tokio::join!(next(&mut updates), async { script.watch().await.open(&["a", "b", "c"]) });
     open.send(&[]);
@@ -196,7 +196,7 @@ async fn a_registry_that_forgot_everything_leaves_its_instances_held_for_five_mi
 }
 
 #[tokio::test(start_paused = true)]
-async fn draining_is_looked_at_before_a_burst_is_coalesced() {
+async fn draining_is_observed_before_a_burst_is_coalesced() {
     let (mut updates, mut script) = watched();
     let (_, open) = tokio::join!(next(&mut updates), async { script.watch().await.open(&["a", "b"]) });
     open.send(&["a*", "b*"]);
@@ -215,7 +215,7 @@ async fn dropping_the_stream_ends_the_watch() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_only_a_person_can_mend_is_not_tried_in_haste() {
+async fn errors_that_only_an_operator_can_correct_are_retried_slowly() {
     let mut waited = Duration::ZERO;
     for seed in 0..20 {
         let (resolver, mut script) = scripted();

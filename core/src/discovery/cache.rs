@@ -159,9 +159,9 @@ impl CacheWriter {
         let now = Instant::now();
         (self.earliest, self.due, self.changed) = (now + PAUSE, Some(now + CONFIRM), false);
         if let Some(snapshot) = &self.latest {
-            let (file, bytes) = (self.file.clone(), encode(snapshot));
+            let (file, snapshot) = (self.file.clone(), snapshot.clone());
             self.writing = Some(spawn_blocking(move || {
-                if let Err(error) = replace(&file, &bytes) {
+                if let Err(error) = encode(&snapshot).and_then(|bytes| replace(&file, &bytes)) {
                     tracing::warn!(file = %file.display(), %error, "snapshot not cached");
                 }
             }));
@@ -217,15 +217,14 @@ struct File {
     instances: Vec<Arc<Instance>>,
 }
 
-fn encode(snapshot: &Snapshot) -> Vec<u8> {
+fn encode(snapshot: &Snapshot) -> std::io::Result<Vec<u8>> {
     let file = File {
         hither: FORM,
         service: snapshot.service().clone(),
         confirmed: unix_time(),
         instances: snapshot.iter().cloned().collect(),
     };
-    // Maps with keys of text and no numbers but integers: serializing them cannot fail.
-    serde_json::to_vec(&file).unwrap_or_default()
+    Ok(serde_json::to_vec(&file)?)
 }
 
 /// The content of a file for `service`, or why it cannot be used.
@@ -287,7 +286,7 @@ mod tests {
 
     #[test]
     fn a_snapshot_survives_the_file() {
-        let written = encode(&snapshot().with_revision(Revision::new("7")));
+        let written = encode(&snapshot().with_revision(Revision::new("7"))).unwrap();
         let read = decode(&written, &service("a/B")).unwrap();
         assert_eq!(read.snapshot, snapshot());
         assert!(read.age < Duration::from_secs(60));
@@ -295,7 +294,7 @@ mod tests {
 
     #[test]
     fn a_file_that_cannot_be_used_is_refused_with_the_reason() {
-        let written = String::from_utf8(encode(&snapshot())).unwrap();
+        let written = String::from_utf8(encode(&snapshot()).unwrap()).unwrap();
         let confirmed = format!("\"confirmed\":{}", unix_time());
         let at = |time: u64| written.replace(&confirmed, &format!("\"confirmed\":{time}"));
         for (file, why) in [
@@ -305,7 +304,7 @@ mod tests {
             (written.replace(&confirmed, "\"confirmed\":-1"), "damaged"),
             (at(unix_time() - 24 * 3600 - 60), "too old"),
             (written.replace("10.0.0.1:80", "nowhere"), "damaged"),
-            (String::from_utf8(encode(&Snapshot::new(service("a/B"), []))).unwrap(), "no instances"),
+            (String::from_utf8(encode(&Snapshot::new(service("a/B"), [])).unwrap()).unwrap(), "no instances"),
         ] {
             let refused = decode(file.as_bytes(), &service("a/B")).unwrap_err();
             assert!(refused.contains(why), "{why}: {refused}");
@@ -318,7 +317,7 @@ mod tests {
 
     #[test]
     fn truncated_and_damaged_files_are_refused() {
-        let written = encode(&snapshot());
+        let written = encode(&snapshot()).unwrap();
         for length in 0..written.len() {
             assert!(decode(&written[..length], &service("a/B")).is_err(), "{length}");
         }

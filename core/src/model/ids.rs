@@ -1,4 +1,4 @@
-//! Names of services and ids of instances: parsed at the edge, never invalid afterwards.
+//! Names of services and ids of instances: validated when they are parsed.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,8 +8,8 @@ use crate::{Address, Error, ErrorKind};
 
 /// The name of a service: segments joined by `/`, such as `grpc-demo/grpc/discover-demo`.
 ///
-/// No segment is empty, and there are no control characters. A name is not escaped or normalised: it stands in
-/// the registry as it is written.
+/// No segment is empty, and there are no control characters. A name is not escaped or normalised: the registry has it
+/// as it is written.
 ///
 /// ```
 /// use hither_core::ServiceName;
@@ -36,7 +36,7 @@ impl ServiceName {
         }
         if name.split('/').any(str::is_empty) {
             return refuse(
-                "has an empty segment (a leading, trailing or double '/'); what stands before the name in the registry is the backend's prefix",
+                "has an empty segment (a leading, trailing or double '/'); a part before the name is the prefix of the backend",
             );
         }
         if name.chars().any(char::is_control) {
@@ -50,7 +50,7 @@ impl ServiceName {
         &self.0
     }
 
-    /// Whether `self` is `parent` or stands below it: `a/b` is under `a`, `ab` is not.
+    /// Whether `self` is `parent` or below it: `a/b` is under `a`, `ab` is not.
     pub fn is_under(&self, parent: &ServiceName) -> bool {
         self.0.strip_prefix(&*parent.0).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
@@ -58,8 +58,8 @@ impl ServiceName {
 
 /// The id of an instance, unique within its service.
 ///
-/// By default it is the address text. An id chosen by hand has no `/`, so that a record can be told from one of
-/// a deeper service.
+/// By default it is the text of the address. A custom id has no `/`, so that its record can be distinguished
+/// from one of a deeper service.
 ///
 /// ```
 /// use hither_core::{Address, InstanceId};
@@ -82,13 +82,15 @@ impl InstanceId {
         if id.0.contains('/') {
             return Err(Error::new(
                 ErrorKind::InvalidArgument,
-                format!("instance id {id:?} has a '/', which only an id that is the address itself may have"),
+                format!(
+                    "instance id {id:?} has a '/', which only an id that is the text of an address may have"
+                ),
             ));
         }
         Ok(id)
     }
 
-    /// Parses an id that may have slashes: for backends that list deeper records as instances, as Go's
+    /// Parses an id that may have slashes, for backends that list deeper records as instances, as Go's
     /// `naming/endpoints` does.
     ///
     /// # Errors
@@ -203,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn under_respects_segment_boundaries() {
+    fn is_under_respects_segment_boundaries() {
         let name = |text| ServiceName::new(text).unwrap();
         assert!(name("a/b").is_under(&name("a")));
         assert!(name("a").is_under(&name("a")));

@@ -185,7 +185,11 @@ impl Instance {
 /// The form of an instance in JSON and the like: what is not set is left out.
 #[cfg(feature = "serde")]
 mod serde_form {
-    use super::*;
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use super::{Instance, InstanceState};
+    use crate::{Address, Error, ErrorKind, InstanceId, Result};
 
     #[derive(serde::Serialize, serde::Deserialize)]
     pub(super) struct Form {

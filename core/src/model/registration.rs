@@ -34,7 +34,7 @@ impl Registration {
     ///
     /// # Errors
     /// `InvalidArgument` when the id of the instance has a `/` and is not the text of its first address: a record with
-    /// such an id could not be told from one of a deeper service.
+    /// such an id could not be distinguished from one of a deeper service.
     pub fn new(service: ServiceName, instance: Instance) -> Result<Self> {
         let id = instance.id();
         if id.as_str().contains('/') && *id != InstanceId::from(instance.address()) {

@@ -163,7 +163,7 @@ impl<'a> IntoIterator for &'a Snapshot {
     }
 }
 
-/// Calls `visit` once for each id that stands in either list, both sorted by id.
+/// Calls `visit` once for each id of either list, both sorted by id.
 fn merge<'a>(
     old: &'a [Arc<Instance>],
     new: &'a [Arc<Instance>],

@@ -1,4 +1,4 @@
-//! What a client dials: `etcd:///greeter`.
+//! The target that a client dials: `etcd:///greeter`.
 
 mod registries;
 
@@ -12,13 +12,16 @@ use crate::{Error, ErrorKind, Result, ServiceName};
 
 pub use registries::Registries;
 
-/// A gRPC target: `scheme://authority/service`, as gRPC reads it.
+/// A gRPC target: `scheme://authority/service`, parsed as gRPC does.
 ///
 /// - `etcd:///svc`, `etcd:/svc` and `etcd:svc` name the same service; the scheme may be in capitals.
-/// - The path is percent-decoded; query and fragment are ignored, as Go's resolver ignores them.
-/// - An authority, `etcd://main/svc`, names one of several registries of the scheme. Go ignores it in silence;
-///   here it must be known to the [`Registries`].
-/// - `static:///10.0.0.1:80,10.0.0.2:80` holds the addresses themselves.
+/// - The path is percent-decoded; query and fragment are ignored, as in Go's resolver.
+/// - An authority, `etcd://main/svc`, names one of several registries of the scheme. Go ignores it silently;
+///   here the [`Registries`] must have it.
+/// - `static:///10.0.0.1:80,10.0.0.2:80` is the list of addresses itself.
+///
+/// A target is not the URL of a registry: `etcd://10.0.0.1:2379/prefix` has endpoints, and is what a program connects to
+/// before it dials anything.
 ///
 /// ```
 /// use hither_core::Target;
@@ -28,7 +31,7 @@ pub use registries::Registries;
 /// assert_eq!(target.service()?.as_str(), "grpc-demo/grpc/discover-demo");
 /// # Ok::<(), hither_core::Error>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Target {
     text: Arc<str>,
     scheme: String,
@@ -37,12 +40,12 @@ pub struct Target {
 }
 
 impl Target {
-    /// The scheme, in small letters.
+    /// The scheme, in lower case.
     pub fn scheme(&self) -> &str {
         &self.scheme
     }
 
-    /// The authority, if one is given.
+    /// The authority, if there is one.
     pub fn authority(&self) -> Option<&str> {
         self.authority.as_deref()
     }
@@ -52,10 +55,10 @@ impl Target {
         &self.endpoint
     }
 
-    /// The endpoint as the name of a service.
+    /// Returns the endpoint as the name of a service.
     ///
     /// # Errors
-    /// `InvalidArgument` when it is none, such as one with an empty segment.
+    /// `InvalidArgument` when it is not a valid name, for example because of an empty segment.
     pub fn service(&self) -> Result<ServiceName> {
         ServiceName::new(&self.endpoint).map_err(|error| self.refuse("names no service").with_source(error))
     }
@@ -69,7 +72,7 @@ impl FromStr for Target {
     type Err = Error;
 
     /// # Errors
-    /// `InvalidArgument` when there is no scheme or no endpoint, or an escape is broken.
+    /// `InvalidArgument` when there is no scheme or no endpoint, or a percent escape is invalid.
     fn from_str(text: &str) -> Result<Self> {
         let Some((scheme, rest)) = text.split_once(':').filter(|(scheme, _)| is_scheme(scheme)) else {
             return Err(refuse(text, "has no scheme (expected something like etcd:///service)"));
@@ -82,11 +85,11 @@ impl FromStr for Target {
             },
             None => ("", rest),
         };
-        // What does not begin with a slash is opaque to URLs: Go does not decode it.
+        // A path without a leading slash is opaque to URLs: Go does not decode it.
         let endpoint = match path.strip_prefix('/') {
             Some(path) => match percent_decode_str(path).decode_utf8() {
                 Ok(decoded) if escapes_are_whole(path) => decoded.into_owned(),
-                _ => return Err(refuse(text, "has a percent escape that stands for nothing")),
+                _ => return Err(refuse(text, "has an invalid percent escape")),
             },
             None => path.to_owned(),
         };
@@ -134,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn targets_are_read_as_go_reads_them() {
+    fn targets_are_parsed_as_in_go() {
         for (text, expected) in [
             ("etcd:///svc", "svc"),
             ("etcd:///a/b", "a/b"),
@@ -156,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn where_go_finds_nothing_in_silence_we_refuse() {
+    fn a_target_for_which_go_silently_finds_nothing_is_refused() {
         for text in [
             "etcd:////a/b",
             "etcd:///svc/",

@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_authority_must_be_known() {
+    async fn an_authority_must_have_been_added() {
         let registries = Registries::new().with("etcd", empty()).with_authority("etcd", "main", empty());
         let mixed_up = registries.resolve(&"etcd://10.0.0.1:2379/svc".parse().unwrap()).unwrap_err();
         assert!(mixed_up.to_string().contains("connect to the registry by its URL"), "{mixed_up}");
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_static_target_holds_its_addresses() {
+    async fn a_static_target_is_its_list_of_addresses() {
         let (discovery, service) =
             Registries::new().resolve(&"static:///10.0.0.1:80,[::1]:81".parse().unwrap()).unwrap();
         let snapshot = discovery.service(&service).ready(std::time::Duration::from_secs(1)).await.unwrap();

@@ -43,7 +43,7 @@ pub fn names<'a>(instances: impl IntoIterator<Item = &'a Arc<Instance>>) -> Vec<
 }
 
 pub fn error(kind: ErrorKind) -> Error {
-    Error::new(kind, "as told")
+    Error::new(kind, "as scripted")
 }
 
 /// Hands each call of `watch` to the test.
@@ -86,7 +86,7 @@ impl Script {
         self.calls.try_recv().is_ok()
     }
 
-    /// Waits until nobody has the resolver any more.
+    /// Waits until the resolver was dropped.
     pub async fn is_dropped(&mut self) {
         while soon(self.calls.recv()).await.is_some() {}
     }
@@ -120,7 +120,7 @@ impl OpenWatch {
         let _ = self.0.send(Err(error(kind)));
     }
 
-    /// Waits until nobody reads it any more.
+    /// Waits until it was dropped.
     pub async fn is_dropped(&self) {
         soon(self.0.closed()).await;
     }
