@@ -262,6 +262,22 @@ async fn who_registers_again_is_dialled_at_once() {
     assert_eq!(server.open(), 1);
 }
 
+/// As in linkerd/linkerd2-proxy#1289, which went on connecting to endpoints that were gone.
+#[tokio::test(start_paused = true)]
+async fn an_unreachable_instance_that_is_removed_is_not_connected_to_any_more() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let _server = Server::on(&net, "a:1");
+    registry.up("a:1").await;
+    registry.up("dead:1").await;
+    let _channel = channel(&registry, &net).connect().await.unwrap();
+    sleep(60 * SECOND).await;
+    registry.leave("dead:1").await;
+    sleep(SECOND).await;
+    let dials = net.dials("dead:1").len();
+    sleep(3600 * SECOND).await;
+    assert!(dials > 3 && net.dials("dead:1").len() == dials);
+}
+
 #[tokio::test(start_paused = true)]
 async fn with_the_last_clone_of_the_channel_everything_ends() {
     let (mut registry, net) = (Registry::new(), Net::new());

@@ -1,11 +1,12 @@
 //! Connectors: what they are given, and services as connectors.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use hither_core::{Address, Instance};
-use hither_tonic::{BoxedIo, Connector, ServiceConnector};
+use hither_tonic::{BoxedIo, Connector, RoundRobin, ServiceConnector};
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use tokio::io::DuplexStream;
@@ -13,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio::time::sleep;
 use tonic::transport::Endpoint;
 
-use crate::support::{Client, Net, Registry, SERVICE, Server};
+use crate::support::{Client, Net, Registry, SERVICE, Server, until};
 use crate::{SECOND, channel};
 
 /// Records the instance of each attempt.
@@ -49,25 +50,32 @@ async fn a_connector_gets_the_instance_as_the_registry_describes_it_now() {
     assert_eq!(seen, [Some("1".to_owned()), Some("2".to_owned())]);
 }
 
+/// Which tonic's own balanced channel cannot do: grpc/grpc-rust#1476.
 #[tokio::test]
-async fn a_connector_that_tonic_takes_is_taken_here_too() {
-    let server = Server::start().await;
+async fn a_connector_that_tonic_takes_connects_to_every_instance() {
+    let servers = [Server::start().await, Server::start().await];
     let seen = Arc::<Mutex<Vec<Uri>>>::default();
     let record = Arc::clone(&seen);
     let connector = tower::service_fn(move |uri: Uri| {
         record.lock().unwrap().push(uri.clone());
         async move { TcpStream::connect(uri.authority().unwrap().as_str()).await.map(TokioIo::new) }
     });
-    let tonic = Endpoint::from_shared(format!("http://{}", server.address)).unwrap();
+    let tonic = Endpoint::from_shared(format!("http://{}", servers[0].address)).unwrap();
     tonic.connect_with_connector(connector.clone()).await.unwrap();
 
     let mut registry = Registry::new();
-    registry.up(&server.address).await;
+    for server in &servers {
+        registry.up(&server.address).await;
+    }
     let builder = hither_tonic::DiscoveryChannel::builder(registry.discovery(), SERVICE);
-    let channel = builder.connector(ServiceConnector::new(connector)).connect().await.unwrap();
-    assert_eq!(Client::new(&channel).name().await.unwrap(), server.address);
-    let expected: Uri = format!("http://{}/", server.address).parse().unwrap();
-    assert_eq!(*seen.lock().unwrap(), [expected.clone(), expected]);
+    let builder = builder.connector(ServiceConnector::new(connector)).policy(RoundRobin::default());
+    let client = Client::new(&builder.connect().await.unwrap());
+    until("both are called", || servers.iter().all(|server| server.open() > 0)).await;
+    for _ in 0..4 {
+        client.name().await.unwrap();
+    }
+    let uris: BTreeSet<_> = seen.lock().unwrap().iter().map(ToString::to_string).collect();
+    assert_eq!(uris, servers.iter().map(|server| format!("http://{}/", server.address)).collect());
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use hither_core::{Resolver, Snapshot};
 use hither_memory::MemoryRegistry;
 use hither_tonic::{ErrorKind, Lifecycle};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -63,6 +64,39 @@ async fn a_call_under_way_finishes_and_an_open_stream_is_cut_when_the_grace_is_o
         ServingStatus::NotServing,
         "the stream still lives"
     );
+    server.ended().await.unwrap();
+    let end = timeout(SOON, stream.message()).await.expect("the stream should have been cut");
+    assert!(end.is_err(), "{end:?}");
+}
+
+/// hyperium/hyper#4170: such a connection kept tonic's servers from ending for an hour.
+#[tokio::test]
+async fn a_connection_on_which_nothing_is_sent_delays_the_end_by_the_drain_timeout_at_most() {
+    let registry = MemoryRegistry::new();
+    let mut server =
+        Running::start(registry, |builder| builder.drain_timeout(Duration::from_millis(300))).await;
+    let mut silent = TcpStream::connect(server.address).await.unwrap();
+    server.client().await;
+    server.stop();
+    server.ended().await.unwrap();
+    // Whatever the server sent first, and however it ends.
+    let _ = timeout(SOON, silent.read_to_end(&mut Vec::new())).await.expect("it should have been cut");
+}
+
+/// As in PikoCI/pikoci#572, where clients that came back while the server was leaving kept it from ending.
+#[tokio::test]
+async fn a_stream_that_is_opened_during_the_propagation_delay_is_cut_like_any_other() {
+    let registry = MemoryRegistry::new();
+    let mut snapshots = watch(&registry).await;
+    let mut server = Running::start(registry, |builder| {
+        builder.propagation_delay(Duration::from_secs(1)).drain_timeout(Duration::from_millis(300))
+    })
+    .await;
+    seen(&mut snapshots, up).await;
+    server.stop();
+    seen(&mut snapshots, Snapshot::is_empty).await;
+    let mut stream = server.stream().await;
+    assert_eq!(stream.message().await.unwrap().unwrap().status(), ServingStatus::NotServing);
     server.ended().await.unwrap();
     let end = timeout(SOON, stream.message()).await.expect("the stream should have been cut");
     assert!(end.is_err(), "{end:?}");
