@@ -22,7 +22,7 @@ use log::Log;
 const SOON: Duration = Duration::from_secs(10);
 
 #[tokio::test]
-async fn a_server_without_file_descriptors_says_so_once_and_accepts_again_when_there_are_some() {
+async fn a_shortage_of_file_descriptors_is_logged_once_and_accepting_resumes_after_it() {
     let log = Log::capture();
     let maximum = getrlimit(Resource::Nofile).maximum;
     setrlimit(Resource::Nofile, Rlimit { current: Some(128), maximum }).unwrap();

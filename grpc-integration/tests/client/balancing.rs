@@ -1,4 +1,4 @@
-//! Which of those who are ready is called, and what counts as load.
+//! Which of the ready instances is called, and what counts as load.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -24,7 +24,7 @@ async fn servers(registry: &mut Registry, net: &Net, addresses: &[&str]) -> Vec<
     servers
 }
 
-/// Who answers, this many times.
+/// The servers that answer so many calls.
 async fn names(client: &Client, count: usize) -> Vec<String> {
     let mut names = Vec::new();
     for _ in 0..count {
@@ -34,7 +34,7 @@ async fn names(client: &Client, count: usize) -> Vec<String> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn round_robin_goes_round_exactly() {
+async fn round_robin_is_exact() {
     let (mut registry, net) = (Registry::new(), Net::new());
     let _servers = servers(&mut registry, &net, &["a:1", "b:1", "c:1"]).await;
     let channel = channel(&registry, &net).policy(RoundRobin::default()).connect().await.unwrap();
@@ -50,7 +50,7 @@ async fn round_robin_goes_round_exactly() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn round_robin_goes_on_where_it_was_when_somebody_joins_or_changes() {
+async fn round_robin_continues_its_turn_when_an_instance_joins_or_changes() {
     let (mut registry, net) = (Registry::new(), Net::new());
     let _servers = servers(&mut registry, &net, &["b:1", "d:1"]).await;
     let client = Client::new(&channel(&registry, &net).connect().await.unwrap());
@@ -65,7 +65,7 @@ async fn round_robin_goes_on_where_it_was_when_somebody_joins_or_changes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn least_request_prefers_who_has_less_to_do() {
+async fn least_request_prefers_the_less_loaded_instance() {
     let (mut registry, net) = (Registry::new(), Net::new());
     let servers = servers(&mut registry, &net, &["a:1", "b:1"]).await;
     let builder = channel(&registry, &net).policy(LeastRequest::default().with_seed(1));
@@ -105,17 +105,17 @@ async fn sticky_stays_with_one_until_it_is_lost() {
     let _earlier = Server::on(&net, "a:1");
     registry.up("a:1").await;
     sleep(SECOND).await;
-    assert_eq!(names(&client, 10).await, ["b:1"; 10], "whoever joins");
+    assert_eq!(names(&client, 10).await, ["b:1"; 10], "also when another joins");
 
     drop(servers.remove(0));
     sleep(SECOND).await;
     assert_eq!(names(&client, 10).await, ["a:1"; 10]);
     let _back = Server::on(&net, "b:1");
     sleep(300 * SECOND).await;
-    assert_eq!(names(&client, 10).await, ["a:1"; 10], "whoever returns");
+    assert_eq!(names(&client, 10).await, ["a:1"; 10], "also when the first returns");
 }
 
-/// Takes the first, and writes down what it sees.
+/// Picks the first instance, and records what it sees.
 #[derive(Debug, Clone, Default)]
 struct Spy {
     seen: Arc<Seen>,
@@ -172,7 +172,7 @@ impl Spy {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_counts_as_load_until_its_body_has_ended_and_its_outcome_is_told_then() {
+async fn a_call_counts_as_load_until_its_body_has_ended_and_the_picker_gets_its_outcome_then() {
     let (mut registry, net) = (Registry::new(), Net::new());
     let servers = servers(&mut registry, &net, &["a:1"]).await;
     let spy = Spy::default();
@@ -216,7 +216,7 @@ async fn a_call_counts_as_load_until_its_body_has_ended_and_its_outcome_is_told_
 }
 
 #[tokio::test(start_paused = true)]
-async fn load_is_still_known_when_an_instance_describes_itself_anew() {
+async fn load_survives_a_new_description_of_the_instance() {
     let (mut registry, net) = (Registry::new(), Net::new());
     let _servers = servers(&mut registry, &net, &["a:1"]).await;
     let spy = Spy::default();
@@ -267,7 +267,7 @@ async fn a_wait_for_ready_call_that_a_picker_fails_is_offered_to_the_next_picker
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_is_held_back_takes_nobody_elses_turn() {
+async fn a_call_that_the_policy_queues_takes_no_other_calls_turn() {
     let (mut registry, net) = (Registry::new(), Net::new());
     let server = Server::described(&net, "a:1", |server| server.max_concurrent_streams(1));
     registry.up("a:1").await;

@@ -1,4 +1,4 @@
-//! One call: its deadline, its second chances, its end.
+//! One call: its deadline, its retries, its end.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,7 +37,7 @@ fn read(timeout: &str) -> Duration {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_does_not_answer_is_not_waited_for_longer_than_the_deadline() {
+async fn a_call_to_a_server_that_does_not_answer_ends_at_its_deadline() {
     let (mut registry, net) = (Registry::new(), Net::new());
     let server = Server::on(&net, "a:1");
     registry.up(&server.address).await;
@@ -50,7 +50,7 @@ async fn a_server_that_does_not_answer_is_not_waited_for_longer_than_the_deadlin
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_ends_at_the_deadline_however_much_it_brings() {
+async fn a_stream_ends_at_its_deadline_while_messages_arrive() {
     let (mut registry, net) = (Registry::new(), Net::new());
     let server = Server::on(&net, "a:1");
     registry.up(&server.address).await;
@@ -110,7 +110,7 @@ async fn the_default_timeout_is_for_calls_without_one_and_caps_the_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_server_is_told_the_time_that_is_left() {
+async fn the_server_gets_the_time_that_is_left() {
     let (mut registry, net) = (Registry::new(), Net::new());
     let channel = channel(&registry, &net).default_timeout(20 * SECOND).connect_lazy().unwrap();
     let mut request = within(10 * SECOND, "grpc-timeout");
@@ -120,16 +120,16 @@ async fn the_server_is_told_the_time_that_is_left() {
     sleep(4 * SECOND).await;
     let server = Server::on(&net, "a:1");
     registry.up(&server.address).await;
-    let told = read(call.await.unwrap().unwrap().get_ref());
-    assert!(told <= 6 * SECOND && told > 5 * SECOND, "{told:?}");
+    let left = read(call.await.unwrap().unwrap().get_ref());
+    assert!(left <= 6 * SECOND && left > 5 * SECOND, "{left:?}");
 
-    let told = Client::new(&channel).call("Metadata", "grpc-timeout".to_owned()).await.unwrap();
-    let told = read(told.get_ref());
-    assert!(told <= 20 * SECOND && told > 19 * SECOND, "{told:?}");
+    let left = Client::new(&channel).call("Metadata", "grpc-timeout".to_owned()).await.unwrap();
+    let left = read(left.get_ref());
+    assert!(left <= 20 * SECOND && left > 19 * SECOND, "{left:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_whose_time_is_over_is_not_sent() {
+async fn a_call_past_its_deadline_is_not_sent() {
     let (mut registry, net) = (Registry::new(), Net::new());
     let server = Server::on(&net, "a:1");
     registry.up(&server.address).await;
@@ -141,7 +141,7 @@ async fn a_call_whose_time_is_over_is_not_sent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_a_server_refuses_unseen_is_made_elsewhere() {
+async fn a_call_that_a_server_refuses_before_processing_is_retried_on_another() {
     for refuse in [peers::refusing, peers::going_away] {
         let (mut registry, net) = (Registry::new(), Net::new());
         let refused = refuse(&net, "a:1");
@@ -159,7 +159,7 @@ async fn a_call_that_a_server_refuses_unseen_is_made_elsewhere() {
     }
 }
 
-/// `a:1` is a peer that leaves when it is told to; all others are on the network.
+/// `a:1` is a peer that shuts down once `left` is set; all others are on the network.
 #[derive(Debug)]
 struct Parting {
     left: Arc<AtomicBool>,
@@ -177,7 +177,7 @@ impl Connector for Parting {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_farewell_is_heard_even_when_the_request_that_crosses_it_cannot_be_written() {
+async fn a_goaway_is_read_even_when_writing_the_request_that_crosses_it_fails() {
     for _ in 0..10 {
         let (mut registry, net) = (Registry::new(), Net::new());
         let server = Server::on(&net, "b:1");
@@ -207,7 +207,7 @@ async fn a_call_that_is_refused_twice_fails() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_is_sent_once_more_up_to_64_kib() {
+async fn a_refused_body_is_replayed_up_to_64_kib() {
     for (length, attempts) in [(60 * 1024, 2), (70 * 1024, 1)] {
         let (mut registry, net) = (Registry::new(), Net::new());
         let refused = peers::refusing(&net, "a:1");
@@ -236,7 +236,7 @@ async fn a_long_body_of_many_messages_arrives_whole() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_server_answered_is_never_asked_again() {
+async fn a_status_from_the_server_is_never_retried() {
     let (mut registry, net) = (Registry::new(), Net::new());
     let server = Server::on(&net, "a:1");
     registry.up(&server.address).await;
@@ -247,7 +247,7 @@ async fn what_a_server_answered_is_never_asked_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_whose_connection_breaks_is_not_made_again_and_fails_at_once() {
+async fn a_call_whose_connection_breaks_is_not_retried_and_fails_at_once() {
     let (mut registry, net) = (Registry::new(), Net::new());
     let (a, b) = (Server::on(&net, "a:1"), Server::on(&net, "b:1"));
     registry.up(&a.address).await;
@@ -269,7 +269,7 @@ async fn a_call_whose_connection_breaks_is_not_made_again_and_fails_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_says_whom_it_calls_and_a_response_who_answered() {
+async fn a_call_carries_the_service_as_authority_and_a_response_its_instance() {
     let (mut registry, net) = (Registry::new(), Net::new());
     let server = Server::on(&net, "a:1");
     registry.up(&server.address).await;
@@ -311,7 +311,7 @@ async fn an_interceptor_sees_every_call() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_cannot_be_encoded_says_why() {
+async fn a_request_that_cannot_be_encoded_fails_with_the_encoders_status() {
     let (mut registry, net) = (Registry::new(), Net::new());
     let server = Server::on(&net, "a:1");
     registry.up(&server.address).await;
@@ -323,7 +323,7 @@ async fn a_request_that_cannot_be_encoded_says_why() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_still_being_sent_ends_with_the_call() {
+async fn sending_a_request_ends_with_its_call() {
     let (mut registry, net) = (Registry::new(), Net::new());
     let server = Server::described(&net, "a:1", |server| server.max_concurrent_streams(1));
     registry.up(&server.address).await;

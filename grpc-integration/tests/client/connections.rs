@@ -44,7 +44,7 @@ async fn two_records_with_one_address_share_one_connection() {
     assert_eq!((a.open(), a.accepted()), (1, 1));
     registry.put(instance("other", "a:1").with_state(InstanceState::Draining)).await;
     registry.leave("other").await;
-    until("nobody needs the connection", || a.open() == 0).await;
+    until("the connection is closed", || a.open() == 0).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -79,7 +79,7 @@ async fn a_server_that_allows_few_streams_gets_more_connections() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_all_connections_are_full_calls_wait_their_turn_and_none_hangs() {
+async fn calls_wait_in_turn_while_all_connections_are_full() {
     let (mut registry, net) = (Registry::new(), Net::new());
     let server = Server::described(&net, "a:1", one_stream);
     registry.up("a:1").await;
@@ -95,8 +95,8 @@ async fn when_all_connections_are_full_calls_wait_their_turn_and_none_hangs() {
     let mut request = tonic::Request::new(String::new());
     request.set_timeout(SECOND);
     let status = client.call("Name", request).await.unwrap_err();
-    let told = "not done within 1s: all connections have as many calls as the servers allow";
-    assert_eq!(status.message(), told);
+    let expected = "not done within 1s: all connections have as many calls as the servers allow";
+    assert_eq!(status.message(), expected);
 
     server.open_gate();
     for answer in calls.await.unwrap() {
@@ -135,7 +135,7 @@ async fn no_call_is_lost_between_many_tasks_and_few_streams() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn pick_first_turns_to_the_next_when_the_first_is_full() {
+async fn sticky_sends_calls_to_the_next_when_the_first_is_full() {
     let (mut registry, net) = (Registry::new(), Net::new());
     let servers = ["a:1", "b:1"].map(|address| Server::described(&net, address, one_stream));
     registry.up("a:1").await;
@@ -170,7 +170,7 @@ async fn a_further_connection_that_is_not_needed_any_more_is_closed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lost_connection_is_made_anew_without_any_call() {
+async fn a_lost_connection_is_reestablished_without_any_call() {
     let (mut registry, net) = (Registry::new(), Net::new());
     let server = Server::on(&net, "a:1");
     registry.up("a:1").await;
@@ -184,7 +184,7 @@ async fn a_lost_connection_is_made_anew_without_any_call() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_cannot_be_reached_is_tried_after_growing_delays() {
+async fn an_unreachable_instance_is_retried_with_exponential_backoff() {
     let (mut registry, net) = (Registry::new(), Net::new());
     registry.up("dead:1").await;
     let _channel = channel(&registry, &net).connect_lazy().unwrap();
@@ -229,11 +229,11 @@ async fn the_backoff_between_attempts_can_be_set() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_accepts_and_hangs_up_at_once_is_not_dialled_in_a_loop() {
+async fn a_peer_that_accepts_and_closes_at_once_is_retried_with_backoff() {
     let (mut registry, net) = (Registry::new(), Net::new());
     let mut incoming = net.listen("a:1");
     tokio::spawn(async move { while incoming.recv().await.is_some() {} });
-    // And who says that it goes away with its first breath.
+    // And one that sends GOAWAY at once.
     let _seen = peers::going_away(&net, "b:1");
     registry.up("a:1").await;
     registry.up("b:1").await;
@@ -249,7 +249,7 @@ async fn who_accepts_and_hangs_up_at_once_is_not_dialled_in_a_loop() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_registers_again_is_dialled_at_once() {
+async fn an_instance_that_registers_again_is_connected_to_at_once() {
     let (mut registry, net) = (Registry::new(), Net::new());
     registry.up("a:1").await;
     let channel = channel(&registry, &net).connect_lazy().unwrap();
@@ -279,7 +279,7 @@ async fn an_unreachable_instance_that_is_removed_is_not_connected_to_any_more() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn with_the_last_clone_of_the_channel_everything_ends() {
+async fn dropping_the_last_clone_of_a_channel_ends_everything() {
     let (mut registry, net) = (Registry::new(), Net::new());
     let (mut a, b) = (Server::on(&net, "a:1"), Server::described(&net, "b:1", one_stream));
     let _frozen = peers::Frozen::on(&net, "frozen:1");
@@ -299,14 +299,14 @@ async fn with_the_last_clone_of_the_channel_everything_ends() {
     Client::new(&clone).name().await.unwrap();
     drop(clone);
     until("the connections are closed", || a.open() == 0 && b.open() == 0).await;
-    until("nobody watches", || registry.faults().open_watches() == 0).await;
+    until("the watch has ended", || registry.faults().open_watches() == 0).await;
     until("the tasks have ended", || tasks() == before).await;
     a.stop();
     a.ended().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_response_under_way_finishes_after_the_channel_is_dropped() {
+async fn a_response_in_flight_finishes_after_the_channel_is_dropped() {
     let (mut registry, net) = (Registry::new(), Net::new());
     let server = Server::on(&net, "a:1");
     registry.up("a:1").await;
@@ -365,7 +365,7 @@ async fn a_peer_that_does_not_read_keeps_no_connection_open() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_says_that_it_is_going_away_is_connected_anew_while_the_old_calls_finish() {
+async fn after_goaway_a_new_connection_is_opened_while_calls_on_the_old_one_finish() {
     let (mut registry, net) = (Registry::new(), Net::new());
     let mut old = Server::on(&net, "a:1");
     registry.up("a:1").await;

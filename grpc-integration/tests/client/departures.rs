@@ -1,4 +1,4 @@
-//! Servers that leave: with a word, without one, and only as the registry believes.
+//! Servers that go: gracefully, by a crash, and only in the registry.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -41,7 +41,7 @@ impl Load {
         self.calls.load(Ordering::SeqCst)
     }
 
-    /// Every call was answered, or this panics.
+    /// Panics if a call has failed.
     async fn end(self) {
         self.over.store(true, Ordering::SeqCst);
         for task in self.tasks {
@@ -50,7 +50,7 @@ impl Load {
     }
 }
 
-/// A server on a free port that leads the life which `Lifecycle` gives it.
+/// A server on a free port, run by `Lifecycle`.
 struct Living {
     echo: Echo,
     stop: oneshot::Sender<()>,
@@ -88,7 +88,7 @@ impl Living {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_call_fails_while_servers_leave_gracefully_and_join_100_times() {
+async fn no_call_fails_during_100_graceful_restarts() {
     let registry = MemoryRegistry::new();
     let mut servers = Vec::new();
     for _ in 0..3 {
@@ -109,7 +109,7 @@ async fn no_call_fails_while_servers_leave_gracefully_and_join_100_times() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_call_fails_while_servers_stop_that_the_registry_knows_nothing_of() {
+async fn no_call_fails_while_servers_drain_without_deregistering_first() {
     let mut registry = Registry::new();
     let staying = Server::start().await;
     registry.up(&staying.address).await;
@@ -129,7 +129,7 @@ async fn no_call_fails_while_servers_stop_that_the_registry_knows_nothing_of() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_announces_that_it_is_leaving_gets_no_new_calls_and_finishes_the_old_ones() {
+async fn a_draining_instance_gets_no_new_calls_and_finishes_those_in_flight() {
     let (mut registry, net) = (Registry::new(), Net::new());
     let (leaving, staying) = (Server::on(&net, "a:1"), Server::on(&net, "b:1"));
     registry.up("a:1").await;
@@ -157,7 +157,7 @@ async fn who_announces_that_it_is_leaving_gets_no_new_calls_and_finishes_the_old
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_all_are_leaving_they_are_called_all_the_same() {
+async fn draining_instances_are_called_if_all_are_draining() {
     let (mut registry, net) = (Registry::new(), Net::new());
     let _servers = [Server::on(&net, "a:1"), Server::on(&net, "b:1")];
     registry.up("a:1").await;
@@ -165,7 +165,7 @@ async fn when_all_are_leaving_they_are_called_all_the_same() {
     registry.draining("a:1").await;
     sleep(SECOND).await;
     assert_eq!(client.name().await.unwrap(), "a:1");
-    // Also by who comes only now.
+    // Also by a client that starts now.
     let late = Client::new(&channel(&registry, &net).connect().await.unwrap());
     assert_eq!(late.name().await.unwrap(), "a:1");
     registry.up("b:1").await;
@@ -177,7 +177,7 @@ async fn when_all_are_leaving_they_are_called_all_the_same() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_leaving_is_not_dialled_while_others_are_up() {
+async fn a_draining_instance_is_not_connected_to_while_others_are_up() {
     let (mut registry, net) = (Registry::new(), Net::new());
     let _servers = [Server::on(&net, "a:1"), Server::on(&net, "b:1")];
     registry.draining("a:1").await;
@@ -188,7 +188,7 @@ async fn who_is_leaving_is_not_dialled_while_others_are_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_held_instance_is_called_over_its_open_connection_and_never_dialled_again() {
+async fn a_held_instance_is_called_over_its_open_connection_and_never_connected_to_again() {
     let (mut registry, net) = (Registry::new(), Net::new());
     let (a, b) = (Server::on(&net, "a:1"), Server::on(&net, "b:1"));
     for address in ["a:1", "b:1", "dead:1"] {
@@ -223,7 +223,7 @@ async fn a_held_instance_is_called_over_its_open_connection_and_never_dialled_ag
     );
     assert_eq!((dials("a:1"), dials("b:1")), (1, 1));
 
-    // Who registers again is there again.
+    // An instance that registers again is connected to again.
     registry
         .faults()
         .put_without_lease(&Registry::service(), hither_core::Instance::new("a:1".parse().unwrap()));
@@ -233,7 +233,7 @@ async fn a_held_instance_is_called_over_its_open_connection_and_never_dialled_ag
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_held_for_five_minutes_is_let_go() {
+async fn a_held_instance_is_released_after_five_minutes() {
     let (mut registry, net) = (Registry::new(), Net::new());
     let server = Server::on(&net, "a:1");
     registry.up("a:1").await;
@@ -247,7 +247,7 @@ async fn who_is_held_for_five_minutes_is_let_go() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_one_dies_the_others_are_called_at_once() {
+async fn the_other_instances_are_called_at_once_after_one_crashes() {
     let (mut registry, net) = (Registry::new(), Net::new());
     let (a, _b) = (Server::on(&net, "a:1"), Server::on(&net, "b:1"));
     registry.up("a:1").await;

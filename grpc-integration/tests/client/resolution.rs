@@ -1,4 +1,4 @@
-//! Whom calls are sent to, and what becomes of them when there is nobody.
+//! Which instances calls are sent to, and what happens to calls when none is ready.
 
 use std::error::Error as _;
 
@@ -24,7 +24,7 @@ async fn a_service_is_called_by_its_name() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn a_server_on_a_unix_socket_is_called_like_any_other() {
+async fn a_server_on_a_unix_socket_is_called() {
     let directory = tempfile::tempdir().unwrap();
     let server = Server::on_socket(&directory.path().join("greeter.sock"));
     let mut registry = Registry::new();
@@ -34,7 +34,7 @@ async fn a_server_on_a_unix_socket_is_called_like_any_other() {
 }
 
 #[tokio::test]
-async fn a_client_that_starts_while_the_registry_is_down_calls_the_servers_that_are_on_disk() {
+async fn a_client_that_starts_while_the_registry_is_down_calls_the_servers_cached_on_disk() {
     let directory = tempfile::tempdir().unwrap();
     let mut registry = Registry::new();
     let server = Server::start().await;
@@ -57,7 +57,7 @@ async fn a_client_that_starts_while_the_registry_is_down_calls_the_servers_that_
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_address_where_nobody_listens_is_never_picked() {
+async fn an_address_where_no_server_listens_is_never_picked() {
     let (mut registry, net) = (Registry::new(), Net::new());
     let server = Server::on(&net, "live:1");
     registry.up("dead:1").await;
@@ -71,7 +71,7 @@ async fn an_address_where_nobody_listens_is_never_picked() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_accepts_and_never_speaks_is_not_picked_and_holds_no_call_up() {
+async fn a_peer_that_accepts_and_sends_nothing_is_not_picked_and_delays_no_call() {
     let (mut registry, net) = (Registry::new(), Net::new());
     let _frozen = Frozen::on(&net, "frozen:1");
     let server = Server::on(&net, "live:1");
@@ -86,7 +86,7 @@ async fn a_peer_that_accepts_and_never_speaks_is_not_picked_and_holds_no_call_up
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_the_only_peer_never_speaks_calls_fail_once_that_is_known() {
+async fn calls_fail_once_the_only_peer_has_not_answered_in_time() {
     let (mut registry, net) = (Registry::new(), Net::new());
     let _frozen = Frozen::on(&net, "frozen:1");
     registry.up("frozen:1").await;
@@ -105,7 +105,7 @@ async fn when_the_only_peer_never_speaks_calls_fail_once_that_is_known() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_empty_service_fails_fast_and_says_that_it_is_empty() {
+async fn calls_to_a_service_without_instances_fail_fast_with_that_reason() {
     let (registry, net) = (Registry::new(), Net::new());
     let client = Client::new(&channel(&registry, &net).connect_lazy().unwrap());
     let began = Instant::now();
@@ -118,7 +118,7 @@ async fn an_empty_service_fails_fast_and_says_that_it_is_empty() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_nobody_can_be_reached_calls_fail_fast_and_say_why() {
+async fn calls_fail_fast_with_the_reason_if_no_instance_can_be_reached() {
     let (mut registry, net) = (Registry::new(), Net::new());
     registry.up("a:1").await;
     registry.up("b:1").await;
@@ -127,13 +127,13 @@ async fn when_nobody_can_be_reached_calls_fail_fast_and_say_why() {
     let began = Instant::now();
     let status = client.name().await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable);
-    let told = "0 of 3 instances of greeter ready; last error: connection refused at ";
-    assert!(status.message().starts_with(told), "{status}");
+    let expected = "0 of 3 instances of greeter ready; last error: connection refused at ";
+    assert!(status.message().starts_with(expected), "{status}");
     assert!(began.elapsed() < SECOND);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_waits_while_somebody_is_connecting_for_the_first_time() {
+async fn a_call_waits_while_an_instance_is_connecting_for_the_first_time() {
     let (mut registry, net) = (Registry::new(), Net::new());
     registry.up("dead:1").await;
     registry.up("slow:1").await;
@@ -147,7 +147,7 @@ async fn a_call_waits_while_somebody_is_connecting_for_the_first_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_old_failure_to_connect_is_never_told_to_a_call_that_can_be_made() {
+async fn an_old_failure_to_connect_never_fails_a_later_call() {
     let (mut registry, net) = (Registry::new(), Net::new());
     registry.up("a:1").await;
     let channel = channel(&registry, &net).connect_lazy().unwrap();
@@ -164,7 +164,7 @@ async fn an_old_failure_to_connect_is_never_told_to_a_call_that_can_be_made() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_for_ready_waits_for_the_first_server() {
+async fn a_wait_for_ready_call_waits_for_the_first_instance() {
     let (mut registry, net) = (Registry::new(), Net::new());
     let client = Client::new(&channel(&registry, &net).wait_for_ready(true).connect_lazy().unwrap());
     let call = tokio::spawn(async move { client.name().await });
@@ -176,7 +176,7 @@ async fn who_waits_for_ready_waits_for_the_first_server() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_for_ready_waits_no_longer_than_the_deadline() {
+async fn a_wait_for_ready_call_ends_at_its_deadline() {
     let (mut registry, net) = (Registry::new(), Net::new());
     let client = Client::new(&channel(&registry, &net).connect_lazy().unwrap());
     for told in
@@ -196,7 +196,7 @@ async fn who_waits_for_ready_waits_no_longer_than_the_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_single_call_can_choose_not_to_wait_for_ready() {
+async fn a_single_call_can_opt_out_of_waiting_for_ready() {
     let (registry, net) = (Registry::new(), Net::new());
     let client = Client::new(&channel(&registry, &net).wait_for_ready(true).connect_lazy().unwrap());
     let mut request = Request::new(String::new());
@@ -206,7 +206,7 @@ async fn a_single_call_can_choose_not_to_wait_for_ready() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_the_registry_is_down_calls_go_on_over_what_was_known() {
+async fn calls_go_on_with_the_last_known_instances_while_the_registry_is_down() {
     let (mut registry, net) = (Registry::new(), Net::new());
     let server = Server::on(&net, "a:1");
     registry.up(&server.address).await;
@@ -230,7 +230,7 @@ async fn while_the_registry_is_down_calls_go_on_over_what_was_known() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_the_registry_has_never_been_heard_calls_wait_and_then_fail_fast() {
+async fn calls_wait_for_the_first_resolution_and_then_fail_fast() {
     let (registry, net) = (Registry::new(), Net::new());
     registry.faults().freeze();
     let client = Client::new(&channel(&registry, &net).connect_lazy().unwrap());
@@ -245,7 +245,7 @@ async fn while_the_registry_has_never_been_heard_calls_wait_and_then_fail_fast()
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_instance_is_called_at_whichever_of_its_addresses_answers() {
+async fn an_instance_is_called_at_the_first_of_its_addresses_that_answers() {
     let (mut registry, net) = (Registry::new(), Net::new());
     let instance = |addresses: [&str; 3]| {
         let [first, second, third] = addresses.map(|address| address.parse().unwrap());
@@ -267,7 +267,7 @@ async fn an_instance_is_called_at_whichever_of_its_addresses_answers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn connecting_waits_for_the_first_ready_instance_and_not_for_ever() {
+async fn connect_waits_for_the_first_ready_instance_up_to_its_timeout() {
     let (mut registry, net) = (Registry::new(), Net::new());
     let began = Instant::now();
     let error = channel(&registry, &net).ready_timeout(3 * SECOND).connect().await.unwrap_err();
@@ -287,7 +287,7 @@ async fn connecting_waits_for_the_first_ready_instance_and_not_for_ever() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_used_is_told_when_connecting() {
+async fn invalid_settings_are_errors_of_connect() {
     let builder = |service: &str| DiscoveryChannel::builder(Discovery::new(StaticRegistry::new([])), service);
     for (error, told) in [
         (builder("a//b").connect_lazy().unwrap_err(), "\"a//b\""),
@@ -300,7 +300,7 @@ async fn what_cannot_be_used_is_told_when_connecting() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_target_that_cannot_be_dialled_is_one_clear_error() {
+async fn an_invalid_target_is_one_error_that_names_it() {
     let registries = Registries::new().with("memory", Registry::new().discovery());
     for target in ["greeter", "etcd:///greeter", "memory:///", "memory:////greeter", "memory://other/greeter"]
     {
@@ -311,7 +311,7 @@ async fn a_target_that_cannot_be_dialled_is_one_clear_error() {
 }
 
 #[tokio::test]
-async fn a_target_is_dialled() {
+async fn a_target_is_resolved_and_called() {
     let mut registry = Registry::new();
     let server = Server::start().await;
     registry.up(&server.address).await;
@@ -399,7 +399,7 @@ fn a_channel_made_outside_a_runtime_is_an_error() {
 }
 
 #[test]
-fn a_channel_whose_runtime_is_gone_says_so() {
+fn calls_on_a_channel_whose_runtime_is_gone_fail_with_that_reason() {
     let runtime =
         || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let gone = runtime();

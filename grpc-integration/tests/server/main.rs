@@ -1,4 +1,4 @@
-//! A server's life as its clients and its registry see it: real sockets, a registry in memory.
+//! A server's lifecycle as its clients and its registry see it: real sockets, a registry in memory.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "these are tests")]
 
 mod registry;

@@ -1,4 +1,4 @@
-//! A server and a registry that has a bad day.
+//! A server whose registry fails, hangs, or has another owner for the record.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -18,7 +18,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 
 use crate::support::{REGISTRY_TIMEOUT, Running, SOON, client, draining, greeter, health, seen, up, watch};
 
-/// A registry behind a wire that can be pulled.
+/// A registry that can be made unreachable or hang.
 #[derive(Debug, Default)]
 struct Wire {
     down: AtomicBool,
@@ -54,15 +54,15 @@ async fn a_registry_that_is_down_keeps_a_server_neither_from_starting_nor_from_s
 }
 
 #[tokio::test]
-async fn a_server_is_registered_when_the_registry_comes_up_and_each_change_is_told_once() {
+async fn a_server_is_registered_when_the_registry_is_up_and_each_change_is_reported_once() {
     let wire = Arc::new(Wire { down: true.into(), ..Wire::default() });
     let mut snapshots = watch(&wire.registry).await;
-    let told = Arc::new(Mutex::new(Vec::new()));
-    let hear = Arc::clone(&told);
+    let seen_statuses = Arc::new(Mutex::new(Vec::new()));
+    let record = Arc::clone(&seen_statuses);
     let mut server = Running::start(Arc::clone(&wire), |builder| {
         builder.on_status(move |registration, status| {
             assert_eq!(registration.service().as_str(), "greeter");
-            hear.lock().unwrap().push(match status {
+            record.lock().unwrap().push(match status {
                 RegistrationStatus::Registering => "registering",
                 RegistrationStatus::Retrying { .. } => "retrying",
                 RegistrationStatus::Registered => "registered",
@@ -85,14 +85,14 @@ async fn a_server_is_registered_when_the_registry_comes_up_and_each_change_is_to
     server.stop();
     server.ended().await.unwrap();
 
-    let told = told.lock().unwrap();
+    let statuses = seen_statuses.lock().unwrap();
     let changes: Vec<_> =
-        told.iter().filter(|change| !change.ends_with("ing") || **change == "retrying").collect();
+        statuses.iter().filter(|change| !change.ends_with("ing") || **change == "retrying").collect();
     assert_eq!(changes, [&"retrying", &"registered", &"deregistered"]);
 }
 
 #[tokio::test]
-async fn a_registry_that_freezes_keeps_no_server_from_leaving() {
+async fn a_registry_that_hangs_keeps_no_server_from_stopping() {
     let registry = MemoryRegistry::new();
     let mut snapshots = watch(&registry).await;
     let mut server = Running::start(registry.clone(), |builder| builder).await;
@@ -112,7 +112,7 @@ async fn a_registry_that_freezes_keeps_no_server_from_leaving() {
 }
 
 #[tokio::test]
-async fn a_server_of_several_services_joins_and_leaves_each() {
+async fn a_server_of_several_services_registers_and_deregisters_each() {
     let registry = MemoryRegistry::new();
     let admin: ServiceName = "greeter/admin".parse().unwrap();
     let mut greeters = watch(&registry).await;
@@ -132,7 +132,7 @@ async fn a_server_of_several_services_joins_and_leaves_each() {
     assert_eq!(registry.faults().live_leases(), 0);
 }
 
-/// A registry that calls whoever registers, as the quickest of clients would.
+/// A registry that calls each server that registers, like the fastest of clients.
 #[derive(Debug, Default)]
 struct Curious {
     answers: Mutex<Vec<ServingStatus>>,
@@ -160,7 +160,7 @@ async fn a_server_answers_and_is_healthy_before_it_is_registered() {
 }
 
 #[tokio::test]
-async fn a_registration_that_is_required_and_does_not_come_ends_the_server() {
+async fn a_required_registration_that_fails_ends_the_server() {
     let wire = Arc::new(Wire { down: true.into(), ..Wire::default() });
     let server =
         Running::start(wire, |builder| builder.require_registration(Duration::from_millis(300))).await;
@@ -176,7 +176,7 @@ async fn a_registration_that_is_required_and_does_not_come_ends_the_server() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_superseded_goes_on_serving() {
+async fn a_superseded_server_goes_on_serving() {
     let registry = MemoryRegistry::new();
     let mut snapshots = watch(&registry).await;
     let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
@@ -192,7 +192,7 @@ async fn a_server_that_is_superseded_goes_on_serving() {
 
     let successor = Registration::new(greeter(), Instance::clone(ours.iter().next().unwrap())).unwrap();
     let _lease = registry.connect().register(&successor, Claim::TakeOver).await.unwrap();
-    timeout(SOON, told.recv()).await.expect("it should have been told").unwrap();
+    timeout(SOON, told.recv()).await.expect("it should have been reported").unwrap();
 
     assert_eq!(health(&mut server.client().await).await, ServingStatus::Serving);
     server.stop();

@@ -1,4 +1,4 @@
-//! How a server leaves: in order, with a deadline, and at once when it is told twice.
+//! Graceful shutdown: its order, its deadlines, and the forced end by a second signal.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use crate::support::{NEVER, Running, SOON, draining, greeter, health, seen, up, watch};
 
 #[tokio::test]
-async fn a_server_leaves_in_the_order_in_which_no_client_sees_an_error() {
+async fn a_graceful_shutdown_has_the_order_in_which_no_client_sees_an_error() {
     let registry = MemoryRegistry::new();
     let mut snapshots = watch(&registry).await;
     let mut server = Running::start(registry.clone(), |builder| {
@@ -46,11 +46,11 @@ async fn a_server_leaves_in_the_order_in_which_no_client_sees_an_error() {
 
     let address = server.address;
     server.ended().await.unwrap();
-    assert!(TcpStream::connect(address).await.is_err(), "only now nobody listens");
+    assert!(TcpStream::connect(address).await.is_err(), "only now the listener is closed");
 }
 
 #[tokio::test]
-async fn a_call_under_way_finishes_and_an_open_stream_is_cut_when_the_grace_is_over() {
+async fn a_call_in_flight_finishes_and_an_open_stream_is_cut_at_the_drain_timeout() {
     let registry = MemoryRegistry::new();
     let mut server =
         Running::start(registry, |builder| builder.drain_timeout(Duration::from_millis(300))).await;
@@ -71,7 +71,7 @@ async fn a_call_under_way_finishes_and_an_open_stream_is_cut_when_the_grace_is_o
 
 /// hyperium/hyper#4170: such a connection kept tonic's servers from ending for an hour.
 #[tokio::test]
-async fn a_connection_on_which_nothing_is_sent_delays_the_end_by_the_drain_timeout_at_most() {
+async fn a_connection_without_requests_delays_shutdown_by_the_drain_timeout_at_most() {
     let registry = MemoryRegistry::new();
     let mut server =
         Running::start(registry, |builder| builder.drain_timeout(Duration::from_millis(300))).await;
@@ -85,7 +85,7 @@ async fn a_connection_on_which_nothing_is_sent_delays_the_end_by_the_drain_timeo
 
 /// As in PikoCI/pikoci#572, where clients that came back while the server was leaving kept it from ending.
 #[tokio::test]
-async fn a_stream_that_is_opened_during_the_propagation_delay_is_cut_like_any_other() {
+async fn a_stream_opened_during_the_propagation_delay_is_cut_at_the_drain_timeout() {
     let registry = MemoryRegistry::new();
     let mut snapshots = watch(&registry).await;
     let mut server = Running::start(registry, |builder| {
@@ -103,7 +103,7 @@ async fn a_stream_that_is_opened_during_the_propagation_delay_is_cut_like_any_ot
 }
 
 #[tokio::test]
-async fn a_second_signal_goes_straight_to_the_cut() {
+async fn a_second_signal_cuts_connections_at_once() {
     let registry = MemoryRegistry::new();
     let mut snapshots = watch(&registry).await;
     let mut server = Running::start(registry.clone(), |builder| {
@@ -120,11 +120,11 @@ async fn a_second_signal_goes_straight_to_the_cut() {
 
     server.ended().await.unwrap();
     while let Ok(Some(_)) = stream.message().await {}
-    assert!(registry.resolve(&greeter()).await.unwrap().is_empty(), "nor is a record left behind");
+    assert!(registry.resolve(&greeter()).await.unwrap().is_empty(), "no record is left behind");
 }
 
 #[tokio::test]
-async fn a_second_signal_cuts_the_grace_short() {
+async fn a_second_signal_ends_draining_at_once() {
     let mut server = Running::start(MemoryRegistry::new(), |builder| builder.drain_timeout(NEVER)).await;
     let _stream = server.stream().await;
     server.stop();
@@ -133,14 +133,14 @@ async fn a_second_signal_cuts_the_grace_short() {
             tokio::task::yield_now().await;
         }
     };
-    timeout(SOON, refused).await.expect("the grace should have begun");
+    timeout(SOON, refused).await.expect("draining should have begun");
     assert!(!server.served.is_finished());
     server.force();
     server.ended().await.unwrap();
 }
 
 #[tokio::test]
-async fn dropping_a_served_server_ends_everything() {
+async fn dropping_a_server_closes_connections_and_deregisters() {
     let registry = MemoryRegistry::new();
     let mut snapshots = watch(&registry).await;
     let server = Running::start(registry, |builder| builder).await;
@@ -157,7 +157,7 @@ async fn dropping_a_served_server_ends_everything() {
 }
 
 #[tokio::test]
-async fn a_server_that_fails_by_itself_is_deregistered_and_its_error_returned() {
+async fn a_server_that_fails_later_is_deregistered_and_its_error_returned() {
     let registry = MemoryRegistry::new();
     let mut snapshots = watch(&registry).await;
     let (fail, failing) = oneshot::channel::<()>();

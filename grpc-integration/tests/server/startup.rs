@@ -1,4 +1,4 @@
-//! How a server starts, and what is refused before it does.
+//! How a server starts, and which settings it refuses.
 
 use std::error::Error as _;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use tonic_health::pb::HealthCheckRequest;
 
 use crate::support::{client, greeter};
 
-/// Counts who asks to be registered, and registers nobody.
+/// Counts registrations, and refuses them all.
 #[derive(Debug, Default)]
 struct Counting(AtomicUsize);
 
@@ -59,7 +59,7 @@ async fn a_port_in_use_is_named_in_the_error() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_registered_is_refused_before_anything_listens() {
+async fn invalid_settings_are_errors_of_bind() {
     let builder = || Lifecycle::builder(MemoryRegistry::new());
     let table = [
         (builder(), "no service"),
@@ -95,7 +95,7 @@ async fn the_advertised_address_takes_the_real_port_where_it_has_none() {
 }
 
 #[tokio::test]
-async fn a_service_sees_who_calls_it() {
+async fn a_service_sees_the_address_of_its_peer() {
     let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
     let (_, health) = tonic_health::server::health_reporter();
     let look = tonic::service::InterceptorLayer::new(move |request: tonic::Request<()>| {

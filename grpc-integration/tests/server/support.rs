@@ -1,4 +1,4 @@
-//! A server that takes no time over its steps, and eyes for what it does.
+//! A server without delays in its shutdown, and helpers to observe it.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -37,7 +37,7 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Starts a server that takes no time for its steps, but for what `describe` says.
+    /// Starts a server whose steps take no time, except as `describe` sets it.
     pub(crate) async fn start(
         registrar: impl Registrar,
         describe: impl FnOnce(LifecycleBuilder) -> LifecycleBuilder,
@@ -110,7 +110,7 @@ pub(crate) async fn seen(snapshots: &mut SnapshotStream, wanted: impl Fn(&Snapsh
             }
         }
     };
-    timeout(SOON, look).await.expect("the registry should have said so")
+    timeout(SOON, look).await.expect("such a snapshot")
 }
 
 pub(crate) fn up(snapshot: &Snapshot) -> bool {

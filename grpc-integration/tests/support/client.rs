@@ -18,7 +18,7 @@ impl Client {
         Self { grpc: Grpc::new(channel.clone()) }
     }
 
-    /// Who answers.
+    /// Returns the name of the server that answers.
     pub(crate) async fn name(&self) -> Result<String, Status> {
         self.call("Name", String::new()).await.map(Response::into_inner)
     }

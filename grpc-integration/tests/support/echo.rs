@@ -44,17 +44,17 @@ impl Echo {
         let name = self.name.to_string();
         let one = |text: String| -> Messages { Box::pin(stream::once(async { Ok(text) })) };
         Ok(match uri.path().rsplit('/').next().unwrap() {
-            // Who answers.
+            // The name of the server.
             "Name" => {
                 while messages.message().await?.is_some() {}
                 one(name)
             }
-            // Who answers, once the gate is open.
+            // The name of the server, once the gate is open.
             "Hold" => {
                 self.held().await;
                 one(name)
             }
-            // Who answers, and the end once the gate is open.
+            // The name of the server, and the end once the gate is open.
             "Stream" => Box::pin(one(name).chain(stream::once(async move {
                 self.held().await;
                 Ok("end".to_owned())
@@ -64,7 +64,7 @@ impl Echo {
                 sleep(Duration::from_millis(100)).await;
                 Some((Ok("tick".to_owned()), ()))
             })),
-            // What stands under this key of the request's metadata.
+            // The value of this key of the request's metadata.
             "Metadata" => {
                 let key = messages.message().await?.unwrap_or_default();
                 one(metadata.get(&key).map(|value| value.to_str().unwrap()).unwrap_or_default().to_owned())
@@ -77,7 +77,7 @@ impl Echo {
                 }
                 one(length.to_string())
             }
-            // Whom the client believes to call.
+            // The request's authority.
             "Authority" => one(uri.authority().unwrap().to_string()),
             // An error of the server's own.
             "Fail" => return Err(Status::unavailable("not today")),

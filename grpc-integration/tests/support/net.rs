@@ -1,4 +1,4 @@
-//! A network without sockets, so that time can stand still in tests.
+//! A network without sockets, so that time can be paused in tests.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -11,7 +11,7 @@ use tokio::io::DuplexStream;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::Instant;
 
-/// Addresses, and who listens there. A clone is the same network.
+/// Addresses and their listeners. A clone is the same network.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Net(Arc<Mutex<Inner>>);
 

@@ -20,7 +20,7 @@ const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
 /// Up to stream 0, with NO_ERROR.
 const GOAWAY: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
-/// Takes connections, and keeps them without a word, for as long as it lives.
+/// Accepts connections and sends nothing, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Frozen {
     address: String,
@@ -29,11 +29,11 @@ pub(crate) struct Frozen {
 
 impl Frozen {
     pub(crate) fn on(net: &Net, address: &str) -> Self {
-        // What nobody takes out of the queue is neither read nor closed.
+        // Connections that stay in the queue are neither read nor closed.
         Self { address: address.to_owned(), incoming: net.listen(address) }
     }
 
-    /// Comes to life, with all connections that were made meanwhile.
+    /// Becomes a server, with all connections that were opened meanwhile.
     pub(crate) fn thaw(self) -> Server {
         Server::taking(self.incoming, &self.address, |server| server)
     }
@@ -65,7 +65,7 @@ pub(crate) fn refusing(net: &Net, address: &str) -> Arc<AtomicUsize> {
     refused
 }
 
-/// Answers the first request of each connection with a GOAWAY that says it was not looked at; returns how
+/// Answers the first request of each connection with a GOAWAY by which it was not processed; returns how
 /// many there were.
 pub(crate) fn going_away(net: &Net, address: &str) -> Arc<AtomicUsize> {
     let (mut incoming, seen) = (net.listen(address), Arc::<AtomicUsize>::default());
@@ -117,8 +117,8 @@ pub(crate) fn streaming(net: &Net, address: &str) -> Arc<AtomicUsize> {
     open
 }
 
-/// A connection to a peer that leaves while a request crosses its farewell: once `left` is set writing fails,
-/// and what can be read then is a GOAWAY which says that the request was not looked at.
+/// A connection to a peer that shuts down while a request crosses its GOAWAY: once `left` is set writing fails, and
+/// a GOAWAY can be read by which the request was not processed.
 pub(crate) fn parting(left: &Arc<AtomicBool>) -> BoxedIo {
     let (io, peer) = tokio::io::duplex(1000);
     Box::new(Parting { io, peer: Some(peer), left: Arc::clone(left), greeted: false })

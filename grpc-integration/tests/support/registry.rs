@@ -1,4 +1,4 @@
-//! A registry in memory, and what servers say there.
+//! A registry in memory, and the registrations of servers in it.
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
@@ -49,7 +49,7 @@ impl Registry {
         self.leases.insert(id, lease);
     }
 
-    /// Takes a record away.
+    /// Removes a record.
     pub(crate) async fn leave(&mut self, id: &str) {
         self.leases.remove(id).unwrap().revoke().await.unwrap();
     }
