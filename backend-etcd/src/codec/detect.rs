@@ -1,20 +1,19 @@
-//! Records of other frameworks, and telling whose a value is.
+//! Which framework wrote a record.
 
 use serde_json::{Map, Value};
 
 use super::{Foreign, Undecodable, go_micro, kitex, kratos};
 
-/// Reads what is no record of `naming/endpoints`; `None` where it is nobody's whom we know.
+/// Decodes a record of another framework; `None` where the members are of none that is known.
 ///
-/// Go's lenient decoder would take most of these for an endpoint without an address.
-pub(super) fn record(value: &[u8]) -> Option<Result<Foreign, Undecodable>> {
-    let value: Map<String, Value> = serde_json::from_slice(value).ok()?;
-    if value.contains_key("nodes") {
-        Some(go_micro::decode(&value))
-    } else if value.contains_key("endpoints") && value.contains_key("id") {
-        Some(kratos::decode(&value))
-    } else if value.contains_key("address") && value.contains_key("network") {
-        Some(kitex::decode(&value))
+/// Go's lenient decoder takes most of these for an endpoint without an address.
+pub(super) fn decode(members: &Map<String, Value>) -> Option<Result<Foreign, Undecodable>> {
+    if members.contains_key("nodes") {
+        Some(go_micro::decode(members))
+    } else if members.contains_key("endpoints") && members.contains_key("id") {
+        Some(kratos::decode(members))
+    } else if members.contains_key("address") && members.contains_key("network") {
+        Some(kitex::decode(members))
     } else {
         None
     }

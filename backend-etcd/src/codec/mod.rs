@@ -3,6 +3,7 @@
 //! Everything that knows a layout is here and below.
 
 mod detect;
+mod document;
 mod go_micro;
 mod go_zero;
 mod json;
@@ -21,6 +22,7 @@ use std::fmt;
 use hither_core::{AddressKind, Error, ErrorKind, Instance, InstanceId, Result, ServiceName};
 
 use crate::Layout;
+use document::Document;
 
 /// Key `<prefix><service>/<id>`, and a value as the layout has it.
 #[derive(Debug, Clone)]
@@ -132,22 +134,20 @@ impl Codec {
         self.record(value).ok().map(|record| record.address().into_owned())
     }
 
-    /// Reads a value, whose ever it is.
+    /// Decodes a value, of whichever framework it is. It is parsed once.
     fn record(&self, value: &[u8]) -> std::result::Result<Record, Undecodable> {
-        let naming = naming::record(value);
-        match naming {
-            Ok(record) if !record.address.is_empty() => Ok(Record::Naming(record)),
-            naming => {
-                if let Some(foreign) = detect::record(value) {
-                    return foreign.map(Record::Foreign);
-                }
-                let bare = go_zero::decode(value);
-                match bare {
-                    Some(bare) if self.layout == Layout::GoZero => Ok(Record::Foreign(bare)),
-                    Some(_) => Err(Undecodable::new("the value is a bare address, as go-zero writes it")),
-                    None => naming.map(Record::Naming),
-                }
-            }
+        let why = match Document::parse(value) {
+            Ok(document) if document.is_endpoint() => return document.into_endpoint().map(Record::Naming),
+            Ok(document) => match detect::decode(&document.members) {
+                Some(foreign) => return foreign.map(Record::Foreign),
+                None => return document.into_endpoint().map(Record::Naming),
+            },
+            Err(why) => why,
+        };
+        match go_zero::decode(value) {
+            Some(bare) if self.layout == Layout::GoZero => Ok(Record::Foreign(bare)),
+            Some(_) => Err(Undecodable::new("the value is a bare address, as go-zero writes it")),
+            None => Err(why),
         }
     }
 
@@ -166,12 +166,21 @@ impl Codec {
         &self.prefix
     }
 
-    /// Reads a record whose key is the service's prefix and then `suffix`.
+    /// Decodes a record whose key is the service's prefix and then `suffix`.
     pub(crate) fn read(&self, service: &ServiceName, suffix: &[u8], value: &[u8]) -> Reading {
-        let Ok(suffix) = std::str::from_utf8(suffix) else {
-            return Reading::Undecodable(Undecodable::new("the key is not UTF-8"));
-        };
-        let record = self.record(value);
+        match std::str::from_utf8(suffix) {
+            Ok(suffix) => self.interpret(service, suffix, self.record(value)),
+            Err(_) => Reading::Undecodable(Undecodable::new("the key is not UTF-8")),
+        }
+    }
+
+    /// What a decoded record means to `service`.
+    fn interpret(
+        &self,
+        service: &ServiceName,
+        suffix: &str,
+        record: std::result::Result<Record, Undecodable>,
+    ) -> Reading {
         // A record that says whose it is settles it.
         let says = record.as_ref().ok().and_then(Record::service);
         if let Some(of) = says.filter(|of| *of != service.as_str()) {
@@ -214,7 +223,7 @@ impl Codec {
         };
         let suffix = path.get(service.len() + 1..)?;
         let service = ServiceName::new(service).ok()?;
-        match self.read(&service, suffix.as_bytes(), value) {
+        match self.interpret(&service, suffix, Ok(record)) {
             Reading::Instance(_) => Some(service),
             Reading::Elsewhere | Reading::Undecodable(_) => None,
         }

@@ -1,36 +1,23 @@
 //! Go's `naming/endpoints`: written byte for byte as `encoding/json` writes it, and read as leniently.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use hither_core::{Address, Instance, InstanceId, InstanceState};
-use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::Undecodable;
-use super::json::{escape_like_go, mend_surrogates};
+use super::json::escape_like_go;
 
 /// What stands in a value, not yet checked for being an instance.
 #[derive(Debug, Default)]
-pub(crate) struct GoEndpoint {
-    pub(crate) address: String,
-    metadata: Value,
-    extra: Value,
-}
-
-/// Decodes a value.
-pub(crate) fn record(value: &[u8]) -> Result<GoEndpoint, Undecodable> {
-    // As Go: bytes that are no UTF-8, and halves of surrogate pairs, read as U+FFFD.
-    let text = String::from_utf8_lossy(value);
-    let text = mend_surrogates(&text);
-    let record: Option<GoEndpoint> = serde_json::from_str(&text)
-        .map_err(|error| Undecodable::new(format!("the value is not of this format: {error}")))?;
-    Ok(record.unwrap_or_default())
+pub(super) struct GoEndpoint {
+    pub(super) address: String,
+    pub(super) metadata: Value,
+    pub(super) extra: Value,
 }
 
 impl GoEndpoint {
-    pub(crate) fn into_instance(self, id: InstanceId) -> Result<Instance, Undecodable> {
+    pub(super) fn into_instance(self, id: InstanceId) -> Result<Instance, Undecodable> {
         if self.address.is_empty() {
             // Go would hand "" to its balancer. It is also how records of go-kratos and go-micro read.
             return Err(Undecodable::new("the value has no Addr"));
@@ -91,42 +78,6 @@ fn with_extra(mut instance: Instance, extra: Value) -> Instance {
     instance
 }
 
-impl<'de> Deserialize<'de> for GoEndpoint {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(GoEndpointVisitor)
-    }
-}
-
-/// Go matches field names whatever their case, lets the last of several win, and takes null for "leave it".
-struct GoEndpointVisitor;
-
-impl<'de> Visitor<'de> for GoEndpointVisitor {
-    type Value = GoEndpoint;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object with Op, Addr and Metadata")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<GoEndpoint, A::Error> {
-        let mut record = GoEndpoint::default();
-        while let Some(name) = map.next_key::<String>()? {
-            if name.eq_ignore_ascii_case("Op") {
-                // Only its type counts: even 1, "delete" in a protocol long gone, is an instance for Go.
-                map.next_value::<Option<u8>>()?;
-            } else if name.eq_ignore_ascii_case("Addr") {
-                record.address = map.next_value::<Option<String>>()?.unwrap_or(record.address);
-            } else if name.eq_ignore_ascii_case("Metadata") {
-                record.metadata = map.next_value()?;
-            } else if name == "Hither" {
-                record.extra = map.next_value()?;
-            } else {
-                map.next_value::<IgnoredAny>()?;
-            }
-        }
-        Ok(record)
-    }
-}
-
 /// The value of `instance`: `{"Op":0,"Addr":"…","Metadata":null}`.
 ///
 /// `Metadata` stays `null`: Go clients of 2021 to 2025 panic or hang on anything else there. What Go has no field
@@ -143,34 +94,28 @@ pub(super) fn encode(instance: &Instance) -> String {
     escape_like_go(value)
 }
 
+/// The fields of `instance` that have no place elsewhere in the record, in the form of the vocabulary: what is not set is
+/// left out. So a field that the vocabulary gains is written, too.
 fn extra(instance: &Instance) -> Map<String, Value> {
-    let mut extra = Map::new();
-    if let [_, more @ ..] = instance.addresses()
-        && !more.is_empty()
-    {
-        extra.insert("addresses".into(), more.iter().map(ToString::to_string).collect());
-    }
-    if instance.weight() != Instance::DEFAULT_WEIGHT {
-        extra.insert("weight".into(), instance.weight().into());
-    }
-    if let Some(zone) = instance.zone() {
-        extra.insert("zone".into(), zone.into());
-    }
-    if let Some(version) = instance.version() {
-        extra.insert("version".into(), version.into());
-    }
-    if instance.state() == InstanceState::Draining {
-        extra.insert("state".into(), "draining".into());
-    }
-    if !instance.metadata().is_empty() {
-        extra.insert("metadata".into(), json!(instance.metadata()));
-    }
+    let Ok(Value::Object(mut extra)) = serde_json::to_value(instance) else { return Map::new() };
+    // The key has the id, and `Addr` the first address.
+    extra.remove("id");
+    let addresses: Vec<_> = instance.addresses().iter().skip(1).map(ToString::to_string).collect();
+    match addresses.is_empty() {
+        true => extra.remove("addresses"),
+        false => extra.insert("addresses".into(), addresses.into()),
+    };
     extra
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::document::Document;
     use super::*;
+
+    fn record(value: &[u8]) -> Result<GoEndpoint, Undecodable> {
+        Document::parse(value)?.into_endpoint()
+    }
 
     fn metadata(json: &str) -> BTreeMap<String, String> {
         let value = format!(r#"{{"Addr":"h:1","Metadata":{json}}}"#);

@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use hither_core::{Error, ErrorKind, Result};
 
 use super::tls_files::TlsFiles;
-use super::url::time;
+use super::url::duration;
 use super::{EtcdConfig, invalid};
 
 impl EtcdConfig {
@@ -81,10 +81,10 @@ fn from(variables: &BTreeMap<String, String>) -> Result<EtcdConfig> {
         return Err(invalid("ETCDCTL_PASSWORD is set, and ETCDCTL_USER is not"));
     }
     if let Some(text) = variable("ETCDCTL_DIAL_TIMEOUT") {
-        config = config.with_connect_timeout(time("ETCDCTL_DIAL_TIMEOUT", &text)?);
+        config = config.with_connect_timeout(duration("ETCDCTL_DIAL_TIMEOUT", &text)?);
     }
     if let Some(text) = variable("ETCDCTL_COMMAND_TIMEOUT") {
-        config = config.with_request_timeout(time("ETCDCTL_COMMAND_TIMEOUT", &text)?);
+        config = config.with_request_timeout(duration("ETCDCTL_COMMAND_TIMEOUT", &text)?);
     }
     config.checked_endpoints()?;
     Ok(config)
@@ -113,7 +113,7 @@ mod tests {
             ("ETCDCTL_ENDPOINTS", "http://h1:2379,h2:2379"),
             ("ETCDCTL_USER", "me:secret"),
             ("ETCDCTL_DIAL_TIMEOUT", "1s"),
-            ("ETCDCTL_COMMAND_TIMEOUT", "700ms"),
+            ("ETCDCTL_COMMAND_TIMEOUT", "0.7s"),
             ("ETCDCTL_INSECURE_SKIP_TLS_VERIFY", "0"),
             ("ETCDCTL_INSECURE_TRANSPORT", "True"),
         ])

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use hither_core::{Error, Result};
+use hither_core::{Error, Result, parse_duration};
 use percent_encoding::percent_decode_str;
 
 use super::tls_files::TlsFiles;
@@ -20,7 +20,7 @@ impl FromStr for EtcdConfig {
     /// | `password_file` | [`with_password_file`](Self::with_password_file), for `user@` |
     /// | `cacert`, `cert`, `key` | files in PEM, as etcdctl's flags: [`TlsConfig::from_files`](crate::TlsConfig::from_files) |
     /// | `server_name` | [`TlsConfig::with_server_name`](crate::TlsConfig::with_server_name) |
-    /// | `connect_timeout`, `request_timeout`, `probe_interval`, `resync_interval` | `2s`, `500ms`, `5m` |
+    /// | `connect_timeout`, `request_timeout`, `probe_interval`, `resync_interval` | `2s`, `500ms`, `1m30s`: [`parse_duration`] |
     /// | `nested_ids` | `true` or `false` |
     /// | `layout` | `etcd`, `kratos`, `kratos-tls`, `go-zero` or `kitex`: [`with_layout`](Self::with_layout) |
     ///
@@ -103,10 +103,10 @@ impl Parameters {
                 "cert" => tls.certificate = Some(value),
                 "key" => tls.key = Some(value),
                 "server_name" => tls.server_name = Some(value),
-                "connect_timeout" => config = config.with_connect_timeout(time(&name, &value)?),
-                "request_timeout" => config = config.with_request_timeout(time(&name, &value)?),
-                "probe_interval" => config = config.with_probe_interval(time(&name, &value)?),
-                "resync_interval" => config = config.with_resync_interval(time(&name, &value)?),
+                "connect_timeout" => config = config.with_connect_timeout(duration(&name, &value)?),
+                "request_timeout" => config = config.with_request_timeout(duration(&name, &value)?),
+                "probe_interval" => config = config.with_probe_interval(duration(&name, &value)?),
+                "resync_interval" => config = config.with_resync_interval(duration(&name, &value)?),
                 "layout" => config = config.with_layout(value.parse()?),
                 "nested_ids" => config = config.with_nested_ids(yes_or_no(&name, &value)?),
                 _ => return Err(invalid(format!("a registry URL of etcd has no parameter {name:?}"))),
@@ -127,24 +127,9 @@ fn yes_or_no(name: &str, text: &str) -> Result<bool> {
     text.parse().map_err(|_| invalid(format!("{name} is true or false, not {text:?}")))
 }
 
-/// `2s`, `500ms`, `5m`, `1h`, as etcdctl writes times.
-pub(super) fn time(name: &str, text: &str) -> Result<Duration> {
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at(digits);
-    let milliseconds = match unit {
-        "ms" => Some(1),
-        "s" => Some(1000),
-        "m" => Some(60 * 1000),
-        "h" => Some(3600 * 1000),
-        _ => None,
-    };
-    number
-        .parse::<u64>()
-        .ok()
-        .zip(milliseconds)
-        .and_then(|(number, unit)| number.checked_mul(unit))
-        .map(Duration::from_millis)
-        .ok_or_else(|| invalid(format!("{name} is a time such as 2s or 500ms, not {text:?}")))
+/// Parses a duration as Go and etcdctl write it.
+pub(super) fn duration(name: &str, text: &str) -> Result<Duration> {
+    parse_duration(text).map_err(|error| invalid(format!("{name}: {}", error.message())))
 }
 
 #[cfg(test)]
@@ -166,13 +151,13 @@ mod tests {
 
     #[test]
     fn a_url_has_parameters() {
-        let config: EtcdConfig = "etcd://h:1/p?connect_timeout=1s&request_timeout=1500ms&probe_interval=1m\
+        let config: EtcdConfig = "etcd://h:1/p?connect_timeout=1s&request_timeout=1.5s&probe_interval=1m30s\
                                     &resync_interval=1h&nested_ids=true"
             .parse()
             .unwrap();
         assert_eq!(config.connect_timeout(), Duration::from_secs(1));
         assert_eq!(config.request_timeout(), Duration::from_millis(1500));
-        assert_eq!(config.probe_interval(), Duration::from_secs(60));
+        assert_eq!(config.probe_interval(), Duration::from_secs(90));
         assert_eq!(config.resync_interval, Duration::from_secs(3600));
         assert!(config.nested_ids());
         let config: EtcdConfig = "etcd://h:1?layout=kratos".parse().unwrap();
