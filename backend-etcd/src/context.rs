@@ -1,4 +1,4 @@
-//! What the clones of a registry, its leases and its watches share.
+//! The context that the clones of a registry, its leases and its watches share.
 
 use std::sync::Arc;
 
@@ -13,10 +13,10 @@ use crate::lease::lease_id::LeaseIds;
 
 /// How many registrations of one registry are written, changed or removed at a time; the others wait for their turn.
 ///
-/// Renewals wait for nobody: they are spread over time, and a lease does not wait either.
+/// Renewals do not wait: they are spread over time, and a lease expires meanwhile.
 const AT_ONCE: usize = 64;
 
-/// What clones, leases and watches have in common.
+/// Shared by the clones of one registry, its leases and its watches.
 #[derive(Debug)]
 pub(crate) struct Context {
     pub(crate) config: Arc<EtcdConfig>,
@@ -40,7 +40,7 @@ impl Context {
 
     /// Waits until this registration may be written, changed or removed: see [`AT_ONCE`].
     pub(crate) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
-        // It is never closed.
+        // The semaphore is never closed.
         self.turns.acquire().await.ok()
     }
 }

@@ -4,7 +4,7 @@
 //! ```text
 //!   keep_registered ──► EtcdRegistry ─────────► etcd ─────────► EtcdRegistry ──► Discovery
 //!    of hither-core      a lease for each                        lists, then      of hither-core
-//!                        registration                            follows
+//!                        registration                            watches
 //!
 //!   key     <prefix>/<service>/<id>           grpc-demo/grpc/discover-demo/127.0.0.1:8001
 //!   value   as Go writes it                   {"Op":0,"Addr":"127.0.0.1:8001","Metadata":null}
@@ -20,12 +20,12 @@
 //! # async fn main() -> hither_core::Result<()> {
 //! let registry = EtcdRegistry::connect(EtcdConfig::new(["127.0.0.1:2379"]))?;
 //!
-//! // The server: registered until the handle says otherwise, whatever happens to etcd.
+//! // The server: registered until it deregisters, whatever happens to etcd.
 //! let instance = Instance::new("10.0.0.7:8001".parse()?).with_zone("eu-1a");
 //! let registration = Registration::new("greeter".parse()?, instance)?;
 //! let registered = keep_registered(registry.clone(), registration, RegistrationConfig::default());
 //!
-//! // The client: a view that is always at hand, and outlives any outage.
+//! // The client: a view in memory, which outlives any outage.
 //! let greeter = Discovery::new(registry).service(&"greeter".parse()?);
 //! for instance in greeter.ready(Duration::from_secs(5)).await?.iter() {
 //!     println!("{} in {:?}", instance.address(), instance.zone());
@@ -35,50 +35,52 @@
 //! # }
 //! ```
 //!
-//! # What stands in etcd
+//! # Records
 //!
-//! A registration that says nothing but its address is byte for byte what Go writes. `Metadata` stays `null` always,
-//! because Go clients of 2021 to 2025 panic or hang on an object there; weight, zone, version, state, further
-//! addresses and metadata stand in one more member, `"Hither":{…}`, which Go ignores. Records of Go's are read as
-//! leniently as Go reads them: an object in their `Metadata` gives entries of
-//! [`metadata`](hither_core::Instance::metadata), anything else but `null` the one entry `Metadata`. What cannot be
-//! read is skipped, counted ([`EtcdRegistry::skipped_records`]) and logged once.
+//! A registration with nothing but an address is byte for byte what Go writes. `Metadata` is always `null`, because Go
+//! clients of 2021 to 2025 panic or hang on an object there; weight, zone, version, state, further addresses and metadata
+//! are in one more member, `"Hither":{…}`, which Go ignores. Go's records are read as leniently as Go reads them: an object
+//! in their `Metadata` becomes entries of [`metadata`](hither_core::Instance::metadata), anything else but `null` becomes
+//! the one entry `Metadata`. A record that cannot be decoded is skipped, counted ([`EtcdRegistry::skipped_records`]) and
+//! logged once.
 //!
-//! A key whose id has a `/` belongs to the service only if the id is the address itself, and to a deeper service
-//! otherwise; [`EtcdConfig::with_nested_ids`] gives Go's own rule.
+//! A key whose id contains a `/` belongs to the service only if the id is the address itself, and to a deeper service
+//! otherwise; [`EtcdConfig::with_nested_ids`] applies Go's own rule.
 //!
-//! Go clients of etcd 3.4, and of 3.5 up to 3.5.9, ask for a name without the `/` behind it: those of `greeter` find
-//! and call the servers of `greeter2` too. As long as a fleet has such clients, no service name may be the beginning of
-//! another one.
+//! Go clients of etcd 3.4, and of 3.5 up to 3.5.9, list a name without the `/` after it: those of `greeter` find and call
+//! the servers of `greeter2` too. As long as a fleet has such clients, no service name may be a prefix of another one.
 //!
-//! [`Layout`] writes what go-kratos, go-zero or kitex would, so that a service joins a fleet of theirs.
+//! [`Layout`] writes the records of go-kratos, go-zero or kitex, so that a service joins a fleet of theirs.
 //!
-//! # What holds when etcd has a bad day
+//! # Behaviour under faults
 //!
-//! - Every request has a deadline ([`EtcdConfig::with_request_timeout`]), and so has connecting. One endpoint is in
-//!   use at a time; after a deadline or a broken connection the next call goes to the next one.
-//! - A record is ours if it is on our lease. One that is missing, changed under our lease, or put again without a
-//!   lease by a Go peer is put back by the next renewal; one on somebody else's lease is left alone.
-//! - A watch that etcd has lost ends: a silent one asks whether it is still there, and whether its member is not left
-//!   behind by the others ([`EtcdConfig::with_probe_interval`]). A new one lists: whatever happened meanwhile, be it a
-//!   compaction, a wipe or a restore, it begins with what is.
-//! - An etcd that was restarted with its data still has the leases, and they go on; where it was wiped,
-//!   `keep_registered` registers again.
-//! - The record of a process that died is gone after its TTL, and what etcd needs to notice: half a second. An etcd that
-//!   starts, or elects another leader, gives every lease its whole TTL again; while it is down or without a quorum,
-//!   nothing lapses. So the worst case is the outage, an election and one TTL more.
-//! - A record that somebody deletes by hand is put back. To keep a server out, stop it, or take its role away.
+//! - Every request has a deadline ([`EtcdConfig::with_request_timeout`]), and so has connecting. One endpoint is in use at a
+//!   time; after a deadline, a broken connection or an error of the member the next request goes to the next endpoint.
+//! - A record is ours if it is on our lease. The next renewal restores one that is missing, was changed under our lease, or
+//!   was put again without a lease by a Go peer; it leaves a record on another owner's lease alone.
+//! - A watch that etcd has lost ends: an idle watch is probed with a progress request and a linearizable read, which its
+//!   member answers only if it is not stale ([`EtcdConfig::with_probe_interval`]). A new watch begins with a listing, so
+//!   it is right after a compaction, a wipe and a restore. A listing that succeeds is delivered also where watches fail.
+//! - An etcd that restarts with its data keeps the leases, and they go on; where it was wiped, `keep_registered` registers
+//!   again.
+//! - The record of a process that died is removed after its TTL, and what etcd needs to notice: half a second. An etcd that
+//!   starts, or elects another leader, gives every lease its whole TTL again; while it is down or without a quorum, no lease
+//!   expires. So the worst case is the outage, an election and one TTL more.
+//! - A record that an operator deletes is restored. To keep a server out, stop it, or revoke its role.
+//! - A server that breaks etcd's protocol (a proxy, another program on the port) is an error, never an empty service:
+//!   listings and responses in parts are bounded in bytes and time, and a response of another cluster, from the past or
+//!   from an implausible future ends a watch.
 //!
-//! Nothing here retries, caches or runs in the background: that is hither-core's part.
+//! Nothing here retries, caches or runs in the background: hither-core does.
 //!
-//! Talk to the members themselves, if you can. Behind etcd's own `grpc-proxy`, which answers no progress request
-//! (etcd-io/etcd#19710), a quiet watch is compared with a listing every few seconds.
+//! Connect to the members themselves if possible. Behind etcd's own `grpc-proxy`, which answers no progress request
+//! (etcd-io/etcd#19710), an idle watch is compared with a listing every few seconds.
 //!
-//! # Where etcd has users
+//! # Authentication
 //!
-//! [`EtcdConfig::with_user`], or [`with_password_file`](EtcdConfig::with_password_file). The least that servers and
-//! clients of the service `greeter` need (the range ends with the first key that does not begin with `greeter/`; with a
-//! prefix, that stands before both):
+//! [`EtcdConfig::with_user`], or [`with_password_file`](EtcdConfig::with_password_file). The least permissions that servers
+//! and clients of the service `greeter` need (the range ends with the first key that does not begin with `greeter/`; a
+//! prefix comes before both):
 //!
 //! ```console
 //! $ etcdctl role add greeter-server
@@ -92,16 +94,16 @@
 //! $ etcdctl user grant-role client greeter-client
 //! ```
 //!
-//! A server whose address is known beforehand does with `readwrite greeter/10.0.0.7:8001`, its own key.
+//! A server whose address is known in advance needs only `readwrite greeter/10.0.0.7:8001`, its own key.
 //!
-//! A token that expired or that a member does not know, a password changed together with its file, and
-//! authentication being switched on or off are taken care of. Who loses a role, or is refused for a wrong password,
-//! tries on, slowly, until an operator has mended it.
+//! An expired or unknown token, a password that was changed together with its file, and authentication being enabled or
+//! disabled are handled. With a missing role or a wrong password, retries go on at the longest backoff until an operator
+//! corrects it.
 //!
 //! # Features and foreign types
 //!
-//! `tls`: `TlsConfig`, by rustls with ring. No type of another crate than hither-core stands in the public
-//! interface, etcd-client's least of all. Building needs `protoc`, because etcd-client's build does.
+//! `tls`: `TlsConfig`, by rustls with ring. The public interface has no type of another crate than hither-core,
+//! etcd-client's least of all. The build needs `protoc`, because etcd-client's does.
 #![forbid(unsafe_code)]
 
 mod client;

@@ -1,4 +1,4 @@
-//! The registry: what users hold, and what implements the traits.
+//! The registry: the traits of hither-core on etcd.
 
 use std::sync::Arc;
 
@@ -20,9 +20,9 @@ use crate::watch::listing;
 /// A clone is the same registry, and as a [`Registrar`] the same owner. Two calls of
 /// [`connect`](Self::connect) are two owners.
 ///
-/// Thousands of registrations and of services may share one registry, and its one connection. At most 64 registrations
-/// are written, changed or removed at the same time; those that wait cost etcd nothing. Their caller's deadline counts
-/// while they wait: who is not done by then begins again, as [`keep_registered`](hither_core::keep_registered) does.
+/// Thousands of registrations and services may share one registry, and its one connection. At most 64 registrations
+/// are written, changed or removed at the same time; those that wait cost etcd nothing. The deadline of a caller includes
+/// the wait: after it the caller starts again, as [`keep_registered`](hither_core::keep_registered) does.
 ///
 /// ```no_run
 /// use hither_core::{Resolver, ServiceName};
@@ -38,7 +38,7 @@ use crate::watch::listing;
 /// ```
 ///
 /// # Permissions
-/// Where etcd has users: resolving and watching need read permission on the range of the service, registering
+/// With authentication enabled, resolving and watching need read permission on the range of the service, registering
 /// needs read and write permission on its key.
 #[derive(Debug, Clone)]
 pub struct EtcdRegistry {
@@ -46,12 +46,12 @@ pub struct EtcdRegistry {
 }
 
 impl EtcdRegistry {
-    /// A registry on the etcd that `config` name. Nothing is connected yet: that happens on the first call, and
-    /// again whenever a connection broke. An etcd that is down is an error of that call, not of this one.
+    /// Returns a registry on the etcd of `config`. It connects lazily: on the first call, and again whenever a connection
+    /// broke. An etcd that is down is an error of that call, not of this one.
     ///
     /// # Errors
-    /// `InvalidArgument` when there is no endpoint or one that is none, a timeout that is zero or above a year, or
-    /// TLS material that cannot be used.
+    /// `InvalidArgument` for no endpoint or an invalid one, a timeout that is zero or above a year, or TLS material that
+    /// cannot be used.
     pub fn connect(config: EtcdConfig) -> Result<Self> {
         config.check()?;
         let config = Arc::new(config);
@@ -60,8 +60,8 @@ impl EtcdRegistry {
         Ok(Self { context: Arc::new(Context::new(config, codec, endpoints)) })
     }
 
-    /// How many records were skipped so far because they could not be decoded, each version of each counted
-    /// once. The log has their keys.
+    /// Returns how many records were skipped because they could not be decoded: each version of a record counts once. The
+    /// log has their keys.
     pub fn skipped_records(&self) -> u64 {
         self.context.skipped.count()
     }

@@ -24,7 +24,7 @@ const HERD_AFTER: Duration = Duration::from_millis(200);
 /// They are released over so much time (jitter).
 const HERD_SPREAD: Duration = Duration::from_millis(500);
 
-/// An attempt without an outcome so long after the sum of its deadlines runs on a runtime that stands still.
+/// An attempt that has no outcome so long after the sum of its deadlines runs on a runtime that has stopped.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// The endpoints, of which one is connected to at a time.
@@ -37,7 +37,7 @@ pub(crate) struct Endpoints {
     current: Mutex<Arc<ConnectAttempt>>,
 }
 
-/// One attempt to connect, shared by all who wait for it (single flight).
+/// One attempt to connect, shared by all callers that wait for it (single flight).
 pub(super) struct ConnectAttempt {
     connecting: Flight<Result<Connected, ConnectFailure>>,
     /// The endpoint that is tried first.
@@ -80,7 +80,7 @@ impl Endpoints {
         let mut attempt = self.current();
         let mut outcome = self.outcome(&attempt).await;
         if outcome.as_ref().is_err_and(|failure| failure.since.elapsed() >= SHARED_FAILURE) {
-            // An old failure: perhaps no caller learned of it, if all who waited had given up.
+            // An old failure, which no caller may have received: all that waited may have given up.
             self.replace(&attempt, attempt.first + 1);
             attempt = self.current();
             outcome = self.outcome(&attempt).await;

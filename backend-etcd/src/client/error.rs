@@ -71,7 +71,7 @@ impl Reason {
         }
     }
 
-    /// Whether the server refused the client, for who it is or for what it may do.
+    /// Whether the server refused the client, for its identity or its permissions.
     pub(crate) fn is_refusal(self) -> bool {
         matches!(self, Self::Credentials | Self::AuthDisabled | Self::Denied)
     }
@@ -275,8 +275,8 @@ fn code_named(name: &str) -> Code {
     })
 }
 
-/// The sources of a status as text, without those that repeat what is said already. The types behind them are the
-/// transport's own affair.
+/// The sources of a status as text, without those that repeat the message or each other. Their types are private to the
+/// transport.
 #[derive(Debug)]
 struct Cause(String);
 
@@ -287,7 +287,7 @@ impl Cause {
         while let Some(error) = next {
             let text = error.to_string();
             let is_news = |known: &str| !known.contains(&text);
-            // It says nothing that the error around it does not.
+            // "transport error" adds nothing to the error around it.
             if text != "transport error" && is_news(message) && texts.iter().all(|known| is_news(known)) {
                 texts.push(text);
             }

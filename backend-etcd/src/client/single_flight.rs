@@ -1,4 +1,4 @@
-//! Single flight: one run of an operation for all who wait for it at the same time.
+//! Single flight: one run of an operation for all callers that wait for it at the same time.
 
 use std::future::Future;
 use std::time::Duration;
@@ -42,8 +42,8 @@ impl<T: Clone + Send + Sync + 'static> Flight<T> {
         self.begun.elapsed()
     }
 
-    /// Waits for the outcome, for at most `within`. Each caller has a deadline of its own: the runtime on which the task runs
-    /// is that of the first one, and may stand still.
+    /// Waits for the outcome, for at most `within`. Each caller has a deadline of its own: the task runs on the runtime of the
+    /// first one, which may have stopped.
     pub(crate) fn join(&self, within: Duration) -> impl Future<Output = Result<T, NoOutcome>> + use<T> {
         let outcome = self.outcome.clone();
         async move {

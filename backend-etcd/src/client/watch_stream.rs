@@ -170,7 +170,7 @@ fn size(event: &PbEvent) -> usize {
     SMALLEST + kvs.map(|kv| kv.key.len() + kv.value.len()).sum::<usize>()
 }
 
-/// Where a response stands, if the watch goes on.
+/// The position of a response, unless it ends the watch.
 fn position(response: &PbWatchResponse) -> Result<Position, Wrong> {
     // Before anything else: a refusal is `created` and `canceled`, and compaction does not set `canceled` before etcd 3.3.
     if response.canceled || response.compact_revision > 0 {

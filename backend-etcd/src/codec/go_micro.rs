@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use super::tags::{address, text, with_entries};
 use super::{Foreign, Undecodable};
 
-/// A service of go-micro's with its one node.
+/// Decodes a service of go-micro with its one node.
 pub(super) fn decode(value: &Map<String, Value>) -> Result<Foreign, Undecodable> {
     let node = value.get("nodes").and_then(|nodes| nodes.get(0)).and_then(Value::as_object);
     let node = node.ok_or_else(|| Undecodable::new("a service of go-micro has no node"))?;
@@ -14,7 +14,7 @@ pub(super) fn decode(value: &Map<String, Value>) -> Result<Foreign, Undecodable>
     if let Some(version) = text(value, "version") {
         instance = instance.with_version(version);
     }
-    // As it stands in the key.
+    // As in the key.
     let service = text(value, "name").map(|name| name.replace('/', "-"));
     Ok(Foreign { service, instance: with_entries(instance, node.get("metadata")) })
 }

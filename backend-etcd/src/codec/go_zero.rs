@@ -4,7 +4,7 @@ use hither_core::{Address, AddressKind, Instance};
 
 use super::Foreign;
 
-/// `host:port`, as go-zero writes it.
+/// Decodes `host:port`, as go-zero writes it.
 pub(super) fn decode(value: &[u8]) -> Option<Foreign> {
     let address: Address = std::str::from_utf8(value).ok()?.parse().ok()?;
     let is_of_tcp = matches!(address.kind(), AddressKind::Socket(_) | AddressKind::Host { .. });

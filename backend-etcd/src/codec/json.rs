@@ -1,9 +1,9 @@
-//! What Go's `encoding/json` does otherwise than serde_json.
+//! The differences of Go's `encoding/json` from serde_json.
 
 use std::borrow::Cow;
 
-/// Go escapes these so that JSON can stand inside HTML and JavaScript; in compact JSON they occur only inside
-/// strings, so a plain replacement is exact.
+/// Escapes what Go escapes for JSON inside HTML and JavaScript. In compact JSON these characters occur only inside strings,
+/// so a plain replacement is exact.
 pub(super) fn escape_like_go(json: String) -> String {
     if !json.contains(['<', '>', '&', '\u{2028}', '\u{2029}']) {
         return json;
@@ -22,7 +22,7 @@ pub(super) fn escape_like_go(json: String) -> String {
     escaped
 }
 
-/// Replaces the escape of half a surrogate pair, which serde_json refuses, by that of U+FFFD.
+/// Replaces the escape of half a surrogate pair, which serde_json refuses, by that of U+FFFD, as Go reads it.
 pub(super) fn mend_surrogates(json: &str) -> Cow<'_, str> {
     let bytes = json.as_bytes();
     let mut mended = String::new();

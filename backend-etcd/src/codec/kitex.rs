@@ -7,7 +7,7 @@ use super::json::escape_like_go;
 use super::tags::{address, entries, with_entries};
 use super::{Foreign, Undecodable};
 
-/// The weight of a server of kitex's that states none.
+/// The weight of a kitex server that sets none.
 const DEFAULT_WEIGHT: u32 = 10;
 
 /// The value of `instance`, byte for byte as kitex writes it.

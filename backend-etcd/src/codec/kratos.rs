@@ -10,16 +10,16 @@ use super::{Foreign, Undecodable};
 /// The value of `instance`, byte for byte as kratos writes it.
 ///
 /// # Errors
-/// `InvalidArgument` for a host that cannot stand in a URL, where every reader would see another.
+/// `InvalidArgument` for a host that is not valid in a URL, where every reader would see another host.
 pub(super) fn encode(service: &ServiceName, instance: &Instance, tls: bool) -> Result<String> {
     let scheme = if tls { "grpcs" } else { "grpc" };
     let weight = (instance.weight() != Instance::DEFAULT_WEIGHT).then(|| instance.weight().to_string());
     let endpoint = |address: &Address| match address.kind() {
-        // Kratos's own clients look for `grpc` and pass it over.
+        // Kratos's own clients look for `grpc` and skip it.
         AddressKind::Unix(_) => Ok(address.to_string()),
         AddressKind::Host { host, .. } if !is_host_of_a_url(host) => {
             let message =
-                format!("the layout of kratos has no place for {address}: its host is none of a URL");
+                format!("the layout of kratos has no place for {address}: its host is not valid in a URL");
             Err(Error::new(ErrorKind::InvalidArgument, message))
         }
         _ => Ok(format!("{scheme}://{address}?isSecure={tls}")),
@@ -36,7 +36,7 @@ pub(super) fn encode(service: &ServiceName, instance: &Instance, tls: bool) -> R
     )))
 }
 
-/// Whether Go's `url.Parse` takes it for a host as it stands.
+/// Whether Go's `url.Parse` reads it unchanged as a host.
 fn is_host_of_a_url(host: &str) -> bool {
     host.chars().all(|c| !c.is_ascii() || c.is_ascii_alphanumeric() || r#"-._~!$&'()*+,;=<>""#.contains(c))
 }
@@ -60,7 +60,7 @@ pub(super) fn decode(value: &Map<String, Value>) -> Result<Foreign, Undecodable>
         instance = instance.with_version(version);
     }
     let mut metadata = value.get("metadata").cloned();
-    // Where its own balancers look for it.
+    // Where the balancers of kratos look for it.
     let weight = metadata.as_mut().and_then(Value::as_object_mut).and_then(|entries| {
         let weight = entries.get("weight")?.as_str()?.parse().ok()?;
         entries.remove("weight");

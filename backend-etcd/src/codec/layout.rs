@@ -1,15 +1,15 @@
-//! Whose format stands in etcd.
+//! The formats of records.
 
 use std::fmt;
 use std::str::FromStr;
 
 use hither_core::{Error, ErrorKind, Result};
 
-/// Whose format is written: that of the fleet which a service joins. For
+/// The format in which records are written: that of the fleet that a service joins. For
 /// [`EtcdConfig::with_layout`](crate::EtcdConfig::with_layout).
 ///
-/// Keys are `<prefix>/<service>/<id>` in all of them, and the prefix is the one that the framework has by default, unless
-/// [`with_prefix`](crate::EtcdConfig::with_prefix) names another.
+/// Keys are `<prefix>/<service>/<id>` in all of them. The prefix is the default of the framework, unless
+/// [`with_prefix`](crate::EtcdConfig::with_prefix) sets another.
 ///
 /// | | prefix | value |
 /// |---|---|---|
@@ -18,28 +18,27 @@ use hither_core::{Error, ErrorKind, Result};
 /// | `GoZero` | none | `10.0.0.1:80` |
 /// | `Kitex` | `kitex/registry-etcd` | `{"network":"tcp","address":"10.0.0.1:80","weight":10,"tags":null}` |
 ///
-/// What is read does not depend on it: a record tells by itself whose it is, so the servers of several frameworks may
-/// stand under one prefix, those of go-micro among them. Only bare addresses are read by `GoZero` alone, because
-/// anything with a colon in it would be one.
+/// Reading does not depend on it: the format of a record is detected, so one prefix may have servers of several frameworks,
+/// including go-micro. Only bare addresses are read by `GoZero` alone, because any text with a colon would be one.
 ///
-/// # What a format has no place for
+/// # Fields that a format does not have
 /// - `Kratos`: zone, state and a weight other than 1 are the metadata `zone`, `state` (`draining`) and `weight`,
-///   which its own weighted balancers look at. A Unix socket is an endpoint that its own clients pass over. Whether a
-///   server talks TLS is written, and not read: a channel talks it with all of them or with none.
-/// - `Kitex`: zone, version and state are the tags `zone`, `version` and `state`, beside the metadata. Weights are kitex's,
-///   where 10 is usual: an instance that states none is written, and read, with 10, and so is read a weight of 0, which
-///   kitex does not know. Further addresses are left out.
-/// - `GoZero`: everything but the address is left out. In a service all of whose servers are go-zero's, the id is what they
-///   choose: the number of their lease. A Unix socket cannot be registered.
+///   which its own weighted balancers look at. A Unix socket is an endpoint that its own clients skip. Whether a
+///   server uses TLS is written, and not read: a channel uses TLS for all of them or for none.
+/// - `Kitex`: zone, version and state are the tags `zone`, `version` and `state`, beside the metadata. Weights are those of
+///   kitex, whose default is 10: an instance without a weight is written and read with 10, and a weight of 0, which kitex
+///   does not have, is read as 10. Further addresses are left out.
+/// - `GoZero`: everything but the address is left out. The id of a go-zero server is the
+///   number of its lease. A Unix socket cannot be registered.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Layout {
-    /// Go's own `naming/endpoints`, and what hither writes by default.
+    /// Go's own `naming/endpoints`. The default.
     #[default]
     EtcdNaming,
     /// go-kratos, `contrib/registry/etcd`.
     Kratos,
-    /// The same for servers that talk TLS: `grpcs://10.0.0.1:80?isSecure=true`. Kratos's clients that do look for no other.
+    /// The same for servers with TLS: `grpcs://10.0.0.1:80?isSecure=true`. Kratos clients with TLS look for no other.
     KratosTls,
     /// go-zero, `core/discov`.
     GoZero,
@@ -48,7 +47,7 @@ pub enum Layout {
 }
 
 impl Layout {
-    /// The prefix that its framework has by default.
+    /// The default prefix of its framework.
     pub(crate) fn prefix(self) -> &'static str {
         match self {
             Self::EtcdNaming | Self::GoZero => "",
@@ -68,7 +67,7 @@ impl Layout {
     }
 }
 
-/// `etcd`, `kratos`, `kratos-tls`, `go-zero` or `kitex`.
+/// Prints `etcd`, `kratos`, `kratos-tls`, `go-zero` or `kitex`.
 impl fmt::Display for Layout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
@@ -78,14 +77,15 @@ impl fmt::Display for Layout {
 impl FromStr for Layout {
     type Err = Error;
 
-    /// Reads what is printed.
+    /// Parses what [`Display`](fmt::Display) prints.
     ///
     /// # Errors
     /// `InvalidArgument` for any other name.
     fn from_str(name: &str) -> Result<Self> {
         let all = [Self::EtcdNaming, Self::Kratos, Self::KratosTls, Self::GoZero, Self::Kitex];
         all.into_iter().find(|layout| layout.name() == name).ok_or_else(|| {
-            let message = format!("{name:?} is no layout (etcd, kratos, kratos-tls, go-zero or kitex)");
+            let message =
+                format!("layout {name:?} is not known (expected etcd, kratos, kratos-tls, go-zero or kitex)");
             Error::new(ErrorKind::InvalidArgument, message)
         })
     }

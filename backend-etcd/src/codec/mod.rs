@@ -1,6 +1,4 @@
-//! How instances stand in etcd: by default as the keys and values of Go's `naming/endpoints`.
-//!
-//! Everything that knows a layout is here and below.
+//! Keys and values: by default those of Go's `naming/endpoints`. Everything that depends on a layout is here and below.
 
 mod detect;
 mod document;
@@ -24,7 +22,7 @@ use hither_core::{AddressKind, Error, ErrorKind, Instance, InstanceId, Result, S
 use crate::Layout;
 use document::Document;
 
-/// Key `<prefix><service>/<id>`, and a value as the layout has it.
+/// Encodes and decodes keys, `<prefix><service>/<id>`, and values, in the format of the layout.
 #[derive(Debug, Clone)]
 pub(crate) struct Codec {
     layout: Layout,
@@ -32,7 +30,7 @@ pub(crate) struct Codec {
     nested_ids: bool,
 }
 
-/// Why a record is no instance. Not an error: the record is skipped, counted and logged once.
+/// Why a record is not an instance. Not an error: the record is skipped, counted and logged once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Undecodable(Cow<'static, str>);
 
@@ -48,34 +46,34 @@ impl fmt::Display for Undecodable {
     }
 }
 
-/// What one key and value mean to one service.
+/// The meaning of one key and value to one service.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Reading {
     /// An instance of the service.
     Instance(Box<Instance>),
-    /// A record of some deeper service.
+    /// A record of a deeper service.
     Elsewhere,
-    /// A record that nobody can use.
+    /// A record that cannot be decoded.
     Undecodable(Undecodable),
 }
 
 /// A record of another framework.
 #[derive(Debug)]
 pub(super) struct Foreign {
-    /// The service that it says to be of, if it says so.
+    /// The service that the record names, if it names one.
     pub(super) service: Option<String>,
-    /// With the address for its id.
+    /// Its id is the address, until the key gives another.
     pub(super) instance: Instance,
 }
 
-/// What a value says, whose ever it is.
+/// A decoded value, of whichever framework.
 enum Record {
     Naming(naming::GoEndpoint),
     Foreign(Foreign),
 }
 
 impl Record {
-    /// The address as it stands in the value, or as we would write it.
+    /// The address text of the value; for another framework, the one that we would write.
     fn address(&self) -> Cow<'_, str> {
         match self {
             Self::Naming(record) => Cow::Borrowed(&record.address),
@@ -83,7 +81,7 @@ impl Record {
         }
     }
 
-    /// The service that it says to be of, if it says so.
+    /// The service that the record names, if it names one.
     fn service(&self) -> Option<&str> {
         match self {
             Self::Naming(_) => None,
@@ -129,7 +127,7 @@ impl Codec {
         }
     }
 
-    /// The address text of a value, where it has one.
+    /// The address text of a value, if it can be decoded.
     pub(crate) fn address_text(&self, value: &[u8]) -> Option<String> {
         self.record(value).ok().map(|record| record.address().into_owned())
     }
@@ -156,12 +154,12 @@ impl Codec {
         format!("{}{service}/{id}", self.prefix)
     }
 
-    /// What every key of a service begins with; the slash keeps `svc2` out of `svc`.
+    /// The prefix of every key of a service; the slash keeps `svc2` out of `svc`.
     pub(crate) fn service_prefix(&self, service: &ServiceName) -> String {
         format!("{}{service}/", self.prefix)
     }
 
-    /// What every key of this layout begins with: nothing, by default.
+    /// The prefix of every key: empty by default.
     pub(crate) fn prefix(&self) -> &str {
         &self.prefix
     }
@@ -181,19 +179,20 @@ impl Codec {
         suffix: &str,
         record: std::result::Result<Record, Undecodable>,
     ) -> Reading {
-        // A record that says whose it is settles it.
-        let says = record.as_ref().ok().and_then(Record::service);
-        if let Some(of) = says.filter(|of| *of != service.as_str()) {
+        // If the record names its service, that decides.
+        let named = record.as_ref().ok().and_then(Record::service);
+        if let Some(of) = named.filter(|of| *of != service.as_str()) {
             return match suffix.contains('/') {
                 true => Reading::Elsewhere,
                 false => {
-                    Reading::Undecodable(Undecodable::new(format!("the value says that it is of {of:?}")))
+                    Reading::Undecodable(Undecodable::new(format!("the value names the service {of:?}")))
                 }
             };
         }
         // `svc/a/b` may be instance `b` of service `svc/a`, or an instance of `svc` whose id is its address
-        // (grpc-proxy registers URLs, others Unix sockets). Only the address can tell.
-        if suffix.contains('/') && !self.nested_ids && says.is_none() {
+        // (grpc-proxy registers URLs, others Unix sockets). Only the address
+        // decides.
+        if suffix.contains('/') && !self.nested_ids && named.is_none() {
             match &record {
                 Ok(record) if record.address() == suffix => {}
                 _ => return Reading::Elsewhere,
@@ -214,10 +213,11 @@ impl Codec {
     pub(crate) fn service_of(&self, key: &[u8], value: &[u8]) -> Option<ServiceName> {
         let path = std::str::from_utf8(key).ok()?.strip_prefix(&self.prefix)?;
         let record = self.record(value).ok()?;
-        let says =
-            record.service().filter(|says| path.strip_prefix(says).is_some_and(|rest| rest.starts_with('/')));
+        let named = record
+            .service()
+            .filter(|named| path.strip_prefix(named).is_some_and(|rest| rest.starts_with('/')));
         let by_address = path.strip_suffix(&*record.address()).and_then(|rest| rest.strip_suffix('/'));
-        let service = match says.or(by_address) {
+        let service = match named.or(by_address) {
             Some(service) => service,
             None => path.rsplit_once('/')?.0,
         };
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn the_service_of_a_key_is_what_stands_before_the_id() {
+    fn the_service_of_a_key_is_the_part_before_the_id() {
         let codec = Codec::new(Layout::EtcdNaming, "p/", false);
         let service = |key: &str, address: &str| codec.service_of(key.as_bytes(), &value(address));
         assert_eq!(service("p/a/b/10.0.0.1:80", "10.0.0.1:80"), Some("a/b".parse().unwrap()));

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::Undecodable;
 use super::json::escape_like_go;
 
-/// What stands in a value, not yet checked for being an instance.
+/// The content of a value, not yet validated.
 #[derive(Debug, Default)]
 pub(super) struct GoEndpoint {
     pub(super) address: String,
@@ -19,7 +19,7 @@ pub(super) struct GoEndpoint {
 impl GoEndpoint {
     pub(super) fn into_instance(self, id: InstanceId) -> Result<Instance, Undecodable> {
         if self.address.is_empty() {
-            // Go would hand "" to its balancer. It is also how records of go-kratos and go-micro read.
+            // Go would give "" to its balancer. Records of go-kratos and go-micro decode like this, too.
             return Err(Undecodable::new("the value has no Addr"));
         }
         let address: Address = self
@@ -34,7 +34,7 @@ impl GoEndpoint {
     }
 }
 
-/// Go's `Metadata` as our map: an object gives its entries, anything else but null one entry `Metadata`.
+/// Go's `Metadata` as a map: an object becomes its entries, anything else but null the one entry `Metadata`.
 fn entries(metadata: Value) -> BTreeMap<String, String> {
     let text = |value: Value| match value {
         Value::String(text) => text,
@@ -47,7 +47,7 @@ fn entries(metadata: Value) -> BTreeMap<String, String> {
     }
 }
 
-/// Adds what our own extra member says. What a later version may write there is ignored, not refused.
+/// Adds the content of the extra member. What a later version may write there is ignored, not refused.
 fn with_extra(mut instance: Instance, extra: Value) -> Instance {
     let Value::Object(extra) = extra else { return instance };
     for (name, value) in extra {
@@ -81,7 +81,7 @@ fn with_extra(mut instance: Instance, extra: Value) -> Instance {
 /// The value of `instance`: `{"Op":0,"Addr":"…","Metadata":null}`.
 ///
 /// `Metadata` stays `null`: Go clients of 2021 to 2025 panic or hang on anything else there. What Go has no field
-/// for goes into one extra member, which Go ignores and which is left out when there is nothing to say.
+/// for goes into one extra member, which Go ignores and which is left out when it is empty.
 pub(super) fn encode(instance: &Instance) -> String {
     let address = Value::from(instance.address().to_string());
     let mut value = format!(r#"{{"Op":0,"Addr":{address},"Metadata":null"#);
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_later_version_says_in_our_member_is_ignored() {
+    fn unknown_content_of_the_extra_member_is_ignored() {
         let value = br#"{"Addr":"h:1","Hither":{"weight":"x","state":"new","zone":"z","more":[1]}}"#;
         let instance = record(value).unwrap().into_instance("h:1".parse().unwrap()).unwrap();
         assert_eq!(instance, Instance::new("h:1".parse().unwrap()).with_zone("z"));
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn what_go_has_no_field_for_stands_in_one_extra_member() {
+    fn fields_unknown_to_go_are_written_into_one_extra_member() {
         let instance = instance("10.0.0.1:80")
             .with_address("[::1]:80".parse().unwrap())
             .with_weight(3)

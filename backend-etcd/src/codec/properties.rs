@@ -1,4 +1,4 @@
-//! What holds for every key and value, drawn at random.
+//! Properties of every key and value, drawn at random.
 
 use etcd_client::proto::{PbEvent, PbKeyValue};
 use hither_core::{Address, AddressKind, Instance, InstanceId, InstanceState, ServiceName};
@@ -11,7 +11,7 @@ use super::{Codec, Reading};
 use crate::watch::view::View;
 use crate::{EtcdConfig, EtcdRegistry, Layout};
 
-/// `PROPTEST_CASES` says how often each is tried. The seed is printed, and `PROPTEST_RNG_SEED` gives it again.
+/// `PROPTEST_CASES` sets the number of cases. The seed is printed, and `PROPTEST_RNG_SEED` repeats it.
 fn config() -> ProptestConfig {
     let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
     let seed = match config.rng_seed {
@@ -34,7 +34,7 @@ proptest! {
             return Ok(());
         };
         let read = codec.read(&svc(), instance.id().as_str().as_bytes(), written.as_bytes());
-        prop_assert_eq!(read, Reading::Instance(Box::new(as_said(layout, &instance))));
+        prop_assert_eq!(read, Reading::Instance(Box::new(as_kept(layout, &instance))));
         let address = codec.address_text(written.as_bytes()).unwrap();
         prop_assert_eq!(address, instance.address().to_string());
     }
@@ -95,7 +95,7 @@ proptest! {
     }
 
     #[test]
-    fn no_neighbour_takes_a_good_record_away(
+    fn other_records_do_not_remove_a_good_one(
         events in vec((vec(any::<u8>(), 0..6), near_a_record(), 0..3_i32, 1..40_i64), 0..12),
         layout in layout(),
     ) {
@@ -123,7 +123,7 @@ fn svc() -> ServiceName {
     "svc".parse().unwrap()
 }
 
-/// Reads, and checks what holds of whatever is read.
+/// Reads, and checks the properties of the result.
 fn look_at(layout: Layout, suffix: &[u8], value: &[u8], nested: bool) -> Result<(), TestCaseError> {
     let codec = Codec::new(layout, "", nested);
     let _ = codec.service_of(suffix, value);
@@ -133,7 +133,7 @@ fn look_at(layout: Layout, suffix: &[u8], value: &[u8], nested: bool) -> Result<
         if !nested && suffix.contains(&b'/') {
             return Ok(());
         }
-        // Nothing drifts from one rewriting to the next. The first may turn an entry into the field that says the same.
+        // Rewriting is stable. The first time may turn an entry into the field with the same meaning.
         let rewritten = |instance: &Instance| {
             let written = codec.value(&svc(), instance).ok()?;
             Some(codec.read(&svc(), suffix, written.as_bytes()))
@@ -150,8 +150,8 @@ fn look_at(layout: Layout, suffix: &[u8], value: &[u8], nested: bool) -> Result<
     Ok(())
 }
 
-/// What a layout has a place for.
-fn as_said(layout: Layout, instance: &Instance) -> Instance {
+/// The part of `instance` that a layout has a place for.
+fn as_kept(layout: Layout, instance: &Instance) -> Instance {
     let bare = Instance::new(instance.address().clone()).with_id(instance.id().clone());
     match layout {
         Layout::EtcdNaming => instance.clone(),
@@ -207,9 +207,9 @@ fn address() -> impl Strategy<Value = Address> {
 fn instance() -> impl Strategy<Value = Instance> {
     let id = option::of("[ -.0-~例]{1,12}".prop_filter_map("an id", |id| InstanceId::new(id).ok()));
     let says = (any::<u32>(), option::of(any::<String>()), option::of(any::<String>()), any::<bool>());
-    // But not the entries in which some layouts say what others have a field for.
+    // Not the entries that are fields in some layouts.
     let key = any::<String>()
-        .prop_filter("ours", |key| !["zone", "state", "version", "weight"].contains(&key.as_str()));
+        .prop_filter("not a field", |key| !["zone", "state", "version", "weight"].contains(&key.as_str()));
     let metadata = btree_map(key, any::<String>(), 0..4);
     (vec(address(), 1..4), id, says, metadata).prop_map(|(addresses, id, says, metadata)| {
         let mut addresses = addresses.into_iter();
@@ -233,7 +233,7 @@ fn instance() -> impl Strategy<Value = Instance> {
     })
 }
 
-/// JSON with the fields of a record and ours, of types right and wrong.
+/// JSON with the members of a record, of types right and wrong.
 fn near_a_record() -> impl Strategy<Value = String> {
     let value = prop_oneof![
         Just("null".to_owned()),

@@ -17,7 +17,7 @@ pub(crate) struct Skipped {
     seen: Mutex<Seen>,
 }
 
-/// The newest, and those before them, which are forgotten as a whole.
+/// Two generations: the newer ones, and those before, which are forgotten as a whole.
 #[derive(Debug, Default)]
 struct Seen {
     new: HashSet<u64>,
@@ -25,7 +25,7 @@ struct Seen {
 }
 
 impl Seen {
-    /// Whether it is seen for the first time, as far as that is remembered.
+    /// Returns whether it is seen for the first time, as far as that is remembered.
     fn insert(&mut self, hash: u64) -> bool {
         if self.new.len() >= REMEMBERED {
             self.old = std::mem::take(&mut self.new);
@@ -46,7 +46,7 @@ impl Skipped {
         let is_new = self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(hasher.finish());
         if is_new {
             self.count.fetch_add(1, Ordering::Relaxed);
-            tracing::warn!(key = %String::from_utf8_lossy(key), %why, "skipped an undecodable record in etcd");
+            tracing::warn!(key = %String::from_utf8_lossy(key), reason = %why, "undecodable record skipped");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What the formats of the frameworks say in entries of metadata, and how they are read.
+//! Entries of metadata (tags) in which the frameworks keep what their format has no field for.
 
 use std::collections::BTreeMap;
 
@@ -12,12 +12,12 @@ pub(super) fn address(value: Option<&Value>) -> Result<Address, Undecodable> {
     text.parse().map_err(|error: hither_core::Error| Undecodable::new(error.message().to_owned()))
 }
 
-/// A text that is there and not empty.
+/// A text member that is not empty.
 pub(super) fn text<'a>(value: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
     value.get(name)?.as_str().filter(|text| !text.is_empty())
 }
 
-/// What is said in entries of metadata: ours, and what the format has no other place for.
+/// Adds entries of metadata to `instance`: fields of ours that have no other place in the format, and the rest as metadata.
 pub(super) fn with_entries(mut instance: Instance, entries: Option<&Value>) -> Instance {
     for (key, value) in entries.and_then(Value::as_object).into_iter().flatten() {
         let value = match value {
@@ -33,7 +33,7 @@ pub(super) fn with_entries(mut instance: Instance, entries: Option<&Value>) -> I
     instance
 }
 
-/// The entries of metadata that say the same; null where there are none, as a map of Go's that was never made.
+/// The inverse of [`with_entries`]; null where there are no entries, as Go writes a nil map.
 pub(super) fn entries(instance: &Instance, more: &[(&str, Option<String>)]) -> Value {
     let mut entries: BTreeMap<&str, String> = BTreeMap::new();
     for (key, value) in instance.metadata() {

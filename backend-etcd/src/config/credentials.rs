@@ -1,4 +1,4 @@
-//! The user, and where the password comes from.
+//! User and password.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use hither_core::Result;
 
 use super::{EtcdConfig, invalid, read};
 
-/// Where the password stands.
+/// The password, or the file with it.
 #[derive(Clone)]
 pub(super) enum Password {
     Text(String),
@@ -17,7 +17,7 @@ impl EtcdConfig {
     /// Name and password, as they are now.
     ///
     /// # Errors
-    /// `InvalidArgument` when one of them is missing, or the file cannot be read.
+    /// `InvalidArgument` when only one of them is given, or the file cannot be read.
     pub(crate) fn credentials(&self) -> Result<Option<(String, String)>> {
         match (&self.user, &self.password) {
             (None, None) => Ok(None),
@@ -35,7 +35,7 @@ impl EtcdConfig {
     }
 }
 
-/// What is given for a name may have the password behind it.
+/// A text that is given for a name may have the password in it.
 pub(super) fn without_password(user: &str) -> &str {
     user.split(':').next().unwrap_or_default()
 }

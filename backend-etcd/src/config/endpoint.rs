@@ -1,4 +1,4 @@
-//! Checking endpoints.
+//! Validation of endpoints.
 
 use std::borrow::Cow;
 
@@ -6,10 +6,10 @@ use hither_core::{Address, AddressKind, Result};
 
 use super::invalid;
 
-/// `host:port`, if `endpoint` is that and agrees with `secure`.
+/// Returns `host:port` if `endpoint` is valid and agrees with whether TLS is configured.
 pub(super) fn checked(endpoint: &str, is_secure: bool) -> Result<String> {
     if endpoint.contains('@') {
-        return Err(invalid("an etcd endpoint has an @ in it: the user is given apart (`with_user`)"));
+        return Err(invalid("an etcd endpoint contains an @: set the user apart (`with_user`)"));
     }
     let (secure, host) = scheme_and_host(endpoint);
     let Some(address) = address(host) else {
@@ -17,13 +17,13 @@ pub(super) fn checked(endpoint: &str, is_secure: bool) -> Result<String> {
         return Err(invalid(format!("{shown:?} is not an etcd endpoint (expected host:port)")));
     };
     if secure.is_some_and(|secure| secure != is_secure) {
-        let hint = if is_secure { "and TLS is configured" } else { "and no TLS is configured (`with_tls`)" };
-        return Err(invalid(format!("etcd endpoint {endpoint:?} says otherwise {hint}")));
+        let hint = if is_secure { "TLS is configured" } else { "no TLS is configured (`with_tls`)" };
+        return Err(invalid(format!("etcd endpoint {endpoint:?} contradicts the settings: {hint}")));
     }
     Ok(address)
 }
 
-/// Whether TLS is asked for, if the endpoint says so, and what follows.
+/// Whether the endpoint asks for TLS, if it has a scheme, and the rest.
 fn scheme_and_host(endpoint: &str) -> (Option<bool>, &str) {
     match endpoint.split_once("://") {
         Some(("https", host)) => (Some(true), host),
@@ -32,7 +32,7 @@ fn scheme_and_host(endpoint: &str) -> (Option<bool>, &str) {
     }
 }
 
-/// `host:port`, if it is that.
+/// Returns `host:port` if `host` is that.
 fn address(host: &str) -> Option<String> {
     let address: Address = host.trim_end_matches('/').parse().ok()?;
     let can_be_called = match address.kind() {
@@ -43,7 +43,7 @@ fn address(host: &str) -> Option<String> {
     can_be_called.then(|| address.to_string())
 }
 
-/// An endpoint as it may be printed: what is none may have a password in it.
+/// An endpoint as it may be printed: an invalid one may have a password in it.
 pub(super) fn shown(endpoint: &str) -> Cow<'_, str> {
     let host = scheme_and_host(endpoint).1;
     match (address(host), host.find([':', '@', '%'])) {
@@ -52,7 +52,7 @@ pub(super) fn shown(endpoint: &str) -> Cow<'_, str> {
     }
 }
 
-/// Whether it can be the name of a host: nothing else may reach the client, who would refuse it only when connecting.
+/// Whether it can be the name of a host. Anything else the client would refuse only when connecting.
 fn is_name(host: &str) -> bool {
     host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
 }

@@ -1,4 +1,4 @@
-//! Options from the variables that etcdctl takes.
+//! Settings from the environment variables of etcdctl.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -10,7 +10,7 @@ use super::url::duration;
 use super::{EtcdConfig, invalid};
 
 impl EtcdConfig {
-    /// The etcd that `etcdctl` would talk to, given the same environment.
+    /// Returns the settings that `etcdctl` would use in the same environment.
     ///
     /// | variable | |
     /// |---|---|
@@ -19,19 +19,20 @@ impl EtcdConfig {
     /// | `ETCDCTL_CACERT`, `ETCDCTL_CERT`, `ETCDCTL_KEY` | files in PEM: [`TlsConfig::from_files`](crate::TlsConfig::from_files) |
     /// | `ETCDCTL_DIAL_TIMEOUT`, `ETCDCTL_COMMAND_TIMEOUT` | [`with_connect_timeout`](Self::with_connect_timeout), [`with_request_timeout`](Self::with_request_timeout) |
     ///
-    /// An empty variable is as good as none. Others of etcdctl's are ignored, but not those that would make it talk
-    /// to somebody else, or to somebody unknown, or over TLS with the system's authorities.
+    /// Timeouts are as Go writes them ([`parse_duration`](hither_core::parse_duration)). An empty variable counts as unset.
+    /// Other variables of etcdctl are ignored, except those with which it would connect to another server, to an
+    /// unverified one, or over TLS with the certificate authorities of the system.
     ///
     /// # Errors
-    /// `InvalidArgument` when a variable is not what it has to be; `Unsupported` for `ETCDCTL_DISCOVERY_SRV`,
-    /// `ETCDCTL_INSECURE_SKIP_TLS_VERIFY`, and `ETCDCTL_INSECURE_TRANSPORT=false` without an authority to trust. No
-    /// password is repeated in the error.
+    /// `InvalidArgument` when a variable is invalid; `Unsupported` for `ETCDCTL_DISCOVERY_SRV`,
+    /// `ETCDCTL_INSECURE_SKIP_TLS_VERIFY`, and `ETCDCTL_INSECURE_TRANSPORT=false` without `ETCDCTL_CACERT`. The error
+    /// does not contain a password.
     pub fn from_env() -> Result<Self> {
         from(&etcdctls(std::env::vars_os())?)
     }
 }
 
-/// The variables of etcdctl's that say something.
+/// The variables of etcdctl that are set and not empty.
 fn etcdctls(variables: impl Iterator<Item = (OsString, OsString)>) -> Result<BTreeMap<String, String>> {
     let mut found = BTreeMap::new();
     for (name, value) in variables {
@@ -52,14 +53,16 @@ fn from(variables: &BTreeMap<String, String>) -> Result<EtcdConfig> {
     let variable = |name: &str| variables.get(name).cloned();
     let unsupported = |message: &'static str| Err(Error::new(ErrorKind::Unsupported, message));
     if variable("ETCDCTL_DISCOVERY_SRV").is_some() {
-        return unsupported("ETCDCTL_DISCOVERY_SRV is set, and hither finds no etcd by DNS");
+        return unsupported("ETCDCTL_DISCOVERY_SRV is set: discovery of etcd by DNS is not supported");
     }
     if variable("ETCDCTL_INSECURE_SKIP_TLS_VERIFY").is_some_and(|value| !FALSE.contains(&&*value)) {
-        return unsupported("ETCDCTL_INSECURE_SKIP_TLS_VERIFY is set, and hither talks to nobody unknown");
+        return unsupported("ETCDCTL_INSECURE_SKIP_TLS_VERIFY is set: unverified servers are not supported");
     }
     let plain = variable("ETCDCTL_INSECURE_TRANSPORT").is_none_or(|value| TRUE.contains(&&*value));
     if !plain && variable("ETCDCTL_CACERT").is_none() {
-        return unsupported("ETCDCTL_INSECURE_TRANSPORT is off, and hither needs ETCDCTL_CACERT for that");
+        return unsupported(
+            "ETCDCTL_INSECURE_TRANSPORT is false: TLS without ETCDCTL_CACERT is not supported",
+        );
     }
     let endpoints = variable("ETCDCTL_ENDPOINTS").unwrap_or_else(|| "127.0.0.1:2379".to_owned());
     let mut config = EtcdConfig::new(endpoints.split(','));
@@ -72,13 +75,13 @@ fn from(variables: &BTreeMap<String, String>) -> Result<EtcdConfig> {
     config = tls.apply(config)?;
     if let Some(user) = variable("ETCDCTL_USER") {
         config = match (user.split_once(':'), variable("ETCDCTL_PASSWORD")) {
-            // As etcdctl: with a password of its own, the user is a name with whatever is in it.
+            // As etcdctl: if the password is set apart, the user is a name whatever it contains.
             (_, Some(password)) => config.with_user(user, password),
             (Some((name, password)), None) => config.with_user(name, password),
             (None, None) => config.with_user_name(user),
         };
     } else if variable("ETCDCTL_PASSWORD").is_some() {
-        return Err(invalid("ETCDCTL_PASSWORD is set, and ETCDCTL_USER is not"));
+        return Err(invalid("ETCDCTL_PASSWORD is set without ETCDCTL_USER"));
     }
     if let Some(text) = variable("ETCDCTL_DIAL_TIMEOUT") {
         config = config.with_connect_timeout(duration("ETCDCTL_DIAL_TIMEOUT", &text)?);
@@ -101,14 +104,14 @@ mod tests {
     }
 
     #[test]
-    fn without_any_it_is_the_etcd_of_this_machine() {
+    fn without_variables_it_is_the_local_etcd() {
         let config = given(&[("ETCDCTL_ENDPOINTS", ""), ("ETCDCTL_API", "3")]).unwrap();
         assert_eq!(config.endpoints(), ["127.0.0.1:2379"]);
         assert_eq!(config.credentials().unwrap(), None);
     }
 
     #[test]
-    fn endpoints_user_and_times_are_taken() {
+    fn endpoints_user_and_timeouts_are_read() {
         let config = given(&[
             ("ETCDCTL_ENDPOINTS", "http://h1:2379,h2:2379"),
             ("ETCDCTL_USER", "me:secret"),
@@ -125,11 +128,11 @@ mod tests {
         let config = given(&[("ETCDCTL_USER", "me"), ("ETCDCTL_PASSWORD", "se:cret")]).unwrap();
         assert_eq!(config.credentials().unwrap(), Some(("me".into(), "se:cret".into())));
         let config = given(&[("ETCDCTL_USER", "me")]).unwrap();
-        assert!(config.check().is_err(), "there is nobody to ask for the password");
+        assert!(config.check().is_err(), "no password is set");
     }
 
     #[test]
-    fn what_cannot_be_meant_is_refused() {
+    fn invalid_and_unsupported_variables_are_refused() {
         for (variables, why) in [
             (&[("ETCDCTL_ENDPOINTS", "nowhere")][..], "nowhere"),
             (&[("ETCDCTL_ENDPOINTS", "https://h:1")], "https://h:1"),
@@ -149,7 +152,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn what_cannot_be_read_is_not_as_if_it_were_not_there() {
+    fn a_variable_that_is_not_utf8_is_an_error() {
         use std::os::unix::ffi::OsStringExt;
 
         let of = |name: &str| etcdctls([(name.into(), OsString::from_vec(vec![0xff]))].into_iter());

@@ -1,4 +1,4 @@
-//! Where etcd is, and how it is talked to.
+//! Settings: endpoints, credentials, TLS, layout and timeouts.
 
 mod credentials;
 mod endpoint;
@@ -22,7 +22,8 @@ use crate::Layout;
 #[cfg(feature = "tls")]
 use crate::TlsConfig;
 
-/// Where etcd is, and how it is talked to: for [`EtcdRegistry::connect`](crate::EtcdRegistry::connect).
+/// The settings of [`EtcdRegistry::connect`](crate::EtcdRegistry::connect): endpoints, credentials, TLS, layout and
+/// timeouts.
 ///
 /// From a list of endpoints; from a URL, `etcd://user@h1:2379,h2:2379/prefix?password_file=/run/etcd/password`
 /// ([`FromStr`](#impl-FromStr-for-EtcdConfig)); or from the variables that etcdctl takes ([`from_env`](Self::from_env)).
@@ -56,11 +57,11 @@ pub struct EtcdConfig {
 }
 
 impl EtcdConfig {
-    /// The endpoints of one etcd cluster, each `host:port` or `http://host:port`. They are checked by
-    /// [`EtcdRegistry::connect`](crate::EtcdRegistry::connect).
+    /// Returns the default settings for the endpoints of one etcd cluster, each `host:port` or `http://host:port`. They are
+    /// checked by [`EtcdRegistry::connect`](crate::EtcdRegistry::connect).
     ///
-    /// They stay the endpoints: members that join the cluster later are not asked for. A name is resolved anew for each
-    /// connection, so names are what outlives the replacement of a member.
+    /// The list is fixed: members that join the cluster later are not discovered. A name is resolved anew for each
+    /// connection, so names outlive the replacement of a member.
     pub fn new(endpoints: impl IntoIterator<Item = impl Into<String>>) -> Self {
         Self {
             endpoints: endpoints.into_iter().map(Into::into).collect(),
@@ -78,60 +79,60 @@ impl EtcdConfig {
         }
     }
 
-    /// Whose format is written, and which prefix keys have by default. [`Layout::EtcdNaming`] by default.
+    /// Sets the format of records, and with it the default prefix. Default: [`Layout::EtcdNaming`].
     #[must_use]
     pub fn with_layout(mut self, layout: Layout) -> Self {
         self.layout = layout;
         self
     }
 
-    /// What stands before the service name in every key, by default what the layout has: none; a `/` is put between them where the
-    /// prefix does not end with one. A leading `/` stays.
+    /// Sets the prefix of every key, before the service name. Default: that of the layout, for [`Layout::EtcdNaming`] none. A
+    /// `/` is inserted after a prefix that does not end with one; a leading `/` is kept.
     #[must_use]
     pub fn with_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = Some(prefix.into());
         self
     }
 
-    /// Whether service `a` has the instances of `a/b` too, under ids such as `b/10.0.0.1:80`: the rule of Go's
-    /// `naming/endpoints`. Off by default: a key below a service is one of a deeper service, unless what
-    /// follows is the address itself.
+    /// Sets whether service `a` includes the instances of `a/b`, under ids such as `b/10.0.0.1:80`: the rule of Go's
+    /// `naming/endpoints`. Default: off; a key below a service belongs to a deeper service, unless its rest is the address
+    /// itself.
     #[must_use]
     pub fn with_nested_ids(mut self, nested_ids: bool) -> Self {
         self.nested_ids = nested_ids;
         self
     }
 
-    /// Authenticates. The token is renewed when etcd no longer takes it. An etcd that asks nobody who they are is
-    /// used without, as Go's client does, and said so in the log.
+    /// Sets user and password. The token is renewed when etcd no longer accepts it. If authentication is disabled in etcd, the
+    /// registry connects without credentials, as Go's client does, and logs a warning.
     #[must_use]
     pub fn with_user(self, name: impl Into<String>, password: impl Into<String>) -> Self {
         self.with_user_name(name).with_password(password)
     }
 
-    /// The name alone: the password comes from elsewhere.
+    /// Sets the user alone; the password is set apart.
     #[must_use]
     pub fn with_user_name(mut self, name: impl Into<String>) -> Self {
         self.user = Some(name.into());
         self
     }
 
-    /// The password of the user.
+    /// Sets the password of the user.
     #[must_use]
     pub fn with_password(mut self, password: impl Into<String>) -> Self {
         self.password = Some(Password::Text(password.into()));
         self
     }
 
-    /// A file with the password of the user, in its first line. It is read when a call has failed and a
-    /// connection is made anew, so a password that is changed needs no restart.
+    /// Sets a file whose first line is the password of the user. It is read anew for each connection, so a password that is
+    /// changed needs no restart.
     #[must_use]
     pub fn with_password_file(mut self, file: impl Into<PathBuf>) -> Self {
         self.password = Some(Password::File(file.into()));
         self
     }
 
-    /// Talks TLS to every endpoint.
+    /// Uses TLS for every endpoint.
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn with_tls(mut self, tls: TlsConfig) -> Self {
@@ -139,47 +140,50 @@ impl EtcdConfig {
         self
     }
 
-    /// How long one endpoint may take to be connected to, authentication and a first answer included. Where no
-    /// connection is open, the endpoints are tried one after the other: a call may wait for all of them, and for up to
-    /// half a second more where etcd was not ready, so that not everybody comes in the same moment. Default: 2 s.
+    /// Sets the timeout of connecting to one endpoint, authentication and a first response included. Default: 2 s.
+    ///
+    /// If no connection is open, the endpoints are tried one after the other: a call may wait for all of them, and for up to
+    /// half a second of jitter more where etcd was not ready (thundering herd).
     #[must_use]
     pub fn with_connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
     }
 
-    /// How long etcd may take over one request; an endpoint that takes longer is left for the next one.
-    /// Default: 3 s.
+    /// Sets the timeout of one request. After it the next request goes to the next endpoint. Default: 3 s.
+    ///
+    /// A listing of several pages has ten times that.
     #[must_use]
     pub fn with_request_timeout(mut self, timeout: Duration) -> Self {
         self.request_timeout = timeout;
         self
     }
 
-    /// How long a watch may be silent before etcd is asked whether it is still there, and whether its member keeps up with
-    /// the others: the latter once for all watches on a connection, and for the same connection to go on it has to answer
-    /// within the request timeout. A watch of which nothing is said is compared with a listing, and ends when it has missed
-    /// something. Default: 5 s.
+    /// Sets the idle time after which a watch is probed. Default: 5 s.
+    ///
+    /// A probe is a progress request, and one linearizable read for all watches of a connection, which proves that the member
+    /// is not stale; the connection is dropped if the read takes longer than the request timeout. A watch whose progress
+    /// request is not answered is compared with a listing, and ends if it has missed something.
     #[must_use]
     pub fn with_probe_interval(mut self, interval: Duration) -> Self {
         self.probe_interval = interval;
         self
     }
 
-    /// How often a watch compares what it knows with a complete listing, give or take a fifth: a net under
-    /// events that etcd lost. Default: 5 min.
+    /// Sets how often a watch is compared with a complete listing, give or take a fifth (jitter): a safety net for events
+    /// that etcd lost. Default: 5 min.
     #[must_use]
     pub fn with_resync_interval(mut self, interval: Duration) -> Self {
         self.resync_interval = interval;
         self
     }
 
-    /// The endpoints, as they were given.
+    /// Returns the endpoints, as they were given.
     pub fn endpoints(&self) -> &[String] {
         &self.endpoints
     }
 
-    /// The prefix, as it was given, or the one of the layout.
+    /// Returns the prefix, as it was given, or that of the layout.
     pub fn prefix(&self) -> &str {
         self.prefix.as_deref().unwrap_or_else(|| self.layout.prefix())
     }
@@ -213,16 +217,16 @@ impl EtcdConfig {
         self.probe_interval
     }
 
-    /// Give or take a fifth: not everybody at the same time.
+    /// Give or take a fifth: watches that began together are not compared together (jitter).
     pub(crate) fn jittered_resync_interval(&self) -> Duration {
         self.resync_interval.mul_f64(0.8 + 0.4 * fastrand::f64())
     }
 
-    /// Looks at everything but the endpoints.
+    /// Checks everything but the endpoints.
     pub(crate) fn check(&self) -> Result<()> {
         let times = [self.connect_timeout, self.request_timeout, self.probe_interval, self.resync_interval];
         if times.iter().any(|time| time.is_zero() || *time > LONGEST) {
-            return Err(invalid("timeouts and intervals are above zero and not above a year"));
+            return Err(invalid("a timeout or interval of etcd is zero or above a year"));
         }
         self.credentials()?;
         #[cfg(feature = "tls")]
@@ -273,7 +277,7 @@ pub(crate) fn read(file: &Path, what: &str) -> Result<Vec<u8>> {
         .map_err(|error| invalid(format!("{what} cannot be read from {}", file.display())).with_source(error))
 }
 
-/// Sums with it do not overflow.
+/// The longest timeout: sums with it do not overflow.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
 fn invalid(message: impl Into<Cow<'static, str>>) -> Error {

@@ -1,4 +1,4 @@
-//! TLS to etcd: PEM in, none of a TLS library's types out.
+//! TLS to etcd: PEM, and no type of a TLS library.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,14 +10,13 @@ use tonic::transport::Endpoint;
 
 use super::read;
 
-/// How etcd is known, and how we are known to it: for [`EtcdConfig::with_tls`](crate::EtcdConfig::with_tls).
+/// The certificate authority, and optionally a client certificate, for [`EtcdConfig::with_tls`](crate::EtcdConfig::with_tls).
 /// Feature `tls`.
 ///
-/// Everything is PEM, given as files or as text. It is checked as a whole by
-/// [`EtcdRegistry::connect`](crate::EtcdRegistry::connect), where settings given by half are an error. Files are read
-/// again when a call has failed and a connection is made anew, so certificates that are replaced need no restart; one
-/// that cannot be read then fails that connection, which is tried again. A connection that is open stays open when its
-/// certificate expires: neither etcd nor hither looks at it again.
+/// Everything is PEM, given as files or as text. [`EtcdRegistry::connect`](crate::EtcdRegistry::connect) checks all of it;
+/// incomplete settings are an error. Files are read anew for each connection, so certificates that are replaced need no
+/// restart; a file that cannot be read then fails that attempt to connect, which is retried. An open connection stays open
+/// when its certificate expires: neither etcd nor hither checks it again.
 ///
 /// ```no_run
 /// use hither_etcd::{EtcdConfig, EtcdRegistry, TlsConfig};
@@ -38,7 +37,7 @@ pub struct TlsConfig {
     server_name: Option<String>,
 }
 
-/// Where a part of the settings stands.
+/// PEM, or the file with it.
 #[derive(Clone, PartialEq, Eq)]
 enum Pem {
     Text(Vec<u8>),
@@ -46,45 +45,45 @@ enum Pem {
 }
 
 impl TlsConfig {
-    /// Trusts servers whose certificate was signed by one of the authorities in `ca`, and no others.
+    /// Trusts servers whose certificate was signed by one of the authorities in `ca`, and no other server.
     pub fn new(ca: impl Into<Vec<u8>>) -> Self {
         Self { ca: Pem::Text(ca.into()), certificate: None, key: None, server_name: None }
     }
 
-    /// Trusts servers whose certificate was signed by one of the authorities in the file `ca`, and no others.
+    /// Trusts servers whose certificate was signed by one of the authorities in the file `ca`, and no other server.
     pub fn from_files(ca: impl Into<PathBuf>) -> Self {
         Self { ca: Pem::File(ca.into()), certificate: None, key: None, server_name: None }
     }
 
-    /// What we show to an etcd that asks who we are; needs [`with_client_key`](Self::with_client_key).
+    /// Sets the client certificate (mutual TLS); needs [`with_client_key`](Self::with_client_key).
     #[must_use]
     pub fn with_client_certificate(mut self, certificate: impl Into<Vec<u8>>) -> Self {
         self.certificate = Some(Pem::Text(certificate.into()));
         self
     }
 
-    /// The same from a file.
+    /// Sets the file of the client certificate; see [`with_client_certificate`](Self::with_client_certificate).
     #[must_use]
     pub fn with_client_certificate_file(mut self, file: impl Into<PathBuf>) -> Self {
         self.certificate = Some(Pem::File(file.into()));
         self
     }
 
-    /// The private key of our certificate; needs [`with_client_certificate`](Self::with_client_certificate).
+    /// Sets the private key of the client certificate; needs [`with_client_certificate`](Self::with_client_certificate).
     #[must_use]
     pub fn with_client_key(mut self, key: impl Into<Vec<u8>>) -> Self {
         self.key = Some(Pem::Text(key.into()));
         self
     }
 
-    /// The same from a file.
+    /// Sets the file of the private key; see [`with_client_key`](Self::with_client_key).
     #[must_use]
     pub fn with_client_key_file(mut self, file: impl Into<PathBuf>) -> Self {
         self.key = Some(Pem::File(file.into()));
         self
     }
 
-    /// The name that the certificate of every endpoint must be for. Default: the host of the endpoint.
+    /// Sets the name for which the certificate of every endpoint must be valid. Default: the host of the endpoint.
     #[must_use]
     pub fn with_server_name(mut self, name: impl Into<String>) -> Self {
         self.server_name = Some(name.into());
@@ -100,9 +99,9 @@ impl TlsConfig {
     /// The settings as they are now, files being read.
     ///
     /// # Errors
-    /// `InvalidArgument` for what is given by half, or is not what it is given as. Keys are not repeated.
+    /// `InvalidArgument` for incomplete or unusable settings. The error does not contain keys.
     pub(crate) fn to_client(&self) -> Result<TlsOptions> {
-        // The library takes a text without any certificate, and then trusts nobody.
+        // The library accepts a text without any certificate, and then trusts no server.
         let ca = self.ca.certificate("the CA")?;
         let mut options = TlsOptions::new().ca_certificate(Certificate::from_pem(ca));
         match (&self.certificate, &self.key) {
@@ -148,7 +147,7 @@ impl Pem {
     }
 }
 
-/// The file, but not what a text says.
+/// Prints the file, but not the content.
 impl fmt::Debug for Pem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -8,7 +8,7 @@ use super::{EtcdConfig, invalid};
 #[cfg(feature = "tls")]
 use crate::TlsConfig;
 
-/// The files of TLS, as they come one by one in a URL or in the environment.
+/// The files of TLS, as they are collected one by one.
 #[derive(Debug, Default)]
 pub(super) struct TlsFiles {
     pub(super) ca: Option<String>,
@@ -25,9 +25,7 @@ impl TlsFiles {
         let Some(ca) = ca else {
             return match certificate.or(key).or(server_name) {
                 None => Ok(config),
-                Some(_) => {
-                    Err(invalid("TLS to etcd needs the authority that signed its certificate (cacert)"))
-                }
+                Some(_) => Err(invalid("TLS to etcd needs a certificate authority (cacert)")),
             };
         };
         #[cfg(feature = "tls")]

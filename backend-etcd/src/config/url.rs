@@ -1,4 +1,4 @@
-//! Options from a URL.
+//! Settings from a registry URL.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -12,8 +12,8 @@ use super::{EtcdConfig, invalid};
 impl FromStr for EtcdConfig {
     type Err = Error;
 
-    /// Reads `etcd://user:password@h1:2379,h2:2379/prefix?parameter=value&…`, of which only one endpoint is needed.
-    /// Everything but the endpoints is percent-encoded.
+    /// Parses `etcd://user:password@h1:2379,h2:2379/prefix?parameter=value&…`; only one endpoint is required. Everything but
+    /// the endpoints is percent-encoded.
     ///
     /// | parameter | |
     /// |---|---|
@@ -33,27 +33,24 @@ impl FromStr for EtcdConfig {
     /// ```
     ///
     /// # Errors
-    /// `InvalidArgument` when the text is no URL of this form, has an endpoint that is none, or a parameter that is
-    /// unknown, given twice, or not what it has to be. A password in it is not repeated in the error.
+    /// `InvalidArgument` when the text is not a URL of this form, or has an invalid endpoint, or a parameter that is unknown,
+    /// given twice or invalid. The error does not contain a password.
     fn from_str(url: &str) -> Result<Self> {
         let Some(rest) = url.strip_prefix("etcd://") else {
-            return Err(invalid(
-                "a registry URL of etcd begins with etcd:// (etcd://h1:2379,h2:2379/prefix)",
-            ));
+            return Err(invalid("an etcd URL begins with etcd:// (etcd://h1:2379,h2:2379/prefix)"));
         };
         if rest.contains('#') {
-            return Err(invalid("a registry URL of etcd has no fragment"));
+            return Err(invalid("an etcd URL has no fragment"));
         }
         let (authority, behind) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
         let (user, endpoints) = match authority.rsplit_once('@') {
             Some((user, endpoints)) => (Some(user), endpoints),
             None => (None, authority),
         };
-        // What stands before it may be a part of a password, so nothing is repeated.
+        // Any part of the text may belong to a password, so the error contains none.
         if behind.contains('@') || user.is_some_and(|user| user.contains('@')) {
             return Err(invalid(
-                "a registry URL of etcd has one @, after the user; elsewhere it is %40, and in a password / is %2F \
-                 and ? is %3F",
+                "an etcd URL has one @, after the user; elsewhere it is %40, and in a password / is %2F and ? is %3F",
             ));
         }
         let (path, query) = behind.split_once('?').unwrap_or((behind, ""));
@@ -74,7 +71,7 @@ impl FromStr for EtcdConfig {
     }
 }
 
-/// What stands behind the question mark, each once.
+/// The query parameters, each given once.
 struct Parameters(Vec<(String, String)>);
 
 impl Parameters {
@@ -84,10 +81,10 @@ impl Parameters {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let (name, value) = (decoded(name)?, decoded(value)?);
             if value.is_empty() {
-                return Err(invalid(format!("the parameter {name:?} of a registry URL has no value")));
+                return Err(invalid(format!("the parameter {name:?} of an etcd URL has no value")));
             }
             if read.iter().any(|(known, _)| *known == name) {
-                return Err(invalid(format!("the parameter {name:?} of a registry URL stands twice")));
+                return Err(invalid(format!("the parameter {name:?} of an etcd URL is given twice")));
             }
             read.push((name, value));
         }
@@ -108,8 +105,8 @@ impl Parameters {
                 "probe_interval" => config = config.with_probe_interval(duration(&name, &value)?),
                 "resync_interval" => config = config.with_resync_interval(duration(&name, &value)?),
                 "layout" => config = config.with_layout(value.parse()?),
-                "nested_ids" => config = config.with_nested_ids(yes_or_no(&name, &value)?),
-                _ => return Err(invalid(format!("a registry URL of etcd has no parameter {name:?}"))),
+                "nested_ids" => config = config.with_nested_ids(boolean(&name, &value)?),
+                _ => return Err(invalid(format!("an etcd URL has no parameter {name:?}"))),
             }
         }
         tls.apply(config)
@@ -119,12 +116,12 @@ impl Parameters {
 fn decoded(text: &str) -> Result<String> {
     match percent_decode_str(text).decode_utf8() {
         Ok(text) => Ok(text.into_owned()),
-        Err(_) => Err(invalid("a registry URL of etcd has percent-encoded bytes that are not UTF-8")),
+        Err(_) => Err(invalid("an etcd URL has percent-encoded bytes that are not UTF-8")),
     }
 }
 
-fn yes_or_no(name: &str, text: &str) -> Result<bool> {
-    text.parse().map_err(|_| invalid(format!("{name} is true or false, not {text:?}")))
+fn boolean(name: &str, text: &str) -> Result<bool> {
+    text.parse().map_err(|_| invalid(format!("{name} must be true or false, not {text:?}")))
 }
 
 /// Parses a duration as Go and etcdctl write it.
@@ -167,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_password_may_come_from_elsewhere() {
+    fn a_password_may_be_set_apart() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("pass word");
         std::fs::write(&file, "secret\n").unwrap();
@@ -180,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_url_of_etcd_is_refused() {
+    fn an_invalid_url_is_refused() {
         for (bad, why) in [
             ("", "etcd://"),
             ("h:1", "etcd://"),
@@ -190,8 +187,8 @@ mod tests {
             ("etcd://h:1,", "\"\""),
             ("etcd://h:1#x", "fragment"),
             ("etcd://h:1?x=1", "\"x\""),
-            ("etcd://h:1?nested_ids=true&nested_ids=true", "\"nested_ids\" of a registry URL stands twice"),
-            ("etcd://h:1?nested_ids", "\"nested_ids\" of a registry URL has no value"),
+            ("etcd://h:1?nested_ids=true&nested_ids=true", "\"nested_ids\" of an etcd URL is given twice"),
+            ("etcd://h:1?nested_ids", "\"nested_ids\" of an etcd URL has no value"),
             ("etcd://h:1?nested_ids=yes", "\"yes\""),
             ("etcd://h:1?layout=consul", "\"consul\""),
             ("etcd://h:1?connect_timeout=2", "connect_timeout"),

@@ -1,13 +1,11 @@
-//! Who wrote a record: told from the id of its lease.
+//! Lease ids: they identify the registrar that wrote a record.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Chooses the lease ids of one registrar: its random mark in the upper 31 bits, below it a number that runs from
-/// somewhere random.
+/// The lease ids of one registrar: its random mark in the upper 31 bits, and below a counter that starts at random.
 ///
-/// So a registrar knows its own leases again with nothing to remember, also those of calls that timed out, and
-/// knows the earlier of two. That two registrars which contend for one id have the same mark is a chance of one in
-/// two thousand million.
+/// So a registrar recognises its own leases without any state, including those of requests that timed out, and knows the
+/// earlier of two. The chance that two registrars that contend for one id have the same mark is one in two thousand million.
 #[derive(Debug)]
 pub(crate) struct LeaseIds {
     mark: i64,
@@ -24,7 +22,7 @@ impl LeaseIds {
         self.mark << 32 | i64::from(self.next.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Whether `lease` is one of ours, and from before `current`.
+    /// Whether `lease` belongs to this registrar, and was granted before `current`.
     pub(crate) fn is_earlier(&self, lease: i64, current: i64) -> bool {
         lease >> 32 == self.mark && lease < current
     }
@@ -35,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_registrar_knows_its_own_earlier_leases() {
+    fn a_registrar_recognises_its_own_earlier_leases() {
         let (ours, others) =
             (LeaseIds { mark: 7, next: AtomicU32::new(1) }, LeaseIds { mark: 8, next: AtomicU32::new(1) });
         let (first, second) = (ours.next_lease(), ours.next_lease());

@@ -1,4 +1,4 @@
-//! Writing a record, and keeping it ours.
+//! The lease of one registration: writing its record, renewing, restoring and removing it.
 
 pub(crate) mod lease_id;
 
@@ -13,16 +13,16 @@ use hither_core::{Claim, Error, ErrorKind, InstanceId, Lease, Registration, Resu
 use crate::client::{Checkout, Reason};
 use crate::context::Context;
 
-/// Each write is conditional on what was seen just before; this often somebody else may come in between.
+/// Each write is conditional on the record that was read just before; so often another writer may interfere.
 const ATTEMPTS: usize = 5;
 
-/// A keep-alive answer may take a third of the TTL, but never less than this.
-const SHORTEST_PATIENCE: Duration = Duration::from_millis(500);
+/// A renewal may take a third of the TTL, but always this much.
+const SHORTEST_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// One record on one etcd lease of its own.
 ///
-/// There is no task behind it and no state at the server but the lease: whoever drops it, or the process dying,
-/// leaves a record that etcd removes after the TTL.
+/// It has no task, and no state in etcd but the lease: when it is dropped, or the process dies, etcd removes the record
+/// after the TTL.
 #[derive(Debug)]
 pub(crate) struct EtcdLease {
     context: Arc<Context>,
@@ -31,7 +31,7 @@ pub(crate) struct EtcdLease {
     service: ServiceName,
     instance_id: InstanceId,
     key: String,
-    /// What the record is to say.
+    /// The desired value of the record.
     value: String,
     address: String,
     state: State,
@@ -40,13 +40,13 @@ pub(crate) struct EtcdLease {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Live,
-    /// etcd said that the lease is gone.
+    /// The lease is gone in etcd.
     Expired,
-    /// We gave it up.
+    /// It was revoked by us.
     Revoked,
 }
 
-/// The record as etcd has it, as far as it matters.
+/// The record in etcd, as far as it matters.
 #[derive(Debug)]
 struct StoredRecord {
     lease: i64,
@@ -91,8 +91,8 @@ impl EtcdLease {
         match written {
             Ok(()) => Ok(lease),
             Err(error) => {
-                // Best effort, where it is known that nothing stands on it. Else the TTL ends it: a write without
-                // an answer may still come about.
+                // Best effort, where it is known that there is no record on the lease. Else the TTL ends it: a write without a
+                // response may still be applied.
                 let refused = [
                     ErrorKind::Superseded,
                     ErrorKind::InvalidArgument,
@@ -115,8 +115,8 @@ impl EtcdLease {
                     self.ttl = ttl;
                     return Ok(());
                 }
-                // Not an echo of our own request, for no id is asked for twice: another owner has it, and a lease that
-                // two share dies with the first.
+                // Not an echo of our own request, for no id is requested twice: another owner has it, and a lease that two
+                // share ends with the first.
                 Err(failure) if failure.reason == Reason::LeaseExists => {
                     self.id = self.context.lease_ids.next_lease();
                 }
@@ -126,7 +126,7 @@ impl EtcdLease {
         Err(Error::new(ErrorKind::Unavailable, "every lease id that was tried is taken"))
     }
 
-    /// Writes the record if `when` holds, and looks at it otherwise.
+    /// Writes the record if `when` holds, and reads it otherwise.
     fn writing(&self, when: Vec<Compare>) -> Txn {
         let put =
             TxnOp::put(self.key.as_str(), self.value.as_str(), Some(PutOptions::new().with_lease(self.id)));
@@ -138,13 +138,13 @@ impl EtcdLease {
         self.writing(vec![Compare::version(self.key.as_str(), CompareOp::Equal, 0)])
     }
 
-    /// Writes the record if it is still what was seen.
+    /// Writes the record if it is unchanged since it was read.
     fn replace(&self, seen: &StoredRecord) -> Txn {
         self.writing(vec![Compare::mod_revision(self.key.as_str(), CompareOp::Equal, seen.mod_revision)])
     }
 
-    /// Does `txn`, whose failing branch looks at the record; where it fails, writes the record if it is ours to
-    /// write, on the condition that it has not changed since.
+    /// Runs `txn`, whose failing branch reads the record; if it fails, writes the record where this is our right, on the
+    /// condition that it has not changed since.
     async fn hold(&self, checkout: &Checkout, mut txn: Txn) -> Result<()> {
         for _ in 0..ATTEMPTS {
             let response = checkout.txn(txn).await?;
@@ -153,11 +153,11 @@ impl EtcdLease {
             }
             txn = self.claim(self.found(&response).as_ref())?;
         }
-        let message = format!("{} is written by others faster than it can be held", self.key);
+        let message = format!("{} is written by others faster than it can be claimed", self.key);
         Err(Error::new(ErrorKind::Unavailable, message))
     }
 
-    /// Writes the record if it has not changed since it was seen, where it is ours to write.
+    /// Writes the record if it has not changed since it was read, where this is our right.
     fn claim(&self, seen: Option<&StoredRecord>) -> Result<Txn> {
         match seen {
             None => Ok(self.create()),
@@ -166,22 +166,22 @@ impl EtcdLease {
         }
     }
 
-    /// Whether the record is ours, whoever changed it.
+    /// Whether the record belongs to us, whichever writer changed it.
     fn may_replace(&self, found: &StoredRecord) -> bool {
         found.lease == self.id
-            // A write of ours that had timed out, and was applied after the one that followed it.
+            // Our own earlier write, which timed out and was applied after its successor.
             || self.context.lease_ids.is_earlier(found.lease, self.id)
             || self.lost_its_lease(found)
     }
 
-    /// Whether a Go `Manager` has put our endpoint again, which takes it off its lease, or somebody something that is
-    /// no endpoint at all: nobody would ever remove it.
+    /// Whether a Go `Manager` has put our endpoint again, which detaches it from its lease, or another writer something that
+    /// is not an endpoint at all: without a lease it would stay for ever.
     fn lost_its_lease(&self, found: &StoredRecord) -> bool {
         let address = self.context.codec.address_text(&found.value).unwrap_or_default();
         found.lease == 0 && (address == self.address || address.is_empty())
     }
 
-    /// Removes what revoking the lease has not.
+    /// Removes a record of ours that revoking the lease has not removed.
     async fn remove_without_lease(&self, checkout: &Checkout) -> Result<()> {
         let key = self.key.as_str();
         let look = Txn::new().when(vec![Compare::lease(key, CompareOp::NotEqual, 0)]);
@@ -208,7 +208,7 @@ impl EtcdLease {
 
     fn superseded(&self, found: &StoredRecord) -> Error {
         let owner = match found.lease {
-            0 => "somebody, without a lease".to_owned(),
+            0 => "a writer without a lease".to_owned(),
             lease => format!("lease {lease:x}"),
         };
         let message = format!("{} of {} is held by {owner}", self.instance_id, self.service);
@@ -227,7 +227,7 @@ impl EtcdLease {
         }
     }
 
-    /// Remembers when the lease is gone.
+    /// Remembers that the lease is gone.
     fn settle(&mut self, outcome: Result<()>) -> Result<()> {
         if let Err(error) = &outcome
             && error.kind() == ErrorKind::LeaseExpired
@@ -239,9 +239,9 @@ impl EtcdLease {
 
     async fn renew_once(&self) -> Result<()> {
         let checkout = self.context.checkout().await?;
-        let patience = (self.ttl / 3).max(SHORTEST_PATIENCE);
-        checkout.keep_alive(self.id, patience).await?;
-        // The lease is no proof of the record. Only a read, which also an etcd that is out of space answers.
+        let within = (self.ttl / 3).max(SHORTEST_TIMEOUT);
+        checkout.keep_alive(self.id, within).await?;
+        // The lease is no proof of the record. Only a read, which an etcd that is out of space answers, too.
         match checkout.get(&self.key).await?.as_ref().map(StoredRecord::of) {
             Some(found) if found.lease == self.id && found.value == self.value.as_bytes() => Ok(()),
             found => self.hold(&checkout, self.claim(found.as_ref())?).await,
@@ -303,8 +303,8 @@ impl EtcdLease {
             return Err(Error::new(ErrorKind::InvalidArgument, message));
         }
         let value = self.context.codec.value(&self.service, instance)?;
-        // From here on the new content is what the record is to say, whatever becomes of this call: a `renew`
-        // after a timeout, or after this future was dropped, settles it.
+        // From here on the new content is desired, whatever the outcome of this call: a `renew` after a timeout, or after this
+        // future was dropped, applies it.
         let before = (
             std::mem::replace(&mut self.value, value),
             std::mem::replace(&mut self.address, instance.address().to_string()),
@@ -313,7 +313,7 @@ impl EtcdLease {
         if let Err(error) = &outcome
             && error.kind() == ErrorKind::InvalidArgument
         {
-            // etcd will never take it; a renewal must not try.
+            // etcd will never accept it; a renewal must not try.
             (self.value, self.address) = before;
         }
         outcome

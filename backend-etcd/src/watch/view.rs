@@ -1,4 +1,4 @@
-//! What a watch knows: the instances of one service as of one revision.
+//! The view of a watch: the instances of one service as of one revision.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ pub(crate) struct View {
     service: ServiceName,
     /// Everything up to here has been applied; an event from before is an echo.
     position: Position,
-    /// By what follows the service in the key.
+    /// By the rest of the key after the service.
     instances: BTreeMap<Box<str>, Arc<Instance>>,
 }
 
@@ -25,7 +25,7 @@ const PUT: i32 = 0;
 const DELETE: i32 = 1;
 
 impl View {
-    /// Knows of nobody yet.
+    /// Returns an empty view.
     pub(crate) fn new(service: ServiceName) -> Self {
         Self { service, position: Position { cluster: 0, revision: 0 }, instances: BTreeMap::new() }
     }
@@ -38,7 +38,7 @@ impl View {
         self.position
     }
 
-    /// Applies the events of one whole response, as far as they are news, and says whether anything changed.
+    /// Applies the events of one whole response, as far as they are new, and returns whether anything changed.
     pub(crate) fn apply(&mut self, context: &Context, prefix: &[u8], events: &[PbEvent]) -> bool {
         let (before, mut changed) = (self.position.revision, false);
         for event in events {
@@ -58,14 +58,14 @@ impl View {
         changed
     }
 
-    /// Takes a record up, and says whether that changed anything.
+    /// Adds or replaces a record, and returns whether that changed anything.
     pub(crate) fn put(&mut self, context: &Context, suffix: &[u8], kv: &PbKeyValue) -> bool {
         let instance = match context.codec.read(&self.service, suffix, &kv.value) {
             Reading::Instance(instance) => *instance,
             Reading::Elsewhere => return self.remove(suffix),
             Reading::Undecodable(why) => {
                 context.skipped.note(&kv.key, kv.mod_revision, &why);
-                // As a listing would have it: whatever stood there before, it does not any more.
+                // As in a listing: the earlier content of the record is not valid any more.
                 return self.remove(suffix);
             }
         };
@@ -82,7 +82,7 @@ impl View {
         std::str::from_utf8(suffix).is_ok_and(|suffix| self.instances.remove(suffix).is_some())
     }
 
-    /// Becomes `listed`, keeping the `Arc`s of what has not changed, and says whether anything has.
+    /// Replaces the view by `listed`, keeping the `Arc`s of what has not changed, and returns whether anything has.
     pub(crate) fn replace_with(&mut self, mut listed: View) -> bool {
         let mut changed = listed.instances.len() != self.instances.len();
         for (suffix, instance) in &mut listed.instances {
@@ -95,7 +95,7 @@ impl View {
         changed
     }
 
-    /// Marked with the cluster and the revision.
+    /// Returns a snapshot, marked with the cluster and the revision.
     pub(crate) fn snapshot(&self) -> Snapshot {
         let instances = self.instances.values().map(Arc::clone);
         let revision = Revision::new(format!("{:x}.{}", self.position.cluster, self.position.revision));
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_again_from_the_past_is_an_echo() {
+    fn an_event_from_before_the_view_is_an_echo() {
         let (context, mut view) = (context(), view(&context()));
         assert!(!view.apply(&context, PREFIX, &[gone("a", 8), put("b", 9), put("b", 10)]));
         assert_eq!((ids(&view), view.position().revision), (vec!["a".to_owned()], 10));
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn what_changes_nothing_says_so() {
+    fn events_that_change_nothing_are_no_change() {
         let (context, mut view) = (context(), view(&context()));
         let mut same = put("a", 11);
         same.kv.as_mut().unwrap().value = kv("a", 9).value;
@@ -166,7 +166,7 @@ mod tests {
         let elsewhere =
             PbEvent { kv: Some(PbKeyValue { key: b"other/x".to_vec(), ..kv("x", 13) }), ..put("x", 13) };
         let nothing = PbEvent { r#type: PUT, kv: None, prev_kv: None };
-        assert!(!view.apply(&context, PREFIX, &[same, unknown, elsewhere, nothing, gone("nobody", 14)]));
+        assert!(!view.apply(&context, PREFIX, &[same, unknown, elsewhere, nothing, gone("unknown", 14)]));
         assert_eq!((ids(&view), view.position().revision), (vec!["a".to_owned()], 14));
     }
 
