@@ -53,6 +53,7 @@ impl Harness for OnEtcd {
         HarnessConfig::default()
             .with_min_ttl(Duration::from_secs(2))
             .with_granularity(Duration::from_millis(1500))
+            .with_deadline(6 * TIMEOUT)
     }
 
     async fn registrar(&self) -> Arc<dyn Registrar> {

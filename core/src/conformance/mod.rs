@@ -201,6 +201,7 @@ macros::behaviours! { $
             every_field_of_an_instance_is_kept
             awkward_text_is_kept
             instances_are_sorted_by_id
+            a_service_with_many_instances_is_complete
             a_service_does_not_include_one_with_the_same_prefix
             a_service_does_not_include_services_below_it;
         register:
@@ -278,7 +279,9 @@ macros::behaviours! { $
             revoking_at_a_silent_registry_ends
             opening_a_watch_of_a_silent_registry_ends
             a_watch_of_a_silent_registry_ends
-            all_handles_work_again_after_a_silence;
+            all_handles_work_again_after_a_silence
+            concurrent_calls_to_a_silent_registry_all_end
+            calls_cancelled_during_a_silence_leave_all_handles_usable;
     }
     lost_response {
         lost_response:

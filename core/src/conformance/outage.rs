@@ -1,6 +1,10 @@
 //! The registry is unreachable or silent: each call ends with an error, none with invented data.
 
+use std::time::Duration;
+
 use futures_util::StreamExt;
+use futures_util::future::join_all;
+use tokio::time::timeout;
 
 use super::failure::{Failure, ensure, expect_no_response};
 use super::probe::{Probe, cannot, has, ids, instance, is_exactly, registration, within};
@@ -8,6 +12,11 @@ use crate::Claim;
 
 /// The first attempt meets the open connection, and the second has to make a new one.
 const ATTEMPTS: [&str; 2] = ["first", "second"];
+
+const CONCURRENT: usize = 8;
+
+/// Long enough for a request to leave, and shorter than any deadline.
+const IMPATIENT: Duration = Duration::from_millis(100);
 
 /// How the registry is lost.
 #[derive(Clone, Copy)]
@@ -175,6 +184,59 @@ async fn list_services(probe: Probe, outage: Outage) -> Result<(), Failure> {
         expect_no_response(result, &format!("the {attempt} list of services"))?;
     }
     Ok(())
+}
+
+/// Calls that wait for one another each add their deadline to that of the next.
+pub(super) async fn concurrent_calls_to_a_silent_registry_all_end(mut probe: Probe) -> Result<(), Failure> {
+    let service = probe.service("svc")?;
+    probe.resolve(&service).await?;
+    let resolver = probe.resolver().await;
+    Outage::Silent.begin(&probe).await?;
+    let calls =
+        (0..CONCURRENT).map(|_| within(probe.deadline(), "a concurrent resolve", resolver.resolve(&service)));
+    for result in join_all(calls).await {
+        expect_no_response(result?, "a concurrent resolve")?;
+    }
+    Ok(())
+}
+
+/// As a caller with a deadline of its own does, which is shorter than the backend's.
+pub(super) async fn calls_cancelled_during_a_silence_leave_all_handles_usable(
+    mut probe: Probe,
+) -> Result<(), Failure> {
+    let (service, a, b) = (probe.service("svc")?, instance("a")?, instance("b")?);
+    let owner = probe.registrar().await;
+    let mut lease = owner.settle_in(&service, &a).await?;
+    let resolver = probe.resolver().await;
+    probe.resolves_to(&service, "a", |snapshot| is_exactly(snapshot, &[&a])).await?;
+    let dropped = registration(&service, &a.clone().with_weight(7))?;
+    let other = registration(&service, &b)?.with_ttl(owner.long_ttl())?;
+    let after = a.with_weight(8);
+    Outage::Silent.begin(&probe).await?;
+    let _ = timeout(IMPATIENT, lease.renew()).await;
+    let _ = timeout(IMPATIENT, lease.update(&dropped)).await;
+    let _ = timeout(IMPATIENT, owner.attempt(&other, Claim::IfVacant)).await;
+    let _ = timeout(IMPATIENT, resolver.resolve(&service)).await;
+    let _ = timeout(IMPATIENT, resolver.watch(&service)).await;
+    probe.harness().restore().await;
+
+    let deadline = probe.deadline();
+    let retry = probe.retry("updating after cancelled calls");
+    while let Err(error) = within(deadline, "update", lease.update(&registration(&service, &after)?)).await? {
+        retry.after(error).await?;
+    }
+    let retry = probe.retry("registering after cancelled calls");
+    let _other = loop {
+        match owner.attempt_within(deadline, &other, Claim::IfVacant).await? {
+            Ok(lease) => break lease,
+            Err(error) => retry.after(error).await?,
+        }
+    };
+    lease.renew().await?;
+    let retry = probe.retry("resolving after cancelled calls");
+    probe.resolves_after(&retry, &service, "both", |snapshot| is_exactly(snapshot, &[&after, &b])).await?;
+    let mut watch = probe.watch(&service).await?;
+    watch.comes_to("both", |snapshot| is_exactly(snapshot, &[&after, &b])).await.map(drop)
 }
 
 async fn recover(mut probe: Probe, outage: Outage) -> Result<(), Failure> {

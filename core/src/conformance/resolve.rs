@@ -1,8 +1,13 @@
 //! Resolving returns what is registered, and nothing else.
 
+use futures_util::future::join_all;
+
 use super::failure::{Failure, ensure};
 use super::probe::{Probe, cannot, ids, instance, is_exactly};
 use crate::{Address, Instance, InstanceId, InstanceState, ServiceName};
+
+/// Above the page sizes that registries commonly have, 100 and 128.
+const MANY: usize = 150;
 
 pub(super) async fn an_unknown_service_is_empty(mut probe: Probe) -> Result<(), Failure> {
     let service = probe.service("unknown")?;
@@ -70,6 +75,25 @@ pub(super) async fn a_service_does_not_include_one_with_the_same_prefix(
 pub(super) async fn a_service_does_not_include_services_below_it(mut probe: Probe) -> Result<(), Failure> {
     let (upper, deeper) = (probe.service("a")?, probe.service("a/b")?);
     apart(&mut probe, &upper, &deeper).await
+}
+
+/// More than a page of whatever the registry lists by.
+pub(super) async fn a_service_with_many_instances_is_complete(mut probe: Probe) -> Result<(), Failure> {
+    let service = probe.service("svc")?;
+    let owner = probe.registrar().await;
+    let mut watch = probe.watch(&service).await?;
+    let instances =
+        (0..MANY).map(|number| instance(&format!("many-{number}"))).collect::<Result<Vec<_>, _>>()?;
+    let mut leases = Vec::new();
+    for some in instances.chunks(50) {
+        let registering = some.iter().map(|instance| owner.settle_in(&service, instance));
+        leases.extend(join_all(registering).await.into_iter().collect::<Result<Vec<_>, _>>()?);
+    }
+    let all: Vec<_> = instances.iter().collect();
+    probe.resolves_to(&service, "all instances", |snapshot| is_exactly(snapshot, &all)).await?;
+    watch.comes_to("all instances", |snapshot| is_exactly(snapshot, &all)).await?;
+    let first = probe.watch(&service).await?.next().await?;
+    ensure(is_exactly(&first, &all), || format!("the first snapshot of a new watch has {}", first.len()))
 }
 
 async fn apart(probe: &mut Probe, one: &ServiceName, other: &ServiceName) -> Result<(), Failure> {

@@ -14,6 +14,7 @@ pub(crate) enum Defect {
     DropsMetadata,
     ManglesText,
     ReturnsOneInstanceOnly,
+    ReturnsOnePageOnly,
     FailsOnGarbage,
     CachesForEver,
     NamesAnotherService,
@@ -83,7 +84,12 @@ pub(crate) enum Defect {
     NoDeadlineToConnect(Operation),
     /// An open watch has no deadline.
     NoDeadlineOfAnOpenWatch,
+    /// The first resolve of a service blocks its thread.
     BlocksItsThread,
+    /// One call at a time, and the others wait.
+    SerializesItsCalls,
+    /// One call at a time, and one that was cancelled never ends.
+    LeaksItsTurnWhenCancelled,
 
     ForgetsUnansweredRegistrations,
     UnansweredLeaseRemovesTheRecord,

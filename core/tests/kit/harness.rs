@@ -10,7 +10,7 @@ use hither_core::{
     Catalog, Error, ErrorKind, InstanceId, Registrar, Resolver, Result, ServiceName, Snapshot,
 };
 use hither_memory::{MemoryRegistry, Operation};
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, Semaphore, watch};
 
 use crate::defect::Defect;
 use crate::lease::SharedLease;
@@ -46,6 +46,8 @@ pub(crate) struct Backend {
     /// What was watched.
     pub(crate) watched: Arc<Mutex<Vec<Snapshot>>>,
     pub(crate) watches: watch::Sender<usize>,
+    /// For those that make one call at a time.
+    pub(crate) turn: Semaphore,
 }
 
 impl Broken {
@@ -73,6 +75,7 @@ impl Backend {
             last: Mutex::default(),
             watched: Arc::default(),
             watches: watch::Sender::new(0),
+            turn: Semaphore::new(1),
         }
     }
 }

@@ -26,6 +26,7 @@ const RESOLVE: Family = &[
     (Defect::DropsMetadata, &["every_field_of_an_instance_is_kept"]),
     (Defect::ManglesText, &["awkward_text_is_kept"]),
     (Defect::ReturnsOneInstanceOnly, &["instances_are_sorted_by_id"]),
+    (Defect::ReturnsOnePageOnly, &["a_service_with_many_instances_is_complete"]),
     (Defect::FailsOnGarbage, &["an_undecodable_record_is_skipped"]),
     (Defect::CachesForEver, &["registrations_of_one_registrar_are_independent"]),
     (
@@ -196,6 +197,9 @@ const SILENCE: Family = &[
     (Defect::NoDeadlineToConnect(Operation::Watch), &["opening_a_watch_of_a_silent_registry_ends"]),
     (Defect::NoDeadlineToConnect(Operation::Services), &["listing_services_of_a_silent_registry_ends"]),
     (Defect::NoDeadlineOfAnOpenWatch, &["a_watch_of_a_silent_registry_ends"]),
+    (Defect::SerializesItsCalls, &["concurrent_calls_to_a_silent_registry_all_end"]),
+    (Defect::LeaksItsTurnWhenCancelled, &["calls_cancelled_during_a_silence_leave_all_handles_usable"]),
+    (Defect::LosesItsLeaseWhenCancelled, &["calls_cancelled_during_a_silence_leave_all_handles_usable"]),
     (Defect::BlocksItsThread, &["resolving_from_a_silent_registry_ends"]),
 ];
 
@@ -230,6 +234,7 @@ const WORST: Family = &[(
         "a_watch_of_a_silent_registry_ends",
         "listing_services_of_a_silent_registry_ends",
         "all_handles_work_again_after_a_silence",
+        "concurrent_calls_to_a_silent_registry_all_end",
     ],
 )];
 

@@ -18,27 +18,38 @@ const BLOCKED: Duration = Duration::from_millis(2100);
 #[async_trait]
 impl Resolver for Backend {
     async fn resolve(&self, service: &ServiceName) -> Result<Snapshot> {
-        if self.scene.defect == Defect::BlocksItsThread && self.scene.is_silent() {
+        let cached = self.last.lock().await.iter().find(|snapshot| snapshot.service() == service).cloned();
+        if self.scene.defect == Defect::BlocksItsThread && self.scene.is_silent() && cached.is_none() {
             #[allow(clippy::disallowed_methods, reason = "it is the defect")]
             std::thread::sleep(BLOCKED);
             return Err(defect(ErrorKind::Timeout));
         }
-        let mut last = self.last.lock().await;
-        let cached = last.iter().find(|snapshot| snapshot.service() == service).cloned();
         if let Some(cached) = cached.clone().filter(|_| self.scene.defect == Defect::CachesForEver) {
             return Ok(cached);
         }
+        let turn = match self.scene.defect {
+            Defect::SerializesItsCalls => Some(self.turn.acquire().await),
+            Defect::LeaksItsTurnWhenCancelled => {
+                self.turn.acquire().await.unwrap().forget();
+                None
+            }
+            _ => None,
+        };
         let result =
             self.scene.call(Operation::Resolve, || async { self.registry.resolve(service).await }).await;
+        drop(turn);
+        if self.scene.defect == Defect::LeaksItsTurnWhenCancelled {
+            self.turn.add_permits(1);
+        }
         let snapshot = match (self.scene.defect, result) {
             (Defect::ResolvesToNothing | Defect::Worst, Err(_)) => return Ok(empty(service)),
             (Defect::ResolvesToTheLastList, Err(error)) => return cached.ok_or(error),
             (_, result) => result?,
         };
-        if !snapshot.is_empty() {
-            last.retain(|snapshot| snapshot.service() != service);
-            last.push(snapshot.clone());
-        }
+        let mut last = self.last.lock().await;
+        last.retain(|snapshot| snapshot.service() != service);
+        last.push(snapshot.clone());
+        drop(last);
         match self.scene.defect {
             Defect::FailsOnAnUnknownService if snapshot.is_empty() => Err(defect(ErrorKind::InvalidArgument)),
             Defect::FailsOnGarbage if *self.scene.garbage.borrow() => Err(defect(ErrorKind::InvalidData)),
@@ -61,6 +72,7 @@ impl Resolver for Backend {
             Defect::IncludesServicesWithTheSamePrefix
             | Defect::IncludesServicesBelow
             | Defect::ReturnsOneInstanceOnly
+            | Defect::ReturnsOnePageOnly
             | Defect::FailsOnGarbage => self.polled(service),
             Defect::NamesAnotherService => {
                 snapshots.map(|snapshot| snapshot.and_then(|snapshot| renamed(&snapshot))).boxed()
@@ -141,15 +153,17 @@ impl Backend {
         for name in self.registry.services(None).await?.iter().filter(|name| includes(name)) {
             instances.extend(self.registry.resolve(name).await?.iter().cloned());
         }
-        if self.scene.defect == Defect::ReturnsOneInstanceOnly {
-            instances.truncate(1);
+        match self.scene.defect {
+            Defect::ReturnsOneInstanceOnly => instances.truncate(1),
+            Defect::ReturnsOnePageOnly => instances.truncate(100),
+            _ => {}
         }
         Ok(Snapshot::new(service, instances))
     }
 
     fn polled(&self, service: &ServiceName) -> SnapshotStream {
         let backend = Arc::new(Backend::new(&self.scene, self.registry.clone()));
-        poll_watch(backend, service.clone(), Duration::from_millis(1))
+        poll_watch(backend, service.clone(), Duration::from_millis(20))
     }
 }
 
