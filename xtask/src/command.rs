@@ -1,5 +1,6 @@
 //! Running other programs, each printed before it runs.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -10,6 +11,7 @@ use crate::error::Error;
 #[derive(Debug)]
 pub(crate) struct Step {
     command: Command,
+    variables: BTreeMap<String, String>,
     text: String,
 }
 
@@ -23,7 +25,7 @@ impl Step {
     pub(crate) fn new(program: impl AsRef<OsStr>, directory: &Path) -> Self {
         let mut command = Command::new(program.as_ref());
         command.current_dir(directory);
-        Self { command, text: program.as_ref().display().to_string() }
+        Self { command, variables: BTreeMap::new(), text: program.as_ref().display().to_string() }
     }
 
     pub(crate) fn args(mut self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
@@ -35,7 +37,7 @@ impl Step {
     }
 
     pub(crate) fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
-        self.text = format!("{name}={:?} {}", value.as_ref().display().to_string(), self.text);
+        self.variables.insert(name.to_owned(), format!("{:?} ", value.as_ref().display().to_string()));
         self.command.env(name, value);
         self
     }
@@ -58,7 +60,7 @@ impl Step {
 
     /// Prints what it runs, and runs it; an error has the program's exit code.
     pub(crate) fn run(mut self) -> Result<(), Error> {
-        eprintln!("==> {}", self.text);
+        eprintln!("==> {}", self.display());
         let started = now();
         let status = self.command.status().map_err(|error| self.cannot_start(&error))?;
         eprintln!("    took {:.1} s", started.elapsed().as_secs_f64());
@@ -66,7 +68,7 @@ impl Step {
             return Ok(());
         }
         let code = status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
-        Err(Error::new(format!("`{}` failed: {status}", self.text)).with_code(code))
+        Err(Error::new(format!("`{}` failed: {status}", self.display())).with_code(code))
     }
 
     /// Runs it quietly, and returns its standard output; an error has its standard error.
@@ -76,11 +78,17 @@ impl Step {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
         let stderr = String::from_utf8_lossy(&output.stderr);
-        Err(Error::new(format!("`{}` failed: {}: {}", self.text, output.status, stderr.trim())))
+        Err(Error::new(format!("`{}` failed: {}: {}", self.display(), output.status, stderr.trim())))
+    }
+
+    /// As it would be typed.
+    fn display(&self) -> String {
+        let variables = self.variables.iter().map(|(name, value)| format!("{name}={value}"));
+        variables.chain([self.text.clone()]).collect()
     }
 
     fn cannot_start(&self, error: &std::io::Error) -> Error {
-        Error::new(format!("`{}` cannot be started: {error}", self.text))
+        Error::new(format!("`{}` cannot be started: {error}", self.display()))
     }
 }
 
@@ -114,6 +122,8 @@ mod tests {
     #[test]
     fn the_environment_is_part_of_what_is_printed() {
         let step = Step::new("cargo", Path::new("/")).args(["doc"]).env("RUSTDOCFLAGS", "-D warnings");
-        assert_eq!(step.text, "RUSTDOCFLAGS=\"-D warnings\" cargo doc");
+        assert_eq!(step.display(), "RUSTDOCFLAGS=\"-D warnings\" cargo doc");
+        let step = step.env("ETCD_BIN", "/old").env("ETCD_BIN", "/new");
+        assert_eq!(step.display(), "ETCD_BIN=\"/new\" RUSTDOCFLAGS=\"-D warnings\" cargo doc");
     }
 }

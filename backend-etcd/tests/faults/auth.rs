@@ -8,8 +8,21 @@ use hither_core::ServiceName;
 use hither_etcd::EtcdConfig;
 use tokio::time::sleep;
 
+use crate::report::Row;
 use crate::scene::{Lease, Scene, TTL, Truth};
 use crate::support::{Etcd, documented_roles};
+
+crate::faults! {
+    simple_tokens_expire
+    jwt_are_outdated
+    jwt_expire
+    killed_and_restarted
+    passwords_changed_and_changed_back
+    passwords_changed_with_their_files
+    roles_taken_away_for_a_while
+    switched_on
+    switched_off
+}
 
 /// Everybody's.
 const PASSWORD: &str = "secret";
@@ -49,8 +62,7 @@ async fn guarded(arguments: &[&str]) -> Etcd {
     etcd
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn simple_tokens_expire() {
+async fn simple_tokens_expire() -> Row {
     let etcd = guarded(&["--auth-token-ttl", "1"]).await;
     let mut scene = scene("simple tokens expire after 1 s without use", &etcd).await;
     // As somebody learns who has nothing but a token.
@@ -58,7 +70,7 @@ async fn simple_tokens_expire() {
     sleep(2 * TTL).await;
     assert!(idle.get("any", None).await.unwrap_err().to_string().contains("invalid auth token"));
     scene.over();
-    scene.recovers(Lease::Kept).await;
+    scene.recovers(Lease::Kept).await
 }
 
 /// Whose tokens are JWT that live so long.
@@ -70,8 +82,7 @@ async fn guarded_with_jwt(ttl: &str) -> Etcd {
 }
 
 /// Each says which revision of the users and roles it was made for, and is worth nothing after the next one.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn jwt_are_outdated() {
+async fn jwt_are_outdated() -> Row {
     let etcd = guarded_with_jwt("10m").await;
     let mut scene = scene("JWT outdated by a change of the roles", &etcd).await;
     let (mut idle, mut root) = (scene.client().await, scene.client().await);
@@ -79,33 +90,30 @@ async fn jwt_are_outdated() {
     let refused = idle.get("any", None).await.unwrap_err().to_string();
     assert!(refused.contains("revision of auth store is old"), "{refused}");
     scene.over();
-    scene.recovers(Lease::Kept).await;
+    scene.recovers(Lease::Kept).await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn jwt_expire() {
+async fn jwt_expire() -> Row {
     let etcd = guarded_with_jwt("2s").await;
     let mut scene = scene("JWT expire every 2 s, also in use", &etcd).await;
     let mut root = scene.client().await;
     sleep(2 * TTL).await;
     assert!(root.get("any", None).await.unwrap_err().to_string().contains("invalid auth token"));
     scene.over();
-    scene.recovers(Lease::Kept).await;
+    scene.recovers(Lease::Kept).await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn killed_and_restarted() {
+async fn killed_and_restarted() -> Row {
     let mut etcd = guarded(&[]).await;
     let mut scene = scene("etcd with users killed and restarted", &etcd).await;
     etcd.kill();
     scene.is_stale().await;
     let _etcd = etcd.start_again().await;
     scene.over();
-    scene.recovers(Lease::Kept).await;
+    scene.recovers(Lease::Kept).await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn passwords_changed_and_changed_back() {
+async fn passwords_changed_and_changed_back() -> Row {
     let etcd = guarded(&[]).await;
     let mut scene = scene("passwords changed, and changed back after 10 s", &etcd).await;
     for password in ["another", PASSWORD] {
@@ -119,11 +127,10 @@ async fn passwords_changed_and_changed_back() {
         }
     }
     scene.over();
-    scene.recovers(Lease::New).await;
+    scene.recovers(Lease::New).await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn passwords_changed_with_their_files() {
+async fn passwords_changed_with_their_files() -> Row {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("password");
     std::fs::write(&file, PASSWORD).unwrap();
@@ -137,11 +144,10 @@ async fn passwords_changed_with_their_files() {
     }
     std::fs::write(&file, "another").unwrap();
     scene.over();
-    scene.recovers(Lease::Either).await;
+    scene.recovers(Lease::Either).await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn roles_taken_away_for_a_while() {
+async fn roles_taken_away_for_a_while() -> Row {
     let etcd = guarded(&[]).await;
     let mut scene = scene("roles taken away, and given back after 10 s", &etcd).await;
     let mut root = scene.client().await;
@@ -155,23 +161,21 @@ async fn roles_taken_away_for_a_while() {
     }
     scene.over();
     // Before 3.4.42, 3.5.28 and 3.6.9, etcd renews the leases of those who may not write what is on them.
-    scene.recovers(Lease::Either).await;
+    scene.recovers(Lease::Either).await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn switched_on() {
+async fn switched_on() -> Row {
     let etcd = start(&[]).await;
     let mut scene = scene("authentication switched on", &etcd).await;
     scene.over();
     enable(&etcd).await;
-    scene.recovers(Lease::Kept).await;
+    scene.recovers(Lease::Kept).await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn switched_off() {
+async fn switched_off() -> Row {
     let etcd = guarded(&[]).await;
     let mut scene = scene("authentication switched off", &etcd).await;
     scene.over();
     scene.client().await.auth_disable().await.unwrap();
-    scene.recovers(Lease::Kept).await;
+    scene.recovers(Lease::Kept).await
 }

@@ -8,36 +8,46 @@ use hither_etcd::EtcdConfig;
 use rustix::process::{Signal, getpid, kill_process};
 use tokio::time::sleep;
 
-use crate::report;
+use crate::report::{self, Row};
 use crate::scene::{Lease, Scene, TTL, Truth};
 use crate::support::{Etcd, Proxy};
+
+crate::faults! {
+    wall_clock_jumps
+    process_stands_still
+}
 
 const DAY: i64 = 24 * 3600;
 
 /// The wall clock of this process.
 pub(crate) struct Clock(PathBuf);
 
+/// Where a test runs whose clock is to jump.
+pub(crate) enum Held {
+    /// In this process, whose clock is held.
+    Here(Clock),
+    /// In another process, which has ended with this row.
+    Elsewhere(Row),
+}
+
 impl Clock {
-    /// The clock, where it is held; else runs the test that calls this in a process whose clock is.
-    pub(crate) fn held(test: &str) -> Option<Self> {
+    /// Runs the test that calls this in a process whose clock is held, unless it is this one.
+    pub(crate) fn held(test: &str) -> Held {
         if let Some(file) = std::env::var_os("HELD_CLOCK") {
-            return Some(Self(file.into()));
+            return Held::Here(Self(file.into()));
         }
         let directory = tempfile::tempdir().unwrap();
-        let (library, file) = (directory.path().join("clock.so"), directory.path().join("ahead"));
-        std::fs::write(&file, "0").unwrap();
+        let file = |name: &str| directory.path().join(name);
+        let (library, clock, row) = (file("clock.so"), file("ahead"), file("row"));
+        std::fs::write(&clock, "0").unwrap();
         compile(&library);
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", test, "--nocapture", "--quiet"]).stdin(Stdio::null());
-        command.env("LD_PRELOAD", &library).env("HELD_CLOCK", &file);
+        command.args(["--exact", test, "--test-threads", "1"]).stdin(Stdio::null());
+        command.env("LD_PRELOAD", &library).env("HELD_CLOCK", &clock).env(report::ROW_FILE, &row);
         let output = command.output().unwrap();
-        // What it has to tell is told here, once.
-        let said = String::from_utf8_lossy(&output.stdout);
-        let row = said.lines().find_map(|line| line.find("fault: ").map(|at| &line[at..]));
-        row.into_iter().for_each(report::pass_on);
-        let complaint = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success() && row.is_some(), "{said}{complaint}");
-        None
+        let printed = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert!(output.status.success(), "{printed}");
+        Held::Elsewhere(Row::read(&row))
     }
 
     /// Goes so many seconds ahead of the real one.
@@ -70,9 +80,11 @@ fn unix_time() -> i64 {
     since.as_secs().try_into().unwrap()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn wall_clock_jumps() {
-    let Some(clock) = Clock::held("clocks::wall_clock_jumps") else { return };
+async fn wall_clock_jumps() -> Row {
+    let clock = match Clock::held("clocks::wall_clock_jumps") {
+        Held::Here(clock) => clock,
+        Held::Elsewhere(row) => return row,
+    };
     let etcd = Etcd::start().await;
     let proxy = Proxy::start(etcd.endpoint()).await;
     let fault = "our clock a day ahead, a day back and ten years ahead, and connections cut";
@@ -88,14 +100,13 @@ async fn wall_clock_jumps() {
         sleep(TTL).await;
     }
     scene.over();
-    scene.recovers(Lease::Kept).await;
+    scene.recovers(Lease::Kept).await
 }
 
 /// As in a debugger, a virtual machine that is moved, or a laptop that is closed.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn process_stands_still() {
-    if Clock::held("clocks::process_stands_still").is_none() {
-        return;
+async fn process_stands_still() -> Row {
+    if let Held::Elsewhere(row) = Clock::held("clocks::process_stands_still") {
+        return row;
     }
     let etcd = Etcd::start().await;
     let fault = "our process stopped for 10 s, more than the TTL";
@@ -108,5 +119,5 @@ async fn process_stands_still() {
     // The thread that said so may go on for a moment.
     assert!(waker.wait().unwrap().success());
     scene.over();
-    scene.recovers(Lease::New).await;
+    scene.recovers(Lease::New).await
 }

@@ -5,8 +5,24 @@ use std::time::Duration;
 use hither_etcd::EtcdConfig;
 use tokio::time::sleep;
 
+use crate::report::Row;
 use crate::scene::{Lease, Scene, Truth};
 use crate::support::Cluster;
+
+crate::faults! {
+    leader_killed
+    leader_killed_and_back
+    leader_frozen
+    leader_frozen_and_back
+    followers_killed
+    members_frozen
+    quorum_lost
+    quorum_lost_for_long
+    quorum_frozen
+    members_isolated
+    followers_starved
+    rolling_restart
+}
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -19,17 +35,15 @@ async fn scene(fault: &'static str) -> (Cluster, Scene) {
     (cluster, scene)
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn leader_killed() {
+async fn leader_killed() -> Row {
     let (mut cluster, mut scene) = scene("cluster: leader killed").await;
     let (leader, _) = cluster.leader().await;
     scene.over();
     cluster.kill(leader);
-    scene.recovers(Lease::Kept).await;
+    scene.recovers(Lease::Kept).await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn leader_killed_and_back() {
+async fn leader_killed_and_back() -> Row {
     let (mut cluster, mut scene) = scene("cluster: leader killed, and back after 20 s").await;
     let (leader, _) = cluster.leader().await;
     cluster.kill(leader);
@@ -37,20 +51,18 @@ async fn leader_killed_and_back() {
     sleep(2 * TTL).await;
     cluster.start_again(&[leader]).await;
     scene.over();
-    scene.recovers(Lease::Kept).await;
+    scene.recovers(Lease::Kept).await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn leader_frozen() {
+async fn leader_frozen() -> Row {
     let (cluster, mut scene) = scene("cluster: leader frozen").await;
     let (leader, _) = cluster.leader().await;
     scene.over();
     let _frozen = cluster.freeze(leader);
-    scene.recovers(Lease::Kept).await;
+    scene.recovers(Lease::Kept).await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn leader_frozen_and_back() {
+async fn leader_frozen_and_back() -> Row {
     let (cluster, mut scene) = scene("cluster: leader frozen for 20 s").await;
     let (leader, _) = cluster.leader().await;
     let frozen = cluster.freeze(leader);
@@ -58,12 +70,11 @@ async fn leader_frozen_and_back() {
     drop(frozen);
     scene.over();
     // An old leader that awakes may revoke what has expired in its eyes: etcd-io/etcd#15247, until 3.4.31 and 3.5.13.
-    scene.recovers(Lease::Either).await;
+    scene.recovers(Lease::Either).await
 }
 
 /// One of the two is the one that is talked to, as often as not.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn followers_killed() {
+async fn followers_killed() -> Row {
     let (mut cluster, mut scene) = scene("cluster: one follower killed for 4 s, then the other").await;
     let (_, followers) = cluster.leader().await;
     for follower in followers {
@@ -73,12 +84,11 @@ async fn followers_killed() {
         cluster.start_again(&[follower]).await;
     }
     scene.over();
-    scene.recovers(Lease::Kept).await;
+    scene.recovers(Lease::Kept).await
 }
 
 /// Whoever is talked to is among them, and whoever leads.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn members_frozen() {
+async fn members_frozen() -> Row {
     let (cluster, mut scene) = scene("cluster: each member in turn frozen for 6 s").await;
     for member in 0..3 {
         cluster.leader().await;
@@ -91,10 +101,10 @@ async fn members_frozen() {
     }
     scene.over();
     // As in `leader_frozen_and_back`.
-    scene.recovers(Lease::Either).await;
+    scene.recovers(Lease::Either).await
 }
 
-async fn quorum_killed_for(fault: &'static str, outage: Duration) {
+async fn quorum_killed_for(fault: &'static str, outage: Duration) -> Row {
     let (mut cluster, mut scene) = scene(fault).await;
     let (leader, [follower, _]) = cluster.leader().await;
     scene.note().await;
@@ -104,21 +114,18 @@ async fn quorum_killed_for(fault: &'static str, outage: Duration) {
     sleep(outage).await;
     cluster.start_again(&[leader, follower]).await;
     scene.over();
-    scene.recovers(Lease::Kept).await;
+    scene.recovers(Lease::Kept).await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn quorum_lost() {
-    quorum_killed_for("cluster: two killed for 2 s", 2 * SECOND).await;
+async fn quorum_lost() -> Row {
+    quorum_killed_for("cluster: two killed for 2 s", 2 * SECOND).await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn quorum_lost_for_long() {
-    quorum_killed_for("cluster: two killed for 20 s, more than the TTL", 2 * TTL).await;
+async fn quorum_lost_for_long() -> Row {
+    quorum_killed_for("cluster: two killed for 20 s, more than the TTL", 2 * TTL).await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn quorum_frozen() {
+async fn quorum_frozen() -> Row {
     let (cluster, mut scene) = scene("cluster: two frozen for more than 20 s").await;
     let (_, [one, other]) = cluster.leader().await;
     let frozen = [cluster.freeze(one), cluster.freeze(other)];
@@ -127,12 +134,11 @@ async fn quorum_frozen() {
     drop(frozen);
     scene.over();
     // The leader has stepped down meanwhile, and whoever is elected gives every lease its whole TTL.
-    scene.recovers(Lease::Kept).await;
+    scene.recovers(Lease::Kept).await
 }
 
 /// One of them is the one that is talked to: it goes on serving what it knew, to those who do not ask for a leader.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn members_isolated() {
+async fn members_isolated() -> Row {
     let (cluster, mut scene) = scene("cluster: each member in turn cut off from the others").await;
     for member in 0..3 {
         cluster.leader().await;
@@ -146,13 +152,12 @@ async fn members_isolated() {
         sleep(2 * SECOND).await;
     }
     scene.over();
-    scene.recovers(Lease::Kept).await;
+    scene.recovers(Lease::Kept).await
 }
 
 /// A follower whose disk has stopped: it has a leader, and answers what it knows, but learns nothing. Only the followers are
 /// talked to, so that one of them is the one.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn followers_starved() {
+async fn followers_starved() -> Row {
     let cluster = Cluster::start().await;
     let (_, followers) = cluster.leader().await;
     let endpoints = cluster.endpoints();
@@ -168,7 +173,7 @@ async fn followers_starved() {
         sleep(2 * SECOND).await;
     }
     scene.over();
-    scene.recovers(Lease::Kept).await;
+    scene.recovers(Lease::Kept).await
 }
 
 fn others(cluster: &Cluster, member: usize) -> Vec<String> {
@@ -176,8 +181,7 @@ fn others(cluster: &Cluster, member: usize) -> Vec<String> {
     endpoints.filter(|(at, _)| *at != member).map(|(_, endpoint)| endpoint).collect()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rolling_restart() {
+async fn rolling_restart() -> Row {
     let (mut cluster, mut scene) = scene("cluster: all members restarted, one after the other").await;
     for member in 0..3 {
         cluster.kill(member);
@@ -186,5 +190,5 @@ async fn rolling_restart() {
         scene.joins(&format!("10.0.1.{member}:80")).await;
     }
     scene.over();
-    scene.recovers(Lease::Kept).await;
+    scene.recovers(Lease::Kept).await
 }

@@ -8,8 +8,31 @@ use hither_core::{Claim, Registrar, Registration, RegistrationStatus};
 use hither_etcd::EtcdConfig;
 use tokio::time::sleep;
 
+use crate::report::Row;
 use crate::scene::{Lease, Scene, TTL, Truth};
 use crate::support::{Etcd, Proxy, delete, get, instance, put, put_many, unique_service};
+
+crate::faults! {
+    compacted_while_connected
+    compacted_while_disconnected
+    wiped
+    wiped_and_written_to
+    older_copy_put_back
+    older_copy_without_us_put_back
+    older_copy_with_our_predecessor_put_back
+    out_of_space
+    events_come_late_and_again
+    key_deleted
+    all_keys_deleted
+    lease_revoked
+    put_without_a_lease
+    changed_under_our_lease
+    garbage_over_our_record
+    poison_under_the_prefix
+    taken_over
+    returns_after_its_successor
+    more_than_four_mebibytes
+}
 
 async fn scene(fault: &'static str) -> (Etcd, Scene) {
     let etcd = Etcd::start().await;
@@ -31,8 +54,7 @@ async fn compact(client: &mut Client) {
     client.compact(now, Some(CompactionOptions::new().with_physical())).await.unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn compacted_while_connected() {
+async fn compacted_while_connected() -> Row {
     let (_etcd, mut scene) = scene("history compacted under an open watch").await;
     for round in 0..5 {
         scene.joins(&format!("10.0.1.{round}:80")).await;
@@ -40,11 +62,10 @@ async fn compacted_while_connected() {
         compact(&mut scene.client().await).await;
     }
     scene.over();
-    scene.recovers(Lease::Kept).await;
+    scene.recovers(Lease::Kept).await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn compacted_while_disconnected() {
+async fn compacted_while_disconnected() -> Row {
     let (_etcd, proxy, mut scene) = scene_with_a_way("history compacted while disconnected").await;
     proxy.refuse_new();
     // What makes the proxy see to it is not the cut: until it has, a new connection may still come through.
@@ -60,11 +81,10 @@ async fn compacted_while_disconnected() {
     compact(&mut client).await;
     proxy.thaw();
     scene.over();
-    scene.recovers(Lease::Kept).await;
+    scene.recovers(Lease::Kept).await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn wiped() {
+async fn wiped() -> Row {
     let (mut etcd, mut scene) = scene("data wiped").await;
     etcd.kill();
     scene.is_stale().await;
@@ -75,12 +95,11 @@ async fn wiped() {
     // At first nobody or we alone are there; whoever joins would be counted.
     scene.is_fresh_and_right().await;
     scene.over();
-    scene.recovers(Lease::New).await;
+    scene.recovers(Lease::New).await
 }
 
 /// So quick that nobody was disconnected for long, and with more written to it than before.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn wiped_and_written_to() {
+async fn wiped_and_written_to() -> Row {
     let (mut etcd, mut scene) = scene("data wiped, and as many revisions written at once").await;
     etcd.kill();
     etcd.wipe();
@@ -92,11 +111,10 @@ async fn wiped_and_written_to() {
     }
     scene.loses(None);
     scene.over();
-    scene.recovers(Lease::New).await;
+    scene.recovers(Lease::New).await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn older_copy_put_back() {
+async fn older_copy_put_back() -> Row {
     let (mut etcd, mut scene) = scene("an older copy of the data put back, with our lease").await;
     etcd.kill();
     etcd.back_up();
@@ -109,11 +127,10 @@ async fn older_copy_put_back() {
     scene.another_past();
     let _etcd = etcd.start_again().await;
     scene.over();
-    scene.recovers(Lease::Kept).await;
+    scene.recovers(Lease::Kept).await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn older_copy_without_us_put_back() {
+async fn older_copy_without_us_put_back() -> Row {
     let mut etcd = Etcd::start().await;
     etcd.stop().await;
     etcd.back_up();
@@ -126,12 +143,11 @@ async fn older_copy_without_us_put_back() {
     let _etcd = etcd.start_again().await;
     scene.loses(None);
     scene.over();
-    scene.recovers(Lease::New).await;
+    scene.recovers(Lease::New).await
 }
 
 /// As a backup has it that was made before the last deployment: on our key stands the record of a process that is gone.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn older_copy_with_our_predecessor_put_back() {
+async fn older_copy_with_our_predecessor_put_back() -> Row {
     let mut etcd = Etcd::start().await;
     let service = unique_service();
     let predecessor =
@@ -151,12 +167,11 @@ async fn older_copy_with_our_predecessor_put_back() {
     let _etcd = etcd.start_again().await;
     scene.loses(None);
     scene.over();
-    scene.recovers(Lease::New).await;
+    scene.recovers(Lease::New).await
 }
 
 /// Reads and renewals go on; nothing can be written until an operator has made room.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn out_of_space() {
+async fn out_of_space() -> Row {
     let etcd = Etcd::start_with(&["--quota-backend-bytes", "4000000"]).await;
     let truth = Truth::at([etcd.endpoint()]);
     let mut scene = Scene::new("etcd out of space for 10 s", etcd.config(), truth).await;
@@ -175,12 +190,11 @@ async fn out_of_space() {
     of_member.with_member(member);
     client.alarm(AlarmAction::Deactivate, AlarmType::Nospace, Some(of_member)).await.unwrap();
     scene.over();
-    scene.recovers(Lease::Kept).await;
+    scene.recovers(Lease::Kept).await
 }
 
 /// The watcher compares with a listing all the time, whose answer is on its way together with events from before it.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn events_come_late_and_again() {
+async fn events_come_late_and_again() -> Row {
     let etcd = Etcd::start().await;
     let proxy = Proxy::start(etcd.endpoint()).await;
     proxy.delay(Duration::from_millis(20));
@@ -208,19 +222,17 @@ async fn events_come_late_and_again() {
         sleep(Duration::from_secs(1)).await;
     }
     scene.over();
-    scene.recovers(Lease::Kept).await;
+    scene.recovers(Lease::Kept).await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn key_deleted() {
+async fn key_deleted() -> Row {
     let (_etcd, mut scene) = scene("our key deleted by hand").await;
     delete(&scene.client().await, &scene.key()).await;
     scene.over();
-    scene.recovers(Lease::PutBack).await;
+    scene.recovers(Lease::PutBack).await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn all_keys_deleted() {
+async fn all_keys_deleted() -> Row {
     let (_etcd, mut scene) = scene("all keys of the service deleted by hand").await;
     let mut client = scene.client().await;
     // Somebody's mistake looks the same as everybody's leave without a word.
@@ -228,44 +240,39 @@ async fn all_keys_deleted() {
     let all = etcd_client::DeleteOptions::new().with_prefix();
     client.delete(format!("{}/", scene.service()), Some(all)).await.unwrap();
     scene.over();
-    scene.recovers(Lease::PutBack).await;
+    scene.recovers(Lease::PutBack).await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn lease_revoked() {
+async fn lease_revoked() -> Row {
     let (_etcd, mut scene) = scene("our lease revoked by hand").await;
     scene.client().await.lease_revoke(scene.lease()).await.unwrap();
     scene.over();
-    scene.recovers(Lease::New).await;
+    scene.recovers(Lease::New).await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn put_without_a_lease() {
+async fn put_without_a_lease() -> Row {
     let (_etcd, mut scene) = scene("our record put again by a Go manager, without a lease").await;
     let value = r#"{"Op":0,"Addr":"10.0.0.1:80","Metadata":null}"#;
     put(&scene.client().await, &scene.key(), value, 0).await;
     scene.over();
-    scene.recovers(Lease::Kept).await;
+    scene.recovers(Lease::Kept).await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn changed_under_our_lease() {
+async fn changed_under_our_lease() -> Row {
     let (_etcd, mut scene) = scene("our record changed by hand, on our lease").await;
     put(&scene.client().await, &scene.key(), r#"{"Addr":"10.9.9.9:80"}"#, scene.lease()).await;
     scene.over();
-    scene.recovers(Lease::Kept).await;
+    scene.recovers(Lease::Kept).await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn garbage_over_our_record() {
+async fn garbage_over_our_record() -> Row {
     let (_etcd, mut scene) = scene("garbage put over our record by hand").await;
     put(&scene.client().await, &scene.key(), &b"\xff\x00{"[..], 0).await;
     scene.over();
-    scene.recovers(Lease::Kept).await;
+    scene.recovers(Lease::Kept).await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn poison_under_the_prefix() {
+async fn poison_under_the_prefix() -> Row {
     let (_etcd, mut scene) = scene("undecodable records under the prefix").await;
     let client = scene.client().await;
     for (number, poison) in
@@ -279,11 +286,10 @@ async fn poison_under_the_prefix() {
     // Also over a good one, which is gone then.
     put(&client, &format!("{}/10.0.0.2:80", scene.service()), "10", 0).await;
     scene.over();
-    scene.recovers(Lease::Kept).await;
+    scene.recovers(Lease::Kept).await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn taken_over() {
+async fn taken_over() -> Row {
     let (etcd, mut scene) = scene("another process takes our id over").await;
     let wish = Registration::new(scene.service().clone(), instance("10.0.0.1:80"))
         .unwrap()
@@ -291,11 +297,10 @@ async fn taken_over() {
         .unwrap();
     let _theirs = etcd.registry().register(&wish, Claim::TakeOver).await.unwrap();
     scene.over();
-    scene.yields().await;
+    scene.yields().await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn returns_after_its_successor() {
+async fn returns_after_its_successor() -> Row {
     let etcd = Etcd::start().await;
     let proxy = Proxy::start(etcd.endpoint()).await;
     let truth = Truth::at([etcd.endpoint()]);
@@ -315,12 +320,11 @@ async fn returns_after_its_successor() {
     let _successor = etcd.registry().register(&wish, Claim::IfVacant).await.unwrap();
     proxy.thaw();
     scene.over();
-    scene.yields().await;
+    scene.yields().await
 }
 
 /// 10,000 instances of 3,000 bytes: a page of the listing has 6 MB.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn more_than_four_mebibytes() {
+async fn more_than_four_mebibytes() -> Row {
     const COUNT: usize = 10_000;
     let (_etcd, proxy, mut scene) =
         scene_with_a_way("10,000 instances, more than 4 MiB, come while disconnected").await;
@@ -337,5 +341,5 @@ async fn more_than_four_mebibytes() {
     put_many(&client, 0, (0..COUNT).map(record)).await;
     proxy.thaw();
     scene.over();
-    scene.recovers(Lease::Either).await;
+    scene.recovers(Lease::Either).await
 }

@@ -6,8 +6,13 @@ use hither_etcd::{EtcdConfig, EtcdRegistry};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use crate::report::Row;
 use crate::scene::{Lease, Scene, Truth};
 use crate::support::{Etcd, LONG, Proxy, put_many};
+
+crate::faults! {
+    watched_by_one_process
+}
 
 const COUNT: usize = 1000;
 
@@ -52,8 +57,7 @@ fn never_lose(discovery: &Discovery) -> Vec<JoinHandle<()>> {
     (0..COUNT).map(|at| tokio::spawn(looks(discovery.service(&service(at))))).collect()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn watched_by_one_process() {
+async fn watched_by_one_process() -> Row {
     let mut etcd = Etcd::start().await;
     let proxy = Proxy::start(etcd.endpoint()).await;
     put_many(&etcd.client().await, 0, records("10.0.0.1:80")).await;
@@ -83,5 +87,5 @@ async fn watched_by_one_process() {
         }
     };
     timeout(LONG, one_again).await.expect("they share one connection again, and leave no other");
-    scene.recovers(Lease::Kept).await;
+    scene.recovers(Lease::Kept).await
 }

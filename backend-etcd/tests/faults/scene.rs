@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::history::{Content, History, content};
 use crate::recorded::{Confirmed, Seen, Told};
-use crate::report::{self, Row};
+use crate::report::Row;
 use crate::support::{LONG, Raw, created, get, instance, put, unique_service};
 
 /// Short, so that a fault need not last long to outlast it; etcd needs about a second to elect a leader.
@@ -194,7 +194,7 @@ impl Scene {
     }
 
     /// Waits until everything is right again, and judges how it came to that.
-    pub(crate) async fn recovers(mut self, lease: Lease) {
+    pub(crate) async fn recovers(mut self, lease: Lease) -> Row {
         // Nothing that was right before would show that the watch hears anything.
         self.joins("10.0.0.9:80").await;
         let (registered, after) = self.is_registered().await;
@@ -213,7 +213,8 @@ impl Scene {
         }
         assert_eq!(after.value, self.before.value);
         self.is_renewed(&after).await;
-        self.verdict(Row { registered: Some(registered), right, kept: Some(kept) }).await;
+        let fault = self.fault.to_owned();
+        self.judged(Row { fault, registered: Some(registered), right, kept: Some(kept) }).await
     }
 
     async fn lease_is_gone(&self) -> bool {
@@ -222,7 +223,7 @@ impl Scene {
     }
 
     /// Waits until the view is right, where the registration has rightly ended.
-    pub(crate) async fn yields(mut self) {
+    pub(crate) async fn yields(mut self) -> Row {
         self.joins("10.0.0.9:80").await;
         let yielded = self.has(|status| matches!(status, RegistrationStatus::Superseded)).await;
         let right = self.view_is_right().await;
@@ -230,19 +231,20 @@ impl Scene {
         // A renewal later it is still theirs.
         sleep(self.ttl / 2).await;
         assert_eq!(get(&self.client().await, &self.key()).await, Some(theirs), "two owners never fight");
-        self.verdict(Row { registered: Some(yielded), right, kept: None }).await;
+        let fault = self.fault.to_owned();
+        self.judged(Row { fault, registered: Some(yielded), right, kept: None }).await
     }
 
-    /// Judges all that was seen, and writes the row.
-    async fn verdict(mut self, row: Row) {
+    /// Judges all that was seen. Only a fault in which the view was never wrong has a row.
+    async fn judged(mut self, row: Row) -> Row {
         self.note().await;
         let seen = self.seen.told();
         let judged = self.history.judge(&seen.snapshots).and_then(|()| shows_what_was_heard(&seen));
         let verdict = judged.and_then(|()| holds(seen.updates.last(), self.lost));
-        report::write(self.fault, &row, verdict.as_ref().err());
         if let Err(why) = verdict {
             panic!("{}: the view was wrong: {why}", self.fault);
         }
+        row
     }
 
     /// Waits until etcd has our record and has confirmed it to us; how long that took, and the record.

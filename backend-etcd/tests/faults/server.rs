@@ -6,14 +6,27 @@ use hither_core::{Claim, Registrar, Registration, Resolver};
 use hither_etcd::{EtcdConfig, EtcdRegistry};
 use tokio::time::{Instant, sleep};
 
+use crate::report::Row;
 use crate::scene::{Lease, Scene, TTL, Truth};
 use crate::support::{Etcd, Proxy, get, instance};
+
+crate::faults! {
+    killed_for_less_than_the_ttl
+    killed_for_more_than_the_ttl
+    a_server_dies_while_it_is_down
+    stopped_and_started
+    restarted_again_and_again
+    frozen_for_less_than_the_ttl
+    frozen_for_more_than_the_ttl
+    started_last
+    nothing_happens
+}
 
 async fn scene(fault: &'static str, etcd: &Etcd) -> Scene {
     Scene::new(fault, etcd.config(), Truth::at([etcd.endpoint()])).await
 }
 
-async fn killed_for(fault: &'static str, outage: Duration) {
+async fn killed_for(fault: &'static str, outage: Duration) -> Row {
     let mut etcd = Etcd::start().await;
     let mut scene = scene(fault, &etcd).await;
     etcd.kill();
@@ -22,22 +35,19 @@ async fn killed_for(fault: &'static str, outage: Duration) {
     let _etcd = etcd.start_again().await;
     scene.over();
     // etcd gives every lease its whole TTL again when it comes back.
-    scene.recovers(Lease::Kept).await;
+    scene.recovers(Lease::Kept).await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn killed_for_less_than_the_ttl() {
-    killed_for("etcd killed for 2 s, less than the TTL", Duration::from_secs(2)).await;
+async fn killed_for_less_than_the_ttl() -> Row {
+    killed_for("etcd killed for 2 s, less than the TTL", Duration::from_secs(2)).await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn killed_for_more_than_the_ttl() {
-    killed_for("etcd killed for 9 s, more than the TTL", Duration::from_secs(9)).await;
+async fn killed_for_more_than_the_ttl() -> Row {
+    killed_for("etcd killed for 9 s, more than the TTL", Duration::from_secs(9)).await
 }
 
 /// Nobody revokes its lease, and etcd gives it its whole TTL again: the longest that a record may outlive its process.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_dies_while_it_is_down() {
+async fn a_server_dies_while_it_is_down() -> Row {
     let mut etcd = Etcd::start().await;
     let fault = "etcd killed for 9 s, and a server dies meanwhile";
     let mut scene = scene(fault, &etcd).await;
@@ -57,11 +67,10 @@ async fn a_server_dies_while_it_is_down() {
         assert!(back.elapsed() < TTL + Duration::from_secs(6), "it outlives its process for too long");
         sleep(Duration::from_millis(50)).await;
     }
-    scene.recovers(Lease::Kept).await;
+    scene.recovers(Lease::Kept).await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn stopped_and_started() {
+async fn stopped_and_started() -> Row {
     let mut etcd = Etcd::start().await;
     let mut scene = scene("etcd stopped in order and started again", &etcd).await;
     etcd.stop().await;
@@ -70,11 +79,10 @@ async fn stopped_and_started() {
     scene.over();
     // While it waits for its streams to end it takes no connection any more, but goes on expiring leases: for up to 7 s,
     // with etcd 3.6.
-    scene.recovers(Lease::Either).await;
+    scene.recovers(Lease::Either).await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn restarted_again_and_again() {
+async fn restarted_again_and_again() -> Row {
     let mut etcd = Etcd::start().await;
     let mut scene = scene("etcd killed five times, as soon as it serves", &etcd).await;
     for _ in 0..5 {
@@ -82,22 +90,20 @@ async fn restarted_again_and_again() {
         etcd = etcd.start_again().await;
     }
     scene.over();
-    scene.recovers(Lease::Kept).await;
+    scene.recovers(Lease::Kept).await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn frozen_for_less_than_the_ttl() {
+async fn frozen_for_less_than_the_ttl() -> Row {
     let etcd = Etcd::start().await;
     let mut scene = scene("etcd frozen for 3 s, less than the TTL", &etcd).await;
     let frozen = etcd.freeze();
     sleep(TTL - Duration::from_secs(2)).await;
     drop(frozen);
     scene.over();
-    scene.recovers(Lease::Kept).await;
+    scene.recovers(Lease::Kept).await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn frozen_for_more_than_the_ttl() {
+async fn frozen_for_more_than_the_ttl() -> Row {
     let etcd = Etcd::start().await;
     let mut scene = scene("etcd frozen for 10 s, more than the TTL", &etcd).await;
     let frozen = etcd.freeze();
@@ -106,12 +112,11 @@ async fn frozen_for_more_than_the_ttl() {
     drop(frozen);
     scene.over();
     // It awakes with the lease in its hands, and who comes first is chance: its expiry, or our renewal.
-    scene.recovers(Lease::Either).await;
+    scene.recovers(Lease::Either).await
 }
 
 /// Neither the server nor the client waits for etcd to be there first.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn started_last() {
+async fn started_last() -> Row {
     let mut etcd = Etcd::start().await;
     etcd.stop().await;
     let config = etcd.config();
@@ -124,12 +129,11 @@ async fn started_last() {
     let scene = Scene::new(fault, config, truth);
     let (mut scene, _etcd) = tokio::join!(scene, coming);
     scene.over();
-    scene.recovers(Lease::Kept).await;
+    scene.recovers(Lease::Kept).await
 }
 
 /// Longer than it takes etcd to send somebody away for too many pings: a third strike, a minute and a quarter.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_happens() {
+async fn nothing_happens() -> Row {
     let etcd = Etcd::start().await;
     let proxy = Proxy::start(etcd.endpoint()).await;
     let config = EtcdConfig::new([proxy.endpoint()]);
@@ -145,5 +149,5 @@ async fn nothing_happens() {
     idle.resolve(scene.service()).await.unwrap();
     assert_eq!(idle_proxy.connections(), 1);
     scene.over();
-    scene.recovers(Lease::Kept).await;
+    scene.recovers(Lease::Kept).await
 }

@@ -11,9 +11,23 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, 
 use tempfile::TempDir;
 use tokio::time::sleep;
 
-use crate::clocks::Clock;
+use crate::clocks::{Clock, Held};
+use crate::report::Row;
 use crate::scene::{Lease, Scene, TTL, Truth, join};
 use crate::support::{Cluster, Etcd, Proxy, documented_roles};
+
+crate::faults! {
+    killed_and_restarted_one_sided
+    stranger_in_its_place
+    switched_on_for_a_while
+    killed_and_restarted
+    cluster_with_users
+    certificates_renewed
+    authority_replaced
+    wrong_for_a_while
+    #[cfg(target_os = "linux")]
+    wrong_clock
+}
 
 /// A directory with an authority's certificate, and those that it has signed for a server and a client.
 struct Certificates {
@@ -114,8 +128,7 @@ fn replace(file: &Path, with: &[u8]) {
     std::fs::rename(part, file).unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn killed_and_restarted_one_sided() {
+async fn killed_and_restarted_one_sided() -> Row {
     let certificates = Certificates::new();
     let mut etcd = Etcd::start_with(&texts(&certificates.one_sided())).await;
     let config = etcd.config().with_tls(TlsConfig::from_files(certificates.file("ca.pem")));
@@ -125,12 +138,11 @@ async fn killed_and_restarted_one_sided() {
     scene.is_stale().await;
     let _etcd = etcd.start_again().await;
     scene.over();
-    scene.recovers(Lease::Kept).await;
+    scene.recovers(Lease::Kept).await
 }
 
 /// Nobody else's word is taken for etcd's, however empty it says that everything is.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn stranger_in_its_place() {
+async fn stranger_in_its_place() -> Row {
     let certificates = Certificates::new();
     let strangers = Certificates::new();
     let mut etcd = certificates.etcd().await;
@@ -145,11 +157,10 @@ async fn stranger_in_its_place() {
     stranger.kill();
     let _etcd = etcd.start_again().await;
     scene.over();
-    scene.recovers(Lease::Kept).await;
+    scene.recovers(Lease::Kept).await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn switched_on_for_a_while() {
+async fn switched_on_for_a_while() -> Row {
     let certificates = Certificates::new();
     let mut etcd = Etcd::start().await;
     let fault = "etcd restarted with TLS for 9 s, which we do not talk, and without again";
@@ -164,11 +175,10 @@ async fn switched_on_for_a_while() {
     let _etcd = etcd.start_again().await;
     scene.over();
     // With every start it gives the lease its whole TTL again; it ran for more than that.
-    scene.recovers(Lease::New).await;
+    scene.recovers(Lease::New).await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn killed_and_restarted() {
+async fn killed_and_restarted() -> Row {
     let certificates = Certificates::new();
     let mut etcd = certificates.etcd().await;
     let mut scene = certificates.scene("mutual TLS: etcd killed and restarted", &etcd).await;
@@ -176,12 +186,11 @@ async fn killed_and_restarted() {
     scene.is_stale().await;
     let _etcd = etcd.start_again().await;
     scene.over();
-    scene.recovers(Lease::Kept).await;
+    scene.recovers(Lease::Kept).await
 }
 
 /// All of it at once, as it is in production: three members, users with the least permissions, and mutual TLS.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn cluster_with_users() {
+async fn cluster_with_users() -> Row {
     const PASSWORD: &str = "secret";
     let certificates = Certificates::new();
     let arguments = [certificates.mutual(), vec!["--bcrypt-cost".to_owned(), "4".to_owned()]].concat();
@@ -212,11 +221,10 @@ async fn cluster_with_users() {
     drop(frozen);
     scene.over();
     // The TTL is short for an election, and for deadlines of one member after the other.
-    scene.recovers(Lease::Either).await;
+    scene.recovers(Lease::Either).await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn certificates_renewed() {
+async fn certificates_renewed() -> Row {
     let certificates = Certificates::new();
     let mut etcd = certificates.etcd().await;
     let mut scene =
@@ -227,11 +235,10 @@ async fn certificates_renewed() {
     scene.is_stale().await;
     let _etcd = etcd.start_again().await;
     scene.over();
-    scene.recovers(Lease::Kept).await;
+    scene.recovers(Lease::Kept).await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn authority_replaced() {
+async fn authority_replaced() -> Row {
     let mut certificates = Certificates::new();
     let mut etcd = certificates.etcd().await;
     let mut scene =
@@ -244,11 +251,10 @@ async fn authority_replaced() {
     let etcd = etcd.start_again().await;
     scene.set_truth(certificates.truth(&etcd));
     scene.over();
-    scene.recovers(Lease::Kept).await;
+    scene.recovers(Lease::Kept).await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn wrong_for_a_while() {
+async fn wrong_for_a_while() -> Row {
     let certificates = Certificates::new();
     let strangers = Certificates::new();
     let mut etcd = certificates.etcd().await;
@@ -272,14 +278,16 @@ async fn wrong_for_a_while() {
     sleep(Duration::from_secs(3)).await;
     replace(&certificates.file("client.pem"), &right);
     scene.over();
-    scene.recovers(Lease::New).await;
+    scene.recovers(Lease::New).await
 }
 
 /// No certificate is valid any more.
 #[cfg(target_os = "linux")]
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn wrong_clock() {
-    let Some(clock) = Clock::held("tls::wrong_clock") else { return };
+async fn wrong_clock() -> Row {
+    let clock = match Clock::held("tls::wrong_clock") {
+        Held::Here(clock) => clock,
+        Held::Elsewhere(row) => return row,
+    };
     let certificates = Certificates::new();
     let etcd = certificates.etcd().await;
     let proxy = Proxy::start(etcd.endpoint()).await;
@@ -298,5 +306,5 @@ async fn wrong_clock() {
     sleep(Duration::from_secs(9)).await;
     clock.jumps(0);
     scene.over();
-    scene.recovers(Lease::New).await;
+    scene.recovers(Lease::New).await
 }

@@ -5,8 +5,21 @@ use std::time::Duration;
 use hither_etcd::EtcdConfig;
 use tokio::time::sleep;
 
+use crate::report::Row;
 use crate::scene::{Lease, Scene, TTL, Truth};
 use crate::support::{Etcd, Proxy};
+
+crate::faults! {
+    cut
+    cut_again_and_again
+    old_connections_swallowed
+    all_connections_swallowed_for_less_than_the_ttl
+    all_connections_swallowed_for_more_than_the_ttl
+    new_connections_swallowed
+    new_connections_refused
+    slow
+    one_of_two_ways_swallowed
+}
 
 async fn scene(fault: &'static str) -> (Etcd, Proxy, Scene) {
     let etcd = Etcd::start().await;
@@ -16,16 +29,14 @@ async fn scene(fault: &'static str) -> (Etcd, Proxy, Scene) {
     (etcd, proxy, scene)
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn cut() {
+async fn cut() -> Row {
     let (_etcd, proxy, mut scene) = scene("all connections cut").await;
     scene.over();
     proxy.cut();
-    scene.recovers(Lease::Kept).await;
+    scene.recovers(Lease::Kept).await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn cut_again_and_again() {
+async fn cut_again_and_again() -> Row {
     let (_etcd, proxy, mut scene) = scene("all connections cut every 300 ms for 6 s").await;
     for round in 0..20 {
         proxy.cut();
@@ -35,30 +46,27 @@ async fn cut_again_and_again() {
         sleep(Duration::from_millis(300)).await;
     }
     scene.over();
-    scene.recovers(Lease::Kept).await;
+    scene.recovers(Lease::Kept).await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn old_connections_swallowed() {
+async fn old_connections_swallowed() -> Row {
     let (_etcd, proxy, mut scene) = scene("old connections swallow everything, new ones work").await;
     scene.over();
     proxy.freeze_old();
     scene.is_stale().await;
-    scene.recovers(Lease::Kept).await;
+    scene.recovers(Lease::Kept).await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn all_connections_swallowed_for_less_than_the_ttl() {
+async fn all_connections_swallowed_for_less_than_the_ttl() -> Row {
     let (_etcd, proxy, mut scene) = scene("every connection swallows everything for 2 s").await;
     proxy.freeze();
     sleep(Duration::from_secs(2)).await;
     proxy.thaw();
     scene.over();
-    scene.recovers(Lease::Kept).await;
+    scene.recovers(Lease::Kept).await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn all_connections_swallowed_for_more_than_the_ttl() {
+async fn all_connections_swallowed_for_more_than_the_ttl() -> Row {
     let (_etcd, proxy, mut scene) = scene("every connection swallows everything for 10 s").await;
     proxy.freeze();
     scene.is_stale().await;
@@ -66,11 +74,10 @@ async fn all_connections_swallowed_for_more_than_the_ttl() {
     sleep(2 * TTL).await;
     proxy.thaw();
     scene.over();
-    scene.recovers(Lease::New).await;
+    scene.recovers(Lease::New).await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn new_connections_swallowed() {
+async fn new_connections_swallowed() -> Row {
     let (_etcd, proxy, mut scene) =
         scene("new connections swallow everything, then the old are cut, for 2 s").await;
     proxy.freeze_new();
@@ -79,11 +86,10 @@ async fn new_connections_swallowed() {
     sleep(Duration::from_secs(2)).await;
     proxy.thaw();
     scene.over();
-    scene.recovers(Lease::Kept).await;
+    scene.recovers(Lease::Kept).await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn new_connections_refused() {
+async fn new_connections_refused() -> Row {
     let (_etcd, proxy, mut scene) = scene("new connections refused and the old cut, for 10 s").await;
     proxy.refuse_new();
     sleep(Duration::from_secs(1)).await;
@@ -93,21 +99,19 @@ async fn new_connections_refused() {
     sleep(2 * TTL).await;
     proxy.thaw();
     scene.over();
-    scene.recovers(Lease::New).await;
+    scene.recovers(Lease::New).await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn slow() {
+async fn slow() -> Row {
     let (_etcd, proxy, mut scene) = scene("everything 200 ms late, each way").await;
     proxy.delay(Duration::from_millis(200));
     scene.joins("10.0.0.4:80").await;
     scene.over();
-    scene.recovers(Lease::Kept).await;
+    scene.recovers(Lease::Kept).await
 }
 
 /// A way that works and one that does not: where both were up when it began, and the one in use fails.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_of_two_ways_swallowed() {
+async fn one_of_two_ways_swallowed() -> Row {
     let etcd = Etcd::start().await;
     let ways = [Proxy::start(etcd.endpoint()).await, Proxy::start(etcd.endpoint()).await];
     let config = EtcdConfig::new(ways.each_ref().map(Proxy::endpoint));
@@ -118,5 +122,5 @@ async fn one_of_two_ways_swallowed() {
     ways[0].thaw();
     ways[1].freeze();
     scene.over();
-    scene.recovers(Lease::Kept).await;
+    scene.recovers(Lease::Kept).await
 }
