@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use crate::error::Error;
 
-/// One program run.
+/// One run of a program.
 #[derive(Debug)]
 pub(crate) struct Step {
     command: Command,
@@ -58,7 +58,7 @@ impl Step {
         self
     }
 
-    /// Prints what it runs, and runs it; an error has the program's exit code.
+    /// Prints the command line, runs it, and prints how long it took; an error has the program's exit code.
     pub(crate) fn run(mut self) -> Result<(), Error> {
         eprintln!("==> {}", self.display());
         let started = now();
@@ -81,7 +81,7 @@ impl Step {
         Err(Error::new(format!("`{}` failed: {}: {}", self.display(), output.status, stderr.trim())))
     }
 
-    /// As it would be typed.
+    /// Returns the command line as it would be typed.
     fn display(&self) -> String {
         let variables = self.variables.iter().map(|(name, value)| format!("{name}={value}"));
         variables.chain([self.text.clone()]).collect()

@@ -1,4 +1,4 @@
-//! Why a command of ours fails.
+//! The error of all commands.
 
 use std::fmt;
 use std::io;
@@ -16,12 +16,12 @@ impl Error {
         Self { message: message.into(), code: 1 }
     }
 
-    /// Of a command line that cannot be understood.
+    /// A command line that cannot be understood: exit code 2.
     pub(crate) fn usage(message: impl Into<String>) -> Self {
         Self { message: message.into(), code: 2 }
     }
 
-    /// Of a file that we cannot `verb`.
+    /// A file that cannot be read, created, written, …: `verb` names it.
     pub(crate) fn io(verb: &str, file: &Path, error: &io::Error) -> Self {
         Self::new(format!("cannot {verb} {}: {error}", file.display()))
     }

@@ -6,7 +6,7 @@ use crate::command::Step;
 use crate::error::Error;
 use crate::tools::{Tools, go};
 
-/// Each is a module with versions of Go's packages of its own.
+/// Each is a Go module that builds the peer with other versions of Go's packages.
 const VERSIONS: [&str; 3] = ["newest", "v3.5.26", "v3.5.9"];
 
 /// Each test has an etcd and up to five programs of its own.

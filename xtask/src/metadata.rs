@@ -21,7 +21,7 @@ pub(crate) struct Package {
     pub(crate) is_member: bool,
     /// Whether it may go to a registry.
     pub(crate) is_published: bool,
-    /// Of its Cargo.toml.
+    /// The path of its Cargo.toml.
     pub(crate) manifest: PathBuf,
     pub(crate) rust_version: Option<String>,
     pub(crate) features: Vec<String>,
@@ -36,14 +36,14 @@ pub(crate) struct Package {
 }
 
 impl Package {
-    /// The folder that its Cargo.toml is in.
+    /// Returns the folder of its Cargo.toml.
     pub(crate) fn folder(&self) -> &Path {
         self.manifest.parent().unwrap_or(&self.manifest)
     }
 }
 
 impl Metadata {
-    /// Asks Cargo. Locked, so that a manifest which Cargo.lock does not match is found here.
+    /// Runs `cargo metadata`, locked, so that a Cargo.lock that does not match a manifest is an error here.
     pub(crate) fn load(root: &Path) -> Result<Self, Error> {
         let metadata = ["metadata", "--locked", "--all-features", "--format-version=1"];
         Self::parse(&Step::cargo(root).args(metadata).output()?)
@@ -62,17 +62,17 @@ impl Metadata {
         Ok(Self { packages: packages.collect::<Result<_, _>>()? })
     }
 
-    /// All packages, dependencies too.
+    /// Returns all packages, including dependencies.
     pub(crate) fn packages(&self) -> &[Package] {
         &self.packages
     }
 
-    /// The packages of the workspace.
+    /// Returns the packages of the workspace.
     pub(crate) fn members(&self) -> impl Iterator<Item = &Package> {
         self.packages.iter().filter(|package| package.is_member)
     }
 
-    /// Those of them that are published.
+    /// Returns the packages of the workspace that are published.
     pub(crate) fn published(&self) -> impl Iterator<Item = &Package> {
         self.members().filter(|package| package.is_published)
     }

@@ -8,7 +8,7 @@ use crate::lints;
 use crate::metadata::Metadata;
 use crate::tools::{Tools, deny};
 
-/// Tests that `cargo test` does not run, and which are therefore not among all targets.
+/// Tests that `cargo test` does not run, so that `--all-targets` does not include them.
 const EXPLICIT_TESTS: [(&str, &str); 2] = [("hither-etcd", "faults"), ("hither-examples", "interop")];
 
 pub(crate) fn run(root: &Path) -> Result<(), Error> {
@@ -18,7 +18,7 @@ pub(crate) fn run(root: &Path) -> Result<(), Error> {
     Step::cargo(root).args(["test", "--workspace", "--all-features", "--doc"]).run()
 }
 
-/// All but the tests, of which `ci` runs more.
+/// Runs all but the tests, since `ci` runs all tests.
 pub(super) fn without_tests(root: &Path) -> Result<(), Error> {
     let cargo = |arguments: &[&str]| Step::cargo(root).args(arguments);
     Tools::ensure_for_build(root)?;

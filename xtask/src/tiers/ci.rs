@@ -27,7 +27,8 @@ pub(crate) fn run(root: &Path) -> Result<(), Error> {
     interop::run(root)
 }
 
-/// Each package builds with no feature, and with each alone; the facade names the feature that a URL needs.
+/// Checks each package without features, and with each feature alone; without features the facade's own tests run, which
+/// show that it names the feature that a URL needs.
 fn each_feature(root: &Path, metadata: &Metadata) -> Result<(), Error> {
     for member in metadata.members() {
         // Without tests, whose dependencies may bring features of their own.
@@ -40,17 +41,17 @@ fn each_feature(root: &Path, metadata: &Metadata) -> Result<(), Error> {
     Step::cargo(root).args(["test", "-p", "hither", "--no-default-features", "--lib"]).run()
 }
 
-/// Tests whose outcome depends on the version of etcd.
+/// Runs the tests whose outcome depends on the version of etcd.
 fn on_other_etcds(root: &Path) -> Result<(), Error> {
     let newest = go::etcd(root)?;
     test::step(root, &["-p", "hither-etcd", "--tests"])?.env("ETCD_BIN", newest).run()?;
-    // This one may never answer a progress request: etcd-io/etcd#17507.
+    // This version may never answer a progress request: etcd-io/etcd#17507.
     let silent = go::silent_etcd(root)?;
     let watches = ["-p", "hither-etcd", "--test", "conformance", "--test", "silence", "--test", "watch"];
     test::step(root, &watches)?.env("ETCD_BIN", silent).run()
 }
 
-/// A minute of random keys and values.
+/// Runs the property tests for a minute.
 fn random_values(root: &Path) -> Result<(), Error> {
     let properties =
         ["test", "-p", "hither-etcd", "--all-features", "--lib", "properties", "--", "--nocapture"];

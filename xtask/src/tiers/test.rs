@@ -6,15 +6,15 @@ use crate::command::Step;
 use crate::error::Error;
 use crate::tools::Tools;
 
-/// How many tests run at the same time. Those that are many wait for timers and processes most of their time, so this
-/// does not depend on the number of processors.
+/// How many tests run at the same time. Most of them wait for timers and processes, so this does not depend on the
+/// number of processors.
 pub(crate) const CONCURRENCY: &str = "8";
 
 pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<(), Error> {
     step(root, arguments)?.run()
 }
 
-/// The run of these tests; `ci` adds variables.
+/// Returns the run of these tests; `ci` sets more variables.
 pub(super) fn step(root: &Path, arguments: &[impl AsRef<str>]) -> Result<Step, Error> {
     let tools = Tools::ensure(root)?;
     tools.announce();
@@ -25,7 +25,7 @@ pub(super) fn step(root: &Path, arguments: &[impl AsRef<str>]) -> Result<Step, E
     Ok(step)
 }
 
-/// All packages, unless the caller names some.
+/// Returns the arguments for cargo: all packages, unless the caller names some.
 fn cargo_arguments(arguments: &[impl AsRef<str>]) -> Vec<String> {
     let arguments = arguments.iter().map(AsRef::as_ref);
     let names_packages = arguments.clone().take_while(|argument| *argument != "--").any(|argument| {

@@ -60,9 +60,9 @@ pub(crate) fn library_directories(unpacked: &Path) -> Vec<PathBuf> {
 }
 
 struct Apt<'a> {
-    /// Where downloads go.
+    /// The folder that downloads go to.
     directory: &'a Path,
-    /// Lists and caches that are not the system's.
+    /// The folder of package lists and caches, unless they are the system's.
     private: Option<PathBuf>,
 }
 
@@ -110,7 +110,7 @@ impl Apt<'_> {
     }
 }
 
-/// The packages to download: those asked for, and the libraries that an installation would bring with them.
+/// Returns the packages to download: those requested, and the libraries that an installation would add.
 ///
 /// A simulation prints `Inst name (version …)`, and `Inst name [old version] (version …)` for an upgrade. What
 /// the system has in an older version is left alone: a program must not mix its C library with ours.

@@ -1,4 +1,4 @@
-//! cargo-deny, which checks licences, duplicates and sources of dependencies.
+//! cargo-deny, which checks the licences, bans and sources of dependencies.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use crate::command::Step;
 use crate::error::Error;
 
-/// Of one version, so that what it finds depends on our files alone.
+/// One version, so that the result depends on this workspace alone.
 const VERSION: &str = "0.20.2";
 
-/// Returns the program, and installs it into `target/tools` where it is missing: about a minute on two cores. Without
-/// optimisation, which would cost several, and it runs for a second.
+/// Returns the program, and installs it into `target/tools` if it is missing: 50 seconds on two cores without
+/// optimisation, which would take several minutes, for a program that runs for a second.
 pub(crate) fn ensure(root: &Path) -> Result<PathBuf, Error> {
     let tools = root.join("target/tools");
     let installed = tools.join("bin/cargo-deny");

@@ -9,7 +9,7 @@ use crate::error::Error;
 /// The oldest Go that is tried, even if a module asks for less.
 const OLDEST: Version = Version(1, 25);
 
-/// The folders with one Go module in each folder below them.
+/// Folders whose subfolders are Go modules.
 const MODULES: [&str; 2] = ["xtask/etcd", "examples/tests/interop/go"];
 
 /// Returns what is wrong with the Go in the `PATH`, if anything is.
@@ -22,7 +22,7 @@ pub(crate) fn download(root: &Path) -> Result<(), Error> {
     modules(root)?.iter().try_for_each(|module| Step::new("go", module).args(["mod", "download"]).run())
 }
 
-/// All modules, the one that asks for the newest Go first.
+/// Returns all modules, the one that needs the newest Go first.
 fn modules(root: &Path) -> Result<Vec<PathBuf>, Error> {
     let mut modules = Vec::new();
     for folder in MODULES.map(|folder| root.join(folder)) {
@@ -89,23 +89,23 @@ fn too_old(manifest: &Path, text: &str, here: Result<String, Error>) -> Option<E
     )))
 }
 
-/// Major and minor: no patch of Go's asks for more.
+/// Major and minor version; a patch version makes no difference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Version(u32, u32);
 
 impl Version {
-    /// What a `go.mod` asks for.
+    /// Parses the version that a `go.mod` needs.
     fn of_manifest(text: &str) -> Self {
         let asked = text.lines().find_map(|line| Self::parse(line.strip_prefix("go ")?));
         asked.map_or(OLDEST, |asked| asked.max(OLDEST))
     }
 
-    /// What `go env GOVERSION` prints.
+    /// Parses the output of `go env GOVERSION`.
     fn of_go(version: &str) -> Option<Self> {
         Self::parse(version.trim().strip_prefix("go")?)
     }
 
-    /// 1.26 of `1.26`, of `1.26.8` and of `1.26rc1`.
+    /// Parses `1.26`, `1.26.8` and `1.26rc1` as 1.26.
     fn parse(text: &str) -> Option<Self> {
         let (major, rest) = text.trim().split_once('.')?;
         let minor = rest.split(|c: char| !c.is_ascii_digit()).next()?;

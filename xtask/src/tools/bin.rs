@@ -1,0 +1,86 @@
+//! `target/tools/bin`: links to programs of the system, and scripts that run those which were unpacked.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use crate::error::Error;
+use crate::tools::apt;
+
+/// Links to a program, in place of what is there.
+pub(super) fn link(program: &Path, at: &Path) -> Result<(), Error> {
+    remove(at)?;
+    symlink(program, at).map_err(|error| Error::io("create", at, &error))
+}
+
+/// Writes a script that runs the unpacked program of this name with the libraries that were unpacked with it. It `exec`s,
+/// so that a signal to its process reaches the program.
+pub(super) fn write_wrapper(unpacked: &Path, at: &Path) -> Result<(), Error> {
+    remove(at)?;
+    let program = unpacked.join("usr/bin").join(at.file_name().unwrap_or_default());
+    let script = wrapper(&program, &apt::library_directories(unpacked));
+    fs::write(at, script).map_err(|error| Error::io("write", at, &error))?;
+    fs::set_permissions(at, fs::Permissions::from_mode(0o755)).map_err(|error| Error::io("mark", at, &error))
+}
+
+fn wrapper(program: &Path, libraries: &[PathBuf]) -> String {
+    let mut script = "#!/bin/sh\n# Written by `cargo xtask tools`.\n".to_owned();
+    if !libraries.is_empty() {
+        let libraries: Vec<_> = libraries.iter().map(|directory| directory.display().to_string()).collect();
+        let libraries = quoted(&libraries.join(":"));
+        script.push_str(&format!(
+            "LD_LIBRARY_PATH={libraries}\"${{LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}}\"\nexport LD_LIBRARY_PATH\n"
+        ));
+    }
+    script.push_str(&format!("exec {} \"$@\"\n", quoted(&program.display().to_string())));
+    script
+}
+
+/// Quotes text as one word of the shell.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+fn remove(file: &Path) -> Result<(), Error> {
+    match fs::remove_file(file) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", file, &error)),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    fn output(script: &Path, argument: &str) -> String {
+        let output =
+            Command::new("sh").arg(script).arg(argument).env_remove("LD_LIBRARY_PATH").output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    #[test]
+    fn a_wrapper_passes_arguments_and_libraries_on_from_any_path() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = directory.path().join("it's a place");
+        fs::create_dir(&place).unwrap();
+        let program = place.join("program");
+        fs::write(&program, "#!/bin/sh\necho \"$LD_LIBRARY_PATH <$1>\"\n").unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let script = place.join("wrapper");
+        fs::write(&script, wrapper(&program, &["/a'b".into(), "/c".into()])).unwrap();
+        assert_eq!(output(&script, "two words"), "/a'b:/c <two words>\n");
+        fs::write(&script, wrapper(&program, &[])).unwrap();
+        assert_eq!(output(&script, ""), " <>\n");
+    }
+
+    #[test]
+    fn a_link_replaces_one_that_leads_nowhere() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = directory.path().join("etcd");
+        link(Path::new("/nowhere"), &at).unwrap();
+        link(Path::new("/bin/sh"), &at).unwrap();
+        assert_eq!(fs::read_link(&at).unwrap(), Path::new("/bin/sh"));
+    }
+}
