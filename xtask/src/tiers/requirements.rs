@@ -36,7 +36,7 @@ fn all_met(missing: impl Iterator<Item = Error>) -> Result<(), Error> {
     if missing.is_empty() {
         return Ok(());
     }
-    Err(Error::new(format!("`ci` lacks:{missing}\n`cargo xtask test` needs no Go, and no C compiler.")))
+    Err(Error::new(format!("`ci` lacks:{missing}\n`cargo xtask test` needs no Go.")))
 }
 
 #[cfg(test)]
