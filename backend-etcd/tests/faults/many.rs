@@ -32,7 +32,7 @@ async fn all_have(views: &mut [ServiceView], instances: usize) {
     let has = views.iter_mut().map(|view| async move {
         loop {
             let now = view.current();
-            if now.freshness.is_fresh() && now.instances().len() == instances {
+            if now.freshness.is_fresh() && now.instances().count() == instances {
                 return;
             }
             view.changed().await.unwrap();
@@ -46,7 +46,7 @@ fn never_lose(discovery: &Discovery) -> Vec<JoinHandle<()>> {
     let looks = |mut view: ServiceView| async move {
         loop {
             let shown = view.current();
-            let ids: Vec<_> = shown.instances().iter().map(|instance| instance.id().as_str()).collect();
+            let ids: Vec<_> = shown.instances().map(|instance| instance.id().as_str()).collect();
             assert!(ids.contains(&"10.0.0.1:80"), "{ids:?}");
             if ids.contains(&"10.0.0.2:80") {
                 return;

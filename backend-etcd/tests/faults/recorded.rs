@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use async_trait::async_trait;
 use futures_util::StreamExt;
 use hither_core::{
-    Claim, Instance, Lease, Registrar, Registration, Resolver, Result, ServiceName, Snapshot, SnapshotStream,
-    Update, WatcherConfig, watcher,
+    Claim, Lease, Registrar, Registration, Resolver, Result, ServiceName, Snapshot, SnapshotStream, Update,
+    WatcherConfig, watcher,
 };
 use hither_etcd::EtcdRegistry;
 use std::time::Duration;
@@ -91,9 +91,9 @@ impl Resolver for Recorded {
         self.registry.resolve(service).await
     }
 
-    async fn watch(&self, service: &ServiceName, since: Option<Snapshot>) -> Result<SnapshotStream> {
+    async fn watch(&self, service: &ServiceName) -> Result<SnapshotStream> {
         let told = Arc::clone(&self.told);
-        let watch = self.registry.watch(service, since).await?;
+        let watch = self.registry.watch(service).await?;
         Ok(Box::pin(watch.inspect(move |snapshot| {
             if let Ok(snapshot) = snapshot {
                 told.lock().unwrap().snapshots.push(snapshot.clone());
@@ -145,8 +145,8 @@ impl Lease for ConfirmedLease {
         Ok(())
     }
 
-    async fn update(&mut self, instance: &Instance) -> Result<()> {
-        self.lease.update(instance).await
+    async fn update(&mut self, registration: &Registration) -> Result<()> {
+        self.lease.update(registration).await
     }
 
     async fn revoke(&mut self) -> Result<()> {

@@ -379,17 +379,17 @@ fn shown(update: &Update) -> Content {
 /// A view shows what was heard last, whether it is fresh or stale; and where a service vanishes as a whole, it is held.
 fn shows_what_was_heard(told: &Told) -> Result<(), String> {
     let (mut ever, mut known) = (BTreeSet::new(), 0);
-    let mut had: &[Arc<Instance>] = &[];
+    let mut had: Vec<&Arc<Instance>> = Vec::new();
     for (heard, update) in &told.updates {
         // Also of what was coalesced, and never shown.
-        let news = told.snapshots[known..*heard].iter().flat_map(Snapshot::instances);
+        let news = told.snapshots[known..*heard].iter().flat_map(Snapshot::iter);
         ever.extend(news.map(|instance| instance.id().clone()));
         known = *heard;
         let heard = heard.checked_sub(1).map(|last| content(&told.snapshots[last])).unwrap_or_default();
         if shown(update) != heard {
             return Err(format!("what was heard is {heard:?}, and what is shown {:?}", shown(update)));
         }
-        let has = update.instances();
+        let has: Vec<_> = update.instances().collect();
         if has.is_empty() && had.iter().any(|had| !update.held.iter().any(|held| held.id() == had.id())) {
             return Err(format!("{had:?} vanished, and only {:?} is held", update.held));
         }
