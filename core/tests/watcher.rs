@@ -1,4 +1,4 @@
-//! The watch that never ends, through scripted trouble, under paused time.
+//! The watch that never ends, through scripted faults, under paused time.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "these are tests")]
 
 mod support;
@@ -9,15 +9,19 @@ use std::time::Duration;
 
 use futures_core::Stream;
 use futures_util::StreamExt;
-use hither_core::{ErrorKind, Freshness, Update, WatcherConfig, watcher};
+use hither_core::{Backoff, ErrorKind, Freshness, ProtectionConfig, Update, WatcherConfig, watcher};
 use support::{SECOND, Script, names, scripted, service, soon};
 use tokio::time::{Instant, advance, sleep};
 
 type Updates = Pin<Box<dyn Stream<Item = Update> + Send>>;
 
 fn watched() -> (Updates, Script) {
+    watched_with(WatcherConfig::default())
+}
+
+fn watched_with(config: WatcherConfig) -> (Updates, Script) {
     let (resolver, script) = scripted();
-    (Box::pin(watcher(resolver, service(), WatcherConfig::default().with_seed(1))), script)
+    (Box::pin(watcher(resolver, service(), config.with_seed(1))), script)
 }
 
 /// The next update while the script plays: the watcher is only driven when it is polled.
@@ -233,4 +237,78 @@ async fn errors_that_only_an_operator_can_correct_are_retried_slowly() {
     }
     // Up to 10 s each, drawn evenly; the first delay of an outage is 0.1 s on average.
     assert!(waited > 60 * SECOND, "{waited:?} for 20 delays");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_coalescing_time_is_a_setting() {
+    let (mut updates, mut script) = watched_with(WatcherConfig::default().with_coalesce(7 * SECOND));
+    let (_, open) = tokio::join!(next(&mut updates), async { script.watch().await.open(&["a"]) });
+    let began = Instant::now();
+    open.send(&["a", "b"]);
+    open.send(&["a", "b", "c"]);
+    assert_eq!(instances(&next(&mut updates).await), ["a", "b", "c"]);
+    assert_eq!(began.elapsed(), 7 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_deadline_of_the_first_snapshot_is_a_setting() {
+    let (mut updates, mut script) = watched_with(WatcherConfig::default().with_first_answer(3 * SECOND));
+    let began = Instant::now();
+    let (update, _silent) = tokio::join!(next(&mut updates), async { script.watch().await.open_silent() });
+    assert_eq!((cause(&update), began.elapsed()), (ErrorKind::Timeout, 3 * SECOND));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_backoff_is_a_setting() {
+    let fixed = Backoff::proportional(40 * SECOND, 1.0, 40 * SECOND, 0.0);
+    let (mut updates, mut script) = watched_with(WatcherConfig::default().with_backoff(fixed));
+    let (_, ()) =
+        tokio::join!(next(&mut updates), async { script.watch().await.fail(ErrorKind::Unavailable) });
+    let began = Instant::now();
+    let (_, _open) = tokio::join!(next(&mut updates), async { script.watch().await.open(&["a"]) });
+    assert_eq!(began.elapsed(), 40 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_window_and_the_hold_time_of_the_protection_are_settings() {
+    let protection = ProtectionConfig::default().with_window(10 * SECOND).with_hold(5 * SECOND);
+    let (mut updates, mut script) = watched_with(WatcherConfig::default().with_protection(protection));
+    let (_, open) =
+        tokio::join!(next(&mut updates), async { script.watch().await.open(&["a", "b", "c", "d"]) });
+    // One removal in eleven seconds each: never two within the window.
+    for left in [&["b", "c", "d"][..], &["c", "d"], &["d"]] {
+        advance(11 * SECOND).await;
+        open.send(left);
+        assert!(next(&mut updates).await.held.is_empty());
+    }
+    advance(11 * SECOND).await;
+    open.send(&[]);
+    assert_eq!(names(&*next(&mut updates).await.held), ["d"]);
+    let began = Instant::now();
+    assert!(next(&mut updates).await.held.is_empty());
+    assert_eq!(began.elapsed(), 5 * SECOND);
+}
+
+/// Nothing that a setting or a registry says is added to a time without a bound.
+#[tokio::test(start_paused = true)]
+async fn settings_without_a_limit_do_not_overflow() {
+    let protection = ProtectionConfig::default().with_window(Duration::MAX).with_hold(Duration::MAX);
+    let backoff = Backoff::full_jitter(Duration::MAX, f64::INFINITY, Duration::MAX);
+    let config = WatcherConfig::default()
+        .with_coalesce(Duration::ZERO)
+        .with_first_answer(Duration::MAX)
+        .with_backoff(backoff)
+        .with_protection(protection);
+    let (mut updates, mut script) = watched_with(config.clone());
+    let (_, open) = tokio::join!(next(&mut updates), async { script.watch().await.open(&["a"]) });
+    open.send(&[]);
+    assert_eq!(names(&*next(&mut updates).await.held), ["a"]);
+    open.fail(ErrorKind::Unavailable);
+    assert_eq!(cause(&next(&mut updates).await), ErrorKind::Unavailable);
+
+    let (mut updates, mut script) = watched_with(config.with_coalesce(Duration::MAX));
+    let (_, open) = tokio::join!(next(&mut updates), async { script.watch().await.open(&["a"]) });
+    open.send(&["a", "b"]);
+    advance(3600 * SECOND).await;
+    assert!(futures_util::FutureExt::now_or_never(updates.next()).is_none(), "it coalesces on");
 }
