@@ -36,7 +36,7 @@
 //!
 //! // The client: one channel over all ready instances, as they join and leave. One Discovery serves all channels.
 //! let discovery = Discovery::new(registry);
-//! let channel = DiscoveryChannel::builder(discovery, "greeter").connect().await?;
+//! let channel = DiscoveryChannel::builder(&discovery, "greeter").connect().await?;
 //! let mut client = HealthClient::new(channel);
 //! let answer = client.check(HealthCheckRequest { service: "helloworld.Greeter".into() }).await?;
 //! assert_eq!(answer.get_ref().status().as_str_name(), "SERVING");

@@ -17,8 +17,8 @@ use crate::error::{BoxError, Error, ErrorKind, Result};
 impl DiscoveryChannel {
     /// Returns a builder for a channel to `service`, as `discovery` finds it.
     ///
-    /// Make one [`Discovery`] for each registry and give clones of it to every channel: they share one watch per
-    /// service.
+    /// Make one [`Discovery`] for each registry and give it to every channel, as a reference or a clone: the channels
+    /// share one watch per service.
     ///
     /// ```
     /// use hither_core::{Discovery, StaticRegistry};
@@ -28,8 +28,8 @@ impl DiscoveryChannel {
     /// # async fn main() -> hither_tonic::Result<()> {
     /// # let registry = StaticRegistry::new([]);
     /// let discovery = Discovery::new(registry);
-    /// let reads = DiscoveryChannel::builder(discovery.clone(), "greeter").connect_lazy()?;
-    /// let writes = DiscoveryChannel::builder(discovery.clone(), "greeter").connect_lazy()?;
+    /// let reads = DiscoveryChannel::builder(&discovery, "greeter").connect_lazy()?;
+    /// let writes = DiscoveryChannel::builder(&discovery, "greeter").connect_lazy()?;
     /// # Ok(())
     /// # }
     /// ```
