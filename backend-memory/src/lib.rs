@@ -69,7 +69,7 @@
 //! # In a program
 //!
 //! [`MemoryRegistry::named`] returns one registry for each name in a process: a server and a client that know only
-//! the name find each other. It is not shared between processes.
+//! the name, as from the URL `memory://name` of the crate `hither`, find each other. It is not shared between processes.
 #![forbid(unsafe_code)]
 
 mod fault_plan;

@@ -26,7 +26,9 @@ pub enum Claim {
 ///
 /// **Implementers**: one attempt per call; return errors unchanged; no retry, no cache, no renewal in the background,
 /// because retry, renewal and backoff are written once, above this trait. What MUST hold:
-/// - every call ends: it has a deadline of the backend's own, connecting included;
+/// - every call ends: it has a deadline of the backend's own, connecting included, and does not block its thread;
+/// - a call that got no response returns a retryable `Unavailable` or `Timeout`, and all handles work again when the
+///   registry does;
 /// - a registration belongs to its lease: no operation on an old lease can change or remove a newer registration of the
 ///   same id;
 /// - writes are idempotent: one that timed out and was applied all the same is recognised as ours by the next call.
@@ -64,6 +66,8 @@ pub trait Lease: Debug + Send + 'static {
 
     /// Replaces the content of the record under the same id and lease. Watchers see one change and never an absence.
     /// The TTL of `registration` is ignored.
+    ///
+    /// The new content is what later renewals write, also if this call got no response or was cancelled.
     ///
     /// # Errors
     /// As [`renew`](Self::renew); `InvalidArgument` when `registration` has another service or id, or content that this

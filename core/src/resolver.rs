@@ -16,8 +16,9 @@ pub type SnapshotStream = Pin<Box<dyn Stream<Item = Result<Snapshot>> + Send>>;
 /// **Users** make a [`Discovery`](crate::Discovery) of a resolver, or call [`resolve`](Self::resolve) once.
 ///
 /// **Implementers**: one attempt per call; return errors unchanged; no retry, no cache. What MUST hold:
-/// - every call ends: it has a deadline of the backend's own, connecting included;
-/// - an error never becomes an empty snapshot;
+/// - every call ends: it has a deadline of the backend's own, connecting included, and does not block its thread;
+/// - an error never becomes an empty snapshot: a call that got no response returns a retryable `Unavailable` or `Timeout`,
+///   and all handles work again when the registry does;
 /// - one record that cannot be decoded never fails a listing: it is skipped, counted and logged once;
 /// - a service never includes the instances of another one: not those of `svc2` or of `svc/deeper` in `svc`.
 #[async_trait]
