@@ -1,4 +1,4 @@
-//! An etcd that wants to know who calls.
+//! Authentication on a real etcd.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "these are tests")]
 
 mod support;
@@ -45,7 +45,7 @@ fn refusal<T>(result: Result<T>) -> (ErrorKind, bool) {
 }
 
 #[tokio::test]
-async fn the_least_permissions_let_a_server_come_and_go_and_a_client_look() {
+async fn the_least_permissions_suffice_for_servers_and_clients() {
     let (etcd, _) = guarded(&[]).await;
     let registry = registry(&etcd, "server", "secret");
     let mut watch = registry.watch(&service()).await.unwrap();
@@ -91,7 +91,7 @@ async fn a_server_needs_no_more_than_its_own_key_and_a_client_no_more_than_to_re
 }
 
 #[tokio::test]
-async fn who_one_is_not_is_an_error_that_no_retry_cures() {
+async fn wrong_credentials_are_an_error_that_is_not_retryable() {
     let (etcd, _) = guarded(&[]).await;
     let unauthenticated = (ErrorKind::Unauthenticated, false);
     for stranger in [registry(&etcd, "server", "wrong"), registry(&etcd, "nobody", "secret"), etcd.registry()]
@@ -122,7 +122,7 @@ async fn a_registration_that_is_refused_leaves_no_lease_behind() {
 }
 
 #[tokio::test]
-async fn what_one_may_not_do_is_denied() {
+async fn requests_without_permission_are_denied() {
     let (etcd, _) = guarded(&[]).await;
     let registry = registry(&etcd, "server", "secret");
     let denied = (ErrorKind::PermissionDenied, false);
@@ -142,7 +142,7 @@ async fn a_token_that_expired_is_renewed_for_every_kind_of_call() {
     let mut watch = registry.watch(&service()).await.unwrap();
     let _since = comes_to(&mut watch, &["a:1"]).await;
     for call in ["renew", "update", "watch", "resolve"] {
-        // Tokens live on while they are used, and nothing tells that one has expired.
+        // Tokens live on while they are used, and etcd gives no sign that one has expired.
         sleep(Duration::from_millis(2500)).await;
         match call {
             "renew" => lease.renew().await.unwrap(),
@@ -158,7 +158,7 @@ async fn a_token_that_expired_is_renewed_for_every_kind_of_call() {
 }
 
 #[tokio::test]
-async fn an_etcd_that_asks_nobody_is_used_without_a_user_until_it_asks() {
+async fn an_etcd_without_authentication_is_used_without_credentials_until_it_is_enabled() {
     let etcd = Etcd::start_with(&["--bcrypt-cost", "4"]).await;
     let registry = registry(&etcd, "server", "secret");
     let mut lease = register(&registry, &service(), "a:1").await;

@@ -24,7 +24,7 @@ async fn comes_to(view: &mut ServiceView, fresh: bool, count: usize) {
 }
 
 #[tokio::test]
-async fn a_client_that_starts_while_etcd_is_down_finds_its_servers_and_etcd_has_the_last_word() {
+async fn a_client_that_starts_while_etcd_is_down_uses_its_cache_and_then_etcd() {
     let mut etcd = Etcd::start().await;
     let (service, directory) = (unique_service(), tempfile::tempdir().unwrap());
     let registry = etcd.registry();

@@ -1,4 +1,4 @@
-//! Every call ends, and the next one goes elsewhere.
+//! Deadlines: every call ends, and the next one goes to another endpoint.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "these are tests")]
 
 mod support;
@@ -32,14 +32,14 @@ async fn fails_within<T>(deadlines: u32, call: impl Future<Output = Result<T>>) 
     error.kind()
 }
 
-/// An address that takes connections and says nothing.
+/// An address that accepts connections and is silent.
 async fn mute() -> (TcpListener, String) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     (listener, address)
 }
 
-/// An address where nobody listens.
+/// An address where nothing listens.
 async fn dead() -> String {
     mute().await.1
 }
@@ -64,10 +64,10 @@ async fn every_call_to_a_frozen_etcd_ends_in_time() {
 }
 
 #[tokio::test]
-async fn connecting_to_a_peer_that_says_nothing_ends_in_time() {
+async fn connecting_to_a_silent_peer_ends_in_time() {
     let ((_first, first), (_second, second)) = (mute().await, mute().await);
     let config = config([first, second]);
-    // With a user, the first thing to be answered is who that is.
+    // With a user, the first request is the authentication.
     for config in [config.clone(), config.with_user("me", "secret")] {
         let registry = EtcdRegistry::connect(config).unwrap();
         assert_eq!(fails_within(2, registry.resolve(&unique_service())).await, ErrorKind::Timeout);
@@ -76,7 +76,7 @@ async fn connecting_to_a_peer_that_says_nothing_ends_in_time() {
 
 /// A program may leave a runtime that began to connect, and go on with another one.
 #[test]
-fn a_connection_that_a_runtime_at_rest_was_making_holds_up_nobody() {
+fn a_connect_attempt_on_a_stopped_runtime_delays_no_caller() {
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let service = unique_service();
     let (resting, other) = (runtime(), runtime());
@@ -94,7 +94,7 @@ fn a_connection_that_a_runtime_at_rest_was_making_holds_up_nobody() {
     });
 }
 
-/// An address whose kernel answers no one who wants to connect: its queue is full, and nobody takes from it.
+/// An address that drops connection requests (SYN): its queue is full, and nothing accepts from it.
 async fn black_hole() -> (Socket, Vec<TcpStream>, String) {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
@@ -109,7 +109,7 @@ async fn black_hole() -> (Socket, Vec<TcpStream>, String) {
 }
 
 #[tokio::test]
-async fn connecting_into_a_black_hole_ends_in_time_and_costs_nobody_the_call() {
+async fn connecting_into_a_black_hole_ends_in_time_and_fails_no_call() {
     let (_socket, _waiting, nowhere) = black_hole().await;
     let service = unique_service();
     let config = config([nowhere.clone()]);
@@ -124,7 +124,7 @@ async fn connecting_into_a_black_hole_ends_in_time_and_costs_nobody_the_call() {
 }
 
 #[tokio::test]
-async fn a_request_under_way_when_etcd_dies_fails_at_once_and_says_so() {
+async fn a_request_in_flight_when_etcd_dies_fails_at_once() {
     let mut etcd = Etcd::start().await;
     let (registry, service) = (etcd.registry(), unique_service());
     registry.resolve(&service).await.unwrap();
@@ -139,7 +139,7 @@ async fn a_request_under_way_when_etcd_dies_fails_at_once_and_says_so() {
 
 /// A connection whose maker gives up early, with the answer that it waits for still to come.
 #[tokio::test]
-async fn a_connection_that_its_first_caller_gave_up_serves_the_next_one() {
+async fn a_connect_attempt_that_its_first_caller_dropped_serves_the_next_one() {
     let proxy = Proxy::start(shared().await.endpoint()).await;
     proxy.delay(SHORT / 3);
     let registry = EtcdRegistry::connect(EtcdConfig::new([proxy.endpoint()])).unwrap();
@@ -152,7 +152,7 @@ async fn a_connection_that_its_first_caller_gave_up_serves_the_next_one() {
 }
 
 #[tokio::test]
-async fn where_nobody_listens_the_error_says_where_and_why() {
+async fn a_refused_connection_is_an_error_with_endpoint_and_reason() {
     let nowhere = dead().await;
     let error = hasty([nowhere.clone()]).resolve(&unique_service()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
@@ -163,7 +163,7 @@ async fn where_nobody_listens_the_error_says_where_and_why() {
 }
 
 #[tokio::test]
-async fn an_endpoint_may_be_a_name_and_one_that_is_none_costs_nobody_the_call() {
+async fn an_endpoint_may_be_a_name_and_an_unknown_name_fails_no_call() {
     let port = shared().await.endpoint().rsplit_once(':').unwrap().1.to_owned();
     let service = unique_service();
     let (unknown, known) = ("no-such-host.invalid:2379".to_owned(), format!("localhost:{port}"));
@@ -176,7 +176,7 @@ async fn an_endpoint_may_be_a_name_and_one_that_is_none_costs_nobody_the_call() 
 }
 
 #[tokio::test]
-async fn a_dead_or_mute_endpoint_costs_nobody_the_call() {
+async fn a_dead_or_mute_endpoint_fails_no_call() {
     let (_mute, mute) = mute().await;
     let service = unique_service();
     let _lease = register(&shared().await.registry(), &service, "a:1").await;
@@ -215,12 +215,12 @@ async fn after_a_deadline_the_next_call_goes_to_the_next_endpoint() {
     for _ in 0..10 {
         registry.resolve(&service).await.unwrap();
     }
-    // The default deadline of a connection is 2 s: nobody tried the lost way again.
+    // The default deadline of a connection is 2 s: no caller tried the lost way again.
     assert!(since.elapsed() < Duration::from_secs(1), "{:?}", since.elapsed());
 }
 
 #[tokio::test]
-async fn a_caller_who_gives_up_earlier_moves_the_next_call_on_too() {
+async fn a_caller_with_a_shorter_deadline_rotates_the_endpoints_too() {
     let service = unique_service();
     let (registry, _ways) = one_way_lost(&service).await;
     let given_up = timeout(Duration::from_millis(550), registry.resolve(&service)).await;
@@ -261,7 +261,7 @@ async fn an_etcd_that_was_restarted_serves_the_next_call_or_the_one_after() {
 }
 
 #[tokio::test]
-async fn what_is_given_up_and_dropped_leaves_no_connection_behind() {
+async fn dropped_calls_and_registries_leave_no_connection_behind() {
     let etcd = Etcd::start().await;
     let proxy = Proxy::start(etcd.endpoint()).await;
     let service = unique_service();

@@ -46,7 +46,7 @@ async fn record(etcd: &Etcd, service: &ServiceName) -> Option<Raw> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_etcd_that_comes_back_with_its_data_finds_the_registration_on_the_same_lease() {
+async fn an_etcd_that_returns_with_its_data_has_the_registration_on_the_same_lease() {
     let mut etcd = Etcd::start().await;
     let service = unique_service();
     let handle = registered(&etcd, &service).await;
@@ -64,7 +64,7 @@ async fn an_etcd_that_comes_back_with_its_data_finds_the_registration_on_the_sam
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_etcd_that_comes_back_with_nothing_has_the_registration_again_within_a_ttl() {
+async fn a_wiped_etcd_has_the_registration_again_within_a_ttl() {
     let mut etcd = Etcd::start().await;
     let service = unique_service();
     let handle = registered(&etcd, &service).await;
@@ -87,7 +87,7 @@ async fn an_etcd_that_comes_back_with_nothing_has_the_registration_again_within_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_deregistered_while_etcd_was_away_does_not_come_back() {
+async fn a_deregistration_during_an_outage_is_final() {
     let mut etcd = Etcd::start().await;
     let service = unique_service();
     let handle = registered(&etcd, &service).await;

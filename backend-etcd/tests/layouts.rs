@@ -11,7 +11,7 @@ async fn registry(layout: Layout) -> EtcdRegistry {
     EtcdRegistry::connect(shared().await.config().with_layout(layout)).unwrap()
 }
 
-/// A record as one of their own servers writes it, and what it says. `SERVICE` stands for the service.
+/// A record as a server of the framework writes it, and its meaning. `SERVICE` is replaced by the service.
 struct Vector {
     layout: Layout,
     key: &'static str,
@@ -89,7 +89,7 @@ fn full() -> Instance {
         .with_state(InstanceState::Draining)
 }
 
-/// What we write, byte for byte as Go's `encoding/json` does: plain, and with all there is to say.
+/// What we write, byte for byte as Go's `encoding/json` does: plain, and with every field.
 const WRITTEN: &[(Layout, &str, &str, &str)] = &[
     (Layout::GoZero, "SERVICE/10.0.0.1:80", "10.0.0.1:80", "10.0.0.1:80"),
     (
@@ -113,7 +113,7 @@ const WRITTEN: &[(Layout, &str, &str, &str)] = &[
 ];
 
 #[tokio::test]
-async fn a_server_of_ours_stands_there_as_one_of_theirs_until_it_leaves() {
+async fn a_server_is_registered_in_the_format_of_the_fleet_until_it_leaves() {
     let client = shared().await.client().await;
     for (layout, key, plain, with_all) in WRITTEN {
         let (registry, service) = (registry(*layout).await, unique_service());
@@ -149,7 +149,7 @@ async fn a_server_of_ours_stands_there_as_one_of_theirs_until_it_leaves() {
 }
 
 #[tokio::test]
-async fn what_a_format_has_no_place_for_is_refused() {
+async fn an_address_that_a_format_cannot_write_is_refused() {
     let (registry, service) = (registry(Layout::GoZero).await, unique_service());
     let wish = registration(&service, instance("unix:///run/a.sock"));
     let error = registry.register(&wish, Claim::TakeOver).await.unwrap_err();
@@ -166,7 +166,7 @@ async fn what_a_format_has_no_place_for_is_refused() {
 }
 
 #[tokio::test]
-async fn records_of_all_of_them_under_one_prefix_are_told_apart() {
+async fn records_of_all_formats_under_one_prefix_are_distinguished() {
     let (service, client): (ServiceName, _) = (unique_service(), shared().await.client().await);
     let prefix = format!("mixed-{:016x}", fastrand::u64(..));
     let records = [

@@ -162,7 +162,7 @@ async fn pages_of_two_clusters_are_not_put_together() {
 }
 
 #[tokio::test]
-async fn values_of_two_megabytes_are_skipped_and_hide_nobody() {
+async fn values_of_two_megabytes_are_skipped_and_hide_no_instance() {
     let fake = Fake::start(Script::default().range(|_, mut response| {
         for number in 0..8 {
             let value = vec![b'x'; 2 << 20];
@@ -180,7 +180,7 @@ async fn values_of_two_megabytes_are_skipped_and_hide_nobody() {
 
 /// Ranges answer, watches do not: etcd-io/etcd#15402, #18879. Go's watch channel gives the listing too.
 #[tokio::test]
-async fn where_ranges_answer_and_watches_do_not_the_listing_comes_first_and_then_the_error() {
+async fn if_ranges_succeed_and_watches_fail_the_listing_comes_first_and_then_the_error() {
     let cases: Vec<(&str, Script)> = vec![
         ("hangs", Script::default().hangs_watches()),
         ("says nothing", Script::default().watch([])),
@@ -463,7 +463,7 @@ async fn a_member_without_a_leader_is_passed_over() {
 // --- Leases -------------------------------------------------------------------------------------------------------
 
 #[tokio::test]
-async fn a_granted_time_to_live_is_believed_only_as_far_as_sums_with_it_go() {
+async fn an_absurd_granted_ttl_is_bounded_and_overflows_nothing() {
     for ttl in [i64::MAX, 1 << 40] {
         let fake =
             Fake::start(Script::default().grant(move |granted| Ok(PbLeaseGrantResponse { ttl, ..granted })))
@@ -480,7 +480,7 @@ async fn a_granted_time_to_live_is_believed_only_as_far_as_sums_with_it_go() {
 }
 
 #[tokio::test]
-async fn a_lease_that_is_none_is_an_error() {
+async fn an_invalid_grant_is_an_error() {
     type Grant = fn(PbLeaseGrantResponse) -> Result<PbLeaseGrantResponse, Status>;
     let cases: [(&str, Grant); 6] = [
         ("no time to live", |granted| Ok(PbLeaseGrantResponse { ttl: 0, ..granted })),
@@ -588,7 +588,7 @@ async fn not_an_etcd(answer: Option<&'static [u8]>) -> (String, tokio::task::Joi
 }
 
 #[tokio::test]
-async fn what_is_no_etcd_is_an_error_in_time_and_the_next_endpoint_is_used() {
+async fn a_server_that_is_not_etcd_is_an_error_and_the_next_endpoint_is_used() {
     const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
     for (what, answer) in [
         ("closes", None),
@@ -616,7 +616,7 @@ async fn what_is_no_etcd_is_an_error_in_time_and_the_next_endpoint_is_used() {
 
 /// A gRPC server that has other services, or a proxy before no server.
 #[tokio::test]
-async fn a_grpc_server_that_is_no_etcd_is_an_error() {
+async fn a_grpc_server_that_is_not_etcd_is_an_error() {
     for status in [
         Status::unimplemented(""),
         Status::unimplemented("unknown service etcdserverpb.KV"),

@@ -80,7 +80,7 @@ async fn a_record_without_a_lease_that_has_our_address_is_reclaimed() {
 }
 
 #[tokio::test]
-async fn a_record_without_a_lease_that_has_our_address_goes_when_we_go() {
+async fn a_record_without_a_lease_that_has_our_address_is_removed_with_ours() {
     let scene = Scene::new().await;
     let mut lease = scene.register().await;
     put(&scene.client, &scene.key, VALUE, 0).await;
@@ -164,7 +164,7 @@ async fn an_earlier_lease_yields_to_a_later_one_of_the_same_registrar() {
 }
 
 #[tokio::test]
-async fn a_lease_that_was_revoked_by_hand_is_gone_and_leaves_the_id_vacant() {
+async fn a_lease_that_an_operator_revoked_is_gone_and_leaves_the_id_vacant() {
     let scene = Scene::new().await;
     let mut lease = scene.register().await;
     let before = scene.record().await.unwrap();
@@ -180,7 +180,7 @@ async fn a_lease_that_was_revoked_by_hand_is_gone_and_leaves_the_id_vacant() {
 }
 
 #[tokio::test]
-async fn a_vacant_id_is_one_that_is_free_or_ours_or_nobodys() {
+async fn a_vacant_id_is_free_or_ours_or_without_an_owner() {
     let scene = Scene::new().await;
     let other = shared().await.registry();
     let first = scene.claim_vacant(&scene.registry).await.unwrap();
@@ -213,7 +213,7 @@ async fn a_claim_that_is_refused_leaves_no_lease_behind() {
 }
 
 #[tokio::test]
-async fn an_update_that_etcd_will_never_take_changes_nothing() {
+async fn an_update_that_etcd_refuses_changes_nothing() {
     let scene = Scene::new().await;
     let mut lease = scene.register().await;
     let before = scene.record().await;
@@ -269,7 +269,7 @@ async fn an_update_that_was_applied_and_never_answered_is_recognised_as_ours() {
 }
 
 #[tokio::test]
-async fn an_update_that_never_arrived_is_made_good_by_the_next_renewal() {
+async fn a_lost_update_is_applied_by_the_next_renewal() {
     let (scene, proxy) = through_a_proxy().await;
     let mut lease = scene.register().await;
     proxy.freeze();

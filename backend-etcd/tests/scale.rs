@@ -22,7 +22,7 @@ use tokio::time::timeout;
 const AT_ONCE: u64 = 64;
 
 #[tokio::test]
-async fn no_more_registrations_than_stated_are_written_at_a_time() {
+async fn no_more_registrations_than_documented_are_written_at_a_time() {
     let etcd = Etcd::start().await;
     let proxy = Proxy::start(etcd.endpoint()).await;
     let registry = EtcdRegistry::connect(EtcdConfig::new([proxy.endpoint()])).unwrap();
@@ -153,9 +153,9 @@ async fn an_event_of_six_mebibytes_stalls_no_watch() {
     assert_eq!(ids(&good), ["good:1"]);
 }
 
-/// Larger together than what an answer may be, and than what anybody would write who knows what for.
+/// Larger together than a response may be, and than any sensible record.
 #[tokio::test]
-async fn large_values_under_a_prefix_stall_nobody() {
+async fn large_values_under_a_prefix_stall_no_listing() {
     let etcd = Etcd::start().await;
     let (client, service) = (etcd.client().await, unique_service());
     let config = etcd.config().with_resync_interval(Duration::from_millis(500)).with_request_timeout(LONG);

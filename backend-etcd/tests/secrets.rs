@@ -1,4 +1,4 @@
-//! Passwords, keys and tokens stand in no log, however much is logged.
+//! No log has passwords, keys or tokens, at any level.
 #![cfg(feature = "tls")]
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "these are tests")]
 

@@ -1,4 +1,4 @@
-//! Watches that hear nothing: because there is nothing, or because nobody is there any more.
+//! Idle watches: because nothing changes, or because etcd is gone.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "these are tests")]
 
 mod support;
@@ -11,7 +11,7 @@ use hither_etcd::{EtcdConfig, EtcdRegistry};
 use support::{Etcd, LONG, Proxy, comes_to, ends, hasty, put, register, shared, unique_service, watch};
 use tokio::time::{Instant, sleep, timeout};
 
-/// Options under which a silence is probed soon, and a slow machine not taken for a dead etcd.
+/// Settings under which an idle watch is probed soon, and a slow machine is not taken for a dead etcd.
 fn curious(endpoint: String) -> EtcdConfig {
     hasty(endpoint).with_request_timeout(Duration::from_secs(2))
 }
@@ -29,7 +29,7 @@ async fn watches_again(registry: &EtcdRegistry, service: &ServiceName, expected:
 }
 
 #[tokio::test]
-async fn a_quiet_watch_stays_open_and_hears_what_comes_then() {
+async fn an_idle_watch_stays_open_and_receives_later_events() {
     // Quiet everywhere: some versions answer no progress request while nothing is written.
     let etcd = Etcd::start().await;
     let (registry, service) = (EtcdRegistry::connect(curious(etcd.endpoint())).unwrap(), unique_service());
@@ -43,7 +43,7 @@ async fn a_quiet_watch_stays_open_and_hears_what_comes_then() {
 
 /// Which 3.5.8 to 3.5.12, and 3.4.25 to 3.4.30, then never answer until there is an event: etcd-io/etcd#17507.
 #[tokio::test]
-async fn a_quiet_watch_that_was_asked_too_early_stays_open_and_ends_when_nobody_is_there() {
+async fn an_idle_watch_that_was_probed_too_early_stays_open_and_ends_when_etcd_freezes() {
     let etcd = Etcd::start().await;
     let connect = |config: EtcdConfig| {
         EtcdRegistry::connect(config.with_probe_interval(Duration::from_millis(1))).unwrap()
@@ -82,7 +82,7 @@ async fn a_watch_of_a_frozen_etcd_ends_in_time() {
 }
 
 #[tokio::test]
-async fn a_watch_over_a_way_that_swallows_everything_ends_in_time() {
+async fn a_watch_over_a_black_holed_connection_ends_in_time() {
     let proxy = Proxy::start(shared().await.endpoint()).await;
     let (registry, service) = (EtcdRegistry::connect(hasty(proxy.endpoint())).unwrap(), unique_service());
     let mut watch = watch(&registry, &service).await;
@@ -94,9 +94,9 @@ async fn a_watch_over_a_way_that_swallows_everything_ends_in_time() {
     watches_again(&registry, &service, &["a:1"]).await;
 }
 
-/// It passes everything on but the answers to whether a watch lives: etcd-io/etcd#19710.
+/// It forwards everything but the responses to progress requests: etcd-io/etcd#19710.
 #[tokio::test]
-async fn a_quiet_watch_behind_etcds_own_proxy_stays_open() {
+async fn an_idle_watch_behind_the_proxy_of_etcd_stays_open() {
     let etcd = Etcd::start().await;
     let proxy = etcd.grpc_proxy();
     let (registry, service) = (EtcdRegistry::connect(curious(proxy.endpoint())).unwrap(), unique_service());
@@ -111,7 +111,7 @@ async fn a_quiet_watch_behind_etcds_own_proxy_stays_open() {
 
 /// A member may forget a watch, and serve everything else.
 #[tokio::test]
-async fn a_watch_that_is_deaf_on_a_good_connection_ends_in_time() {
+async fn a_watch_that_receives_nothing_on_a_good_connection_ends_in_time() {
     let proxy = Proxy::start(shared().await.endpoint()).await;
     let (registry, service) = (EtcdRegistry::connect(hasty(proxy.endpoint())).unwrap(), unique_service());
     let mut watch = watch(&registry, &service).await;
@@ -127,9 +127,9 @@ async fn a_watch_that_is_deaf_on_a_good_connection_ends_in_time() {
     watches_again(&registry, &service, &["a:1", "b:1"]).await;
 }
 
-/// Its user was busy, or the whole process stood still: then etcd has not failed to answer, it was not asked.
+/// Its user was busy, or the whole process was suspended: only a probe that was sent can time out.
 #[tokio::test]
-async fn a_watch_that_nobody_polled_for_long_goes_on() {
+async fn a_watch_that_was_not_polled_for_long_goes_on() {
     let etcd = Etcd::start().await;
     let (registry, service) = (EtcdRegistry::connect(curious(etcd.endpoint())).unwrap(), unique_service());
     let mut watch = watch(&registry, &service).await;

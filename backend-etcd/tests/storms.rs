@@ -1,4 +1,4 @@
-//! Many who are refused, or not answered, are no burden for etcd.
+//! Many clients that are refused, or not answered, are no burden for etcd (thundering herd).
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "these are tests")]
 
 mod support;
@@ -38,7 +38,7 @@ fn crowd(config: &EtcdConfig) -> Crowd {
     }
 }
 
-/// What etcd is asked while this lasts.
+/// The requests to etcd while this lasts.
 async fn asked(etcd: &Etcd) -> Requests {
     let before = etcd.requests().await;
     sleep(LASTS).await;
@@ -53,7 +53,7 @@ async fn guarded() -> Etcd {
 }
 
 #[tokio::test]
-async fn a_wrong_password_is_not_tried_all_the_time() {
+async fn a_wrong_password_is_not_retried_all_the_time() {
     let etcd = guarded().await;
     let _crowd = crowd(&etcd.config().with_user("server", "wrong"));
     let asked = asked(&etcd).await;
@@ -74,7 +74,7 @@ async fn a_missing_permission_costs_no_authentication_and_few_requests() {
 }
 
 #[tokio::test]
-async fn an_etcd_that_froze_does_not_awake_to_a_heap_of_renewals() {
+async fn an_etcd_that_froze_does_not_resume_to_a_backlog_of_renewals() {
     let etcd = Etcd::start().await;
     let _crowd = crowd(&etcd.config());
     sleep(Duration::from_secs(2)).await;

@@ -39,7 +39,7 @@ async fn client_of(etcd: &Etcd) -> Client {
 }
 
 #[tokio::test]
-async fn who_trusts_the_servers_authority_is_served() {
+async fn a_client_that_trusts_the_authority_is_served() {
     let (etcd, service) = (etcd(&[]).await, unique_service());
     let registry = registry(&etcd, TlsConfig::new(CA));
     let _lease = register(&registry, &service, "a:1").await;
@@ -47,7 +47,7 @@ async fn who_trusts_the_servers_authority_is_served() {
 }
 
 #[tokio::test]
-async fn who_does_not_trust_the_server_says_why() {
+async fn an_untrusted_server_is_an_error_with_the_reason() {
     let etcd = etcd(&[]).await;
     let wrong_name = TlsConfig::new(CA).with_server_name("etcd.internal");
     for (tls, why) in [(TlsConfig::new(OTHER_CA), "UnknownIssuer"), (wrong_name, "not valid for name")] {
@@ -65,7 +65,7 @@ async fn the_certificate_may_be_for_another_name_than_the_endpoints() {
 }
 
 #[tokio::test]
-async fn an_etcd_that_asks_for_a_certificate_serves_who_shows_one() {
+async fn mutual_tls_admits_a_client_with_a_certificate() {
     let ca = file("ca.pem");
     let etcd = etcd(&["--client-cert-auth", "--trusted-ca-file", &ca]).await;
     let with = TlsConfig::new(CA).with_client_certificate(CERTIFICATE).with_client_key(KEY);
@@ -75,7 +75,7 @@ async fn an_etcd_that_asks_for_a_certificate_serves_who_shows_one() {
 }
 
 #[tokio::test]
-async fn who_talks_plainly_to_an_etcd_with_tls_gets_no_answer() {
+async fn plain_text_to_an_etcd_with_tls_fails() {
     let etcd = etcd(&[]).await;
     let error = etcd.registry().resolve(&unique_service()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
@@ -84,16 +84,16 @@ async fn who_talks_plainly_to_an_etcd_with_tls_gets_no_answer() {
 }
 
 #[tokio::test]
-async fn who_talks_tls_to_an_etcd_without_gets_no_answer() {
+async fn tls_to_an_etcd_without_tls_fails() {
     let etcd = Etcd::start().await;
     let error = registry(&etcd, TlsConfig::new(CA)).resolve(&unique_service()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
-    // What it sees of that depends on who is faster: a handshake cut short, or a reset. It is there for others.
+    // The error depends on a race: a handshake cut short, or a reset. For others it serves.
     etcd.registry().resolve(&unique_service()).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_url_says_all_of_it() {
+async fn a_url_can_set_everything() {
     let ca = file("ca.pem");
     let etcd = etcd(&["--client-cert-auth", "--trusted-ca-file", &ca, "--bcrypt-cost", "4"]).await;
     let directory = tempfile::tempdir().unwrap();
@@ -127,7 +127,7 @@ async fn a_url_says_all_of_it() {
 
 /// In a process of its own, because the environment is the whole process's.
 #[tokio::test]
-async fn the_variables_of_etcdctl_say_all_of_it() {
+async fn the_variables_of_etcdctl_can_set_everything() {
     const SERVICE: &str = "greeter";
     if std::env::var_os("ETCDCTL_ENDPOINTS").is_some() {
         let registry = EtcdRegistry::connect(EtcdConfig::from_env().unwrap()).unwrap();
@@ -151,7 +151,7 @@ async fn the_variables_of_etcdctl_say_all_of_it() {
 
     for (user, succeeds) in [("client:secret", true), ("client:wrong", false)] {
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", "the_variables_of_etcdctl_say_all_of_it"]);
+        command.args(["--exact", "the_variables_of_etcdctl_can_set_everything"]);
         command.envs(variables.clone()).env("ETCDCTL_USER", user).stdin(Stdio::null());
         let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
         let said = String::from_utf8_lossy(&output.stdout);

@@ -1,4 +1,4 @@
-//! What stands in etcd, byte for byte, and what others may write there.
+//! The records in etcd, byte for byte, and what other writers may put there.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "these are tests")]
 
 mod support;
@@ -63,7 +63,7 @@ async fn a_plain_registration_is_what_go_writes_on_a_lease_of_its_own() {
 }
 
 #[tokio::test]
-async fn what_go_has_no_field_for_stands_in_one_more_member() {
+async fn fields_unknown_to_go_are_written_into_one_more_member() {
     let (registry, client, prefix) = apart().await;
     let service = unique_service();
     let instance = Instance::new("10.0.0.1:80".parse().unwrap())
@@ -86,7 +86,7 @@ async fn what_go_has_no_field_for_stands_in_one_more_member() {
 }
 
 #[tokio::test]
-async fn what_we_write_is_what_go_writes() {
+async fn we_write_what_go_writes() {
     let (registry, client, prefix) = apart().await;
     for vector in vectors("encode") {
         let (service, address) = (unique_service(), text(&vector, "address"));
@@ -97,7 +97,7 @@ async fn what_we_write_is_what_go_writes() {
 }
 
 #[tokio::test]
-async fn what_go_writes_is_read_as_go_reads_it() {
+async fn records_of_go_are_read_as_go_reads_them() {
     for vector in vectors("decode") {
         let (registry, client, prefix) = apart().await;
         let service: ServiceName = text(&vector, "service").parse().unwrap();
@@ -137,7 +137,7 @@ async fn a_target_names_the_service_that_go_finds_under_its_prefix() {
         let target: Target = text(&vector, "target").parse().unwrap();
         assert_eq!(target.endpoint(), text(&vector, "service"), "{vector}");
         if target.endpoint().starts_with('/') {
-            // Go reads such a key; a service name of ours has no empty segment, and the error says what to do.
+            // Go reads such a key; a service name of ours has no empty segment, and the error names the remedy.
             let error = target.service().unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidArgument);
             assert!(error.report().contains("prefix"), "{}", error.report());
@@ -161,7 +161,7 @@ async fn a_prefix_reaches_keys_with_a_leading_slash() {
 }
 
 #[tokio::test]
-async fn keys_below_a_service_are_its_own_only_by_gos_rule() {
+async fn keys_below_a_service_belong_to_it_only_by_gos_rule() {
     let (registry, client, prefix) = apart().await;
     let service: ServiceName = "a".parse().unwrap();
     for (key, address) in [("a/x", "h:1"), ("a/b/y", "h:2"), ("a/unix:///run/z", "unix:///run/z")] {
@@ -206,7 +206,7 @@ async fn a_record_that_becomes_undecodable_is_gone_in_the_watch_as_in_a_listing(
 }
 
 #[tokio::test]
-async fn a_lease_id_that_somebody_else_has_is_left_to_them() {
+async fn a_lease_id_of_another_owner_is_not_used() {
     let (registry, client, prefix) = apart().await;
     let service: ServiceName = "svc".parse().unwrap();
     let key = |id: &str| format!("{prefix}svc/{id}");
@@ -220,7 +220,7 @@ async fn a_lease_id_that_somebody_else_has_is_left_to_them() {
 }
 
 #[tokio::test]
-async fn nothing_that_stands_under_a_prefix_fails_a_listing_or_a_watch() {
+async fn no_record_under_a_prefix_fails_a_listing_or_a_watch() {
     let (registry, client, prefix) = apart().await;
     let service: ServiceName = "svc".parse().unwrap();
     let mut watch = registry.watch(&service).await.unwrap();

@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-/// It is open until it is dropped. While nobody is behind it, who comes is sent away.
+/// It is open until it is dropped. While no server is behind it, connections are refused.
 #[derive(Debug)]
 pub(crate) struct Door {
     endpoint: String,
@@ -89,7 +89,7 @@ async fn pass(guest: TcpStream, to: String, came: Arc<Mutex<Vec<Instant>>>) -> i
     }
 }
 
-/// What a client says in HTTP/2: frames, after a preface.
+/// The bytes of a client in HTTP/2: frames, after a preface.
 #[derive(Debug)]
 struct Frames {
     /// So many bytes come before the next header.
@@ -134,7 +134,7 @@ pub(crate) fn peak(came: &[Instant], window: Duration) -> usize {
     came.iter().enumerate().map(within).max().unwrap_or(0)
 }
 
-/// The bench has no test harness: this stands for tests of the above, and runs before anything is measured.
+/// The bench has no test harness: this replaces tests of the above, and runs before anything is measured.
 pub(crate) fn check() {
     let begin = Instant::now();
     let peak_of = |came: &[u64]| {

@@ -93,7 +93,7 @@ fn address(at: usize) -> String {
 }
 
 async fn register_all(registry: &EtcdRegistry) -> Vec<RegistrationHandle> {
-    // So many who leave at once wait for their turn.
+    // So many that leave at once wait for their turn.
     let config = RegistrationConfig::default().with_deregister_timeout(LONG);
     let keep = |at: usize| {
         let registration = Registration::new("hither".parse().unwrap(), instance(&address(at)))

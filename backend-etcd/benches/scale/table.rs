@@ -23,7 +23,7 @@ impl Table {
         self.judged(what, &format!("{value:.2} (at most {bound:.2})"), value <= bound);
     }
 
-    /// Something that must be more than `bound`, because the bound says nothing if not even this breaks it.
+    /// Something that must be more than `bound`, because the bound proves nothing if not even this breaks it.
     pub(crate) fn breaks(&mut self, what: &str, value: f64, bound: f64) {
         self.judged(what, &format!("{value:.2} (more than {bound:.2})"), value > bound);
     }

@@ -1,5 +1,5 @@
-//! An etcd that wants to know who calls, and changes its mind. Server and client have the least permissions that they
-//! need, as the crate's documentation says them.
+//! Authentication, enabled and disabled. Server and client have the least permissions that they
+//! need, as in the crate's documentation.
 
 use std::time::Duration;
 
@@ -50,7 +50,7 @@ async fn scene_with(fault: &'static str, etcd: &Etcd, server: EtcdConfig, client
     Scene::in_service(fault, service(), server, client, truth).await
 }
 
-/// Makes the users, and asks everybody who they are from now on.
+/// Creates the users, and enables authentication.
 async fn enable(etcd: &Etcd) {
     documented_roles(etcd.endpoint(), PASSWORD, &[]).await;
     etcd.client().await.auth_enable().await.unwrap();
@@ -65,7 +65,7 @@ async fn guarded(arguments: &[&str]) -> Etcd {
 async fn simple_tokens_expire() -> Row {
     let etcd = guarded(&["--auth-token-ttl", "1"]).await;
     let mut scene = scene("simple tokens expire after 1 s without use", &etcd).await;
-    // As somebody learns who has nothing but a token.
+    // As a client learns that has nothing but a token.
     let mut idle = scene.client().await;
     sleep(2 * TTL).await;
     assert!(idle.get("any", None).await.unwrap_err().to_string().contains("invalid auth token"));
@@ -81,7 +81,7 @@ async fn guarded_with_jwt(ttl: &str) -> Etcd {
     guarded(&["--auth-token", &token]).await
 }
 
-/// Each says which revision of the users and roles it was made for, and is worth nothing after the next one.
+/// Each is issued for one revision of the users and roles, and is invalid after the next one.
 async fn jwt_are_outdated() -> Row {
     let etcd = guarded_with_jwt("10m").await;
     let mut scene = scene("JWT outdated by a change of the roles", &etcd).await;
@@ -160,7 +160,7 @@ async fn roles_taken_away_for_a_while() -> Row {
         scene.client().await.user_grant_role(user, format!("greeter-{user}")).await.unwrap();
     }
     scene.over();
-    // Before 3.4.42, 3.5.28 and 3.6.9, etcd renews the leases of those who may not write what is on them.
+    // Before 3.4.42, 3.5.28 and 3.6.9, etcd renews leases also for users that may not write the keys on them.
     scene.recovers(Lease::Either).await
 }
 

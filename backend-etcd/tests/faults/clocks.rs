@@ -1,4 +1,4 @@
-//! Our own clock jumps, and our own process stands still: each in a process of its own.
+//! Our own clock jumps, and our own process is suspended: each in a process of its own.
 #![cfg(target_os = "linux")]
 
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use crate::support::{Etcd, Proxy};
 
 crate::faults! {
     wall_clock_jumps
-    process_stands_still
+    process_suspended
 }
 
 const DAY: i64 = 24 * 3600;
@@ -104,8 +104,8 @@ async fn wall_clock_jumps() -> Row {
 }
 
 /// As in a debugger, a virtual machine that is moved, or a laptop that is closed.
-async fn process_stands_still() -> Row {
-    if let Held::Elsewhere(row) = Clock::held("clocks::process_stands_still") {
+async fn process_suspended() -> Row {
+    if let Held::Elsewhere(row) = Clock::held("clocks::process_suspended") {
         return row;
     }
     let etcd = Etcd::start().await;
@@ -116,7 +116,7 @@ async fn process_stands_still() -> Row {
     waker.args(["-c", "sleep 10; kill -CONT \"$0\""]).arg(us.as_raw_nonzero().to_string());
     let mut waker = waker.stdin(Stdio::null()).spawn().unwrap();
     kill_process(us, Signal::STOP).unwrap();
-    // The thread that said so may go on for a moment.
+    // The thread that printed it may go on for a moment.
     assert!(waker.wait().unwrap().success());
     scene.over();
     scene.recovers(Lease::New).await

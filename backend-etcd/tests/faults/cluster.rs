@@ -69,7 +69,7 @@ async fn leader_frozen_and_back() -> Row {
     sleep(2 * TTL).await;
     drop(frozen);
     scene.over();
-    // An old leader that awakes may revoke what has expired in its eyes: etcd-io/etcd#15247, until 3.4.31 and 3.5.13.
+    // An old leader that resumes may revoke leases that it believes to have expired: etcd-io/etcd#15247, until 3.4.31 and 3.5.13.
     scene.recovers(Lease::Either).await
 }
 
@@ -87,7 +87,7 @@ async fn followers_killed() -> Row {
     scene.recovers(Lease::Kept).await
 }
 
-/// Whoever is talked to is among them, and whoever leads.
+/// The member in use is among them, and so is the leader.
 async fn members_frozen() -> Row {
     let (cluster, mut scene) = scene("cluster: each member in turn frozen for 6 s").await;
     for member in 0..3 {
@@ -133,11 +133,11 @@ async fn quorum_frozen() -> Row {
     sleep(2 * TTL).await;
     drop(frozen);
     scene.over();
-    // The leader has stepped down meanwhile, and whoever is elected gives every lease its whole TTL.
+    // The leader has stepped down meanwhile, and the new one gives every lease its whole TTL.
     scene.recovers(Lease::Kept).await
 }
 
-/// One of them is the one that is talked to: it goes on serving what it knew, to those who do not ask for a leader.
+/// One of them is the member in use: it goes on serving stale data to clients that do not require a leader.
 async fn members_isolated() -> Row {
     let (cluster, mut scene) = scene("cluster: each member in turn cut off from the others").await;
     for member in 0..3 {

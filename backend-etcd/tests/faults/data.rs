@@ -1,4 +1,4 @@
-//! What stands in etcd: compacted, wiped, put back from a copy, and changed by other hands.
+//! The data of etcd: compacted, wiped, restored from a copy, and changed by others.
 
 use std::time::Duration;
 
@@ -92,13 +92,13 @@ async fn wiped() -> Row {
     scene.another_past();
     let _etcd = etcd.start_again().await;
     scene.loses(Some(&["10.0.0.2:80", "10.0.0.3:80"]));
-    // At first nobody or we alone are there; whoever joins would be counted.
+    // At first there is no instance, or ours alone; others that join would be counted.
     scene.is_fresh_and_right().await;
     scene.over();
     scene.recovers(Lease::New).await
 }
 
-/// So quick that nobody was disconnected for long, and with more written to it than before.
+/// So quick that no client was disconnected for long, and with more written to it than before.
 async fn wiped_and_written_to() -> Row {
     let (mut etcd, mut scene) = scene("data wiped, and as many revisions written at once").await;
     etcd.kill();
@@ -146,7 +146,7 @@ async fn older_copy_without_us_put_back() -> Row {
     scene.recovers(Lease::New).await
 }
 
-/// As a backup has it that was made before the last deployment: on our key stands the record of a process that is gone.
+/// As with a backup from before the last deployment: our key has the record of a process that is gone.
 async fn older_copy_with_our_predecessor_put_back() -> Row {
     let mut etcd = Etcd::start().await;
     let service = unique_service();
@@ -235,7 +235,7 @@ async fn key_deleted() -> Row {
 async fn all_keys_deleted() -> Row {
     let (_etcd, mut scene) = scene("all keys of the service deleted by hand").await;
     let mut client = scene.client().await;
-    // Somebody's mistake looks the same as everybody's leave without a word.
+    // An operator's mistake looks the same as all instances vanishing at once.
     scene.loses(Some(&["10.0.0.2:80", "10.0.0.3:80"]));
     let all = etcd_client::DeleteOptions::new().with_prefix();
     client.delete(format!("{}/", scene.service()), Some(all)).await.unwrap();

@@ -79,7 +79,7 @@ impl History {
     }
 
     /// Whether each snapshot is what etcd had at the revision that it was applied at, and none is older than the one
-    /// before it. An error says which is not.
+    /// before it. The error names the one that is not.
     pub(crate) fn judge<'a>(&self, snapshots: impl IntoIterator<Item = &'a Snapshot>) -> Result<(), String> {
         let (mut at, mut past) = (0, 0);
         let mut replay = Replay::of(&self.pasts, past);
@@ -128,7 +128,7 @@ impl<'a> Replay<'a> {
     }
 }
 
-/// Where a record says that it is, if it says so, and its weight.
+/// The address of a record, if it has one, and its weight.
 fn says(value: &[u8]) -> Option<String> {
     let value: serde_json::Value = serde_json::from_slice(value).ok()?;
     let address: Address = value["Addr"].as_str()?.parse().ok()?;

@@ -77,7 +77,7 @@ async fn watched_by_one_process() -> Row {
     let etcd = etcd.start_again().await;
     scene.over();
     let client = etcd.client().await;
-    // Each hears of what happens in its service, whether it was back by then or not.
+    // Each receives what happens in its service, whether it was back by then or not.
     put_many(&client, 0, records("10.0.0.2:80")).await;
     all_have(&mut views, 2).await;
     join_all(stays).await.into_iter().for_each(|stays| stays.unwrap());

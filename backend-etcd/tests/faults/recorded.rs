@@ -1,4 +1,4 @@
-//! Everything that registration and watcher are told, written down as it passes.
+//! A record of everything that registration and watcher receive.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-/// All that a watcher has said, and all that it was told.
+/// All that a watcher has published, and all that it has received.
 pub(crate) struct Seen {
     told: Arc<Mutex<Told>>,
     latest: watch::Receiver<Option<(Instant, Update)>>,
@@ -25,7 +25,7 @@ pub(crate) struct Seen {
 pub(crate) struct Told {
     /// Each that crossed the trait.
     pub(crate) snapshots: Vec<Snapshot>,
-    /// Each with how many snapshots had been told by then.
+    /// Each with the number of snapshots received by then.
     pub(crate) updates: Vec<(usize, Update)>,
 }
 
@@ -138,7 +138,7 @@ impl Lease for ConfirmedLease {
     }
 
     async fn renew(&mut self) -> Result<()> {
-        // An answer to what was asked before says nothing about now.
+        // A response to an earlier request proves nothing about now.
         let asked = Instant::now();
         self.lease.renew().await?;
         self.at.send_modify(|at| at.push(asked));

@@ -37,11 +37,11 @@ pub(crate) enum Lease {
     PutBack,
     /// etcd lost it, and there is a new one.
     New,
-    /// Both are right: it depends on who is faster. But where etcd has kept it, so have we.
+    /// Both are right (a race). But where etcd has kept it, so have we.
     Either,
 }
 
-/// A registration and a watcher, each over a registry of its own, and two neighbours that somebody else has put.
+/// A registration and a watcher, each over a registry of its own, and two neighbours that another client has put.
 pub(crate) struct Scene {
     fault: &'static str,
     service: ServiceName,
@@ -54,12 +54,12 @@ pub(crate) struct Scene {
     history: History,
     seen: Seen,
     over: Instant,
-    /// Who is lost for good, and held at the end; `None` where it depends on who is faster.
+    /// The instances that are lost for good, and held at the end; `None` where that is a race.
     lost: Option<&'static [&'static str]>,
 }
 
 impl Scene {
-    /// Both talk to etcd as `config` say; `truth` is a way around the fault.
+    /// Both connect as in `config`; `truth` is a way around the fault.
     pub(crate) async fn new(fault: &'static str, config: EtcdConfig, truth: Truth) -> Self {
         Self::with_ttl(fault, TTL, config, truth).await
     }
@@ -163,7 +163,7 @@ impl Scene {
         self.history.begin_anew();
     }
 
-    /// Who will be lost for good without a word, and is to be held at the end; `None` where it depends on who is faster.
+    /// Sets the instances that will be lost for good without draining, and held at the end; `None` where that is a race.
     pub(crate) fn loses(&mut self, lost: Option<&'static [&'static str]>) {
         self.lost = lost;
     }
@@ -174,7 +174,7 @@ impl Scene {
         timeout(SOON, shown).await.unwrap_or_else(|_| panic!("{}: {id} is not shown", self.fault));
     }
 
-    /// The fault has lasted long enough to be noticed: the view says that it is stale, and shows what etcd had last.
+    /// The fault has lasted long enough to be noticed: the view is stale, and shows the last state of etcd.
     pub(crate) async fn is_stale(&mut self) {
         let last = self.seen.last();
         let stale = self.seen.comes_to(|update| matches!(update.freshness, Freshness::Stale { .. }));
@@ -195,7 +195,7 @@ impl Scene {
 
     /// Waits until everything is right again, and judges how it came to that.
     pub(crate) async fn recovers(mut self, lease: Lease) -> Row {
-        // Nothing that was right before would show that the watch hears anything.
+        // A state that was right before would not show that the watch receives anything.
         self.joins("10.0.0.9:80").await;
         let (registered, after) = self.is_registered().await;
         let right = self.view_is_right().await;
@@ -313,7 +313,7 @@ impl Scene {
     }
 }
 
-/// The server's part and the client's, which wait for nobody.
+/// The server's part and the client's, which run independently.
 struct Acting {
     ttl: Duration,
     handle: RegistrationHandle,
@@ -354,7 +354,7 @@ impl Truth {
     pub(crate) async fn client(&self) -> Client {
         let begun = Instant::now();
         loop {
-            // Without a user too: where nobody is asked, one with a user is refused.
+            // Without a user too: where authentication is disabled, a client with a user is refused.
             let ways =
                 self.endpoints.iter().flat_map(|endpoint| [(endpoint, &self.connect), (endpoint, &None)]);
             for (endpoint, connect) in ways {
@@ -376,7 +376,7 @@ fn shown(update: &Update) -> Content {
     update.snapshot.as_ref().map(content).unwrap_or_default()
 }
 
-/// A view shows what was heard last, whether it is fresh or stale; and where a service vanishes as a whole, it is held.
+/// A view shows the newest state that was received, whether it is fresh or stale; a service that vanishes as a whole is held.
 fn shows_what_was_heard(told: &Told) -> Result<(), String> {
     let (mut ever, mut known) = (BTreeSet::new(), 0);
     let mut had: Vec<&Arc<Instance>> = Vec::new();
@@ -404,7 +404,7 @@ fn shows_what_was_heard(told: &Told) -> Result<(), String> {
     Ok(())
 }
 
-/// Exactly those who are lost are held in the end.
+/// Exactly the lost instances are held in the end.
 fn holds(last: Option<&(usize, Update)>, lost: Option<&[&str]>) -> Result<(), String> {
     let Some(lost) = lost else { return Ok(()) };
     let held: Vec<_> =

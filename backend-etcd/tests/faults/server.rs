@@ -111,7 +111,7 @@ async fn frozen_for_more_than_the_ttl() -> Row {
     scene.is_stale().await;
     drop(frozen);
     scene.over();
-    // It awakes with the lease in its hands, and who comes first is chance: its expiry, or our renewal.
+    // It resumes with the lease, and its expiry and our renewal race.
     scene.recovers(Lease::Either).await
 }
 
@@ -132,13 +132,13 @@ async fn started_last() -> Row {
     scene.recovers(Lease::Kept).await
 }
 
-/// Longer than it takes etcd to send somebody away for too many pings: a third strike, a minute and a quarter.
+/// Longer than etcd needs to close a connection for too many pings: a third strike, a minute and a quarter.
 async fn nothing_happens() -> Row {
     let etcd = Etcd::start().await;
     let proxy = Proxy::start(etcd.endpoint()).await;
     let config = EtcdConfig::new([proxy.endpoint()]);
     let mut scene = Scene::new("nothing at all for 75 s", config, Truth::at([etcd.endpoint()])).await;
-    // And one who asks once, and then nothing: whose connection has no stream.
+    // And a client that sends one request, and then nothing: its connection has no stream.
     let idle_proxy = Proxy::start(etcd.endpoint()).await;
     let idle = EtcdRegistry::connect(EtcdConfig::new([idle_proxy.endpoint()])).unwrap();
     idle.resolve(scene.service()).await.unwrap();

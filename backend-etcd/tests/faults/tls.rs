@@ -67,13 +67,13 @@ impl Certificates {
         std::fs::read(self.file(name)).unwrap()
     }
 
-    /// What an etcd is told that shows the server's certificate.
+    /// The arguments of an etcd with the server's certificate.
     fn one_sided(&self) -> [String; 4] {
         let text = |name: &str| self.file(name).display().to_string();
         ["--cert-file".to_owned(), text("server.pem"), "--key-file".to_owned(), text("server-key.pem")]
     }
 
-    /// What one is told that also asks for the client's.
+    /// The arguments of one that also requires a client certificate.
     fn mutual(&self) -> Vec<String> {
         let ca = self.file("ca.pem").display().to_string();
         let theirs = ["--client-cert-auth".to_owned(), "--trusted-ca-file".to_owned(), ca];
@@ -141,7 +141,7 @@ async fn killed_and_restarted_one_sided() -> Row {
     scene.recovers(Lease::Kept).await
 }
 
-/// Nobody else's word is taken for etcd's, however empty it says that everything is.
+/// A server with another certificate is not believed, although it has no instance at all.
 async fn stranger_in_its_place() -> Row {
     let certificates = Certificates::new();
     let strangers = Certificates::new();
@@ -263,9 +263,9 @@ async fn wrong_for_a_while() -> Row {
     let (right, right_key) = (certificates.read("client.pem"), certificates.read("client-key.pem"));
     etcd.kill();
     scene.is_stale().await;
-    // A connection that nobody missed is made again with what it was made with.
+    // A connection that was not in use is opened again with the same material.
     scene.has(|status| matches!(status, RegistrationStatus::Retrying { .. })).await;
-    // Another authority's, and good as such: it is etcd who refuses them. Then with our key, which is none of theirs.
+    // Certificates of another authority, valid as such: etcd refuses them. Then with our key, which does not match.
     replace(&certificates.file("client.pem"), &strangers.read("client.pem"));
     replace(&certificates.file("client-key.pem"), &strangers.read("client-key.pem"));
     let _etcd = etcd.start_again().await;

@@ -1,4 +1,4 @@
-//! Three real etcds that are one.
+//! A cluster of three real etcds.
 
 use std::thread;
 use std::time::Duration;
@@ -14,9 +14,9 @@ use super::{LONG, Proxy};
 #[derive(Debug)]
 pub(crate) struct Cluster {
     members: Vec<Etcd>,
-    /// What stands before each member for the others.
+    /// The proxy of each member for the others.
     peers: Vec<Proxy>,
-    /// How the members are asked who leads.
+    /// How the members are asked for the leader.
     connect: Option<ConnectOptions>,
 }
 
@@ -73,7 +73,7 @@ impl Cluster {
         }
     }
 
-    /// The member's id, and that of whom it takes for the leader.
+    /// The member's id, and that of its leader.
     async fn status(&self, at: usize) -> Option<(u64, u64)> {
         let asked = async {
             let mut client =
@@ -84,7 +84,7 @@ impl Cluster {
         timeout(Duration::from_secs(1), asked).await.ok()?
     }
 
-    /// Ends one without a word.
+    /// Kills one.
     pub(crate) fn kill(&mut self, at: usize) {
         self.members[at].kill();
     }
@@ -104,7 +104,7 @@ impl Cluster {
         self.members = others.into_iter().map(|(_, member)| member).collect();
     }
 
-    /// Stops one where it stands.
+    /// Freezes one (SIGSTOP).
     pub(crate) fn freeze(&self, at: usize) -> Frozen {
         self.members[at].freeze()
     }
@@ -112,7 +112,7 @@ impl Cluster {
     /// Lets nothing through any more between one and the other two, and waits until it knows; clients still come to it.
     pub(crate) async fn isolate(&self, at: usize) {
         let (id, _) = self.status(at).await.unwrap();
-        // Members say who they are in the first request of each connection.
+        // Members identify themselves in the first request of each connection.
         let from = format!("X-Server-From: {id:x}\r\n");
         for (other, peer) in self.peers.iter().enumerate() {
             if other == at {
@@ -128,11 +128,11 @@ impl Cluster {
         }
     }
 
-    /// Lets a follower hear that there is a leader, but nothing of what is written: as one whose disk has stopped.
+    /// Lets a follower receive heartbeats of the leader, but no entries: as one whose disk has stopped.
     pub(crate) async fn starve(&self, at: usize) {
         let (id, _) = self.status(at).await.unwrap();
         // It fetches what is written on a connection of its own from each of the others, where also comes, in a chunk of
-        // HTTP's, a number of 0 that says that the connection is a good one.
+        // HTTP's, a number of 0 that keeps the connection alive.
         let fetches = format!("GET /raft/stream/msgapp/{id:x} ");
         let alive = b"8\r\n\0\0\0\0\0\0\0\0\r\n";
         for (other, peer) in self.peers.iter().enumerate() {

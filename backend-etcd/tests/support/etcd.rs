@@ -31,7 +31,7 @@ pub(crate) struct Etcd {
     arguments: Vec<String>,
     client_port: Arc<Port>,
     peer_port: Port,
-    /// What it is told of the cluster that it is a member of.
+    /// The cluster of which it is a member.
     member: Option<Member>,
     running: Option<Running>,
 }
@@ -48,7 +48,7 @@ impl Etcd {
         tokio::task::spawn_blocking(move || Self::start_blocking(arguments)).await.unwrap()
     }
 
-    /// A new one for who is not in a runtime.
+    /// A new one, for callers outside a runtime.
     pub(crate) fn start_blocking(arguments: Vec<String>) -> Self {
         let mut etcd = Self::new(arguments);
         etcd.launch().unwrap_or_else(|said| panic!("etcd does not start; it said:\n{said}"));
@@ -91,7 +91,7 @@ impl Etcd {
         Client::connect([self.endpoint()], None).await.unwrap()
     }
 
-    /// Ends it without a word.
+    /// Kills it.
     pub(crate) fn kill(&mut self) {
         self.running = None;
     }
@@ -142,7 +142,7 @@ impl Etcd {
         self.arguments = arguments.iter().map(ToString::to_string).collect();
     }
 
-    /// Stops it where it stands: the kernel goes on accepting connections, and nobody answers.
+    /// Freezes it (SIGSTOP): the kernel goes on accepting connections, and no request is answered.
     pub(crate) fn freeze(&self) -> Frozen {
         let pid = self.running.as_ref().unwrap().pid();
         kill_process(pid, Signal::STOP).unwrap();
@@ -171,7 +171,7 @@ impl Etcd {
         }
     }
 
-    /// Starts the process, and waits until it says that it serves.
+    /// Starts the process, and waits until it is ready to serve.
     pub(crate) fn launch(&mut self) -> Result<(), String> {
         let scheme =
             if self.arguments.iter().any(|argument| argument == "--cert-file") { "https" } else { "http" };

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Makes the users `server` and `client` of the service `greeter`, by the very commands that the crate's documentation
-/// gives, and `root` beside them, who is needed to switch authentication on. Everybody has this password. `variables`
-/// say how else etcd is talked to.
+/// gives, and `root` beside them, which is needed to enable authentication. All have this password. `variables`
+/// are further settings of etcdctl.
 pub(crate) async fn documented_roles(
     endpoint: String,
     password: &'static str,

@@ -105,7 +105,7 @@ pub(crate) fn ids(snapshot: &Snapshot) -> Vec<&str> {
     snapshot.iter().map(|instance| instance.id().as_str()).collect()
 }
 
-/// Options under which nothing takes long.
+/// Settings with short timeouts.
 pub(crate) fn hasty(endpoint: String) -> EtcdConfig {
     EtcdConfig::new([endpoint])
         .with_connect_timeout(Duration::from_millis(500))
@@ -132,7 +132,7 @@ pub(crate) async fn comes_to(watch: &mut SnapshotStream, expected: &[&str]) -> S
     }
 }
 
-/// Reads on until the watch ends, and says why.
+/// Reads on until the watch ends, and returns the error.
 pub(crate) async fn ends(watch: &mut SnapshotStream) -> Error {
     loop {
         match next(watch).await {

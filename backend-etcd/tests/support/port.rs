@@ -1,15 +1,15 @@
-//! Ports that stay one's own, also while nobody listens on them.
+//! Ports that stay reserved, also while nothing listens on them.
 
 use std::net::SocketAddr;
 
 use socket2::{Domain, Socket, Type};
 
-/// A port of 127.0.0.1 for somebody who will listen on it, and not always: until this is dropped nobody else gets it by
+/// A port of 127.0.0.1 for a server that listens on it now and then: until this is dropped no other caller gets it by
 /// [`new`](Self::new), in this process or another one.
 #[derive(Debug)]
 pub(crate) struct Port {
     number: u16,
-    /// Bound, and never listening. Who wants to have the port must do so without sharing, and fails; who listens on it
+    /// Bound, and never listening. A caller that reserves the port does so without sharing, and fails; a server that listens
     /// shares, as Go and Tokio do, and may.
     _kept: Socket,
 }

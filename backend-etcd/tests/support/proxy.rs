@@ -14,7 +14,7 @@ use tokio::time::sleep;
 use super::port::Port;
 use super::streams::Streams;
 
-/// Passes bytes to and fro, until it is told to do something worse. Dropping it closes all connections.
+/// Passes bytes in both directions, until a fault is injected. Dropping it closes all connections.
 #[derive(Debug)]
 pub(crate) struct Proxy {
     port: Port,
@@ -39,7 +39,7 @@ struct Trouble {
     delay: Duration,
     /// The request that has these bytes still passes, and then the connection's answers do not.
     mute_after: Option<Vec<u8>>,
-    /// What the server says on connections that began with the first is lost, and the second comes in its place every
+    /// The server's bytes on connections that began with the first are dropped, and the second is sent in their place every
     /// second.
     starved: Option<(Vec<u8>, Vec<u8>)>,
     /// What comes on the HTTP/2 streams that are open by now is lost.
@@ -59,7 +59,7 @@ enum Frozen {
 type Began = OnceLock<Vec<u8>>;
 
 impl Trouble {
-    /// What comes in place of what the server says.
+    /// The bytes in place of the server's.
     fn instead(&self, began: &Began) -> Option<&Vec<u8>> {
         self.starved.as_ref().filter(|(with, _)| contains(began, with)).map(|(_, instead)| instead)
     }
@@ -136,7 +136,7 @@ impl Proxy {
         self.trouble.send_modify(|trouble| trouble.frozen_with = Some(bytes.to_vec()));
     }
 
-    /// Lets the server say nothing but `instead`, every second, on connections, old and new, that began with a request that
+    /// Sends `instead` in place of the server's bytes, every second, on connections, old and new, that began with a request that
     /// has these bytes.
     pub(crate) fn starve_with(&self, bytes: &[u8], instead: &[u8]) {
         self.trouble.send_modify(|trouble| trouble.starved = Some((bytes.to_vec(), instead.to_vec())));
@@ -152,7 +152,7 @@ impl Proxy {
         self.trouble.send_modify(|trouble| trouble.delay = delay);
     }
 
-    /// Lets the request with these bytes through, and from then on no answer: it is applied, and nobody hears of it.
+    /// Lets the request with these bytes through, and from then on no response: it is applied, and its response is lost.
     pub(crate) fn mute_after(&self, bytes: &[u8]) {
         self.trouble.send_modify(|trouble| trouble.mute_after = Some(bytes.to_vec()));
     }
@@ -241,7 +241,7 @@ async fn connect(number: usize, client: TcpStream, to: String, mut troubles: wat
     let (from_server, to_server) = server.into_split();
     let (muted, hears) = watch::channel(false);
     let passing = async {
-        // A peer that has closed its side is gone, and the other one is told.
+        // A peer that has closed its side is gone, and the other side is closed too.
         tokio::select! {
             () = requests((number, &began), from_client, to_server, troubles.clone(), muted) => {}
             () = answers((number, &began), from_server, to_client, troubles.clone(), hears) => {}
