@@ -1,4 +1,4 @@
-//! Compiles the proto in pure Rust: nobody needs `protoc` to try the examples.
+//! Compiles the proto in pure Rust, so that the quickstart needs no `protoc`.
 
 use std::error::Error;
 use std::path::PathBuf;

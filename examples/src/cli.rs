@@ -1,73 +1,59 @@
-//! What the command-line programs have in common: arguments, and how they end.
+//! What the command-line programs share: arguments, output and exit codes.
 
 use std::error::Error;
+use std::ffi::OsStr;
 use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
+use clap::builder::TypedValueParser;
 use clap::error::ErrorKind;
-use hither_core::{ServiceName, report};
-use hither_etcd::{EtcdConfig, EtcdRegistry};
-use tracing_subscriber::filter::LevelFilter;
+use hither::{RegistryUrl, ServiceName, parse_duration, report};
 
-/// Where the service is found, for both sides.
+use crate::logging;
+
+/// The registry and the service, the same for servers and clients.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Place {
-    /// The registry: etcd://host:port, further nodes after commas
-    #[arg(long, value_name = "URL", default_value = "etcd://127.0.0.1:2379")]
+    /// The registry: etcd://host:port,host:port/prefix, or static://host:port,host:port for a list of addresses
+    #[arg(long, value_name = "URL", default_value = "etcd://127.0.0.1:2379", value_parser = RegistryUrlParser)]
     pub registry: RegistryUrl,
     /// The name under which the service is registered
     #[arg(long, value_name = "NAME", default_value = "grpc-demo/grpc/discover-demo")]
     pub service: ServiceName,
 }
 
-/// The URL of a registry; printed as given, but without user and password.
-#[derive(Debug, Clone)]
-pub struct RegistryUrl {
-    text: String,
-    options: EtcdConfig,
-}
+/// Parses `--registry`. clap's own parsers repeat an invalid value, which may contain a password.
+#[derive(Debug, Clone, Copy)]
+struct RegistryUrlParser;
 
-impl RegistryUrl {
-    /// The registry. Nothing is sent yet: it need not be there.
-    ///
-    /// # Errors
-    /// What the backend says.
-    pub fn connect(&self) -> hither_core::Result<EtcdRegistry> {
-        EtcdRegistry::connect(self.options.clone())
+impl TypedValueParser for RegistryUrlParser {
+    type Value = RegistryUrl;
+
+    fn parse_ref(
+        &self,
+        _: &clap::Command,
+        _: Option<&clap::Arg>,
+        value: &OsStr,
+    ) -> Result<RegistryUrl, clap::Error> {
+        value.to_string_lossy().parse().map_err(|error: hither::Error| {
+            let message = format!("invalid value for '--registry <URL>': {}", error.report());
+            clap::Error::raw(ErrorKind::ValueValidation, message)
+        })
     }
 }
 
-impl std::str::FromStr for RegistryUrl {
-    type Err = hither_core::Error;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let options = text.parse()?;
-        // What is shown has no password in it.
-        let (scheme, rest) = text.split_once("://").unwrap_or_default();
-        let (authority, _) = rest.split_once('/').unwrap_or((rest, ""));
-        let secret = authority.rfind('@').map_or(0, |at| at + 1);
-        let shown = format!("{scheme}://{}", &rest[secret..]);
-        Ok(Self { text: shown, options })
-    }
-}
-
-impl fmt::Display for RegistryUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
-    }
-}
-
-/// A duration with its unit, such as `100ms` or `2s`.
+/// Parses a duration such as `100ms`, `1.5s` or `1m30s`.
 ///
 /// # Errors
 /// What is wrong with the text.
-pub fn duration(text: &str) -> Result<std::time::Duration, String> {
-    humantime::parse_duration(text).map_err(|error| format!("{error} (expected such as 100ms, 2s or 1m)"))
+pub fn duration(text: &str) -> Result<Duration, String> {
+    parse_duration(text).map_err(|error| error.message().to_owned())
 }
 
-/// Why a program ends, and with which exit code.
+/// Why a program ends, and its exit code.
 #[derive(Debug)]
 pub struct Failure {
     message: String,
@@ -75,24 +61,24 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// The input cannot be used, or nobody is there: exit code 2.
+    /// The input cannot be used, or no server is ready: exit code 2.
     pub fn usage(error: &(dyn Error + 'static)) -> Self {
-        Self::usage_line(report(error))
+        Self::usage_message(report(error))
     }
 
-    /// As [`usage`](Self::usage), in our own words.
-    pub fn usage_line(message: impl Into<String>) -> Self {
+    /// As [`usage`](Self::usage), with a message instead of an error.
+    pub fn usage_message(message: impl Into<String>) -> Self {
         Self { message: message.into(), code: 2 }
     }
 
-    /// It failed at its work: exit code 1.
-    pub fn at_work(error: &(dyn Error + 'static)) -> Self {
+    /// The program failed while it ran: exit code 1.
+    pub fn failed(error: &(dyn Error + 'static)) -> Self {
         Self { message: report(error), code: 1 }
     }
 }
 
-/// Parses the arguments, runs the program on a Tokio runtime, and gives its exit code; what goes wrong is one line
-/// on stderr.
+/// Parses the arguments, runs the program on a Tokio runtime, and returns its exit code. A failure is one line on
+/// stderr.
 pub fn run<A: Parser, F: Future<Output = Result<ExitCode, Failure>>>(
     program: impl FnOnce(A) -> F,
 ) -> ExitCode {
@@ -104,50 +90,41 @@ pub fn run<A: Parser, F: Future<Output = Result<ExitCode, Failure>>>(
             return ExitCode::SUCCESS;
         }
         Err(error) => {
-            // The complaint without the usage: one line, whatever was typed.
+            // The error without the usage: one line, whatever was typed.
             let text = error.to_string();
-            let complaint = text.split("\n\n").next().unwrap_or("error: bad arguments");
-            note(one_line(complaint));
+            let message = text.split("\n\n").next().unwrap_or("error: invalid arguments");
+            eprint(one_line(message));
             return ExitCode::from(2);
         }
     };
-    log_if_asked();
+    logging::init();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            note(format_args!("error: {error}"));
+            eprint(format_args!("error: {error}"));
             return ExitCode::FAILURE;
         }
     };
     let code = runtime.block_on(program(arguments)).unwrap_or_else(|failure| {
-        note(format_args!("error: {}", one_line(&failure.message)));
+        eprint(format_args!("error: {}", one_line(&failure.message)));
         ExitCode::from(failure.code)
     });
-    // A name that is still being looked up holds nobody up.
+    // Without waiting for a host name that is still being resolved.
     runtime.shutdown_background();
     code
 }
 
-/// Whatever it has in it, one line.
+/// Replaces each run of white space, also line breaks, by one space.
 pub fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// One line for the user, on stdout. That nobody reads it is no reason to stop.
-pub fn say(line: impl fmt::Display) {
+/// Prints a line on stdout. A closed stdout does not end the program.
+pub fn print(line: impl fmt::Display) {
     let _ = writeln!(io::stdout(), "{line}");
 }
 
-/// One line about what is going on, on stderr.
-pub fn note(line: impl fmt::Display) {
+/// Prints a line about the state of the program on stderr.
+pub fn eprint(line: impl fmt::Display) {
     let _ = writeln!(io::stderr(), "{line}");
-}
-
-/// `RUST_LOG=info` (or `debug`, …) shows what the libraries do; without it they are silent, and the programs say
-/// what a user has to know.
-fn log_if_asked() {
-    let level = std::env::var("RUST_LOG").ok().and_then(|level| level.parse::<LevelFilter>().ok());
-    if let Some(level) = level {
-        tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).init();
-    }
 }

@@ -1,8 +1,8 @@
-//! The service that the examples call: it says which server answered.
+//! The service that the examples call: its answers name the server.
 
 use tonic::{Request, Response, Status};
 
-/// What `build.rs` makes of `proto/discover.proto`.
+/// Generated from `proto/discover.proto` by `build.rs`.
 #[allow(missing_docs, unused_qualifications, clippy::all, clippy::pedantic, reason = "generated code")]
 pub mod proto {
     tonic::include_proto!("discover");

@@ -1,12 +1,13 @@
-//! What the example programs of hither share.
+//! Shared parts of the example programs of hither.
 //!
-//! Each program in `src/bin` shows one idea; `cargo quickstart` is the one to begin with.
+//! Each program in `src/bin` shows one idea; `cargo quickstart` is the first one to run.
 #![forbid(unsafe_code)]
 
 #[cfg(feature = "etcd")]
 pub mod cli;
 pub mod demo;
 pub mod directory;
+pub mod logging;
 pub mod text;
 
 /// The examples of the README, as tests.

@@ -1,8 +1,8 @@
-//! Names and quoting as other languages of gRPC have them.
+//! Status codes and strings as gRPC in Go prints them.
 
 use tonic::Code;
 
-/// The name of a status code as the gRPC specification writes it: `UNAVAILABLE`.
+/// Returns the name of a status code as in the gRPC specification: `UNAVAILABLE`.
 pub fn code_name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",
@@ -25,7 +25,7 @@ pub fn code_name(code: Code) -> &'static str {
     }
 }
 
-/// A string as Go's `prototext` writes it: in quotes, with `\"`, `\\`, `\n`, `\r`, `\t`, and `\x1b` for other
+/// Quotes a string as Go's `prototext` does: with `\"`, `\\`, `\n`, `\r`, `\t`, and `\x1b` for other
 /// control characters.
 pub fn quoted(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
@@ -49,13 +49,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_string_is_quoted_as_go_does_it() {
+    fn a_string_is_quoted_as_in_go() {
         assert_eq!(quoted("request content from 8001 => DDDD"), r#""request content from 8001 => DDDD""#);
         assert_eq!(quoted("a\"b\\c\nd\te\u{1b}ü"), r#""a\"b\\c\nd\te\x1bü""#);
     }
 
     #[test]
-    fn every_code_has_the_name_of_the_specification() {
+    fn each_code_has_its_name_in_the_specification() {
         let names: Vec<_> = (0..17).map(|code| code_name(Code::from_i32(code))).collect();
         assert_eq!(names[1], "CANCELLED");
         assert_eq!(names[4], "DEADLINE_EXCEEDED");

@@ -1,22 +1,23 @@
-//! A gRPC server that is found through etcd.
+//! A gRPC server that registers itself.
 //!
 //! `cargo run -p hither-examples --features etcd --bin discover-server -- -p 8001`
 
+use std::convert::Infallible;
 use std::net::IpAddr;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
-use hither_core::{Address, RegistrationStatus, Resolver, ServiceName};
-use hither_etcd::EtcdRegistry;
-use hither_examples::cli::{self, Failure, Place, note, say};
+use hither::tonic::{ErrorKind, Lifecycle};
+use hither::{Address, RegistrationStatus, Registry, Resolver, ServiceName};
+use hither_examples::cli::{self, Failure, Place, eprint, print};
 use hither_examples::demo::{self, Demo, SERVICE_NAME};
-use hither_tonic::{ErrorKind, Lifecycle};
 use tokio::sync::mpsc;
 use tonic::transport::Server;
 
-/// Serves discover.DiscoverDemo and registers itself in etcd; SIGTERM or Ctrl-C makes it leave gracefully, a second
-/// one at once
+/// Serves discover.DiscoverDemo and registers itself; SIGTERM or Ctrl-C starts a graceful shutdown, a second one
+/// ends it at once
 #[derive(Debug, Parser)]
 #[command(disable_version_flag = true)]
 struct Args {
@@ -31,10 +32,20 @@ struct Args {
     /// The address to register, where clients reach the server at another one than it listens on
     #[arg(long, value_name = "ADDRESS")]
     advertise: Option<Address>,
-    /// How long the record outlives a server that died without a word
+    /// How long the record outlives a server that died without deregistering
     #[arg(long, value_name = "DURATION", default_value = "10s", allow_hyphen_values = true, value_parser = cli::duration)]
     ttl: Duration,
-    /// How long to go on serving after the record was removed, so that the removal reaches every client
+    /// How long to stay registered as draining after the signal, before the record is removed: time for clients that
+    /// honour that state to move their new calls to other servers
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "500ms",
+        allow_hyphen_values = true,
+        value_parser = cli::duration
+    )]
+    announce_delay: Duration,
+    /// How long to go on accepting new calls after the record was removed, so that the removal reaches every client
     #[arg(
         long,
         visible_alias = "drain",
@@ -44,6 +55,16 @@ struct Args {
         value_parser = cli::duration
     )]
     propagation_delay: Duration,
+    /// How long calls in flight may take to finish once no new ones are accepted; connections that are still open
+    /// then are cut
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "20s",
+        allow_hyphen_values = true,
+        value_parser = cli::duration
+    )]
+    drain_timeout: Duration,
     /// The version of the software, as clients see it
     #[arg(long)]
     version: Option<String>,
@@ -67,23 +88,25 @@ async fn serve(args: Args) -> Result<ExitCode, Failure> {
                 "--host {} is no address that a client can call: name one of this machine's, here or with --advertise",
                 args.host
             );
-            return Err(Failure::usage_line(why));
+            return Err(Failure::usage_message(why));
         }
         None => Address::host(&args.host, args.port).map_err(|error| Failure::usage(&error))?,
     };
     let registry = args.place.registry.connect().map_err(|error| Failure::usage(&error))?;
     let (reporter, health) = tonic_health::server::health_reporter();
-    let (told, statuses) = mpsc::unbounded_channel();
+    let (changes, statuses) = mpsc::unbounded_channel();
 
     let mut builder = Lifecycle::builder(registry.clone())
         .service(&args.place.service)
         .advertise(address)
         .ttl(args.ttl)
+        .announce_delay(args.announce_delay)
         .propagation_delay(args.propagation_delay)
+        .drain_timeout(args.drain_timeout)
         .health(reporter, [SERVICE_NAME])
         .on_status(move |_, status| {
-            // Nobody listens any more once the program is at its end.
-            let _ = told.send(status.clone());
+            // The receiver is gone when the program ends.
+            let _ = changes.send(status.clone());
         });
     if let Some(version) = args.version {
         builder = builder.instance(|instance| instance.with_version(version));
@@ -95,7 +118,7 @@ async fn serve(args: Args) -> Result<ExitCode, Failure> {
         builder = builder.instance(|instance| instance.with_metadata(key, value));
     }
     let server = builder.bind((args.host.as_str(), args.port)).await.map_err(|error| failure(&error))?;
-    say(format_args!("listening on {}", server.local_addr()));
+    print(format_args!("listening on {}", server.local_addr()));
 
     let demo = Demo::service(server.local_addr().port().to_string());
     let reflection = tonic_reflection::server::Builder::configure()
@@ -109,48 +132,48 @@ async fn serve(args: Args) -> Result<ExitCode, Failure> {
     });
     tokio::select! {
         served = serving => served.map(|()| ExitCode::SUCCESS).map_err(|error| failure(&error)),
-        never = narrate(statuses, &registry, &args.place, &address) => match never {},
+        never = print_statuses(statuses, &registry, &args.place, &address) => match never {},
     }
 }
 
-/// Says how it stands with the registration: each change once.
-async fn narrate(
+/// Prints each change of the registration's status once.
+async fn print_statuses(
     mut statuses: mpsc::UnboundedReceiver<RegistrationStatus>,
-    registry: &EtcdRegistry,
+    registry: &Arc<dyn Registry>,
     place: &Place,
     address: &Address,
-) -> std::convert::Infallible {
+) -> Infallible {
     let Place { registry: url, service } = place;
-    let mut registered = false;
+    let mut was_registered = false;
     while let Some(status) = statuses.recv().await {
         match status {
-            RegistrationStatus::Registered if !registered => {
-                registered = true;
-                say(format_args!("registered {service} as {address}"));
-                say(present(registry, service).await);
+            RegistrationStatus::Registered if !was_registered => {
+                was_registered = true;
+                print(format_args!("registered {service} as {address}"));
+                print(present(registry, service).await);
             }
             RegistrationStatus::Registered => {
-                note(format_args!("registry {url} is back, and we are registered"));
+                eprint(format_args!("registry {url} is back; registered"));
             }
-            RegistrationStatus::Retrying { cause, .. } if registered => {
-                note(format_args!("registry {url} is lost; serving on, and trying on: {}", cause.report()));
+            RegistrationStatus::Retrying { cause, .. } if was_registered => {
+                eprint(format_args!("registry {url} is lost; still serving, retrying: {}", cause.report()));
             }
             RegistrationStatus::Retrying { cause, .. } => {
                 let cause = cause.report();
-                note(format_args!(
-                    "registry {url} cannot be reached; serving, and registering when it can: {cause}"
+                eprint(format_args!(
+                    "registry {url} cannot be reached; serving unregistered, retrying: {cause}"
                 ));
             }
             RegistrationStatus::Superseded => {
-                note(format_args!(
-                    "somebody else registered {service} as {address}; serving on, unregistered"
+                eprint(format_args!(
+                    "another server registered {service} as {address}; still serving, unregistered"
                 ));
             }
             RegistrationStatus::Failed(error) => {
-                note(format_args!("{service} cannot be registered; serving on: {}", error.report()));
+                eprint(format_args!("registration of {service} failed; still serving: {}", error.report()));
             }
             RegistrationStatus::Deregistering => {
-                note(format_args!("leaving: {service} is being deregistered"));
+                eprint(format_args!("shutting down: deregistering {service}"));
             }
             _ => {}
         }
@@ -159,7 +182,7 @@ async fn narrate(
 }
 
 /// The instances that clients can see now, in one line.
-async fn present(registry: &EtcdRegistry, service: &ServiceName) -> String {
+async fn present(registry: &Arc<dyn Registry>, service: &ServiceName) -> String {
     match registry.resolve(service).await {
         Ok(snapshot) => {
             let addresses = snapshot.iter().map(|instance| instance.address().to_string());
@@ -169,18 +192,18 @@ async fn present(registry: &EtcdRegistry, service: &ServiceName) -> String {
     }
 }
 
-/// `k=v`.
+/// Parses `k=v`.
 fn entry(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.into(), value.into())),
-        _ => Err("expected such as shard=3".into()),
+        _ => Err("expected for example shard=3".into()),
     }
 }
 
-/// What is wrong with the input is told apart from a server that failed.
-fn failure(error: &hither_tonic::Error) -> Failure {
+/// Invalid input exits with 2, a server that failed with 1.
+fn failure(error: &hither::tonic::Error) -> Failure {
     match error.kind() {
         ErrorKind::InvalidArgument | ErrorKind::Bind => Failure::usage(error),
-        _ => Failure::at_work(error),
+        _ => Failure::failed(error),
     }
 }

@@ -7,28 +7,30 @@ use std::error::Error;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use hither_core::{Address, Discovery, RegistrationStatus};
+use hither::memory::MemoryRegistry;
+use hither::tonic::{DiscoveryChannel, Lifecycle, RoundRobin};
+use hither::{Address, Discovery, RegistrationStatus};
 use hither_examples::demo::proto::Request;
 use hither_examples::demo::{Demo, DiscoverDemoClient};
-use hither_memory::MemoryRegistry;
-use hither_tonic::{DiscoveryChannel, Lifecycle, RoundRobin};
+use hither_examples::logging;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep};
 use tonic::transport::Server;
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
-/// The name is all that the client knows.
+/// All that the client knows.
 const SERVICE: &str = "greeter";
-/// How long the record of a server that died without a word stands.
+/// How long the record of a server outlives it when it dies.
 const TTL: Duration = Duration::from_secs(2);
-/// How long the client calls when nothing happens, and how long it rests between calls.
+/// How long the client calls in each part, and its pause between calls.
 const A_WHILE: Duration = Duration::from_millis(600);
 const BETWEEN_CALLS: Duration = Duration::from_millis(20);
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match story().await {
+    logging::init();
+    match run().await {
         Ok(0) => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,
         Err(error) => {
@@ -38,9 +40,9 @@ async fn main() -> ExitCode {
     }
 }
 
-/// How many calls failed that should not have.
-async fn story() -> Result<u32, BoxError> {
-    println!("hither quickstart: servers come and go; a client calls them by name.");
+/// Returns how many calls failed that must not fail.
+async fn run() -> Result<u32, BoxError> {
+    println!("hither quickstart: servers join and leave; a client calls them by name.");
     let registry = MemoryRegistry::new();
 
     println!("\n1. Three servers start. Each listens on a free port and registers as {SERVICE:?}.");
@@ -48,40 +50,38 @@ async fn story() -> Result<u32, BoxError> {
     let ben = Process::start("ben", &registry).await?;
     let cleo = Process::start("cleo", &registry).await?;
 
-    println!("\n2. A client connects to {SERVICE:?}. Nobody tells it an address.");
-    let channel = DiscoveryChannel::builder(Discovery::new(registry.clone()), SERVICE)
-        .policy(RoundRobin::default())
-        .connect()
-        .await?;
+    println!("\n2. A client connects to {SERVICE:?}. It is given no address.");
+    let discovery = Discovery::new(registry.clone());
+    let channel =
+        DiscoveryChannel::builder(&discovery, SERVICE).policy(RoundRobin::default()).connect().await?;
     let mut client = Client::new(channel);
     client.call_until(sleep(A_WHILE)).await;
-    client.tell();
+    client.print_answers();
 
     println!(
-        "\n3. ben leaves gracefully, as on SIGTERM: it announces that it is leaving, takes its record away,"
+        "\n3. ben shuts down gracefully, as on SIGTERM: it announces that it is draining, removes its record,"
     );
-    println!("   finishes its calls, and only then closes. The client goes on calling all the while.");
+    println!("   finishes the calls in flight, and only then closes. The client calls all the time.");
     client.call_until(ben.terminate()).await;
-    client.tell();
+    client.print_answers();
 
-    println!("\n4. dora joins. The client is not restarted, nor told.");
+    println!("\n4. dora joins. The client finds it without a restart.");
     let _dora = Process::start("dora", &registry).await?;
     client.call_until(sleep(A_WHILE)).await;
-    client.tell();
+    client.print_answers();
     let graceful = (client.calls, client.failed);
 
     println!(
-        "\n5. cleo dies without a word, as on SIGKILL. Its record stands until its {TTL:?} are over, but the"
+        "\n5. cleo dies, as on SIGKILL. Its record stays until its TTL of {TTL:?} has passed, but the client"
     );
-    println!("   client sees the connection break and goes on with the others at once.");
+    println!("   notices the broken connection, and calls the others at once.");
     let died = Instant::now();
     cleo.kill().await;
-    let mut view = Discovery::new(registry).service(&SERVICE.try_into()?);
-    let forgotten =
-        async { while view.changed().await.is_ok_and(|update| update.instances().count() > 2) {} };
-    client.call_until(forgotten).await;
-    println!("   {:.1} s later the registry has forgotten cleo, too.", died.elapsed().as_secs_f32());
-    client.tell();
+    let mut view = discovery.service(&SERVICE.try_into()?);
+    let expired = async { while view.changed().await.is_ok_and(|update| update.instances().count() > 2) {} };
+    client.call_until(expired).await;
+    println!("   {:.1} s later the registry has removed cleo, too.", died.elapsed().as_secs_f32());
+    client.print_answers();
 
     println!(
         "\n{} calls: {} failed calls while servers joined and left gracefully, {} when one died.",
@@ -92,7 +92,7 @@ async fn story() -> Result<u32, BoxError> {
     Ok(graceful.1)
 }
 
-/// Calls the service, and counts who answered.
+/// Calls the service, and counts the answers of each server.
 struct Client {
     stub: DiscoverDemoClient<DiscoveryChannel>,
     answers: BTreeMap<String, u32>,
@@ -105,7 +105,7 @@ impl Client {
         Self { stub: DiscoverDemoClient::new(channel), answers: BTreeMap::new(), calls: 0, failed: 0 }
     }
 
-    /// Calls and calls until `event` has happened.
+    /// Calls again and again until `event` has happened.
     async fn call_until<T>(&mut self, event: impl Future<Output = T>) -> T {
         let mut event = std::pin::pin!(event);
         loop {
@@ -132,16 +132,16 @@ impl Client {
         }
     }
 
-    /// Says who answered since it was last asked.
-    fn tell(&mut self) {
+    /// Prints how many answers came from each server since the last time.
+    fn print_answers(&mut self) {
         let answers = std::mem::take(&mut self.answers);
         let answers: Vec<_> = answers.iter().map(|(server, count)| format!("{server} {count}")).collect();
         println!("   -> answers: {}", answers.join(", "));
     }
 }
 
-/// A server on a thread and a runtime of its own, so that it can be killed like a process: nothing in it gets to
-/// say another word.
+/// A server on a thread and a runtime of its own, so that it can be killed like a process: nothing in it runs any
+/// more.
 struct Process {
     name: &'static str,
     terminate: oneshot::Sender<()>,
@@ -176,7 +176,7 @@ impl Process {
         Ok(Self { name, terminate, kill, ended })
     }
 
-    /// Asks it to leave, and waits until it has.
+    /// Starts its graceful shutdown, and waits for the end.
     async fn terminate(self) {
         let _ = self.terminate.send(());
         let _ = self.ended.await;
@@ -184,14 +184,14 @@ impl Process {
         drop(self.kill);
     }
 
-    /// Ends it as the power switch does.
+    /// Ends it as SIGKILL does.
     async fn kill(self) {
         let _ = self.kill.send(());
         let _ = self.ended.await;
     }
 }
 
-/// All that a server has to do; `registered` hears its address once it is.
+/// All that a server has to do. Its address is sent to `registered` once it is registered.
 async fn serve(
     name: &str,
     registry: MemoryRegistry,
@@ -208,7 +208,7 @@ async fn serve(
         .shutdown_on(shutdown, std::future::pending())
         .on_status(move |registration, status| {
             if let RegistrationStatus::Registered = status {
-                // Only the first one is waited for.
+                // Only the first one is received.
                 let _ = registered.send(registration.instance().address().clone());
             }
         })

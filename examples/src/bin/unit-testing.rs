@@ -1,17 +1,18 @@
 //! How to test code that depends on discovery: read the tests at the end of this file.
 //!
-//! - With the mocks of hither-core (feature `mock`), where a test is about one call and its answer.
-//! - With hither-memory under paused time, where it is about what happens over time: an hour passes in an instant.
+//! - With the mocks (feature `mock`), where a test is about one call and its answer.
+//! - With the registry in memory under paused time, where a test is about what happens over time: an hour takes no
+//!   time.
 //!
 //! `cargo test -p hither-examples --bin unit-testing`
 
-use hither_core::{
+use hither::memory::MemoryRegistry;
+use hither::{
     Discovery, Instance, Registration, RegistrationConfig, Resolver, Result, ServiceName, ServiceView,
     keep_registered,
 };
-use hither_memory::MemoryRegistry;
 
-/// A limit that all instances of a service share: each takes its part of it. This is the code under test.
+/// A limit that all instances of a service share, each an equal part of it. This is the code under test.
 #[derive(Debug)]
 struct Quota {
     limit: u32,
@@ -23,15 +24,15 @@ impl Quota {
         Self { limit, view: discovery.service(service) }
     }
 
-    /// How many requests a second this instance may serve now.
+    /// Returns how many requests a second this instance may serve now.
     fn share(&self) -> u32 {
-        // While nobody is known we are alone, or the first one.
+        // No known instance: this one is the first, or the registry has not answered yet.
         let instances = u32::try_from(self.view.current().instances().count()).unwrap_or(u32::MAX);
         self.limit / instances.max(1)
     }
 }
 
-/// Whether the service has as many instances as it should: for a readiness probe.
+/// Returns whether the service has as many instances as it should, for a readiness probe.
 async fn is_complete(registry: &dyn Resolver, service: &ServiceName, expected: usize) -> Result<bool> {
     Ok(registry.resolve(service).await?.len() >= expected)
 }
@@ -52,7 +53,7 @@ async fn main() -> Result<()> {
     while view.changed().await?.instances().count() < servers.len() {}
     println!("among {} it is {}", servers.len(), quota.share());
     println!("complete: {}", is_complete(&registry, &service, servers.len()).await?);
-    println!("how this is tested: cargo test -p hither-examples --bin unit-testing");
+    println!("its tests: cargo test -p hither-examples --bin unit-testing");
     Ok(())
 }
 
@@ -60,8 +61,8 @@ async fn main() -> Result<()> {
 mod tests {
     use std::time::Duration;
 
-    use hither_core::mock::MockResolver;
-    use hither_core::{Error, ErrorKind, RegistrationHandle, Snapshot};
+    use hither::mock::MockResolver;
+    use hither::{Error, ErrorKind, RegistrationHandle, Snapshot};
     use tokio::time::sleep;
 
     use super::*;
@@ -83,7 +84,7 @@ mod tests {
         server
     }
 
-    /// Paused time passes when nobody has anything to do: then all that was to happen has happened.
+    /// Paused time advances only when all tasks wait, so everything that was due has happened then.
     async fn settle() {
         sleep(Duration::from_secs(1)).await;
     }
@@ -99,7 +100,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_probe_passes_on_that_the_registry_is_down() {
+    async fn a_probe_fails_while_the_registry_is_down() {
         let mut registry = MockResolver::new();
         registry.expect_resolve().times(1).returning(|_| Err(Error::new(ErrorKind::Unavailable, "down")));
         let error = is_complete(&registry, &service(), 1).await.unwrap_err();
@@ -107,7 +108,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_share_follows_who_comes_and_goes() {
+    async fn the_share_follows_servers_that_join_and_leave() {
         let registry = MemoryRegistry::new();
         let quota = Quota::new(100, &Discovery::new(registry.clone()), &service());
         let (first, _second) = (server(&registry, 8001).await, server(&registry, 8002).await);

@@ -1,12 +1,12 @@
-//! Prints every update of a service: who comes, who changes, who goes, and whether the registry is heard.
+//! Prints every update of a service: instances that join, change and leave, and whether the list is current.
 //!
 //! `cargo run -p hither-examples --features etcd --bin watch`
 
 use std::process::ExitCode;
 
 use clap::Parser;
-use hither_core::{Change, Discovery, Freshness, Instance, InstanceState, Snapshot};
-use hither_examples::cli::{self, Failure, Place, say};
+use hither::{Change, Discovery, Freshness, Instance, InstanceState, Snapshot};
+use hither_examples::cli::{self, Failure, Place, print};
 
 /// Prints every update of a service, until Ctrl-C
 #[derive(Debug, Parser)]
@@ -23,42 +23,47 @@ async fn watch(args: Args) -> Result<ExitCode, Failure> {
     let Place { registry: url, service } = &args.place;
     let registry = url.connect().map_err(|error| Failure::usage(&error))?;
     let mut view = Discovery::new(registry).service(service);
-    say(format_args!("watching {service} at {url}"));
+    print(format_args!("watching {service} at {url}"));
 
     let mut last = Snapshot::new(service.clone(), []);
     let mut held = Vec::new();
     let mut freshness = None;
     while let Ok(update) = view.changed().await {
         let fresh = match &update.freshness {
-            Freshness::Fresh => "fresh: this is what the registry says now".to_owned(),
-            Freshness::Stale { cause, .. } => format!("stale: the registry is not heard: {}", cause.report()),
+            Freshness::Fresh => "fresh: the registry is being watched".to_owned(),
+            Freshness::Stale { cause, .. } => {
+                format!("stale: the registry cannot be watched: {}", cause.report())
+            }
             _ => "unknown".to_owned(),
         };
         if freshness.as_ref() != Some(&fresh) {
-            say(&fresh);
+            print(&fresh);
             freshness = Some(fresh);
         }
         if let Some(snapshot) = update.snapshot {
             for change in snapshot.diff(&last) {
                 match change {
-                    Change::Insert(instance) => say(format_args!("  + {}", describe(&instance))),
-                    Change::Update { to, .. } => say(format_args!("  ~ {}", describe(&to))),
-                    Change::Remove(instance) => say(format_args!("  - {}", instance.id())),
+                    Change::Insert(instance) => print(format_args!("  + {}", describe(&instance))),
+                    Change::Update { to, .. } => print(format_args!("  ~ {}", describe(&to))),
+                    Change::Remove(instance) => print(format_args!("  - {}", instance.id())),
                 }
             }
-            say(format_args!("  {} registered", snapshot.len()));
+            print(format_args!("  {} registered", snapshot.len()));
             last = snapshot;
         }
         let ids: Vec<_> = update.held.iter().map(|instance| instance.id().to_string()).collect();
         if ids != held {
-            say(format_args!("  held (called over open connections only): {}", ids.join(", ")));
+            match ids.as_slice() {
+                [] => print("  none held"),
+                ids => print(format_args!("  held (called over open connections only): {}", ids.join(", "))),
+            }
             held = ids;
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// An instance in one line: what is at its default is left out.
+/// Formats an instance in one line, without what is at its default.
 fn describe(instance: &Instance) -> String {
     let mut text = instance.id().to_string();
     let addresses: Vec<_> = instance.addresses().iter().map(ToString::to_string).collect();

@@ -1,4 +1,4 @@
-//! Servers leave, with and without a word.
+//! Servers that shut down gracefully, and servers that die.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::program::Program;
 use crate::{answer_of, answers_soon, busy_client, failures, record, registry, until_record};
 
 #[tokio::test]
-async fn a_server_that_is_asked_to_leave_costs_no_call() {
+async fn a_graceful_shutdown_fails_no_call() {
     for signal in [Signal::TERM, Signal::INT] {
         let etcd = Etcd::start().await;
         let (registry, raw) = (registry(&etcd), etcd.client().await);
@@ -39,13 +39,13 @@ async fn a_second_signal_ends_a_server_at_once() {
     let mut server = Program::server(&registry, &["--propagation-delay", "1h"]);
     server.registered().await;
     server.signal(Signal::TERM);
-    server.stderr.line(|line| line.starts_with("leaving: ")).await;
+    server.stderr.line(|line| line.starts_with("shutting down: ")).await;
     server.signal(Signal::TERM);
     server.end().await;
 }
 
 #[tokio::test]
-async fn a_server_that_is_killed_costs_at_most_the_call_under_way_and_its_key_goes_after_the_ttl() {
+async fn a_killed_server_fails_at_most_the_call_in_flight_and_its_key_expires_after_the_ttl() {
     let etcd = Etcd::start().await;
     let (registry, raw) = (registry(&etcd), etcd.client().await);
     let ttl = ["--ttl", "2s"];
@@ -57,8 +57,8 @@ async fn a_server_that_is_killed_costs_at_most_the_call_under_way_and_its_key_go
     let died = Instant::now();
     dying.signal(Signal::KILL);
     dying.end().await;
-    assert!(record(&raw, port).await.is_some(), "nobody has taken its record away");
-    // The client calls one after the other, so there is at most one under way.
+    assert!(record(&raw, port).await.is_some(), "its lease lives");
+    // The client makes one call after the other, so at most one is in flight.
     assert!(answers_soon(&client, other, 20).await);
     let gone = until_record(&raw, port, false).await;
     assert!(gone < Duration::from_secs(5), "{gone:?} for a TTL of 2 s");
@@ -66,11 +66,11 @@ async fn a_server_that_is_killed_costs_at_most_the_call_under_way_and_its_key_go
     assert!(failures(&client).len() <= 1, "{:?}", failures(&client));
     assert!(record(&raw, other).await.is_some());
     let silence = client.stdout.longest_silence(died);
-    assert!(silence < Duration::from_secs(1), "the others go on at once, not after {silence:?}");
+    assert!(silence < Duration::from_secs(1), "the other one is called at once, not after {silence:?}");
 }
 
 #[tokio::test]
-async fn a_call_that_fails_is_a_line_with_its_reason_and_the_client_goes_on_and_exits_with_1() {
+async fn a_failed_call_is_printed_with_its_reason_and_the_client_exits_with_1_at_its_end() {
     let etcd = Etcd::start().await;
     let registry = registry(&etcd);
     let mut server = Program::server(&registry, &[]);

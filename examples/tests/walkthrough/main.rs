@@ -1,4 +1,4 @@
-//! The etcd walkthrough of the README, every part of it: real processes, real signals, a real etcd for each story.
+//! The etcd walkthrough of the README: real processes, real signals, and a real etcd for each test.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "these are tests")]
 
 #[allow(dead_code, reason = "it is shared with the tests of hither-etcd")]
@@ -31,7 +31,7 @@ fn key(port: u16) -> String {
     format!("{SERVICE}/127.0.0.1:{port}")
 }
 
-/// A record as etcd has it.
+/// A record in etcd.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Record {
     key: String,
@@ -39,7 +39,7 @@ struct Record {
     lease: i64,
 }
 
-/// All that stands in etcd.
+/// Returns all records in etcd.
 async fn records(client: &Client) -> Vec<Record> {
     let all = GetOptions::new().with_all_keys();
     let answer = client.clone().get("", Some(all)).await.unwrap();
@@ -55,7 +55,7 @@ async fn record(client: &Client, port: u16) -> Option<Record> {
     records(client).await.into_iter().find(|record| record.key == key(port))
 }
 
-/// Asks etcd until the record is there, or is gone; how long that took.
+/// Reads etcd until the record is there, or is gone; returns how long that took.
 async fn until_record(client: &Client, port: u16, there: bool) -> Duration {
     let began = Instant::now();
     while record(client, port).await.is_some() != there {
@@ -70,12 +70,12 @@ async fn until_record(client: &Client, port: u16, there: bool) -> Duration {
     began.elapsed()
 }
 
-/// What the client prints when the server on this port answers.
+/// Returns what the client prints for an answer of the server on this port.
 fn answer_of(port: u16) -> String {
     format!("content:\"request content from {port} => DDDD\"")
 }
 
-/// A client that calls for longer than any story lasts, past its first answers.
+/// Starts a client that calls for longer than any test, and waits for its first answers.
 async fn busy_client(registry: &str) -> Program {
     let client = Program::client(registry, &["--count", "1000000", "--interval", "5ms"]);
     client.stdout.more(20).await;
@@ -86,7 +86,7 @@ fn failures(client: &Program) -> Vec<String> {
     client.stdout.all().into_iter().filter(|line| line.contains("error")).collect()
 }
 
-/// Whether the server on this port answers among the next calls.
+/// Returns whether the server on this port answers one of the next calls.
 async fn answers_soon(client: &Program, port: u16, calls: usize) -> bool {
     let before = client.stdout.all().len();
     client.stdout.more(calls).await;

@@ -1,10 +1,10 @@
-//! Servers and clients find each other.
+//! Clients find servers.
 
 use std::time::Duration;
 
-use hither_core::{Discovery, Instance, StaticRegistry};
+use hither::tonic::DiscoveryChannel;
+use hither::{Discovery, Instance, StaticRegistry};
 use hither_examples::demo::SERVICE_NAME;
-use hither_tonic::DiscoveryChannel;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_reflection::pb::v1::ServerReflectionRequest;
@@ -17,7 +17,7 @@ use crate::program::Program;
 use crate::{SERVICE, answer_of, busy_client, failures, key, records, registry};
 
 #[tokio::test]
-async fn calls_alternate_between_two_servers_whose_records_are_as_go_writes_them() {
+async fn calls_alternate_between_two_servers_whose_records_have_the_format_of_go() {
     let etcd = Etcd::start().await;
     let registry = registry(&etcd);
     let servers = [Program::server(&registry, &[]), Program::server(&registry, &[])];
@@ -48,7 +48,7 @@ async fn calls_alternate_between_two_servers_whose_records_are_as_go_writes_them
 }
 
 #[tokio::test]
-async fn a_server_says_what_it_does_in_lines() {
+async fn a_server_prints_its_address_and_its_registration() {
     let etcd = Etcd::start().await;
     let registry = registry(&etcd);
     let server = Program::server(&registry, &[]);
@@ -66,7 +66,7 @@ async fn a_server_says_what_it_does_in_lines() {
 }
 
 #[tokio::test]
-async fn a_third_server_gets_calls_within_a_second_and_the_client_is_untouched() {
+async fn a_third_server_gets_calls_within_a_second_and_no_call_fails() {
     let etcd = Etcd::start().await;
     let registry = registry(&etcd);
     let servers = [Program::server(&registry, &[]), Program::server(&registry, &[])];
@@ -84,7 +84,7 @@ async fn a_third_server_gets_calls_within_a_second_and_the_client_is_untouched()
 }
 
 #[tokio::test]
-async fn what_a_server_says_about_itself_reaches_whoever_watches() {
+async fn the_description_of_a_server_reaches_a_watch() {
     let etcd = Etcd::start().await;
     let registry = registry(&etcd);
     let arguments = ["--version", "1.2.3", "--zone", "eu-1a", "--meta", "shard=3", "--meta", "kind=canary"];

@@ -1,33 +1,34 @@
-//! etcd goes, and comes back.
+//! Outages of etcd.
 
 use std::time::Duration;
 
-use hither_core::{Discovery, Instance, StaticRegistry};
+use hither::tonic::DiscoveryChannel;
+use hither::{Discovery, Instance, StaticRegistry};
 use hither_examples::demo::{DiscoverDemoClient, proto::Request};
-use hither_tonic::DiscoveryChannel;
+use rustix::process::Signal;
 use tokio::time::Instant;
 
 use crate::etcd::Etcd;
 use crate::program::Program;
 use crate::{SERVICE, busy_client, failures, record, registry, until_record};
 
-fn says_lost(line: &str) -> bool {
+fn is_lost(line: &str) -> bool {
     line.starts_with("registry ") && line.contains(" is lost")
 }
 
-fn says_back(line: &str) -> bool {
+fn is_back(line: &str) -> bool {
     line.starts_with("registry ") && line.contains(" is back")
 }
 
-/// How etcd goes.
+/// How etcd ends.
 #[derive(Debug, Clone, Copy)]
-enum Way {
+enum End {
     Killed,
     Stopped,
 }
 
-/// Two servers and a client, which calls them, on an etcd that has just gone, and have said so.
-async fn lost(etcd: &mut Etcd, way: Way, ttl: &str) -> (Vec<Program>, Program) {
+/// Two servers, and a client that calls them, after they have reported the end of their etcd.
+async fn lost(etcd: &mut Etcd, end: End, ttl: &str) -> (Vec<Program>, Program) {
     let registry = registry(etcd);
     let servers =
         vec![Program::server(&registry, &["--ttl", ttl]), Program::server(&registry, &["--ttl", ttl])];
@@ -35,78 +36,78 @@ async fn lost(etcd: &mut Etcd, way: Way, ttl: &str) -> (Vec<Program>, Program) {
         server.registered().await;
     }
     let client = busy_client(&registry).await;
-    match way {
-        Way::Killed => etcd.kill(),
-        Way::Stopped => etcd.stop().await,
+    match end {
+        End::Killed => etcd.kill(),
+        End::Stopped => etcd.stop().await,
     }
     for program in servers.iter().chain([&client]) {
-        program.stderr.line(says_lost).await;
+        program.stderr.line(is_lost).await;
     }
     client.stdout.more(200).await;
     assert_eq!(failures(&client), [""; 0]);
     (servers, client)
 }
 
-/// Each has said once that the registry was lost, and once that it is back.
-async fn all_is_well_again(servers: &[Program], client: &Program) {
+/// Each has reported once that the registry was lost, and once that it is back.
+async fn recovered(servers: &[Program], client: &Program) {
     for program in servers.iter().chain([client]) {
-        program.stderr.line(says_back).await;
-        assert_eq!(program.stderr.count(says_lost), 1, "{:#?}", program.stderr.all());
-        assert_eq!(program.stderr.count(says_back), 1, "{:#?}", program.stderr.all());
+        program.stderr.line(is_back).await;
+        assert_eq!(program.stderr.count(is_lost), 1, "{:#?}", program.stderr.all());
+        assert_eq!(program.stderr.count(is_back), 1, "{:#?}", program.stderr.all());
     }
     client.stdout.more(200).await;
     assert_eq!(failures(client), [""; 0]);
 }
 
-async fn restarted(way: Way) {
+async fn restarted(end: End) {
     let mut etcd = Etcd::start().await;
     let raw = etcd.client().await;
     let probe = Program::server(&registry(&etcd), &["--ttl", "10s"]);
     let port = probe.registered().await;
     let before = record(&raw, port).await.expect("it is registered");
-    let (mut servers, client) = lost(&mut etcd, way, "10s").await;
+    let (mut servers, client) = lost(&mut etcd, end, "10s").await;
     servers.push(probe);
     let etcd = etcd.start_again().await;
-    all_is_well_again(&servers, &client).await;
+    recovered(&servers, &client).await;
     let after = record(&etcd.client().await, port).await;
     assert_eq!(after, Some(before), "on the same lease");
 }
 
 #[tokio::test]
-async fn an_etcd_that_was_stopped_finds_everybody_on_the_same_lease() {
-    restarted(Way::Stopped).await;
+async fn a_restart_of_etcd_keeps_every_lease() {
+    restarted(End::Stopped).await;
 }
 
 #[tokio::test]
-async fn an_etcd_that_was_killed_finds_everybody_on_the_same_lease() {
-    restarted(Way::Killed).await;
+async fn a_crash_of_etcd_keeps_every_lease() {
+    restarted(End::Killed).await;
 }
 
 #[tokio::test]
-async fn an_etcd_that_lost_its_data_is_filled_again_within_a_ttl() {
+async fn servers_register_again_within_a_ttl_after_etcd_lost_its_data() {
     const TTL: Duration = Duration::from_secs(6);
     let mut etcd = Etcd::start().await;
-    let (servers, client) = lost(&mut etcd, Way::Killed, "6s").await;
+    let (servers, client) = lost(&mut etcd, End::Killed, "6s").await;
     etcd.wipe();
     let etcd = etcd.start_again().await;
-    let answers = Instant::now();
+    let restarted = Instant::now();
     let raw = etcd.client().await;
     for server in &servers {
         let port = server.registered().await;
         until_record(&raw, port, true).await;
     }
-    assert!(answers.elapsed() < TTL, "{:?}", answers.elapsed());
-    all_is_well_again(&servers, &client).await;
+    assert!(restarted.elapsed() < TTL, "{:?}", restarted.elapsed());
+    recovered(&servers, &client).await;
 }
 
 #[tokio::test]
-async fn an_etcd_that_is_down_at_the_start_keeps_nobody_from_starting() {
+async fn servers_and_clients_start_while_etcd_is_down() {
     let mut etcd = Etcd::start().await;
     let registry = registry(&etcd);
     etcd.kill();
     let server = Program::server(&registry, &[]);
     let address = server.address().await;
-    server.stderr.line(|line| line.contains("cannot be reached; serving, and registering when it can")).await;
+    server.stderr.line(|line| line.contains("cannot be reached; serving unregistered, retrying")).await;
     let instance = Instance::new(address.to_string().parse().unwrap());
     let channel = DiscoveryChannel::builder(Discovery::new(StaticRegistry::new([instance])), SERVICE)
         .connect()
@@ -126,10 +127,28 @@ async fn an_etcd_that_is_down_at_the_start_keeps_nobody_from_starting() {
 }
 
 #[tokio::test]
-async fn a_client_that_finds_nobody_in_time_says_why_and_exits_with_2() {
+async fn a_client_counts_the_servers_that_it_calls_although_etcd_lost_them() {
+    let mut etcd = Etcd::start().await;
+    let (servers, client) = lost(&mut etcd, End::Killed, "60s").await;
+    // Stopped, so that they do not register again.
+    for server in &servers {
+        server.signal(Signal::STOP);
+    }
+    etcd.wipe();
+    let _etcd = etcd.start_again().await;
+    let line = client.stderr.line(is_back).await;
+    for server in &servers {
+        server.signal(Signal::CONT);
+    }
+    let held = "has 2 server(s), 2 of them held: removed from the registry, still called";
+    assert!(line.ends_with(held), "{line}");
+}
+
+#[tokio::test]
+async fn a_client_without_a_ready_server_in_time_prints_the_reason_and_exits_with_2() {
     let mut etcd = Etcd::start().await;
     let registry = registry(&etcd);
-    for why in ["nobody is registered", "cannot be reached"] {
+    for why in ["no server is registered", "cannot be reached"] {
         let began = Instant::now();
         let mut client = Program::client(&registry, &["--timeout", "1500ms"]);
         assert_eq!(client.end().await.code(), Some(2));

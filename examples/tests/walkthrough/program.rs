@@ -1,4 +1,4 @@
-//! A program of ours as a process of its own, whose lines are read as they come.
+//! Example programs as processes, whose output is read as it comes.
 
 use std::net::SocketAddr;
 use std::process::{ExitStatus, Stdio};
@@ -10,7 +10,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
-/// As long as anything may take on a slow machine.
+/// The limit of every wait, enough for a slow machine.
 pub(crate) const LONG: Duration = Duration::from_secs(30);
 
 /// A running program, which is killed when this is dropped.
@@ -22,27 +22,33 @@ pub(crate) struct Program {
     pub(crate) stderr: Lines,
 }
 
-/// What a program has said so far, each line with the time at which it came.
+/// The output of a program so far, each line with the time at which it came.
 #[derive(Debug, Clone)]
 pub(crate) struct Lines(watch::Receiver<Vec<(Instant, String)>>);
 
 impl Program {
     pub(crate) fn start(executable: &str, arguments: &[&str]) -> Self {
         let mut command = Command::new(executable);
-        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.args(arguments);
+        Self::spawn(command)
+    }
+
+    pub(crate) fn spawn(mut command: Command) -> Self {
+        let name = format!("{:?}", command.as_std());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.kill_on_drop(true).spawn().unwrap();
         let stdout = Lines::of(child.stdout.take().unwrap());
         let stderr = Lines::of(child.stderr.take().unwrap());
-        Self { name: format!("{executable} {arguments:?}"), child, stdout, stderr }
+        Self { name, child, stdout, stderr }
     }
 
-    /// discover-server on a free port.
+    /// Starts discover-server on a free port.
     pub(crate) fn server(registry: &str, arguments: &[&str]) -> Self {
         let common = ["--registry", registry, "-p", "0"];
         Self::start(env!("CARGO_BIN_EXE_discover-server"), &[&common, arguments].concat())
     }
 
-    /// discover-client.
+    /// Starts discover-client.
     pub(crate) fn client(registry: &str, arguments: &[&str]) -> Self {
         let common = ["--registry", registry];
         Self::start(env!("CARGO_BIN_EXE_discover-client"), &[&common, arguments].concat())
@@ -53,7 +59,7 @@ impl Program {
         kill_process(Pid::from_raw(id).unwrap(), signal).unwrap();
     }
 
-    /// Waits for its end, and for its last words.
+    /// Waits for its end, and for the rest of its output.
     pub(crate) async fn end(&mut self) -> ExitStatus {
         let status = timeout(LONG, self.child.wait()).await;
         let status =
@@ -63,13 +69,13 @@ impl Program {
         status
     }
 
-    /// The address that a server says it listens on.
+    /// Returns the address on which a server listens.
     pub(crate) async fn address(&self) -> SocketAddr {
         let line = self.stdout.line(|line| line.starts_with("listening on ")).await;
         line.trim_start_matches("listening on ").parse().unwrap()
     }
 
-    /// Waits until a server says that it is registered; its port.
+    /// Waits until a server is registered, and returns its port.
     pub(crate) async fn registered(&self) -> u16 {
         let address = self.address().await;
         self.stdout
@@ -81,11 +87,11 @@ impl Program {
 
 impl Lines {
     fn of(stream: impl AsyncRead + Send + Unpin + 'static) -> Self {
-        let (told, lines) = watch::channel(Vec::new());
+        let (sender, lines) = watch::channel(Vec::new());
         tokio::spawn(async move {
             let mut stream = BufReader::new(stream).lines();
             while let Ok(Some(line)) = stream.next_line().await {
-                told.send_modify(|lines| lines.push((Instant::now(), line)));
+                sender.send_modify(|lines| lines.push((Instant::now(), line)));
             }
         });
         Self(lines)
@@ -95,27 +101,27 @@ impl Lines {
         self.0.borrow().iter().map(|(_, line)| line.clone()).collect()
     }
 
-    pub(crate) fn count(&self, is_so: impl Fn(&str) -> bool) -> usize {
-        self.0.borrow().iter().filter(|(_, line)| is_so(line)).count()
+    pub(crate) fn count(&self, matches: impl Fn(&str) -> bool) -> usize {
+        self.0.borrow().iter().filter(|(_, line)| matches(line)).count()
     }
 
-    /// The first line that is so, when it has come.
-    pub(crate) async fn line(&self, is_so: impl Fn(&str) -> bool) -> String {
-        self.timed(is_so).await.1
+    /// Waits for the first line for which `matches` is true.
+    pub(crate) async fn line(&self, matches: impl Fn(&str) -> bool) -> String {
+        self.timed(matches).await.1
     }
 
-    /// The first line that is so, with the time at which it came.
-    pub(crate) async fn timed(&self, is_so: impl Fn(&str) -> bool) -> (Instant, String) {
-        let find = |lines: &Vec<(Instant, String)>| lines.iter().find(|(_, line)| is_so(line)).cloned();
+    /// As [`line`](Self::line), with the time at which it came.
+    pub(crate) async fn timed(&self, matches: impl Fn(&str) -> bool) -> (Instant, String) {
+        let find = |lines: &Vec<(Instant, String)>| lines.iter().find(|(_, line)| matches(line)).cloned();
         let mut lines = self.0.clone();
         let found = timeout(LONG, lines.wait_for(|lines| find(lines).is_some())).await;
         match found {
             Ok(Ok(lines)) => find(&lines).expect("it was there"),
-            _ => panic!("the line that was waited for is not among {:#?}", self.all()),
+            _ => panic!("the expected line is not among {:#?}", self.all()),
         }
     }
 
-    /// Waits for so many more lines.
+    /// Waits for `count` more lines.
     pub(crate) async fn more(&self, count: usize) {
         let mut lines = self.0.clone();
         let goal = lines.borrow().len() + count;
@@ -123,7 +129,7 @@ impl Lines {
         assert!(matches!(more, Ok(Ok(_))), "no {count} more lines after {:#?}", self.all());
     }
 
-    /// The longest time without a line, from then on.
+    /// Returns the longest time without a line since `from`.
     pub(crate) fn longest_silence(&self, from: Instant) -> Duration {
         let lines = self.0.borrow();
         let times: Vec<_> = lines.iter().map(|(at, _)| *at).filter(|at| *at >= from).collect();
@@ -131,7 +137,7 @@ impl Lines {
         begins.zip(&times).map(|(before, after)| after.duration_since(before)).max().unwrap_or_default()
     }
 
-    /// Waits until nobody can say anything any more.
+    /// Waits until the output is closed.
     async fn end(&self) {
         let mut lines = self.0.clone();
         while lines.changed().await.is_ok() {}
