@@ -119,3 +119,7 @@ pub use config::EtcdConfig;
 #[cfg(feature = "tls")]
 pub use config::tls::TlsConfig;
 pub use registry::EtcdRegistry;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -84,3 +84,7 @@ mod watch;
 pub use faults::Faults;
 pub use operation::Operation;
 pub use registry::MemoryRegistry;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

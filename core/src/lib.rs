@@ -109,3 +109,7 @@ pub use registry::Registry;
 pub use resolver::{Catalog, Resolver, SnapshotStream};
 pub use target::{Registries, Target};
 pub use time::parse_duration;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -106,3 +106,7 @@ pub use client::{
 pub use error::{Error, ErrorKind, Result};
 #[cfg(feature = "server")]
 pub use server::{Connection, Incoming, Lifecycle, LifecycleBuilder, Shutdown};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -104,3 +104,7 @@ pub use hither_memory as memory;
 #[doc(inline)]
 pub use hither_tonic as tonic;
 pub use registry_url::{RegistryUrl, connect};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
