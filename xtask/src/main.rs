@@ -33,6 +33,7 @@ Parts of them, and tools:
   cargo xtask interop       Rust and Go in one fleet on a real etcd; needs Go
   cargo xtask tools         finds etcd, etcdctl, protoc and cargo-deny, and fetches what is missing into target/tools:
                             the packages of Debian or Ubuntu, unpacked there; nothing is installed or started
+  cargo xtask package       makes the packages as `cargo publish` would, and builds each from its package alone
   cargo xtask etcd          builds an etcd of 3.6 with Go, and prints how to run the tests on it
   cargo xtask help          this
 
@@ -61,6 +62,7 @@ fn run(command: Option<&str>, rest: &[String]) -> Result<(), Error> {
         (Some("nightly"), []) => tiers::nightly(&root),
         (Some("faults"), filter) => faults::run(&root, filter, 1),
         (Some("interop"), []) => interop::run(&root),
+        (Some("package"), []) => tiers::package(&root),
         (Some("tools"), []) => {
             Tools::ensure(&root)?.announce();
             tools::deny::ensure(&root).map(drop)
@@ -70,7 +72,7 @@ fn run(command: Option<&str>, rest: &[String]) -> Result<(), Error> {
             print!("{HELP}");
             Ok(())
         }
-        (Some(command @ ("check" | "tools" | "ci" | "nightly" | "interop" | "etcd")), _) => {
+        (Some(command @ ("check" | "package" | "tools" | "ci" | "nightly" | "interop" | "etcd")), _) => {
             Err(Error::usage(format!("`{command}` takes no arguments")))
         }
         (Some(other), _) => Err(Error::usage(format!("no command `{other}`; `cargo xtask help` lists them"))),

@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::command::Step;
 use crate::error::Error;
 use crate::metadata::Metadata;
-use crate::tiers::{check, requirements, test};
+use crate::tiers::{check, package, requirements, test};
 use crate::tools::{Tools, go};
 use crate::{faults, interop};
 
@@ -22,7 +22,7 @@ pub(crate) fn run(root: &Path) -> Result<(), Error> {
     on_other_etcds(root)?;
     random_values(root)?;
     Step::cargo(root).args(["quickstart"]).run()?;
-    package(root, &metadata)?;
+    package::run(root)?;
     faults::run(root, &[], 1)?;
     interop::run(root)
 }
@@ -56,10 +56,4 @@ fn random_values(root: &Path) -> Result<(), Error> {
     let properties =
         ["test", "-p", "hither-etcd", "--all-features", "--lib", "properties", "--", "--nocapture"];
     Step::cargo(root).args(properties).env("PROPTEST_CASES", "20000").run()
-}
-
-/// Makes the packages as `cargo publish` would, and builds each from its package alone.
-fn package(root: &Path, metadata: &Metadata) -> Result<(), Error> {
-    let published = metadata.published().flat_map(|package| ["--package", &package.name]);
-    Step::cargo(root).args(["package", "--allow-dirty"]).args(published).run()
 }
