@@ -11,6 +11,9 @@ use crate::tools::{Tools, deny};
 /// Tests that `cargo test` does not run, so that `--all-targets` does not include them.
 const EXPLICIT_TESTS: [(&str, &str); 2] = [("hither-etcd", "faults"), ("hither-examples", "interop")];
 
+/// An application that is no member of the workspace.
+pub(super) const APPLICATION: [&str; 2] = ["--manifest-path", "examples/standalone/Cargo.toml"];
+
 pub(crate) fn run(root: &Path) -> Result<(), Error> {
     without_tests(root)?;
     let unit_tests = ["test", "--workspace", "--all-features", "--lib", "--bins"];
@@ -26,6 +29,9 @@ pub(super) fn without_tests(root: &Path) -> Result<(), Error> {
     let metadata = Metadata::load(root)?;
 
     cargo(&["fmt", "--all", "--check"]).run()?;
+    cargo(&["fmt", "--check"]).args(APPLICATION).run()?;
+    // Its lock file has to follow the dependencies of the members.
+    cargo(&["metadata", "--locked", "--format-version=1"]).args(APPLICATION).output()?;
     lints::run(root, &metadata)?;
     // Advisories are left out: they need a network, and change without a change of ours.
     let checks = ["--offline", "--locked", "--log-level=error", "check", "licenses", "bans", "sources"];

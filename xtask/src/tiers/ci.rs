@@ -18,6 +18,8 @@ pub(crate) fn run(root: &Path) -> Result<(), Error> {
     check::without_tests(root)?;
     let metadata = Metadata::load(root)?;
     each_feature(root, &metadata)?;
+    let application = ["clippy", "--locked", "--target-dir", "target"];
+    Step::cargo(root).args(application).args(check::APPLICATION).args(["--", "-D", "warnings"]).run()?;
     test::run(root, &[])?;
     on_other_etcds(root)?;
     random_values(root)?;
