@@ -7,7 +7,8 @@ const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// Exponential backoff with jitter: the delays between attempts.
 ///
-/// [`with_seed`](Self::with_seed) makes the delays repeatable.
+/// [`with_seed`](Self::with_seed) makes the delays repeatable. A clone has jitter of its own, unless it was seeded: those
+/// that take their backoff from one setting do not retry at the same moment.
 ///
 /// ```
 /// use std::time::Duration;
@@ -19,7 +20,7 @@ const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// backoff.reset();
 /// assert!(backoff.next_delay() <= Duration::from_millis(200));
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Backoff {
     base: Duration,
     factor: f64,
@@ -27,6 +28,7 @@ pub struct Backoff {
     jitter: Jitter,
     attempt: u32,
     random: fastrand::Rng,
+    is_seeded: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -44,7 +46,15 @@ impl Backoff {
     /// The first delay is drawn too: after a restart of the registry its clients do not return at the same moment.
     pub fn full_jitter(base: Duration, factor: f64, max: Duration) -> Self {
         let (max, factor) = (max.min(LONGEST), factor.max(1.0));
-        Self { base, factor, max, jitter: Jitter::Full, attempt: 0, random: fastrand::Rng::new() }
+        Self {
+            base,
+            factor,
+            max,
+            jitter: Jitter::Full,
+            attempt: 0,
+            random: fastrand::Rng::new(),
+            is_seeded: false,
+        }
     }
 
     /// Returns delays of `base`, `base * factor`, and so on up to `max`, each plus or minus `share` of itself: gRPC's
@@ -57,8 +67,15 @@ impl Backoff {
     /// Sets the seed of the jitter.
     #[must_use]
     pub fn with_seed(mut self, seed: u64) -> Self {
-        self.random = fastrand::Rng::with_seed(seed);
+        (self.random, self.is_seeded) = (fastrand::Rng::with_seed(seed), true);
         self
+    }
+
+    /// Returns another backoff with the same settings and jitter of its own, which is repeatable if this one is seeded: for
+    /// each of many that retry independently.
+    #[must_use]
+    pub fn fork(&mut self) -> Self {
+        Self { random: self.random.fork(), attempt: 0, ..*self }
     }
 
     /// Returns the delay before the next attempt; each call makes the following one longer.
@@ -96,6 +113,13 @@ impl Backoff {
             Jitter::Full => delay.mul_f64(self.random.f64()),
             Jitter::Proportional(share) => delay.mul_f64(1.0 + share * (2.0 * self.random.f64() - 1.0)),
         }
+    }
+}
+
+impl Clone for Backoff {
+    fn clone(&self) -> Self {
+        let random = if self.is_seeded { self.random.clone() } else { fastrand::Rng::new() };
+        Self { random, ..*self }
     }
 }
 
@@ -164,5 +188,18 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_clone_has_jitter_of_its_own_unless_it_was_seeded() {
+        let delays = |mut backoff: Backoff| (0..10).map(|_| backoff.next_delay()).collect::<Vec<_>>();
+        let unseeded = Backoff::full_jitter(SECOND, 2.0, 10 * SECOND);
+        assert_ne!(delays(unseeded.clone()), delays(unseeded.clone()));
+        let seeded = unseeded.with_seed(42);
+        assert_eq!(delays(seeded.clone()), delays(seeded.clone()));
+        let forks = |mut backoff: Backoff| [delays(backoff.fork()), delays(backoff.fork())];
+        let [first, second] = forks(seeded.clone());
+        assert_ne!(first, second);
+        assert_eq!(forks(seeded), [first, second]);
     }
 }

@@ -43,14 +43,10 @@ pub(crate) struct SubchannelConfig {
 }
 
 impl SubchannelConfig {
-    /// Returns the config for one subchannel. Its jitter differs from that of all others: clones of one backoff would
-    /// have the same, and instances that were lost together would all be connected to in the same moment (thundering
-    /// herd). A seeded backoff stays repeatable.
+    /// Returns the config for one subchannel, with jitter of its own: instances that were lost together are not connected
+    /// to in the same moment (thundering herd).
     pub(super) fn fork(&mut self) -> Self {
-        // Any number that is drawn from its own random numbers will do.
-        let drawn = self.backoff.longest_delay().as_nanos();
-        let seed = u64::try_from(drawn).unwrap_or(u64::MAX);
-        Self { backoff: self.backoff.clone().with_seed(seed), ..self.clone() }
+        Self { backoff: self.backoff.fork(), ..self.clone() }
     }
 }
 
