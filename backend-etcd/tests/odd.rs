@@ -11,9 +11,10 @@ use etcd_client::proto::{
     PbEvent, PbKeyValue, PbLeaseGrantResponse, PbLeaseKeepAliveResponse, PbRangeResponse, PbTxnResponse,
     PbWatchRequestUnion, PbWatchResponse,
 };
+use futures_util::StreamExt;
 use hither_core::{
-    Catalog, Claim, Discovery, Error, ErrorKind, Registrar, RegistrationConfig, Resolver, ServiceName,
-    keep_registered,
+    Catalog, Claim, Discovery, Error, ErrorKind, Registrar, RegistrationConfig, RegistrationHandle,
+    RegistrationStatus, Resolver, ServiceName, keep_registered,
 };
 use hither_etcd::{EtcdConfig, EtcdRegistry};
 use support::fake::{Answer, Fake, Script, created, event, events, header, kv, progress};
@@ -56,7 +57,7 @@ async fn the_fake_as_such_is_an_etcd() {
     let mut watch = watch(&registry, &svc()).await;
     comes_to(&mut watch, &["10.0.0.1:80", "a"]).await;
     // Probed, and answered.
-    assert!(timeout(Duration::from_secs(1), futures_util::StreamExt::next(&mut watch)).await.is_err());
+    assert!(timeout(Duration::from_secs(1), watch.next()).await.is_err());
     lease.revoke().await.unwrap();
 }
 
@@ -178,7 +179,8 @@ async fn values_of_two_megabytes_are_skipped_and_hide_no_instance() {
 
 // --- Watches ------------------------------------------------------------------------------------------------------
 
-/// Ranges answer, watches do not: etcd-io/etcd#15402, #18879. Go's watch channel gives the listing too.
+/// Ranges answer, watches do not: etcd-io/etcd#15402, #18879, #8401, #7247, go-kratos#241, go-zero#770. Go's watch channel
+/// gives the listing too.
 #[tokio::test]
 async fn if_ranges_succeed_and_watches_fail_the_listing_comes_first_and_then_the_error() {
     let cases: Vec<(&str, Script)> = vec![
@@ -381,7 +383,8 @@ async fn a_watch_of_a_compacted_revision_ends() {
     assert!(error.message().contains("compacted"), "{error}");
 }
 
-/// etcd-io/etcd#19296, #9988: behind its proxy a watch may stay silent for ever, although it was created.
+/// etcd-io/etcd#19296, #9988: behind its proxy a watch may stay silent for ever, although it was created. etcd-client#48: and
+/// its user never learns.
 #[tokio::test]
 async fn a_watch_that_is_created_and_then_silent_takes_up_what_a_listing_shows_and_ends() {
     let fake = Fake::start(Script::default().watch_stream(|request| match request {
@@ -479,6 +482,7 @@ async fn an_absurd_granted_ttl_is_bounded_and_overflows_nothing() {
     }
 }
 
+/// One emulation of etcd answers with the TTL as the id of the lease: what is put on it never expires.
 #[tokio::test]
 async fn an_invalid_grant_is_an_error() {
     type Grant = fn(PbLeaseGrantResponse) -> Result<PbLeaseGrantResponse, Status>;
@@ -500,6 +504,61 @@ async fn an_invalid_grant_is_an_error() {
         assert_nonsense(&registered.expect_err(what), what);
         assert_eq!(fake.counts().grants, 1, "{what}");
     }
+}
+
+/// go-kratos#3883, #3464, etcd-rs#59: a registration that is given up after some failures of its renewal, or after one
+/// timeout. Whatever the errors are, they are retried without limit, and the lease that was lost in between is replaced.
+#[tokio::test]
+async fn a_registration_outlives_any_failures_of_its_renewal() {
+    for (what, failing) in [
+        (
+            "no leader",
+            Script::default().keep_alive(|_| Some(Err(Status::unavailable("etcdserver: no leader")))),
+        ),
+        (
+            "unknown",
+            Script::default().keep_alive(|_| Some(Err(Status::unknown("etcdserver: something new")))),
+        ),
+        ("silent", Script::default().keep_alive(|_| None)),
+        (
+            "lost",
+            Script::default()
+                .grant(|_| Err(Status::internal("no")))
+                .keep_alive(|renewed| Some(Ok(PbLeaseKeepAliveResponse { ttl: 0, ..renewed }))),
+        ),
+    ] {
+        let fake = Fake::start(Script::default()).await;
+        let registration =
+            registration(&svc(), instance("10.0.0.1:80")).with_ttl(Duration::from_secs(1)).unwrap();
+        let handle = keep_registered(connect(fake.config()), registration, RegistrationConfig::default());
+        timeout(LONG, handle.registered()).await.expect(what).expect(what);
+        fake.becomes(failing);
+        becomes(&handle, |status| matches!(status, RegistrationStatus::Retrying { .. })).await;
+        // Longer than the TTL.
+        sleep(Duration::from_secs(2)).await;
+        assert!(
+            matches!(handle.status(), RegistrationStatus::Retrying { .. }),
+            "{what}: {:?}",
+            handle.status()
+        );
+        // No flood: the longest backoff is a fraction of the TTL, here of 1 s.
+        assert!(fake.counts().grants < 50, "{what}: {:?}", fake.counts());
+        fake.becomes(Script::default());
+        becomes(&handle, |status| matches!(status, RegistrationStatus::Registered)).await;
+    }
+}
+
+async fn becomes(handle: &RegistrationHandle, is_so: impl Fn(&RegistrationStatus) -> bool) {
+    let mut statuses = Box::pin(handle.statuses());
+    let wanted = async {
+        while let Some(status) = statuses.next().await {
+            if is_so(&status) {
+                return;
+            }
+        }
+        panic!("it stays {:?}", handle.status());
+    };
+    timeout(LONG, wanted).await.unwrap_or_else(|_| panic!("it is {:?}", handle.status()));
 }
 
 #[tokio::test]
@@ -525,6 +584,7 @@ async fn a_transaction_that_neither_succeeds_nor_shows_the_record_ends() {
     assert_nonsense(&registered.err().unwrap(), "never succeeds");
 }
 
+/// etcd-client#87: a response without a time to live means that the lease is gone.
 #[tokio::test]
 async fn a_renewal_is_believed_only_for_our_lease() {
     let fake = Fake::start(Script::default()).await;

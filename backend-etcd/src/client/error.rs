@@ -307,6 +307,7 @@ impl StdError for Cause {}
 
 #[cfg(test)]
 mod tests {
+    use super::super::published_errors::PUBLISHED;
     use super::*;
 
     const AT: &str = "127.0.0.1:2379";
@@ -316,14 +317,6 @@ mod tests {
     }
 
     const YOUNG: Duration = Duration::from_secs(29);
-
-    /// What etcd publishes: the code, and the text after `etcdserver: `.
-    fn published() -> Vec<(Code, &'static str)> {
-        let lines = include_str!("published_errors.txt").lines().filter(|line| !line.starts_with('#'));
-        let published: Vec<_> = lines.map(|line| line.split_once(' ').unwrap()).collect();
-        assert!(published.len() > 60);
-        published.into_iter().map(|(code, text)| (code_named(code), text)).collect()
-    }
 
     #[test]
     fn every_answer_that_etcd_publishes_has_its_recovery() {
@@ -337,7 +330,7 @@ mod tests {
         ];
         let another_member =
             ["cluster ID mismatch", "not leader", "not capable", "rpc not supported for learner"];
-        for (code, text) in published() {
+        for (code, text) in PUBLISHED.iter().copied() {
             let failure = status(code, &format!("etcdserver: {text}"));
             let recovery = failure.reason.recovery(YOUNG);
             let expected = match code {
@@ -362,7 +355,7 @@ mod tests {
 
     #[test]
     fn every_answer_that_etcd_publishes_has_its_kind() {
-        for (code, text) in published() {
+        for (code, text) in PUBLISHED.iter().copied() {
             let error = status(code, &format!("etcdserver: {text}")).error;
             let (kind, retryable) = match text {
                 "requested lease not found" => (ErrorKind::LeaseExpired, true),
@@ -392,7 +385,7 @@ mod tests {
     fn every_row_is_of_an_answer_that_etcd_publishes() {
         for row in SERVER.iter().filter(|row| row.text != "stopped") {
             let is_found = |text| find(text).is_some_and(|found| found.text == row.text);
-            assert!(published().iter().any(|(_, text)| is_found(text)), "{}", row.text);
+            assert!(PUBLISHED.iter().any(|(_, text)| is_found(text)), "{}", row.text);
         }
     }
 

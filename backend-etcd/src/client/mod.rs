@@ -5,6 +5,8 @@ mod endpoints;
 mod error;
 mod pages;
 mod position;
+#[cfg(test)]
+mod published_errors;
 mod single_flight;
 mod watch_stream;
 
