@@ -366,11 +366,21 @@ mod tests {
     #[tokio::test]
     async fn a_registry_url_where_a_target_is_expected_is_refused_with_a_hint() {
         let registries = Registries::new().with("etcd", Discovery::new(StaticRegistry::default()));
-        for url in ["etcd://10.0.0.1:2379/greeter", "etcd://h1:2379,h2:2379/production"] {
+        for (url, shown) in [
+            ("etcd://10.0.0.1:2379/greeter", "etcd://10.0.0.1:2379/greeter"),
+            ("etcd://h1:2379,h2:2379/greeter", "etcd://h1:2379,h2:2379/greeter"),
+            ("etcd://me:hunter2@10.0.0.1:2379/greeter", "etcd://…@10.0.0.1:2379/greeter"),
+        ] {
             let target: Target = url.parse().unwrap();
             let error = registries.resolve(&target).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidArgument);
-            assert!(error.message().contains("connect to the registry by its URL"), "{error}");
+            assert_eq!(
+                error.message(),
+                format!(
+                    "target {shown:?} names a registry that was not added (added: etcd:///); a target has no endpoints \
+                     of a registry: connect to the registry by its URL, and write the target as etcd:///greeter"
+                )
+            );
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod registries;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -112,7 +113,17 @@ impl fmt::Display for Target {
 }
 
 fn refuse(text: &str, why: impl fmt::Display) -> Error {
-    Error::new(ErrorKind::InvalidArgument, format!("target {text:?} {why}"))
+    Error::new(ErrorKind::InvalidArgument, format!("target {:?} {why}", without_user(text)))
+}
+
+/// The text without what is before an `@`: the URL of a registry in place of a target may contain a password.
+fn without_user(text: &str) -> Cow<'_, str> {
+    match (text.split_once("://"), text.rfind('@')) {
+        (Some((scheme, rest)), Some(at)) if !rest.starts_with('/') => {
+            Cow::Owned(format!("{scheme}://…{}", &text[at..]))
+        }
+        _ => Cow::Borrowed(text),
+    }
 }
 
 fn is_scheme(text: &str) -> bool {

@@ -68,11 +68,16 @@ impl Registries {
             .collect();
         let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
         let hint = match &target.authority {
-            Some(authority) if authority.contains([':', ',']) => {
-                "; a target has no endpoints of a registry: connect to the registry by its URL, and call the target \
-                 scheme:///service"
+            Some(authority) if authority.contains([':', ',', '@']) => {
+                // With an @ it would be a part of a password.
+                let service = if target.endpoint.contains('@') { "service" } else { &target.endpoint };
+                format!(
+                    "; a target has no endpoints of a registry: connect to the registry by its URL, and write the target \
+                     as {}:///{service}",
+                    target.scheme
+                )
             }
-            _ => "",
+            _ => String::new(),
         };
         Err(target.refuse(format_args!("names a registry that was not added (added: {known}){hint}")))
     }
@@ -99,7 +104,15 @@ mod tests {
     async fn an_authority_must_have_been_added() {
         let registries = Registries::new().with("etcd", empty()).with_authority("etcd", "main", empty());
         let mixed_up = registries.resolve(&"etcd://10.0.0.1:2379/svc".parse().unwrap()).unwrap_err();
-        assert!(mixed_up.to_string().contains("connect to the registry by its URL"), "{mixed_up}");
+        let hint = "connect to the registry by its URL, and write the target as etcd:///svc";
+        assert!(mixed_up.to_string().contains(hint), "{mixed_up}");
+        for url in
+            ["etcd://me:hunter2@10.0.0.1:2379/svc", "etcd://me:hun/ter2@h:1/svc", "etcd://me:hunter2@h"]
+        {
+            let error = url.parse::<Target>().and_then(|target| registries.resolve(&target)).unwrap_err();
+            assert!(error.message().contains("\"etcd://…@") && !error.message().contains("ter2"), "{error}");
+            assert!(!error.message().contains("hun"), "{error}");
+        }
         assert!(registries.resolve(&"etcd:///svc".parse().unwrap()).is_ok());
         assert!(registries.resolve(&"etcd://main/svc".parse().unwrap()).is_ok());
         let error = registries.resolve(&"etcd://other/svc".parse().unwrap()).unwrap_err();
