@@ -1,6 +1,7 @@
 //! Checks of our own, for what no lint of rustc, clippy or Cargo finds.
 
 mod import_cycles;
+mod links;
 mod log_effects;
 mod packaging;
 mod rust_version;
@@ -19,6 +20,7 @@ pub(crate) fn run(root: &Path, metadata: &Metadata) -> Result<(), Error> {
     for folder in &folders {
         findings.extend(import_cycles::find(root, &folder.join("src"))?);
     }
+    findings.extend(links::find(root, &folders)?);
     findings.extend(rust_version::find(root, metadata)?);
     findings.extend(packaging::find(root, metadata)?);
     for finding in &findings {
