@@ -134,6 +134,15 @@ impl fmt::Display for RegistryUrl {
     }
 }
 
+/// From a string. There is no `Serialize`, because Display omits the password.
+#[cfg(feature = "serde")]
+impl<'de> serde::Deserialize<'de> for RegistryUrl {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(|error: Error| serde::de::Error::custom(error.report()))
+    }
+}
+
 #[cfg(feature = "etcd")]
 fn etcd(text: &str, rest: &str) -> Result<Location> {
     if authority(rest).is_empty() {
@@ -295,6 +304,16 @@ mod tests {
             assert_eq!(parsed.to_string(), displayed);
             assert!(!format!("{parsed:?}").contains("hunter2"), "{parsed:?}");
         }
+    }
+
+    #[cfg(feature = "serde")]
+    #[test]
+    fn a_url_is_deserialized_from_a_string() {
+        let url: RegistryUrl = serde_json::from_str(r#""static://10.0.0.1:80""#).unwrap();
+        assert_eq!(url.to_string(), "static://10.0.0.1:80");
+        let error =
+            serde_json::from_str::<RegistryUrl>(r#""consul://me:hunter2@h""#).unwrap_err().to_string();
+        assert!(error.contains("\"consul\" is no scheme") && !error.contains("hunter2"), "{error}");
     }
 
     #[test]
