@@ -129,7 +129,7 @@ async fn servers_and_clients_start_while_etcd_is_down() {
 #[tokio::test]
 async fn a_client_counts_the_servers_that_it_calls_although_etcd_lost_them() {
     let mut etcd = Etcd::start().await;
-    let (servers, client) = lost(&mut etcd, End::Killed, "60s").await;
+    let (servers, client) = lost(&mut etcd, End::Killed, "6s").await;
     // Stopped, so that they do not register again.
     for server in &servers {
         server.signal(Signal::STOP);
