@@ -180,7 +180,7 @@ impl Process {
     async fn terminate(self) {
         let _ = self.terminate.send(());
         let _ = self.ended.await;
-        println!("   {} has left", self.name);
+        println!("   {} has shut down", self.name);
         drop(self.kill);
     }
 

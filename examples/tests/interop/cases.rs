@@ -2,7 +2,7 @@
 
 use rustix::process::Signal;
 
-use crate::fleet::{Fleet, Record, SERVICE, all_answer, answered, calls_while, failed, port, says};
+use crate::fleet::{Fleet, Record, SERVICE, all_answer, answered, calls_while, failed, port, prints};
 
 pub(crate) async fn a_go_client_calls_rust_servers(fleet: &Fleet) {
     let ((_a, a), (_b, b)) = (fleet.rust_server(&[]).await, fleet.rust_server(&[]).await);
@@ -36,10 +36,10 @@ pub(crate) async fn a_go_server_leaves_and_a_rust_client_loses_no_call(fleet: &F
     let (mut leaving, address) = fleet.go_server(&["-lease", "5s"]).await;
     let (_stays, _) = fleet.rust_server(&[]).await;
     let (client, watch) = (fleet.rust_client("100000"), fleet.watch());
-    says(&watch, &format!("+ {address}")).await;
+    prints(&watch, &format!("+ {address}")).await;
     assert_eq!(calls_while(&client, &mut leaving, &address, Signal::TERM).await, 0);
     fleet.until_record(&address, "gone", |record| record.is_none()).await;
-    says(&watch, &format!("- {address}")).await;
+    prints(&watch, &format!("- {address}")).await;
 }
 
 /// The client has one call in flight, which may fail.
@@ -58,10 +58,10 @@ pub(crate) async fn a_go_server_crashes(fleet: &Fleet) {
     let (mut dying, address) = fleet.go_server(&["-lease", "2s"]).await;
     let (_stays, _) = fleet.rust_server(&[]).await;
     let (client, watch) = (fleet.rust_client("100000"), fleet.watch());
-    says(&watch, &format!("+ {address}")).await;
+    prints(&watch, &format!("+ {address}")).await;
     assert!(calls_while(&client, &mut dying, &address, Signal::KILL).await <= 1);
     fleet.until_record(&address, "gone after its TTL", |record| record.is_none()).await;
-    says(&watch, &format!("- {address}")).await;
+    prints(&watch, &format!("- {address}")).await;
 }
 
 pub(crate) async fn a_go_manager_overwrites_and_deletes_our_record(fleet: &Fleet) {
@@ -89,7 +89,7 @@ pub(crate) async fn the_records_have_the_same_bytes_and_metadata_goes_both_ways(
         let theirs = fleet.record(advertised).await.expect("Go's record");
         assert_eq!(ours.value, theirs.value);
         fleet.go_done("put", &["-addr", advertised, "-metadata", r#"{"shard":"3"}"#]).await;
-        let watched = says(&fleet.watch(), r#"shard="3""#).await;
+        let watched = prints(&fleet.watch(), r#"shard="3""#).await;
         assert!(watched.contains(&format!("+ {advertised} ")), "Rust sees {watched:?}");
         fleet.go_done("delete", &["-addr", advertised]).await;
     }
@@ -110,7 +110,7 @@ pub(crate) async fn a_go_client_does_not_survive_an_object_in_metadata(fleet: &F
     client.stdout.more(20).await;
     put(r#"{"a":"b"}"#).await;
     if fleet.version == "v3.5.26" {
-        says(&client, "DeadlineExceeded").await;
+        prints(&client, "DeadlineExceeded").await;
         put(r#"{"a":"c"}"#).await;
         let panics = "panic: runtime error: comparing uncomparable type map[string]interface {}";
         client.stderr.line(|line| line.contains(panics)).await;
@@ -138,16 +138,16 @@ pub(crate) async fn a_service_name_may_begin_as_another_one(fleet: &Fleet) {
     );
     assert_eq!(called, expected.iter().map(|address| port(address).to_owned()).collect());
 
-    // Ours sees its own, no matter what is there, comes or goes beside it.
+    // A client of hither sees its own service only, whatever changes in the other one.
     let watch = fleet.watch();
-    says(&watch, &format!("+ {a}")).await;
+    prints(&watch, &format!("+ {a}")).await;
     all_answer(fleet.rust_client("60"), &[&a]).await;
     foreign.signal(Signal::TERM);
     foreign.end().await;
     let (_foreign, d) = fleet.rust_server_of(&other, &[]).await;
     let (third, c) = fleet.rust_server(&[]).await;
-    says(&watch, &format!("+ {c}")).await;
-    let seen = [watch.stdout.all(), vec![says(&third, "present: ").await]].concat();
+    prints(&watch, &format!("+ {c}")).await;
+    let seen = [watch.stdout.all(), vec![prints(&third, "present: ").await]].concat();
     for foreign in [b, d] {
         assert!(
             !seen.iter().any(|line| line.contains(&foreign)),

@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use crate::etcd::Etcd;
 use crate::program::{LONG, Program};
 
-/// Between two looks at etcd: a record can change in ways that no event of ours tells.
+/// The interval of polling etcd: a record can change in ways that cause no event of hither.
 const PAUSE: Duration = Duration::from_millis(50);
 
 pub(crate) struct Fleet {
@@ -23,7 +23,7 @@ pub(crate) struct Fleet {
     pub(crate) version: &'static str,
 }
 
-/// What etcd has for an address.
+/// The record of an address in etcd.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Record {
     pub(crate) value: String,
@@ -49,7 +49,7 @@ impl Fleet {
         Program::start(&self.go, &[&common, arguments].concat())
     }
 
-    /// Runs a command of the peer to its end; what it printed.
+    /// Runs a command of the peer to its end, and returns what it printed.
     pub(crate) async fn go_done(&self, command: &str, arguments: &[&str]) -> Vec<String> {
         let mut program = self.go(command, arguments);
         let status = program.end().await;
@@ -96,7 +96,7 @@ impl Fleet {
         Some(Record { value: record.value_str().unwrap().to_owned(), lease: record.lease() })
     }
 
-    /// Waits until the record is as it must be; the record.
+    /// Waits until the record is as it must be, and returns it.
     pub(crate) async fn until_record(
         &self,
         address: &str,
@@ -121,15 +121,15 @@ impl Fleet {
     }
 }
 
-/// A server that is registered, and its address.
+/// Waits until a server is registered, and returns it with its address.
 async fn started(server: Program) -> (Program, String) {
-    says(&server, "registered ").await;
-    let line = says(&server, "listening on ").await;
+    prints(&server, "registered ").await;
+    let line = prints(&server, "listening on ").await;
     (server, line.trim_start_matches("listening on ").to_owned())
 }
 
-/// Waits for a line on the standard output.
-pub(crate) async fn says(program: &Program, part: &str) -> String {
+/// Waits for a line with `part` on the standard output, and returns it.
+pub(crate) async fn prints(program: &Program, part: &str) -> String {
     program.stdout.line(|line| line.contains(part)).await
 }
 
@@ -141,7 +141,7 @@ pub(crate) fn failed(client: &Program) -> usize {
     client.stdout.count(|line| line.contains(": error"))
 }
 
-/// The ports that answered a client, when it has ended without a failed call.
+/// Returns the ports that answered a client, which must have ended without a failed call.
 pub(crate) async fn answered(mut client: Program) -> BTreeSet<String> {
     let status = client.end().await;
     let lines = client.stdout.all();
@@ -157,7 +157,7 @@ pub(crate) async fn all_answer(client: Program, addresses: &[&String]) {
     assert_eq!(answered(client).await, expected);
 }
 
-/// Ends the server at `address` while a client calls; how many calls failed.
+/// Ends the server at `address` while a client calls, and returns how many calls failed.
 pub(crate) async fn calls_while(
     client: &Program,
     server: &mut Program,
@@ -165,7 +165,7 @@ pub(crate) async fn calls_while(
     signal: Signal,
 ) -> usize {
     let from_it = format!(" from {} ", port(address));
-    says(client, &from_it).await;
+    prints(client, &from_it).await;
     client.stdout.more(50).await;
     server.signal(signal);
     server.end().await;
