@@ -1,6 +1,8 @@
 //! The log: one line for each outage, and one for its end, however long it lasts.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "these are tests")]
 
+mod support;
+
 use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
@@ -144,4 +146,24 @@ async fn holding_instances_is_logged_with_their_ids_and_once_more_at_its_end() {
     sleep(Duration::from_secs(300)).await;
     assert_lines(&mut log, &[&["INFO", "svc", "no instance held any more", "released=11"]]);
     assert!(view.current().held.is_empty());
+}
+
+/// A registry that can be listed and not watched: each attempt brings a snapshot, and then an error.
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_is_lost_after_each_listing_logs_one_outage() {
+    let (mut log, _guard) = capture();
+    let (resolver, mut script) = support::scripted();
+    let view = Discovery::new(resolver).service(&support::service());
+    for attempt in 0..40 {
+        let open = support::soon(script.watch()).await.open(&["a"]);
+        view.ready(Duration::from_secs(5)).await.unwrap();
+        if attempt == 39 {
+            sleep(Duration::from_secs(60)).await;
+            assert_lines(
+                &mut log,
+                &[&["INFO", "svc", "watch re-established"], &["WARN", "svc", "watch lost; retrying"]],
+            );
+        }
+        open.fail(ErrorKind::Unavailable);
+    }
 }

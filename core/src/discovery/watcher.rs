@@ -6,6 +6,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_core::Stream;
 use futures_util::StreamExt;
@@ -16,6 +17,9 @@ use super::protection::HoldState;
 use super::{Freshness, Update, WatcherConfig};
 use crate::time::after;
 use crate::{Backoff, Error, ErrorKind, Resolver, Result, ServiceName, Snapshot, SnapshotStream};
+
+/// How long a watch must last before the log has the end of an outage.
+const ESTABLISHED_AFTER: Duration = Duration::from_secs(1);
 
 /// Watches a service: a stream that never ends and never fails.
 ///
@@ -73,8 +77,11 @@ struct Watcher {
     hold: HoldState,
     /// What the next update is made of.
     update: Update,
-    /// Failed attempts since the last snapshot.
+    /// Failed attempts since a watch was last established.
     failures: u32,
+    /// When a watch that was opened after a failure counts as established: a registry that can be listed and not watched
+    /// makes every attempt a success, followed by an error.
+    established_at: Option<Instant>,
     /// Whether `update` has changed since it was last sent.
     is_pending: bool,
     /// Until when changes are coalesced.
@@ -144,6 +151,7 @@ impl Watcher {
             is_pending: known.is_some(),
             update: known.unwrap_or_else(not_yet),
             failures: 0,
+            established_at: None,
             quiet_until: None,
             resolver,
             service,
@@ -166,6 +174,7 @@ impl Watcher {
                     self.hold.release(Instant::now());
                     self.refresh_held();
                 }
+                () = sleep_until_some(self.established_at) => self.on_established(),
                 event = self.state.step() => self.apply(event),
             }
         }
@@ -174,7 +183,9 @@ impl Watcher {
     fn apply(&mut self, event: Event) {
         match event {
             Event::Opened(snapshot, snapshots) => {
-                self.state = State::Watching { snapshots, since: Instant::now() };
+                let now = Instant::now();
+                self.state = State::Watching { snapshots, since: now };
+                self.established_at = (self.failures > 0).then(|| after(now, ESTABLISHED_AFTER));
                 self.on_snapshot(snapshot);
             }
             Event::Snapshot(snapshot) => self.on_snapshot(snapshot),
@@ -216,10 +227,12 @@ impl Watcher {
         self.hold.observe(&changes, snapshot.len(), Instant::now());
         self.update.snapshot = Some(snapshot);
         self.update.freshness = Freshness::Fresh;
-        if std::mem::take(&mut self.failures) > 0 {
-            tracing::info!(service = %self.service, "watch re-established");
-        }
         self.refresh_held();
+    }
+
+    fn on_established(&mut self) {
+        (self.established_at, self.failures) = (None, 0);
+        tracing::info!(service = %self.service, "watch re-established");
     }
 
     fn on_error(&mut self, cause: Error) {
@@ -243,10 +256,11 @@ impl Watcher {
             Freshness::Stale { since, age, cause: before } => {
                 (*since, *age, self.failures == 0 || before.kind() != cause.kind())
             }
-            Freshness::Fresh => (now, std::time::Duration::ZERO, true),
+            Freshness::Fresh => (now, Duration::ZERO, true),
         };
         // The freshness is sent again when its kind of cause changes, not at each attempt.
         self.is_pending |= is_news;
+        self.established_at = None;
         self.failures = self.failures.saturating_add(1);
         let (service, failures, why) = (&self.service, self.failures, cause.report());
         // One line for an outage, however long it lasts.
