@@ -27,7 +27,7 @@
 //!
 //! // The client: a view in memory, which outlives any outage.
 //! let greeter = Discovery::new(registry).service(&"greeter".parse()?);
-//! for instance in greeter.ready(Duration::from_secs(5)).await?.iter() {
+//! for instance in greeter.wait_ready(Duration::from_secs(5)).await?.iter() {
 //!     println!("{} in {:?}", instance.address(), instance.zone());
 //! }
 //! registered.deregister().await?;

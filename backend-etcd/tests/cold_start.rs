@@ -46,7 +46,7 @@ async fn a_client_that_starts_while_etcd_is_down_uses_its_cache_and_then_etcd() 
 
     etcd.kill();
     let mut cold = discovery(&etcd, directory.path()).service(&service);
-    let found = cold.ready(Duration::from_secs(5)).await.unwrap();
+    let found = cold.wait_ready(Duration::from_secs(5)).await.unwrap();
     assert_eq!(support::ids(&found), ["a:1", "b:1"]);
     let Freshness::Stale { age, .. } = cold.current().freshness else { panic!("etcd is down") };
     assert!(age < LONG, "{age:?}");

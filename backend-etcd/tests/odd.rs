@@ -208,7 +208,7 @@ async fn a_client_takes_up_listings_although_no_watch_succeeds_and_does_not_floo
         Fake::start(Script::default().watch([Answer::Fail(Status::unavailable("etcdserver: no leader"))]))
             .await;
     let view = Discovery::new(connect(fake.config())).service(&svc());
-    let update = view.ready(LONG).await.unwrap();
+    let update = view.wait_ready(LONG).await.unwrap();
     assert_eq!(update.iter().len(), 1);
     fake.becomes(
         Script::default()

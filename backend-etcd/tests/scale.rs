@@ -55,7 +55,7 @@ async fn a_change_in_a_service_of_ten_thousand_lists_nothing_anew() {
     put_many(&client, 0, (0..COUNT).map(record)).await;
 
     let mut view = Discovery::new(etcd.registry()).service(&service);
-    let whole = view.ready(LONG).await.unwrap();
+    let whole = view.wait_ready(LONG).await.unwrap();
     assert_eq!(whole.len(), COUNT);
     let before = etcd.requests().await;
     for change in 0..20 {

@@ -22,7 +22,7 @@
 //! let server = keep_registered(registry.clone(), registration, RegistrationConfig::default());
 //!
 //! let greeter = Discovery::new(registry).service(&"greeter".parse()?);
-//! let snapshot = greeter.ready(Duration::from_secs(5)).await?;
+//! let snapshot = greeter.wait_ready(Duration::from_secs(5)).await?;
 //! assert_eq!(snapshot.iter().next().expect("one instance").address().to_string(), "10.0.0.7:8001");
 //! server.deregister().await?;
 //! # Ok(())
@@ -45,7 +45,7 @@
 //!     let registration = Registration::new("greeter".parse()?, Instance::new("10.0.0.7:8001".parse()?))?;
 //!     let server = keep_registered(registry.clone(), registration, RegistrationConfig::default());
 //!     let mut greeter = Discovery::new(registry.clone()).service(&"greeter".parse()?);
-//!     greeter.ready(Duration::from_secs(5)).await?;
+//!     greeter.wait_ready(Duration::from_secs(5)).await?;
 //!
 //!     registry.faults().stop();
 //!     tokio::time::sleep(Duration::from_secs(3600)).await;

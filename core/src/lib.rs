@@ -31,7 +31,7 @@
 //!
 //! // The client: a view that never blocks, and that keeps its instances through any outage.
 //! let mut greeter = Discovery::new(registry).service(&"greeter".parse()?);
-//! let snapshot = greeter.ready(Duration::from_secs(5)).await?;
+//! let snapshot = greeter.wait_ready(Duration::from_secs(5)).await?;
 //! assert_eq!(snapshot.iter().next().expect("one instance").zone(), Some("eu-1a"));
 //!
 //! registered.deregister().await?;

@@ -60,7 +60,7 @@ async fn a_client_that_starts_in_an_outage_begins_with_the_last_snapshot() {
 
     let (discovery, mut script) = cached(directory.path());
     let mut view = discovery.service(&service());
-    let snapshot = view.ready(SECOND).await.unwrap();
+    let snapshot = view.wait_ready(SECOND).await.unwrap();
     assert_eq!(names(snapshot.iter()), ["a", "b"]);
     let Freshness::Stale { age, cause, .. } = view.current().freshness else { panic!("it is from disk") };
     assert!(age < Duration::from_secs(60), "{age:?}");
@@ -101,7 +101,7 @@ async fn an_unusable_file_is_ignored() {
         let call = soon(script.watch()).await;
         assert!(view.current().snapshot.is_none(), "{:?}", String::from_utf8_lossy(bytes));
         let _open = call.open(&["b"]);
-        assert_eq!(names(view.ready(SECOND).await.unwrap().iter()), ["b"]);
+        assert_eq!(names(view.wait_ready(SECOND).await.unwrap().iter()), ["b"]);
     }
 }
 
@@ -113,7 +113,7 @@ async fn an_unusable_directory_is_ignored() {
     let (discovery, mut script) = cached(&occupied.join("below"));
     let view = discovery.service(&service());
     let open = soon(script.watch()).await.open(&["a"]);
-    assert_eq!(names(view.ready(SECOND).await.unwrap().iter()), ["a"]);
+    assert_eq!(names(view.wait_ready(SECOND).await.unwrap().iter()), ["a"]);
     sleep(10 * SECOND).await;
     open.send(&["a", "b"]);
     sleep(10 * SECOND).await;
@@ -163,7 +163,7 @@ async fn instances_that_the_registry_lost_stay_on_disk_and_are_held() {
     let written = client_with_a_cache(directory.path(), &["a", "b"]).await;
     let (discovery, mut script) = cached(directory.path());
     let mut view = discovery.service(&service());
-    view.ready(SECOND).await.unwrap();
+    view.wait_ready(SECOND).await.unwrap();
     let _open = soon(script.watch()).await.open(&[]);
     while !view.current().freshness.is_fresh() {
         soon(view.changed()).await.unwrap();

@@ -16,7 +16,7 @@ async fn all_views_of_a_service_share_one_watch() {
     let views: Vec<_> = (0..100).map(|_| discovery.clone().service(&service())).collect();
     let _open = script.watch().await.open(&["a"]);
     for view in &views {
-        assert_eq!(names(view.ready(SECOND).await.unwrap().iter()), ["a"]);
+        assert_eq!(names(view.wait_ready(SECOND).await.unwrap().iter()), ["a"]);
     }
     assert!(!script.is_called(), "a second watch");
 }
@@ -29,12 +29,12 @@ async fn the_watch_ends_with_its_last_view_and_begins_again_with_the_next() {
     let second = first.clone();
     let open = script.watch().await.open(&["a"]);
     drop(first);
-    assert_eq!(second.ready(SECOND).await.unwrap().len(), 1);
+    assert_eq!(second.wait_ready(SECOND).await.unwrap().len(), 1);
     drop(second);
     open.is_dropped().await;
     let again = discovery.service(&service());
     let _open = script.watch().await.open(&["b"]);
-    assert_eq!(names(again.ready(SECOND).await.unwrap().iter()), ["b"]);
+    assert_eq!(names(again.wait_ready(SECOND).await.unwrap().iter()), ["b"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -83,15 +83,15 @@ async fn ready_names_what_is_missing() {
     let view = discovery.service(&service());
     let began = Instant::now();
     script.watch().await.fail(ErrorKind::PermissionDenied);
-    let error = view.ready(5 * SECOND).await.unwrap_err();
+    let error = view.wait_ready(5 * SECOND).await.unwrap_err();
     assert_eq!(began.elapsed(), 5 * SECOND);
     assert_eq!(error.kind(), ErrorKind::Timeout);
     assert!(error.report().contains("permission denied"), "{}", error.report());
 
     let open = script.watch().await.open(&[]);
-    let error = view.ready(5 * SECOND).await.unwrap_err();
+    let error = view.wait_ready(5 * SECOND).await.unwrap_err();
     assert!(error.to_string().contains("no instance is registered"), "{error}");
-    let (ready, ()) = tokio::join!(view.ready(5 * SECOND), async { open.send(&["a"]) });
+    let (ready, ()) = tokio::join!(view.wait_ready(5 * SECOND), async { open.send(&["a"]) });
     assert_eq!(ready.unwrap().len(), 1);
 }
 
@@ -101,11 +101,11 @@ async fn ready_returns_the_last_snapshot_during_an_outage() {
     let discovery = Discovery::new(resolver);
     let view = discovery.service(&service());
     let open = script.watch().await.open(&["a"]);
-    view.ready(SECOND).await.unwrap();
+    view.wait_ready(SECOND).await.unwrap();
     open.fail(ErrorKind::Unavailable);
     tokio::time::sleep(3600 * SECOND).await;
     assert!(matches!(view.current().freshness, Freshness::Stale { .. }));
-    assert_eq!(view.ready(SECOND).await.unwrap().len(), 1);
+    assert_eq!(view.wait_ready(SECOND).await.unwrap().len(), 1);
 }
 
 #[test]
@@ -123,7 +123,7 @@ fn a_watch_whose_runtime_was_shut_down_is_reported_and_restarted() {
     let first = runtime();
     let mut view = first.block_on(async {
         let view = discovery.service(&service());
-        view.ready(SECOND).await.unwrap();
+        view.wait_ready(SECOND).await.unwrap();
         view
     });
     drop(first);
@@ -138,7 +138,7 @@ fn a_watch_whose_runtime_was_shut_down_is_reported_and_restarted() {
         assert_eq!(error.kind(), ErrorKind::Closed, "{error}");
         assert_eq!(view.current().instances().count(), 1, "what was known is still at hand");
         let mut anew = discovery.service(&service());
-        assert_eq!(anew.ready(SECOND).await.unwrap().len(), 1);
+        assert_eq!(anew.wait_ready(SECOND).await.unwrap().len(), 1);
         while let Some(update) = anew.changed().now_or_never() {
             update.expect("the service is watched again");
         }

@@ -61,7 +61,7 @@ async fn an_outage_of_an_hour_logs_two_lines_for_a_registration_and_two_for_a_vi
     let handle = keep_registered(registry.clone(), registration, RegistrationConfig::default());
     handle.registered().await.unwrap();
     let view = Discovery::new(registry.clone()).service(&service);
-    view.ready(Duration::from_secs(5)).await.unwrap();
+    view.wait_ready(Duration::from_secs(5)).await.unwrap();
     assert_lines(&mut log, &[&["INFO", "svc", "registered"]]);
 
     for _ in 0..2 {
@@ -109,7 +109,7 @@ async fn a_snapshot_from_disk_logs_no_outage_and_hides_none() {
         }
         let discovery = Discovery::builder(registry.clone()).cache_dir(directory.path()).build();
         let view = discovery.service(&service);
-        view.ready(Duration::from_secs(5)).await.unwrap();
+        view.wait_ready(Duration::from_secs(5)).await.unwrap();
         sleep(Duration::from_secs(60)).await;
         assert_lines(&mut log, lines);
     }
@@ -129,7 +129,7 @@ async fn holding_instances_is_logged_with_their_ids_and_once_more_at_its_end() {
         register(id).await;
     }
     let mut view = Discovery::new(registry.clone()).service(&service);
-    view.ready(Duration::from_secs(5)).await.unwrap();
+    view.wait_ready(Duration::from_secs(5)).await.unwrap();
     assert_lines(&mut log, &[]);
 
     registry.faults().wipe();
@@ -156,7 +156,7 @@ async fn a_watch_that_is_lost_after_each_listing_logs_one_outage() {
     let view = Discovery::new(resolver).service(&support::service());
     for attempt in 0..40 {
         let open = support::soon(script.watch()).await.open(&["a"]);
-        view.ready(Duration::from_secs(5)).await.unwrap();
+        view.wait_ready(Duration::from_secs(5)).await.unwrap();
         if attempt == 39 {
             sleep(Duration::from_secs(60)).await;
             assert_lines(

@@ -41,7 +41,7 @@ async fn a_mocked_resolver_feeds_a_discovery() {
         Ok(Box::pin(futures_util::stream::iter([Ok(snapshot)])))
     });
     let greeter = Discovery::new(resolver).service(&"greeter".parse().unwrap());
-    assert_eq!(greeter.ready(Duration::from_secs(5)).await.unwrap().len(), 1);
+    assert_eq!(greeter.wait_ready(Duration::from_secs(5)).await.unwrap().len(), 1);
 }
 
 #[tokio::test]

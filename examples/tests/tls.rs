@@ -107,7 +107,7 @@ async fn call(
     let discovery = Discovery::new(registry.clone());
     // Waits for the registration.
     let service = "greeter".parse().unwrap();
-    discovery.service(&service).ready(Duration::from_secs(5)).await.unwrap();
+    discovery.service(&service).wait_ready(Duration::from_secs(5)).await.unwrap();
     let channel = DiscoveryChannel::builder(&discovery, "greeter")
         .connector(ServiceConnector::new(connector).with_scheme(Scheme::HTTPS))
         .connect_lazy()?;

@@ -89,7 +89,7 @@ impl Watchers {
         let mut watch = registry.watch(service).await.unwrap();
         watch.next().await.unwrap().unwrap();
         let view = Discovery::new(registry.clone()).service(service);
-        view.ready(Duration::from_secs(10)).await.unwrap();
+        view.wait_ready(Duration::from_secs(10)).await.unwrap();
         Self { client, registry, service: service.clone(), raw, watch, view }
     }
 

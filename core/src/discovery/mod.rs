@@ -48,7 +48,7 @@ pub use watcher::watcher;
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> hither_core::Result<()> {
 /// let discovery = Discovery::new(StaticRegistry::new([Instance::new("10.0.0.7:8001".parse()?)]));
-/// let snapshot = discovery.service(&"greeter".parse()?).ready(Duration::from_secs(5)).await?;
+/// let snapshot = discovery.service(&"greeter".parse()?).wait_ready(Duration::from_secs(5)).await?;
 /// assert_eq!(snapshot.len(), 1);
 /// # Ok(())
 /// # }
@@ -272,7 +272,7 @@ impl ServiceView {
     ///
     /// # Cancellation
     /// Safe.
-    pub async fn ready(&self, within: Duration) -> Result<Snapshot> {
+    pub async fn wait_ready(&self, within: Duration) -> Result<Snapshot> {
         let mut updates = self.updates.clone();
         let waited = timeout(within, updates.wait_for(|update| update.instances().next().is_some())).await;
         match waited {

@@ -124,7 +124,8 @@ mod tests {
     async fn a_static_target_is_its_list_of_addresses() {
         let (discovery, service) =
             Registries::new().resolve(&"static:///10.0.0.1:80,[::1]:81".parse().unwrap()).unwrap();
-        let snapshot = discovery.service(&service).ready(std::time::Duration::from_secs(1)).await.unwrap();
+        let snapshot =
+            discovery.service(&service).wait_ready(std::time::Duration::from_secs(1)).await.unwrap();
         let addresses: Vec<_> = snapshot.iter().map(|instance| instance.address().to_string()).collect();
         assert_eq!(addresses, ["10.0.0.1:80", "[::1]:81"]);
         assert_eq!(service.as_str(), "10.0.0.1:80,[::1]:81", "and not the name of the scheme");
