@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use hither_core::{Address, Instance};
 use http::{Request, Response};
 
-use super::watched::{Peer, Stage};
+use super::peer::{Peer, Stage};
 use super::{Http2, RequestBody, ResponseBody, SendError, Transport};
 use crate::client::connector::Connector;
 

@@ -11,7 +11,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::watched::{Peer, Watched};
+use super::peer::Peer;
+use super::watched::Watched;
 use super::{RequestBody, SendError, Transport, status_of};
 use crate::client::connector::BoxedIo;
 

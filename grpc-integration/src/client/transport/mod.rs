@@ -3,6 +3,7 @@
 mod connection;
 mod frames;
 mod http2;
+mod peer;
 mod request_body;
 mod send_error;
 mod watched;
