@@ -31,8 +31,8 @@ use crate::task::Task;
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> hither_tonic::Result<()> {
 /// # let registry = StaticRegistry::new([]);
-/// let channel =
-///     DiscoveryChannel::builder(Discovery::new(registry), "greeter").policy(RoundRobin::default()).connect_lazy()?;
+/// let discovery = Discovery::new(registry); // one for all channels
+/// let channel = DiscoveryChannel::builder(&discovery, "greeter").policy(RoundRobin::default()).connect_lazy()?;
 /// let mut client = HealthClient::new(channel);
 /// let status = client.check(tonic_health::pb::HealthCheckRequest::default()).await.unwrap_err();
 /// assert_eq!(status.message(), "no instance of greeter is registered");

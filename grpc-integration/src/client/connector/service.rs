@@ -44,7 +44,8 @@ use crate::error::BoxError;
 /// # async fn main() -> hither_tonic::Result<()> {
 /// # let registry = StaticRegistry::new([]);
 /// # let tls = HttpsConnector;
-/// let channel = DiscoveryChannel::builder(Discovery::new(registry), "greeter")
+/// let discovery = Discovery::new(registry);
+/// let channel = DiscoveryChannel::builder(&discovery, "greeter")
 ///     .connector(ServiceConnector::new(tls).with_scheme(http::uri::Scheme::HTTPS))
 ///     .connect_lazy()?;
 /// # Ok(())
