@@ -22,7 +22,7 @@ const LARGEST: usize = 16 * 1024;
 /// The state of rewriting what is read from one byte stream.
 #[derive(Debug, Default)]
 pub(super) struct AuthorityRewriter {
-    frames: FrameScanner,
+    position: RewritePosition,
     /// Read, but not complete enough to be scanned.
     held: Vec<u8>,
     /// Scanned, and to be returned before anything else.
@@ -48,7 +48,7 @@ impl AuthorityRewriter {
                 let before = buf.filled().len();
                 ready!(read(cx, buf))?;
                 let new = buf.filled_mut().get_mut(before..).unwrap_or_default();
-                let passed = self.frames.rewrite(new);
+                let passed = self.position.rewrite(new);
                 if passed == new.len() {
                     return Poll::Ready(Ok(()));
                 }
@@ -66,7 +66,7 @@ impl AuthorityRewriter {
                 let passed = if more.filled().is_empty() {
                     self.held.len()
                 } else {
-                    self.frames.rewrite(&mut self.held)
+                    self.position.rewrite(&mut self.held)
                 };
                 let rest = self.held.split_off(passed);
                 self.ready = std::mem::replace(&mut self.held, rest);
@@ -75,9 +75,9 @@ impl AuthorityRewriter {
     }
 }
 
-/// The position in the stream of frames.
+/// The position of the rewriter in the stream of frames.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum FrameScanner {
+enum RewritePosition {
     /// Before or inside the client's connection preface.
     #[default]
     Preface,
@@ -89,7 +89,7 @@ enum FrameScanner {
     NotHttp2,
 }
 
-impl FrameScanner {
+impl RewritePosition {
     /// Rewrites what is complete and returns how many bytes that is. The rest has to be given again, with more
     /// after it.
     fn rewrite(&mut self, bytes: &mut [u8]) -> usize {
@@ -257,15 +257,15 @@ mod tests {
         ]
         .concat();
         let mut expected = stream.clone();
-        assert_eq!(FrameScanner::default().rewrite(&mut expected), stream.len());
+        assert_eq!(RewritePosition::default().rewrite(&mut expected), stream.len());
         let changed: Vec<_> = (0..stream.len()).filter(|i| stream[*i] != expected[*i]).collect();
         assert!((4..=8).contains(&changed.len()), "two characters in each of two blocks: {changed:?}");
 
         for cut in 1..stream.len() {
-            let (mut frames, mut held, mut out) = (FrameScanner::default(), Vec::new(), Vec::new());
+            let (mut position, mut held, mut out) = (RewritePosition::default(), Vec::new(), Vec::new());
             for piece in stream.chunks(cut) {
                 held.extend_from_slice(piece);
-                let passed = frames.rewrite(&mut held);
+                let passed = position.rewrite(&mut held);
                 out.extend(held.drain(..passed));
             }
             out.extend(held);
@@ -277,7 +277,7 @@ mod tests {
     fn a_stream_that_is_not_http2_passes_unchanged() {
         let hello = [&[0x16, 3, 1, 0, 5][..], b"%/%/%"].concat();
         let mut bytes = hello.clone();
-        assert_eq!(FrameScanner::default().rewrite(&mut bytes), hello.len());
+        assert_eq!(RewritePosition::default().rewrite(&mut bytes), hello.len());
         assert_eq!(bytes, hello);
     }
 
@@ -289,7 +289,7 @@ mod tests {
             rewrite_block(&mut block);
             rewrite_huffman(&mut block);
             let mut stream = [&PREFACE[..], &frame(HEADERS, random.u8(..), 1, &block)].concat();
-            assert_eq!(FrameScanner::default().rewrite(&mut stream), stream.len());
+            assert_eq!(RewritePosition::default().rewrite(&mut stream), stream.len());
         }
     }
 }
