@@ -54,7 +54,7 @@ async fn a_shortage_of_file_descriptors_is_logged_once_and_accepting_resumes_aft
     lines.extend(log.take());
     assert_eq!(lines.len(), 1, "{lines:#?}");
     assert!(
-        lines[0].starts_with("WARN cannot accept connections; retrying error=Too many open files"),
+        lines[0].starts_with("WARN cannot accept connections; retrying cause=Too many open files"),
         "{lines:?}"
     );
 

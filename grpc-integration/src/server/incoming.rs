@@ -54,13 +54,13 @@ impl Stream for Incoming {
                     self.errors.on_success();
                     // Without it the connection is slower, but works.
                     if let Err(error) = stream.set_nodelay(true) {
-                        tracing::debug!(%peer, %error, "TCP_NODELAY not set");
+                        tracing::debug!(%peer, cause = %error, "TCP_NODELAY not set");
                     }
                     let connection = Connection::new(stream, peer, &self.switch, self.rewrite_authority);
                     return Poll::Ready(Some(Ok(connection)));
                 }
                 Err(error) if is_of_one_connection(&error) => {
-                    tracing::debug!(%error, "connection lost before it was accepted");
+                    tracing::debug!(cause = %error, "connection lost before it was accepted");
                 }
                 Err(error) => {
                     self.errors.on_error(&error);
@@ -89,7 +89,7 @@ impl AcceptErrors {
             self.warned = Some(Instant::now());
             self.failing = true;
             let count = std::mem::take(&mut self.count);
-            tracing::warn!(%error, count, "cannot accept connections; retrying");
+            tracing::warn!(cause = %error, count, "cannot accept connections; retrying");
         }
     }
 

@@ -58,7 +58,11 @@ impl LifecycleConfig {
             }
         }
         let connections = cutter.cut();
-        tracing::warn!(connections, forced, "cutting open connections");
+        if connections > 0 {
+            tracing::warn!(connections, forced, "connections cut");
+        } else {
+            tracing::debug!(forced, "no open connections to cut");
+        }
         let (ended, _) = join(timeout(AFTER_THE_CUT, server), async {
             // A forced end skipped the record. A process that exits now would leave it behind for its TTL.
             if forced {
