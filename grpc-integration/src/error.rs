@@ -126,6 +126,15 @@ impl Error {
         Self::new(ErrorKind::InvalidArgument, message)
     }
 
+    /// Returns the error for a setting that could not be parsed. An error of hither-core names what is invalid, so it is
+    /// returned as it is; any other becomes the source of `message`.
+    pub(crate) fn invalid_setting(message: &'static str, error: impl Into<BoxError>) -> Self {
+        match error.into().downcast::<hither_core::Error>() {
+            Ok(error) => Self::from(*error),
+            Err(error) => Self::invalid_argument(message).with_source(error),
+        }
+    }
+
     pub(crate) fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Arc::make_mut(&mut self.0).source = Some(Source::Other(source.into().into()));
         self

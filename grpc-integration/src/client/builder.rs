@@ -8,7 +8,7 @@ use http::uri::Authority;
 use tokio::runtime::Handle;
 
 use super::balance::{LeastRequest, LoadBalancingPolicy};
-use super::call::{CallAuthority, Settings};
+use super::call::{CallAuthority, CallConfig};
 use super::channel::DiscoveryChannel;
 use super::connector::{Connector, TcpConnector};
 use super::pool::{Dialer, Pool, SubchannelConfig};
@@ -38,8 +38,9 @@ impl DiscoveryChannel {
         S: TryInto<ServiceName>,
         S::Error: Into<BoxError>,
     {
-        let service =
-            service.try_into().map_err(|error| invalid("the name of the service is invalid", error));
+        let service = service
+            .try_into()
+            .map_err(|error| Error::invalid_setting("the name of the service is invalid", error));
         ChannelBuilder::new(discovery.into(), service)
     }
 
@@ -162,8 +163,9 @@ impl ChannelBuilder {
         A: TryInto<Authority>,
         A::Error: Into<BoxError>,
     {
-        self.authority =
-            Some(authority.try_into().map_err(|error| invalid("the authority is invalid", error)));
+        self.authority = Some(
+            authority.try_into().map_err(|error| Error::invalid_setting("the authority is invalid", error)),
+        );
         self
     }
 
@@ -248,12 +250,12 @@ impl ChannelBuilder {
             max_connections: self.max_connections,
         };
         let (state, pool) = Pool::start(self.discovery, service.clone(), self.policy, config);
-        let settings = Settings {
+        let call = CallConfig {
             authority,
             default_timeout: self.default_timeout,
             wait_for_ready: self.wait_for_ready,
         };
-        Ok(DiscoveryChannel::new(service, state, settings, pool))
+        Ok(DiscoveryChannel::new(service, state, call, pool))
     }
 }
 
@@ -270,15 +272,7 @@ fn authority_of(service: &str) -> Result<Authority> {
         _ => '-',
     });
     let authority = legal.collect::<String>().parse::<Authority>();
-    authority.map_err(|error| invalid("the name of the service makes no authority", error))
-}
-
-/// An error of core's is that error; any other gets to be the source of ours.
-fn invalid(what: &'static str, error: impl Into<BoxError>) -> Error {
-    match error.into().downcast::<hither_core::Error>() {
-        Ok(error) => Error::from(*error),
-        Err(error) => Error::invalid_argument(what).with_source(error),
-    }
+    authority.map_err(|error| Error::invalid_setting("the name of the service makes no authority", error))
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use tonic::Status;
 use tonic::body::Body;
 use tower_service::Service;
 
-use super::call::{Settings, call};
+use super::call::{CallConfig, call};
 use super::pool::{State, StateReader, closed};
 use crate::error::{Error, ErrorKind, Result};
 use crate::task::Task;
@@ -73,13 +73,13 @@ pub struct DiscoveryChannel {
 struct Inner {
     service: ServiceName,
     state: Arc<StateReader>,
-    settings: Settings,
+    config: CallConfig,
     _pool: Task,
 }
 
 impl DiscoveryChannel {
-    pub(crate) fn new(service: ServiceName, state: Arc<StateReader>, settings: Settings, pool: Task) -> Self {
-        Self { inner: Arc::new(Inner { service, state, settings, _pool: pool }) }
+    pub(crate) fn new(service: ServiceName, state: Arc<StateReader>, config: CallConfig, pool: Task) -> Self {
+        Self { inner: Arc::new(Inner { service, state, config, _pool: pool }) }
     }
 
     /// Returns the name of the service.
@@ -140,7 +140,7 @@ impl Service<Request<Body>> for DiscoveryChannel {
 
     fn call(&mut self, request: Request<Body>) -> ResponseFuture {
         let inner = Arc::clone(&self.inner);
-        ResponseFuture(Box::pin(async move { call(&inner.state, &inner.settings, request).await }))
+        ResponseFuture(Box::pin(async move { call(&inner.state, &inner.config, request).await }))
     }
 }
 

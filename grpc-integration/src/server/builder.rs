@@ -65,7 +65,7 @@ impl LifecycleBuilder {
         self
     }
 
-    /// Sets the address that clients call; port 0 stands for the bound port. Called again, it adds a further
+    /// Sets the address that clients call; port 0 is replaced by the bound port. Called again, it adds a further
     /// address of the same server. Default: the bound address.
     pub fn advertise<A>(mut self, address: A) -> Self
     where
@@ -223,7 +223,7 @@ impl LifecycleBuilder {
         outcome
             .map_err(|error| {
                 // The first mistake is the one to report.
-                self.invalid.get_or_insert_with(|| Error::invalid_argument(what).with_source(error));
+                self.invalid.get_or_insert_with(|| Error::invalid_setting(what, error));
             })
             .ok()
     }

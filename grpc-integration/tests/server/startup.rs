@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use hither_core::{Claim, Error, ErrorKind, Lease, Registrar, Registration, Result};
+use hither_core::{Claim, Error, ErrorKind, Lease, Registrar, Registration, Result, ServiceName};
 use hither_memory::MemoryRegistry;
 use hither_tonic::{ErrorKind as TonicErrorKind, Lifecycle};
 use tokio::net::TcpListener;
@@ -69,11 +69,14 @@ async fn invalid_settings_are_errors_of_bind() {
         (builder().service("a").advertise("[::]:80"), "[::]:80"),
         (builder().service("a").ttl(Duration::ZERO), "TTL"),
     ];
-    for (builder, told) in table {
+    for (builder, expected) in table {
         let error = builder.bind("127.0.0.1:0").await.unwrap_err();
         assert_eq!(error.kind(), TonicErrorKind::InvalidArgument, "{error:?}");
-        assert!(error.report().contains(told), "{}", error.report());
+        assert!(error.report().contains(expected), "{}", error.report());
     }
+    let name = "a//b".parse::<ServiceName>().unwrap_err();
+    let error = builder().service("a//b").bind("127.0.0.1:0").await.unwrap_err();
+    assert_eq!(error.report(), name.report(), "the same text as a channel's");
     let everywhere = builder().service("a").bind("0.0.0.0:0").await.unwrap_err();
     assert!(everywhere.to_string().contains("which no client can call"), "{everywhere}");
 }

@@ -39,12 +39,12 @@ const TRIES: usize = 3;
 /// let mut request = tonic::Request::new("a message");
 /// request.extensions_mut().insert(WaitForReady(true));
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct WaitForReady(pub bool);
 
-/// What is the same for all calls of a channel.
+/// The settings that all calls of a channel share.
 #[derive(Debug)]
-pub(crate) struct Settings {
+pub(crate) struct CallConfig {
     pub(crate) authority: CallAuthority,
     pub(crate) default_timeout: Option<Duration>,
     pub(crate) wait_for_ready: bool,
@@ -76,14 +76,14 @@ impl CallAuthority {
 /// Cancels the call.
 pub(crate) async fn call(
     state: &StateReader,
-    settings: &Settings,
+    config: &CallConfig,
     request: Request<Body>,
 ) -> Result<Response<Body>, Status> {
     let (head, body) = request.into_parts();
-    let deadline = Deadline::of(&head.headers, settings.default_timeout);
-    let wait_for_ready = head.extensions.get().map_or(settings.wait_for_ready, |WaitForReady(wait)| *wait);
+    let deadline = Deadline::of(&head.headers, config.default_timeout);
+    let wait_for_ready = head.extensions.get().map_or(config.wait_for_ready, |WaitForReady(wait)| *wait);
     let mut progress = Progress::Picking;
-    let call = Call { state, settings, head, deadline, wait_for_ready, progress: &mut progress };
+    let call = Call { state, config, head, deadline, wait_for_ready, progress: &mut progress };
     let call = call.run(ReplayBody::new(body));
     let Some(deadline) = deadline else {
         return call.await;
@@ -128,7 +128,7 @@ enum Picked {
 
 struct Call<'a> {
     state: &'a StateReader,
-    settings: &'a Settings,
+    config: &'a CallConfig,
     head: Parts,
     deadline: Option<Deadline>,
     wait_for_ready: bool,
@@ -240,13 +240,15 @@ impl Call<'_> {
     fn request(&self, body: RequestBody, peer: &Address) -> Result<Request<RequestBody>, Status> {
         let mut uri = http::uri::Parts::default();
         uri.scheme = Some(Scheme::HTTP);
-        uri.authority = Some(self.settings.authority.of(peer));
+        uri.authority = Some(self.config.authority.of(peer));
         let path = self.head.uri.path_and_query().cloned();
         uri.path_and_query = Some(path.unwrap_or(PathAndQuery::from_static("/")));
         let mut request = Request::new(body);
         *request.uri_mut() = Uri::from_parts(uri).map_err(|error| Status::internal(error.to_string()))?;
         *request.method_mut() = self.head.method.clone();
         *request.version_mut() = Version::HTTP_2;
+        // A copy, because the server may refuse the stream (REFUSED_STREAM, GOAWAY) after the headers were given to the
+        // transport, which returns them only if nothing was sent; the transparent retry then sends them again.
         let mut headers = self.head.headers.clone();
         headers
             .entry(USER_AGENT)
