@@ -39,7 +39,7 @@ pub enum ErrorKind {
     /// The handlers for SIGTERM and Ctrl-C cannot be installed. The [`source`](StdError::source) is the
     /// [`std::io::Error`].
     Signals,
-    /// None of the others; the message and the source tell.
+    /// None of the others: see the message and the [`source`](StdError::source).
     Unexpected,
 }
 

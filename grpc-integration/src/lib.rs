@@ -68,7 +68,7 @@
 //!
 //! # Errors
 //!
-//! Both sides have one [`Error`], which says what can be done about it ([`Error::kind`]) and converts into a
+//! Both sides have one [`Error`]. Its kind ([`Error::kind`]) is what a caller decides by, and it converts into a
 //! [`tonic::Status`].
 //!
 //! # Features

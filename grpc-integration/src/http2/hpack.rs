@@ -62,8 +62,8 @@ fn string<'a>(block: &'a mut [u8], at: &mut usize) -> Option<Value<'a>> {
     Some(Value { bytes: block.get_mut(from..*at)?, huffman })
 }
 
-/// How many codes of HPACK's Huffman code have each length. The code is canonical, so this is enough to tell where
-/// a code ends.
+/// The lengths of HPACK's Huffman codes, in bits, and how many codes have each. The code is canonical, so this is
+/// enough to find where a code ends.
 const CODES: [(u32, u32); 21] = [
     (5, 10),
     (6, 26),

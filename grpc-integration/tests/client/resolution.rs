@@ -179,7 +179,7 @@ async fn a_wait_for_ready_call_waits_for_the_first_instance() {
 async fn a_wait_for_ready_call_ends_at_its_deadline() {
     let (mut registry, net) = (Registry::new(), Net::new());
     let client = Client::new(&channel(&registry, &net).connect_lazy().unwrap());
-    for told in
+    for expected in
         ["no instance of greeter is registered", "0 of 1 instances of greeter ready; last error: connection"]
     {
         let began = Instant::now();
@@ -189,7 +189,7 @@ async fn a_wait_for_ready_call_ends_at_its_deadline() {
         let status = client.call("Name", request).await.unwrap_err();
         assert_eq!(began.elapsed().as_secs(), 3);
         assert_eq!(status.code(), Code::DeadlineExceeded);
-        assert!(status.message().starts_with(&format!("not done within 3s: {told}")), "{status}");
+        assert!(status.message().starts_with(&format!("not done within 3s: {expected}")), "{status}");
         registry.up("dead:1").await;
         sleep(SECOND).await;
     }
@@ -289,13 +289,13 @@ async fn connect_waits_for_the_first_ready_instance_up_to_its_timeout() {
 #[tokio::test]
 async fn invalid_settings_are_errors_of_connect() {
     let builder = |service: &str| DiscoveryChannel::builder(Discovery::new(StaticRegistry::new([])), service);
-    for (error, told) in [
+    for (error, expected) in [
         (builder("a//b").connect_lazy().unwrap_err(), "\"a//b\""),
         (builder("").connect().await.unwrap_err(), "is empty"),
         (builder("a").authority("a b").connect_lazy().unwrap_err(), "the authority is invalid: "),
     ] {
         assert_eq!(error.kind(), ErrorKind::InvalidArgument);
-        assert!(error.report().contains(told), "{error}");
+        assert!(error.report().contains(expected), "{error}");
     }
 }
 

@@ -179,11 +179,11 @@ async fn a_required_registration_that_fails_ends_the_server() {
 async fn a_superseded_server_goes_on_serving() {
     let registry = MemoryRegistry::new();
     let mut snapshots = watch(&registry).await;
-    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let (report, mut reported) = tokio::sync::mpsc::unbounded_channel();
     let mut server = Running::start(registry.clone(), |builder| {
         builder.ttl(Duration::from_secs(1)).on_status(move |_, status| {
             if let RegistrationStatus::Superseded = status {
-                tell.send(()).unwrap();
+                report.send(()).unwrap();
             }
         })
     })
@@ -192,7 +192,7 @@ async fn a_superseded_server_goes_on_serving() {
 
     let successor = Registration::new(greeter(), Instance::clone(ours.iter().next().unwrap())).unwrap();
     let _lease = registry.connect().register(&successor, Claim::TakeOver).await.unwrap();
-    timeout(SOON, told.recv()).await.expect("it should have been reported").unwrap();
+    timeout(SOON, reported.recv()).await.expect("it should have been reported").unwrap();
 
     assert_eq!(health(&mut server.client().await).await, ServingStatus::Serving);
     server.stop();

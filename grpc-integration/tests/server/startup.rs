@@ -99,10 +99,10 @@ async fn the_advertised_address_takes_the_real_port_where_it_has_none() {
 
 #[tokio::test]
 async fn a_service_sees_the_address_of_its_peer() {
-    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let (report, mut peers) = tokio::sync::mpsc::unbounded_channel();
     let (_, health) = tonic_health::server::health_reporter();
     let look = tonic::service::InterceptorLayer::new(move |request: tonic::Request<()>| {
-        tell.send(request.remote_addr()).unwrap();
+        report.send(request.remote_addr()).unwrap();
         Ok(request)
     });
     let server =
@@ -112,7 +112,7 @@ async fn a_service_sees_the_address_of_its_peer() {
         Ok(Server::builder().layer(look).add_service(health).serve_with_incoming_shutdown(incoming, shutdown))
     }));
     client(address).await.check(HealthCheckRequest::default()).await.unwrap();
-    let peer = told.recv().await.unwrap().expect("the peer's address");
+    let peer = peers.recv().await.unwrap().expect("the peer's address");
     assert_eq!(peer.ip(), address.ip());
     served.abort();
 }

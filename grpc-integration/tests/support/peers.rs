@@ -132,10 +132,10 @@ struct Parting {
 }
 
 impl Parting {
-    fn say(&mut self, cx: &mut Context<'_>, bytes: &[u8]) {
+    fn send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) {
         if let Some(peer) = &mut self.peer {
-            let said = Pin::new(peer).poll_write(cx, bytes);
-            assert!(matches!(said, Poll::Ready(Ok(length)) if length == bytes.len()));
+            let sent = Pin::new(peer).poll_write(cx, bytes);
+            assert!(matches!(sent, Poll::Ready(Ok(length)) if length == bytes.len()));
         }
     }
 }
@@ -153,10 +153,10 @@ impl AsyncRead for Parting {
 impl AsyncWrite for Parting {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         if !std::mem::replace(&mut self.greeted, true) {
-            self.say(cx, &SETTINGS);
+            self.send(cx, &SETTINGS);
         }
         if self.left.load(Ordering::SeqCst) {
-            self.say(cx, &GOAWAY);
+            self.send(cx, &GOAWAY);
             self.peer = None;
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
