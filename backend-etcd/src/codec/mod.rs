@@ -109,10 +109,10 @@ impl Codec {
     /// The value of `instance`.
     ///
     /// # Errors
-    /// `InvalidArgument` where the layout has no place for its address.
+    /// `InvalidArgument` where the layout has no place for its address, `Unexpected` where it cannot be written as JSON.
     pub(crate) fn value(&self, service: &ServiceName, instance: &Instance) -> Result<String> {
         match self.layout {
-            Layout::EtcdNaming => Ok(naming::encode(instance)),
+            Layout::EtcdNaming => naming::encode(instance),
             Layout::Kratos => kratos::encode(service, instance, false),
             Layout::KratosTls => kratos::encode(service, instance, true),
             Layout::Kitex => Ok(kitex::encode(instance)),

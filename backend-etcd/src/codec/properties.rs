@@ -40,6 +40,25 @@ proptest! {
     }
 
     #[test]
+    fn the_format_of_go_naming_keeps_every_field(
+        instance in instance(),
+        metadata in btree_map(prop_oneof![any::<String>(), "zone|state|version|weight|id|addresses"], any::<String>(), 0..6),
+        nested in option::of("[a-z]{1,3}/[a-z]{1,3}"),
+    ) {
+        let mut instance = metadata.into_iter().fold(instance, |instance, (key, value)| instance.with_metadata(key, value));
+        if let Some(nested) = nested {
+            instance = instance.with_id(InstanceId::nested(nested).unwrap());
+        }
+        let codec = Codec::new(Layout::EtcdNaming, "", true);
+        let written = codec.value(&svc(), &instance).unwrap();
+        // The form of the vocabulary, whatever its fields are: none is lost on the way.
+        let read = codec.read(&svc(), instance.id().as_str().as_bytes(), written.as_bytes());
+        let Reading::Instance(read) = read else { return Err(TestCaseError::fail(format!("{read:?}"))) };
+        prop_assert_eq!(serde_json::to_value(&*read).unwrap(), serde_json::to_value(&instance).unwrap());
+        prop_assert_eq!(*read, instance);
+    }
+
+    #[test]
     fn what_is_written_is_an_instance_of_its_service(
         instance in instance(),
         service in "[a-z/]{1,3}[a-z]",
@@ -157,25 +176,25 @@ fn as_kept(layout: Layout, instance: &Instance) -> Instance {
         Layout::EtcdNaming => instance.clone(),
         Layout::GoZero => bare,
         Layout::Kratos | Layout::KratosTls | Layout::Kitex => {
-            let mut said = bare.with_state(instance.state());
+            let mut kept = bare.with_state(instance.state());
             if let Some(zone) = instance.zone() {
-                said = said.with_zone(zone);
+                kept = kept.with_zone(zone);
             }
             if let Some(version) = instance.version()
                 && !(version.is_empty() && layout != Layout::Kitex)
             {
-                said = said.with_version(version);
+                kept = kept.with_version(version);
             }
             for (key, value) in instance.metadata() {
-                said = said.with_metadata(key, value);
+                kept = kept.with_metadata(key, value);
             }
             if layout == Layout::Kitex {
                 // Its default, and it has no zero.
                 let weight = instance.weight();
-                return said.with_weight(if weight < 2 { 10 } else { weight });
+                return kept.with_weight(if weight < 2 { 10 } else { weight });
             }
             let more = instance.addresses().iter().skip(1).cloned();
-            more.fold(said.with_weight(instance.weight()), Instance::with_address)
+            more.fold(kept.with_weight(instance.weight()), Instance::with_address)
         }
     }
 }
@@ -206,19 +225,19 @@ fn address() -> impl Strategy<Value = Address> {
 
 fn instance() -> impl Strategy<Value = Instance> {
     let id = option::of("[ -.0-~例]{1,12}".prop_filter_map("an id", |id| InstanceId::new(id).ok()));
-    let says = (any::<u32>(), option::of(any::<String>()), option::of(any::<String>()), any::<bool>());
+    let attributes = (any::<u32>(), option::of(any::<String>()), option::of(any::<String>()), any::<bool>());
     // Not the entries that are fields in some layouts.
     let key = any::<String>()
         .prop_filter("not a field", |key| !["zone", "state", "version", "weight"].contains(&key.as_str()));
     let metadata = btree_map(key, any::<String>(), 0..4);
-    (vec(address(), 1..4), id, says, metadata).prop_map(|(addresses, id, says, metadata)| {
+    (vec(address(), 1..4), id, attributes, metadata).prop_map(|(addresses, id, attributes, metadata)| {
         let mut addresses = addresses.into_iter();
         let mut instance = Instance::new(addresses.next().unwrap());
         instance = addresses.fold(instance, Instance::with_address);
         if let Some(id) = id {
             instance = instance.with_id(id);
         }
-        let (weight, zone, version, drains) = says;
+        let (weight, zone, version, drains) = attributes;
         instance = instance.with_weight(weight);
         if let Some(zone) = zone {
             instance = instance.with_zone(zone);
