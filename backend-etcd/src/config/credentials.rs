@@ -17,7 +17,7 @@ impl EtcdConfig {
     /// Name and password, as they are now.
     ///
     /// # Errors
-    /// `InvalidArgument` when only one of them is given, or the file cannot be read.
+    /// `InvalidArgument` when only one of them is given, or the file cannot be read, is empty or is not UTF-8.
     pub(crate) fn credentials(&self) -> Result<Option<(String, String)>> {
         match (&self.user, &self.password) {
             (None, None) => Ok(None),
@@ -28,8 +28,13 @@ impl EtcdConfig {
             (Some(user), Some(Password::Text(password))) => Ok(Some((user.clone(), password.clone()))),
             (Some(user), Some(Password::File(file))) => {
                 let text = read(file, "the password of etcd")?;
-                let text = String::from_utf8_lossy(&text);
-                Ok(Some((user.clone(), text.lines().next().unwrap_or_default().to_owned())))
+                // Neither without a password nor with a changed one: etcd would refuse it, and the reason would be a guess.
+                let text = String::from_utf8(text)
+                    .map_err(|_| invalid(format!("password file {} is not UTF-8", file.display())))?;
+                match text.lines().next() {
+                    Some(password) if !password.is_empty() => Ok(Some((user.clone(), password.to_owned()))),
+                    _ => Err(invalid(format!("password file {} is empty", file.display()))),
+                }
             }
         }
     }

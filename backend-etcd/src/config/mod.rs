@@ -349,6 +349,17 @@ mod tests {
             config.check().unwrap();
             assert_eq!(config.credentials().unwrap(), Some(("me".to_owned(), password.to_owned())));
         }
+        for (text, why) in [
+            (&b""[..], "is empty"),
+            (b"\n", "is empty"),
+            (b"\r\nsecret", "is empty"),
+            (b"se\xffcret\n", "is not UTF-8"),
+        ] {
+            std::fs::write(&file, text).unwrap();
+            let error = config.check().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+            assert_eq!(error.message(), format!("password file {} {why}", file.display()));
+        }
     }
 
     #[test]
