@@ -7,6 +7,7 @@ mod pages;
 mod position;
 #[cfg(test)]
 mod published_errors;
+mod responses;
 mod single_flight;
 mod watch_stream;
 

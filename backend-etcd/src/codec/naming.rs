@@ -22,10 +22,8 @@ impl GoEndpoint {
             // Go would give "" to its balancer. Records of go-kratos and go-micro decode like this, too.
             return Err(Undecodable::new("the value has no Addr"));
         }
-        let address: Address = self
-            .address
-            .parse()
-            .map_err(|error: Error| Undecodable::new(error.message().to_owned()))?;
+        let address: Address =
+            self.address.parse().map_err(|error: Error| Undecodable::new(error.message().to_owned()))?;
         let mut instance = Instance::new(address).with_id(id);
         for (key, value) in entries(self.metadata) {
             instance = instance.with_metadata(key, value);
