@@ -28,10 +28,11 @@ pub(super) struct Connection {
     /// Whether there are credentials, should etcd ask for them.
     has_user: bool,
     opened: Instant,
-    reading: Mutex<Option<Arc<Reading>>>,
+    last_read: Mutex<Option<Arc<SharedRead>>>,
 }
 
-type Reading = Flight<Result<(), Failure>>;
+/// A linearizable read that callers share (single flight).
+type SharedRead = Flight<Result<(), Failure>>;
 
 impl Connection {
     /// Connects to `endpoint` and asks whether it can serve.
@@ -45,7 +46,8 @@ impl Connection {
 
     async fn connect(endpoint: &Arc<str>, config: &EtcdConfig) -> Result<Self, Failure> {
         // Files are read anew: a password or a certificate may have been replaced meanwhile.
-        let (with, without) = settings(config).map_err(|error| Failure::unusable_files(endpoint, error))?;
+        let (with, without) =
+            connect_options(config).map_err(|error| Failure::unusable_files(endpoint, error))?;
         let failed = |error| Failure::of(error, endpoint);
         // One endpoint per client: given several, the crate sends every second request to a dead one.
         let mut client = match Client::connect([&**endpoint], Some(with)).await.map_err(failed) {
@@ -65,8 +67,8 @@ impl Connection {
             Err(failure) if failure.reason == Reason::Denied => {}
             Err(failure) => return Err(failure),
         }
-        let (has_user, opened, reading) = (config.has_user(), Instant::now(), Mutex::default());
-        Ok(Self { endpoint: Arc::clone(endpoint), client, has_user, opened, reading })
+        let (has_user, opened, last_read) = (config.has_user(), Instant::now(), Mutex::default());
+        Ok(Self { endpoint: Arc::clone(endpoint), client, has_user, opened, last_read })
     }
 
     /// Linearizable read: proves that this member has caught up with the leader, and the leader with a quorum. Any other
@@ -79,17 +81,19 @@ impl Connection {
         every: Duration,
         within: Duration,
     ) -> Result<(), Failure> {
-        let reading = {
-            let mut last = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
-            match last.as_ref().filter(|reading| reading.age() < every) {
-                Some(reading) => Arc::clone(reading),
+        let read = {
+            let mut last = self.last_read.lock().unwrap_or_else(PoisonError::into_inner);
+            match last.as_ref().filter(|read| read.age() < every) {
+                Some(read) => Arc::clone(read),
                 None => Arc::clone(last.insert(Arc::new(Flight::new(self.read(key.to_owned()))))),
             }
         };
-        match reading.join(within).await {
+        match read.join(within).await {
             Ok(outcome) => outcome,
             Err(NoOutcome::Timeout) => Err(Failure::timeout(&self.endpoint, within)),
-            Err(NoOutcome::Aborted) => Err(Failure::unavailable(&self.endpoint, "its runtime is gone")),
+            Err(NoOutcome::Aborted) => {
+                Err(Failure::unavailable(&self.endpoint, "the runtime of the shared read has stopped"))
+            }
         }
     }
 
@@ -135,7 +139,7 @@ impl Connection {
 }
 
 /// How to connect with the credentials, if there are any, and without.
-fn settings(config: &EtcdConfig) -> hither_core::Result<(ConnectOptions, ConnectOptions)> {
+fn connect_options(config: &EtcdConfig) -> hither_core::Result<(ConnectOptions, ConnectOptions)> {
     let without = ConnectOptions::new()
         .with_connect_timeout(config.connect_timeout())
         .with_keep_alive(PING_INTERVAL, PING_TIMEOUT)

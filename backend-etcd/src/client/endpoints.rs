@@ -110,7 +110,7 @@ impl Endpoints {
             Ok(outcome) => outcome,
             Err(NoOutcome::Timeout) => Err(Failure::connect_timeout(within).into()),
             Err(NoOutcome::Aborted) => {
-                Err(Failure::no_endpoint("the runtime that was connecting to etcd is gone").into())
+                Err(Failure::no_endpoint("the runtime that was connecting to etcd has stopped").into())
             }
         }
     }
@@ -166,7 +166,7 @@ async fn first_that_answers(
             // A wrong password is wrong at every endpoint.
             Err(failure) if failure.reason.is_refusal() => return Err(failure),
             Err(failure) => {
-                tracing::debug!(%endpoint, error = %failure.error.report(), "etcd endpoint cannot serve");
+                tracing::debug!(%endpoint, cause = failure.error.report(), "etcd endpoint cannot serve");
                 failed = Some(failure);
             }
         }

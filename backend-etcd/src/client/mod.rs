@@ -62,11 +62,13 @@ impl Checkout {
             return Err(self.failed(Failure::unavailable(self.endpoint(), granted.error())));
         }
         if granted.id() != id {
-            return Err(self.nonsense(&format!("granted lease {:x} instead of {id:x}", granted.id())));
+            return Err(
+                self.protocol_violation(&format!("granted lease {:x} instead of {id:x}", granted.id()))
+            );
         }
         match u64::try_from(granted.ttl().min(LONGEST_TTL)) {
             Ok(seconds @ 1..) => Ok(Duration::from_secs(seconds)),
-            _ => Err(self.nonsense(&format!("granted a time to live of {} s", granted.ttl()))),
+            _ => Err(self.protocol_violation(&format!("granted a time to live of {} s", granted.ttl()))),
         }
     }
 
@@ -87,7 +89,7 @@ impl Checkout {
         drop(stream);
         match keeper.id() {
             renewed if renewed == id => Ok(()),
-            renewed => Err(self.nonsense(&format!("renewed lease {renewed:x} instead of {id:x}"))),
+            renewed => Err(self.protocol_violation(&format!("renewed lease {renewed:x} instead of {id:x}"))),
         }
     }
 
@@ -114,11 +116,12 @@ impl Checkout {
     ) -> Result<Page, Failure> {
         let page = self.call(self.connection.kv().get(from, Some(options))).await?.0;
         let Some(header) = page.header.as_ref() else {
-            return Err(self.nonsense("a range response without a header"));
+            return Err(self.protocol_violation("the range response has no header"));
         };
         let position = Position::of(header);
         if position.revision < 1 {
-            return Err(self.nonsense(&format!("a range response of revision {}", position.revision)));
+            return Err(self
+                .protocol_violation(&format!("the range response has the revision {}", position.revision)));
         }
         if since.is_some_and(|since| !since.leads_to(position)) {
             return Err(self.another_history());
@@ -178,14 +181,17 @@ impl Checkout {
         self.connection.endpoint()
     }
 
-    /// The server violates etcd's protocol.
-    fn nonsense(&self, what: &str) -> Failure {
+    /// The failure of a response that violates etcd's protocol.
+    fn protocol_violation(&self, what: &str) -> Failure {
         self.failed(Failure::protocol(self.endpoint(), what))
     }
 
     /// The server has other data than before: it was wiped, restored from a backup, or belongs to another cluster.
     fn another_history(&self) -> Failure {
-        self.failed(Failure::unavailable(self.endpoint(), "its data is of another history than before"))
+        self.failed(Failure::unavailable(
+            self.endpoint(),
+            "its data is of another history than before (restored, wiped or another cluster)",
+        ))
     }
 }
 

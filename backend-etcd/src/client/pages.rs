@@ -41,7 +41,7 @@ impl Checkout {
         let mut limit = PAGE;
         let mut budget = Budget::new(self.endpoints.request_timeout());
         loop {
-            budget.take_page().map_err(|what| self.nonsense(what))?;
+            budget.take_page().map_err(|what| self.protocol_violation(what))?;
             let mut options = GetOptions::new().with_range(end.clone()).with_limit(limit);
             if let Some(listed) = listed {
                 options = options.with_revision(listed.revision);
@@ -56,24 +56,24 @@ impl Checkout {
             };
             limit = PAGE.min(2 * limit);
             let listed = *listed.get_or_insert(page.position);
-            budget.take_records(&page.kvs).map_err(|what| self.nonsense(what))?;
+            budget.take_records(&page.kvs).map_err(|what| self.protocol_violation(what))?;
             page.kvs.iter().for_each(&mut each);
             if !page.more {
                 return Ok(listed);
             }
-            from = next_page(&from, &end, &page.kvs).map_err(|what| self.nonsense(what))?;
+            from = next_page(&from, &end, &page.kvs).map_err(|what| self.protocol_violation(what))?;
         }
     }
 }
 
 /// Where the page after the one of `kvs` begins, which began at `from`.
 fn next_page(from: &[u8], end: &[u8], kvs: &[PbKeyValue]) -> Result<Vec<u8>, &'static str> {
-    let Some(last) = kvs.last() else { return Err("an empty page of a range that has more") };
+    let Some(last) = kvs.last() else { return Err("a page is empty although the listing has more") };
     if !kvs.is_sorted_by(|a, b| a.key < b.key) || *last.key < *from {
-        return Err("a page of a range is out of order");
+        return Err("a page has its keys out of order");
     }
     if end != [0] && *last.key >= *end {
-        return Err("a page of a range leaves the range");
+        return Err("a page has a key outside its range");
     }
     let mut next = last.key.clone();
     next.push(0);
@@ -94,13 +94,13 @@ impl Budget {
     }
 
     fn take_page(&mut self) -> Result<(), &'static str> {
-        self.pages = self.pages.checked_sub(1).ok_or("a range has too many pages")?;
-        if Instant::now() >= self.deadline { Err("a range has more pages than time") } else { Ok(()) }
+        self.pages = self.pages.checked_sub(1).ok_or("the listing has too many pages")?;
+        if Instant::now() >= self.deadline { Err("the listing exceeded its time limit") } else { Ok(()) }
     }
 
     fn take_records(&mut self, kvs: &[PbKeyValue]) -> Result<(), &'static str> {
         let bytes = kvs.iter().map(|kv| kv.key.len() + kv.value.len()).sum();
-        self.bytes = self.bytes.checked_sub(bytes).ok_or("a range is too large")?;
+        self.bytes = self.bytes.checked_sub(bytes).ok_or("the listing exceeded its size limit")?;
         Ok(())
     }
 }

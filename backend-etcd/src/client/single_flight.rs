@@ -22,7 +22,7 @@ pub(crate) struct Flight<T: Clone> {
 pub(crate) enum NoOutcome {
     /// There was none within the caller's time.
     Timeout,
-    /// The task was aborted: the runtime of the first caller is gone.
+    /// The task was aborted: the runtime of the first caller has stopped.
     Aborted,
 }
 

@@ -4,7 +4,7 @@ use etcd_client::WatchOptions;
 use etcd_client::proto::PbEvent;
 
 use super::pages::{MOST_TIMEOUTS, prefix_end};
-use super::responses::{Responses, Wrong};
+use super::responses::{Responses, WatchEnd};
 use super::{Checkout, Failure, Position};
 
 /// A watch that was created.
@@ -27,33 +27,36 @@ impl Checkout {
         let mut stream = self.call(client.watch(prefix, Some(options))).await?;
         let Some(created) = self.call(stream.message()).await? else { return Err(self.watch_ended()) };
         let within = self.endpoints.request_timeout().saturating_mul(MOST_TIMEOUTS);
-        let responses = Responses::created(&created.0, since, within).map_err(|wrong| self.wrong(wrong))?;
+        let responses =
+            Responses::created(&created.0, since, within).map_err(|end| self.watch_failed(end))?;
         Ok(WatchStream { checkout: self.clone(), stream, responses })
     }
 
     fn watch_ended(&self) -> Failure {
-        self.failed(Failure::unavailable(self.endpoint(), "it ended the watch"))
+        self.failed(Failure::unavailable(self.endpoint(), "the server ended the watch"))
     }
 
-    fn wrong(&self, wrong: Wrong) -> Failure {
-        match wrong {
-            Wrong::Cancelled { reason, compact_revision } => {
+    fn watch_failed(&self, end: WatchEnd) -> Failure {
+        match end {
+            WatchEnd::Cancelled { reason, compact_revision } => {
                 self.failed(Failure::of_cancelled_watch(&reason, compact_revision, self.endpoint()))
             }
-            Wrong::AnotherHistory => self.another_history(),
-            Wrong::Nonsense(what) => self.nonsense(what),
+            WatchEnd::AnotherHistory => self.another_history(),
+            WatchEnd::ProtocolViolation(what) => self.protocol_violation(what),
         }
     }
 }
 
 impl WatchStream {
-    /// Waits for the next response, and returns its events: none if it is only a sign of life, or a part of a response.
+    /// Waits for the next response, and returns its events: none for a progress notification, or a part of a response.
     ///
     /// # Cancellation
     /// Dropping the future loses nothing.
     pub(crate) async fn next(&mut self) -> Result<Vec<PbEvent>, Failure> {
         match self.stream.message().await {
-            Ok(Some(response)) => self.responses.take(response.0).map_err(|wrong| self.checkout.wrong(wrong)),
+            Ok(Some(response)) => {
+                self.responses.on_response(response.0).map_err(|end| self.checkout.watch_failed(end))
+            }
             Ok(None) => Err(self.checkout.watch_ended()),
             Err(error) => {
                 let failure = Failure::of(error, self.checkout.endpoint());
@@ -62,12 +65,12 @@ impl WatchStream {
         }
     }
 
-    /// Asks for a sign of life (progress request). It is only queued: what counts is a response.
+    /// Probes the watch (progress request). It is only queued: what counts is a response.
     pub(crate) async fn request_progress(&mut self) -> Result<(), Failure> {
         self.checkout.call(self.stream.request_progress()).await
     }
 
-    /// The failure of a watch that has missed something, and gives no sign of life.
+    /// The failure of a watch that has missed something, and does not answer probes.
     pub(crate) fn lost(&self) -> Failure {
         let within = self.checkout.endpoints.request_timeout();
         self.checkout.failed(Failure::timeout(self.checkout.endpoint(), within))

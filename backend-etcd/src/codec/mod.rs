@@ -67,12 +67,12 @@ pub(super) struct Foreign {
 }
 
 /// A decoded value, of whichever framework.
-enum Record {
+enum DecodedRecord {
     Naming(naming::GoEndpoint),
     Foreign(Foreign),
 }
 
-impl Record {
+impl DecodedRecord {
     /// The address text of the value; for another framework, the one that we would write.
     fn address(&self) -> Cow<'_, str> {
         match self {
@@ -133,17 +133,19 @@ impl Codec {
     }
 
     /// Decodes a value, of whichever framework it is. It is parsed once.
-    fn record(&self, value: &[u8]) -> std::result::Result<Record, Undecodable> {
+    fn record(&self, value: &[u8]) -> std::result::Result<DecodedRecord, Undecodable> {
         let why = match Document::parse(value) {
-            Ok(document) if document.is_endpoint() => return document.into_endpoint().map(Record::Naming),
+            Ok(document) if document.is_endpoint() => {
+                return document.into_endpoint().map(DecodedRecord::Naming);
+            }
             Ok(document) => match detect::decode(&document.members) {
-                Some(foreign) => return foreign.map(Record::Foreign),
-                None => return document.into_endpoint().map(Record::Naming),
+                Some(foreign) => return foreign.map(DecodedRecord::Foreign),
+                None => return document.into_endpoint().map(DecodedRecord::Naming),
             },
             Err(why) => why,
         };
         match go_zero::decode(value) {
-            Some(bare) if self.layout == Layout::GoZero => Ok(Record::Foreign(bare)),
+            Some(bare) if self.layout == Layout::GoZero => Ok(DecodedRecord::Foreign(bare)),
             Some(_) => Err(Undecodable::new("the value is a bare address, as go-zero writes it")),
             None => Err(why),
         }
@@ -177,10 +179,10 @@ impl Codec {
         &self,
         service: &ServiceName,
         suffix: &str,
-        record: std::result::Result<Record, Undecodable>,
+        record: std::result::Result<DecodedRecord, Undecodable>,
     ) -> Reading {
         // If the record names its service, that decides.
-        let named = record.as_ref().ok().and_then(Record::service);
+        let named = record.as_ref().ok().and_then(DecodedRecord::service);
         if let Some(of) = named.filter(|of| *of != service.as_str()) {
             return match suffix.contains('/') {
                 true => Reading::Elsewhere,

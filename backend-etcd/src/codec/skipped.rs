@@ -46,7 +46,7 @@ impl Skipped {
         let is_new = self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(hasher.finish());
         if is_new {
             self.count.fetch_add(1, Ordering::Relaxed);
-            tracing::warn!(key = %String::from_utf8_lossy(key), reason = %why, "undecodable record skipped");
+            tracing::warn!(key = %String::from_utf8_lossy(key), cause = %why, "undecodable record skipped");
         }
     }
 }

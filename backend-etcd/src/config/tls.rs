@@ -5,10 +5,10 @@ use std::fmt;
 use std::path::PathBuf;
 
 use etcd_client::{Certificate, Identity, TlsOptions};
-use hither_core::{Error, ErrorKind, Result};
+use hither_core::Result;
 use tonic::transport::Endpoint;
 
-use super::read;
+use super::{invalid, read};
 
 /// The certificate authority, and optionally a client certificate, for [`EtcdConfig::with_tls`](crate::EtcdConfig::with_tls).
 /// Feature `tls`.
@@ -166,12 +166,10 @@ impl fmt::Debug for TlsConfig {
     }
 }
 
-fn invalid(message: impl Into<Cow<'static, str>>) -> Error {
-    Error::new(ErrorKind::InvalidArgument, message)
-}
-
 #[cfg(test)]
 mod tests {
+    use hither_core::ErrorKind;
+
     use super::*;
 
     const CA: &[u8] = include_bytes!("../../tests/tls/ca.pem");
