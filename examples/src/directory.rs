@@ -10,7 +10,7 @@
 //!
 //! `examples/tests/custom_backend.rs` runs the conformance kit on it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,8 +19,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use hither_core::{
-    Address, Catalog, Claim, Error, ErrorKind, Instance, InstanceId, InstanceState, Lease, Registrar,
-    Registration, Resolver, Result, ServiceName, Snapshot, SnapshotStream, poll_watch,
+    Catalog, Claim, Error, ErrorKind, Instance, InstanceId, Lease, Registrar, Registration, Resolver, Result,
+    ServiceName, Snapshot, SnapshotStream, poll_watch,
 };
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
@@ -43,12 +43,8 @@ struct Record {
     lease: u64,
     /// When the record expires, in milliseconds since 1970: all processes on the machine read the same clock.
     until: u64,
-    addresses: Vec<String>,
-    weight: u32,
-    zone: Option<String>,
-    version: Option<String>,
-    draining: bool,
-    metadata: BTreeMap<String, String>,
+    /// By core's feature `serde`, so that no field of an instance can be forgotten here.
+    instance: Instance,
 }
 
 impl DirectoryRegistry {
@@ -71,7 +67,8 @@ impl DirectoryRegistry {
         // A file that cannot be read as a record is skipped: it must not hide the others.
         let instance = |name: &String| {
             let record = read(&self.folder(service).join(name)).ok()??;
-            record.instance(name).filter(|_| record.is_live()).map(Arc::new)
+            let is_its_own = escaped(record.instance.id().as_str()) == *name;
+            (record.is_live() && is_its_own).then(|| Arc::new(record.instance))
         };
         let instances = files.iter().filter_map(instance).collect();
         // After reading, so that a registry that disappears meanwhile is an error and not a shorter list.
@@ -200,18 +197,8 @@ impl HeldFile {
 
     /// Writes the record atomically, so that a reader never sees half of it.
     fn write(&self, until: u64) -> Result<()> {
-        let instance = locked(&self.desired).clone();
-        let record = Record {
-            owner: self.owner,
-            lease: self.lease,
-            until,
-            addresses: instance.addresses().iter().map(ToString::to_string).collect(),
-            weight: instance.weight(),
-            zone: instance.zone().map(str::to_owned),
-            version: instance.version().map(str::to_owned),
-            draining: instance.state() == InstanceState::Draining,
-            metadata: instance.metadata().clone(),
-        };
+        let record =
+            Record { owner: self.owner, lease: self.lease, until, instance: locked(&self.desired).clone() };
         let unwritable = |error| unavailable(&self.path, error);
         let text = serde_json::to_vec(&record).map_err(|error| unwritable(error.into()))?;
         // Readers skip it because of its name.
@@ -283,31 +270,6 @@ impl Lease for FileLease {
 impl Record {
     fn is_live(&self) -> bool {
         self.until > now()
-    }
-
-    fn instance(&self, file: &str) -> Option<Instance> {
-        let mut addresses = self.addresses.iter().map(|address| address.parse::<Address>());
-        let mut instance = Instance::new(addresses.next()?.ok()?).with_weight(self.weight);
-        let id = unescaped(file)?;
-        if instance.id().as_str() != id {
-            instance = instance.with_id(InstanceId::new(id).ok()?);
-        }
-        for address in addresses {
-            instance = instance.with_address(address.ok()?);
-        }
-        if let Some(zone) = &self.zone {
-            instance = instance.with_zone(zone.as_str());
-        }
-        if let Some(version) = &self.version {
-            instance = instance.with_version(version.as_str());
-        }
-        if self.draining {
-            instance = instance.with_state(InstanceState::Draining);
-        }
-        for (key, value) in &self.metadata {
-            instance = instance.with_metadata(key, value);
-        }
-        Some(instance)
     }
 }
 
