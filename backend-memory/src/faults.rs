@@ -202,7 +202,7 @@ impl Faults {
             locked.state.register(owner, &registration, Claim::TakeOver, now)
         });
         if let Err(error) = registered {
-            tracing::error!(error = error.report(), "take-over refused");
+            tracing::error!(cause = error.report(), "take-over refused");
         }
     }
 

@@ -67,7 +67,7 @@
 //! | feature | |
 //! |---|---|
 //! | `disk-cache` | `DiscoveryBuilder::cache_dir`: the last snapshot of each service on disk |
-//! | `serde` | `Serialize` and `Deserialize` for addresses, names, ids and instances |
+//! | `serde` | `Serialize` and `Deserialize` for addresses, names, ids, instances, registrations and targets |
 //! | `mock` | mockall mocks of the traits; exempt from semantic versioning |
 //! | `conformance` | the conformance kit; minor releases may add behaviours |
 //!

@@ -445,6 +445,19 @@ async fn a_granted_ttl_that_is_implausible_neither_panics_nor_delays_the_renewal
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_deadline_of_a_call_is_a_setting() {
+    let registry = MemoryRegistry::new();
+    registry.faults().freeze();
+    let config = RegistrationConfig::default().with_seed(7).with_attempt_timeout(SECOND);
+    let began = Instant::now();
+    let handle = keep_registered(registry.clone(), registration(), config);
+    let retrying = status(&handle, is_retrying).await;
+    assert_eq!(began.elapsed(), SECOND, "and not the registry's own deadline of 5 s");
+    let RegistrationStatus::Retrying { cause, .. } = retrying else { unreachable!() };
+    assert_eq!(cause.kind(), ErrorKind::Timeout);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_update_changes_the_record_in_place() {
     let registry = MemoryRegistry::new();
     let handle = kept(&registry).await;

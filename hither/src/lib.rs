@@ -72,7 +72,7 @@
 //! | `etcd` | no | [`etcd`], and `etcd://` in [`connect`]; building it needs `protoc` |
 //! | `etcd-tls` | no | [`TlsConfig`](etcd::TlsConfig): TLS to etcd, by rustls with ring; implies `etcd` |
 //! | `disk-cache` | no | [`DiscoveryBuilder::cache_dir`]: clients that start during an outage of the registry |
-//! | `serde` | no | `Serialize` and `Deserialize` for addresses, names, ids and instances; `Deserialize` for [`RegistryUrl`] |
+//! | `serde` | no | `Serialize` and `Deserialize` for addresses, names, ids, instances, registrations and targets; `Deserialize` for [`RegistryUrl`] |
 //! | `mock` | no | [`mock`]: mocks of the traits; exempt from semver |
 //! | `conformance` | no | [`conformance`]: the test kit for backends |
 //!

@@ -4,6 +4,7 @@ use tokio::time::{Instant, sleep};
 
 use super::failure::{Failure, ensure, expect_kind};
 use super::probe::{Probe, cannot, ids, instance, is_exactly, registration};
+use crate::time::after;
 use crate::{ErrorKind, Lease, ServiceName};
 
 pub(super) async fn a_lease_returns_the_granted_ttl(probe: Probe) -> Result<(), Failure> {
@@ -21,7 +22,7 @@ pub(super) async fn a_lease_returns_the_granted_ttl(probe: Probe) -> Result<(), 
 pub(super) async fn a_renewed_record_outlives_its_ttl(mut probe: Probe) -> Result<(), Failure> {
     let (service, a) = (probe.service("svc")?, instance("a")?);
     let mut lease = probe.registrar().await.register(&service, &a).await?;
-    let end = Instant::now() + probe.expiry(lease.ttl()) * 2;
+    let end = after(Instant::now(), probe.expiry(lease.ttl()).saturating_mul(2));
     while Instant::now() < end {
         sleep(lease.ttl() / 3).await;
         lease.renew().await?;
@@ -41,7 +42,7 @@ pub(super) async fn an_unrenewed_record_expires_while_others_of_its_registrar_li
     let mut living = owner.register(&service, &lives).await?;
     let dying = owner.register(&service, &dies).await?;
     probe.resolves_to(&service, "both", |snapshot| is_exactly(snapshot, &[&dies, &lives])).await?;
-    let end = Instant::now() + probe.expiry(dying.ttl());
+    let end = after(Instant::now(), probe.expiry(dying.ttl()));
     drop(dying);
     while Instant::now() < end {
         sleep((living.ttl() / 3).min(end - Instant::now())).await;
@@ -56,7 +57,7 @@ pub(super) async fn an_unrenewed_record_expires_while_others_of_its_registrar_li
 pub(super) async fn renewing_an_expired_lease_fails(mut probe: Probe) -> Result<(), Failure> {
     let service = probe.service("svc")?;
     let mut lease = probe.registrar().await.register(&service, &instance("a")?).await?;
-    let limit = probe.expiry(lease.ttl()) + probe.settle();
+    let limit = probe.expiry(lease.ttl()).saturating_add(probe.settle());
     probe.resolves_within(&service, limit, "no instance", |snapshot| snapshot.is_empty()).await?;
     for attempt in ["first", "second"] {
         expect_kind(lease.renew().await, &[ErrorKind::LeaseExpired], &format!("the {attempt} renewal"))?;
@@ -125,7 +126,7 @@ pub(super) async fn an_update_neither_prolongs_nor_ends_the_lease(mut probe: Pro
     let after = before.clone().with_weight(7);
     let mut lease = probe.registrar().await.register(&service, &before).await?;
     lease.update(&registration(&service, &after)?).await?;
-    let limit = probe.expiry(lease.ttl()) + probe.settle();
+    let limit = probe.expiry(lease.ttl()).saturating_add(probe.settle());
     drop(lease);
     probe.resolves_within(&service, limit, "no instance", |snapshot| snapshot.is_empty()).await.map(drop)
 }

@@ -48,7 +48,7 @@ impl Probe {
 
     /// The time after which a record of this TTL that is not renewed must be gone.
     pub(super) fn expiry(&self, ttl: Duration) -> Duration {
-        ttl + self.config().granularity()
+        ttl.saturating_add(self.config().granularity())
     }
 
     pub(super) fn settle(&self) -> Duration {

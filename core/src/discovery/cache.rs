@@ -87,13 +87,13 @@ impl Cache {
             Ok(bytes) => match decode(&bytes, &of) {
                 Ok(cached) => Some(cached),
                 Err(why) => {
-                    tracing::warn!(file = %file.display(), why, "cached snapshot unusable; ignored");
+                    tracing::warn!(file = %file.display(), cause = why, "cached snapshot unusable; ignored");
                     None
                 }
             },
             Err(error) if error.kind() == IoErrorKind::NotFound => None,
             Err(error) => {
-                tracing::warn!(file = %file.display(), %error, "cached snapshot unreadable; ignored");
+                tracing::warn!(file = %file.display(), cause = %error, "cached snapshot unreadable; ignored");
                 None
             }
         });
@@ -162,7 +162,7 @@ impl CacheWriter {
             let (file, snapshot) = (self.file.clone(), snapshot.clone());
             self.writing = Some(spawn_blocking(move || {
                 if let Err(error) = encode(&snapshot).and_then(|bytes| replace(&file, &bytes)) {
-                    tracing::warn!(file = %file.display(), %error, "snapshot not cached");
+                    tracing::warn!(file = %file.display(), cause = %error, "snapshot not cached");
                 }
             }));
         }

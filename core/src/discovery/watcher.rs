@@ -281,9 +281,9 @@ impl Watcher {
         let service = &self.service;
         let (before, now) = (self.update.held.len(), held.len());
         if held.iter().any(|instance| !self.update.held.contains(instance)) {
-            let instances = listed(&held);
+            let ids = listed(&held);
             let registered = self.update.instances().count();
-            tracing::warn!(%service, held = now, registered, instances, "instances removed in bulk; holding them");
+            tracing::warn!(%service, held = now, registered, ids, "instances removed in bulk; holding them");
         } else if held.is_empty() {
             tracing::info!(%service, released = before, "no instance held any more");
         } else {

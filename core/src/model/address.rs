@@ -38,7 +38,8 @@ enum Repr {
 pub enum AddressKind<'a> {
     /// An IP address and a port.
     Socket(SocketAddr),
-    /// A host name and a port; the name is resolved when connecting.
+    /// A host name and a port; the name is resolved when connecting. Exhaustive: an address of another form would be
+    /// another variant.
     Host {
         /// The host name, or any other text that a connector understands.
         host: &'a str,

@@ -16,6 +16,11 @@ use crate::{Error, ErrorKind, Instance, InstanceId, Result, ServiceName};
 /// # Ok::<(), hither_core::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(into = "serde_form::Form", try_from = "serde_form::Form")
+)]
 pub struct Registration {
     service: ServiceName,
     instance: Instance,
@@ -89,9 +94,68 @@ impl Registration {
     }
 }
 
+/// The form of a registration in JSON and the like: the TTL is in milliseconds, and may be left out.
+#[cfg(feature = "serde")]
+mod serde_form {
+    use std::time::Duration;
+
+    use super::Registration;
+    use crate::{Error, Instance, Result, ServiceName};
+
+    #[derive(serde::Serialize, serde::Deserialize)]
+    pub(super) struct Form {
+        service: ServiceName,
+        instance: Instance,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ttl_ms: Option<u64>,
+    }
+
+    impl From<Registration> for Form {
+        fn from(registration: Registration) -> Self {
+            // Destructured, so that a new field cannot be forgotten here.
+            let Registration { service, instance, ttl } = registration;
+            // Rounded up, so that a short one does not become an invalid zero. It is a year at most.
+            let millis = u64::try_from(ttl.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
+            let ttl_ms = (ttl != Registration::DEFAULT_TTL).then_some(millis);
+            Self { service, instance, ttl_ms }
+        }
+    }
+
+    impl TryFrom<Form> for Registration {
+        type Error = Error;
+
+        fn try_from(form: Form) -> Result<Self> {
+            let Form { service, instance, ttl_ms } = form;
+            let registration = Self::new(service, instance)?;
+            match ttl_ms {
+                Some(millis) => registration.with_ttl(Duration::from_millis(millis)),
+                None => Ok(registration),
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(feature = "serde")]
+    #[test]
+    fn a_registration_survives_json_and_an_invalid_one_is_refused() {
+        for ttl in [Registration::DEFAULT_TTL, Duration::from_millis(1500), Registration::MAX_TTL] {
+            let registration = registration().with_ttl(ttl).unwrap();
+            let json = serde_json::to_string(&registration).unwrap();
+            assert_eq!(serde_json::from_str::<Registration>(&json).unwrap(), registration, "{json}");
+        }
+        for json in [
+            r#"{"service":"svc","instance":{"addresses":["a:1"]},"ttl_ms":0}"#,
+            r#"{"service":"svc","instance":{"addresses":["a:1"]},"ttl_ms":18446744073709551615}"#,
+            r#"{"service":"svc","instance":{"addresses":["a:1"],"id":"b/c"}}"#,
+            r#"{"service":"","instance":{"addresses":["a:1"]}}"#,
+        ] {
+            assert!(serde_json::from_str::<Registration>(json).is_err(), "{json}");
+        }
+    }
 
     fn registration() -> Registration {
         Registration::new("greeter".parse().unwrap(), Instance::new("unix:///run/a.sock".parse().unwrap()))

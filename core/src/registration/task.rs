@@ -102,7 +102,7 @@ impl Reconciler {
                 }
             }
         }
-        self.leave().await;
+        self.deregister().await;
     }
 
     fn next_step(&self, desired: &Desired) -> Step {
@@ -255,7 +255,7 @@ impl Reconciler {
     }
 
     /// Removes the record: retries while the handle lives, and for one TTL longer.
-    async fn leave(mut self) {
+    async fn deregister(mut self) {
         // An attempt to register whose answer was lost may have left a record.
         let mut unconfirmed = match (&self.lease, &self.observed.borrow().status) {
             (None, RegistrationStatus::Retrying { cause, .. })
@@ -337,8 +337,8 @@ enum Wake {
     OnLeaving,
 }
 
-/// A granted TTL, as far as it is believed. One that is far above what was asked for would delay the next renewal past
-/// the moment at which a registry that lies, or an overflow, removes the record.
+/// The TTL to renew by. A granted TTL far above the one asked for is implausible, and renewing by it could come after the
+/// record has expired.
 fn believed(granted: Duration, asked: Duration) -> Duration {
     let longest = asked.saturating_mul(2).max(BELIEVED_TTL);
     if granted > longest {
