@@ -128,6 +128,22 @@ impl FromStr for RegistryUrl {
     }
 }
 
+impl TryFrom<&str> for RegistryUrl {
+    type Error = Error;
+
+    fn try_from(url: &str) -> Result<Self> {
+        url.parse()
+    }
+}
+
+impl TryFrom<String> for RegistryUrl {
+    type Error = Error;
+
+    fn try_from(url: String) -> Result<Self> {
+        url.parse()
+    }
+}
+
 impl fmt::Display for RegistryUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
