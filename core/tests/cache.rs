@@ -45,7 +45,7 @@ async fn file(directory: &Path, is_so: impl Fn(&str) -> bool) -> PathBuf {
     .await
 }
 
-/// A client that hears of these instances, and ends when they are on disk.
+/// A client that receives these instances, and ends when they are on disk.
 async fn client_with_a_cache(directory: &Path, instances: &[&str]) -> PathBuf {
     let (discovery, mut script) = cached(directory);
     let _view = discovery.service(&service());

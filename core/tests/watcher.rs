@@ -289,7 +289,7 @@ async fn the_window_and_the_hold_time_of_the_protection_are_settings() {
     assert_eq!(began.elapsed(), 5 * SECOND);
 }
 
-/// Nothing that a setting or a registry says is added to a time without a bound.
+/// No duration from a setting or a registry is added to a time without a bound.
 #[tokio::test(start_paused = true)]
 async fn settings_without_a_limit_do_not_overflow() {
     let protection = ProtectionConfig::default().with_window(Duration::MAX).with_hold(Duration::MAX);

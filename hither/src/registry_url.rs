@@ -248,7 +248,7 @@ fn feature_off(what: &str, feature: &str) -> Error {
     Error::new(ErrorKind::Unsupported, message)
 }
 
-/// What stands before an @ may be a password, so it is not repeated.
+/// The text before an @ may be a password, so it is not repeated.
 fn refuse(text: &str, why: impl fmt::Display) -> Error {
     let text = text.rfind('@').map_or(text.into(), |at| Cow::Owned(format!("…{}", &text[at..])));
     invalid(format!("registry URL {text:?} {why}"))

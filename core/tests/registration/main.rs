@@ -71,7 +71,7 @@ fn is_retrying(status: &RegistrationStatus) -> bool {
     matches!(status, RegistrationStatus::Retrying { .. })
 }
 
-/// The weights of all that is registered: it tells one record from another.
+/// The weights of all registered instances: they distinguish the records.
 async fn weights(registry: &MemoryRegistry) -> Vec<u32> {
     let snapshot = registry.connect().resolve(&service()).await.unwrap();
     snapshot.iter().map(|instance| instance.weight()).collect()

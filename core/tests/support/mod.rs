@@ -1,4 +1,4 @@
-//! A registry that does what the test tells it, call by call.
+//! A registry that the test scripts, call by call.
 #![allow(unreachable_pub, reason = "it is a module of each test file")]
 #![allow(dead_code, reason = "each test file uses its part")]
 

@@ -46,7 +46,7 @@ struct Crate {
 /// What a module defines, and what it names.
 #[derive(Debug, Default)]
 struct Module {
-    /// Set for the module of a file, and empty for one that stands inside a file.
+    /// Set for the module of a file, and empty for one inside a file.
     file: PathBuf,
     defined: BTreeSet<String>,
     imports: Vec<Import>,
@@ -156,7 +156,7 @@ impl Crate {
         Some(self.file_module(at))
     }
 
-    /// The module of the file that a module stands in.
+    /// The module of the file that contains a module.
     fn file_module(&self, mut at: ModulePath) -> ModulePath {
         while self.modules.get(&at).is_some_and(|module| module.file.as_os_str().is_empty()) && !at.is_empty()
         {

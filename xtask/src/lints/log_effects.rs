@@ -121,7 +121,7 @@ fn is_instrument(before: &[TokenTree], group: &Group) -> bool {
             .any(|token| matches!(&token, TokenTree::Ident(name) if name == "instrument"))
 }
 
-/// Checks what stands in `fields(…)`.
+/// Checks the content of `fields(…)`.
 fn instrument(attribute: &Group, found: &mut impl FnMut(usize, String)) {
     let options = attribute.stream().into_iter().find_map(|token| match token {
         TokenTree::Group(group) => Some(group),
@@ -212,7 +212,7 @@ fn expression(tokens: &[TokenTree], found: &mut impl FnMut(usize, String)) {
     }
 }
 
-/// A call: what stands before the parentheses is called.
+/// A call: the token before the parentheses is called.
 fn call(before: &[TokenTree], group: &Group, found: &mut impl FnMut(usize, String)) {
     let line = group.span().start().line;
     match before.last() {
@@ -252,7 +252,7 @@ fn is_comparison(tokens: &[TokenTree], at: usize) -> bool {
     begins || is_joint(&tokens[..at], "=!<>")
 }
 
-/// Whether the token before is one of these, and stands right before.
+/// Whether the token right before is one of these.
 fn is_joint(before: &[TokenTree], characters: &str) -> bool {
     matches!(before.last(), Some(TokenTree::Punct(punct))
         if punct.spacing() == Spacing::Joint && characters.contains(punct.as_char()))

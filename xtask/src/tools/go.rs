@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn versions_of_go_are_read() {
-        for (said, expected) in [
+        for (text, expected) in [
             ("go1.26.8\n", Some(Version(1, 26))),
             ("go1.25", Some(Version(1, 25))),
             ("go1.27rc1", Some(Version(1, 27))),
@@ -127,7 +127,7 @@ mod tests {
             ("devel", None),
             ("", None),
         ] {
-            assert_eq!(Version::of_go(said), expected, "{said}");
+            assert_eq!(Version::of_go(text), expected, "{text}");
         }
     }
 
