@@ -2,6 +2,7 @@
 #![cfg(unix)]
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "these are tests")]
 
+#[allow(dead_code, reason = "not all of it is needed here")]
 #[path = "support/log.rs"]
 mod log;
 

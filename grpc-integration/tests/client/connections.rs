@@ -9,8 +9,9 @@ use hither_core::{Address, Backoff, Instance, InstanceState};
 use hither_tonic::{BoxedIo, Connector, DiscoveryChannel, Sticky};
 use tokio::runtime::Handle;
 use tokio::time::sleep;
+use tracing::level_filters::LevelFilter;
 
-use crate::support::{Client, Net, Registry, SERVICE, Server, peers, until};
+use crate::support::{Client, Log, Net, Registry, SERVICE, Server, peers, until};
 use crate::{SECOND, channel};
 
 fn one_stream(server: tonic::transport::Server) -> tonic::transport::Server {
@@ -345,7 +346,8 @@ impl Connector for Stuck {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_does_not_read_keeps_no_connection_open() {
+async fn a_peer_that_does_not_read_keeps_no_connection_open_and_is_named_in_the_log() {
+    let log = Log::capture_at(LevelFilter::DEBUG);
     let mut registry = Registry::new();
     registry.up("a:1").await;
     let open = Arc::<AtomicUsize>::default();
@@ -362,6 +364,13 @@ async fn a_peer_that_does_not_read_keeps_no_connection_open() {
     drop(channel);
     until("the connection is cut", || open.load(Ordering::SeqCst) == 0).await;
     until("the tasks have ended", || tasks() == before).await;
+    let lines = log.take_all();
+    let closed: Vec<_> = lines.iter().filter(|line| line.contains("did not read GOAWAY; closing")).collect();
+    assert_eq!(closed.len(), 1, "{lines:#?}");
+    assert!(
+        closed[0].contains("{service=greeter}") && closed[0].contains("connection{address=a:1}"),
+        "{closed:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,4 +1,4 @@
-//! What is logged at INFO and above while a test runs.
+//! What is logged while a test runs.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
@@ -27,11 +27,16 @@ impl Write for Buffer {
 }
 
 impl Log {
+    /// Captures INFO and above.
     pub(crate) fn capture() -> Self {
+        Self::capture_at(LevelFilter::INFO)
+    }
+
+    pub(crate) fn capture_at(level: LevelFilter) -> Self {
         let text = Buffer::default();
         let writer = text.clone();
         let subscriber = tracing_subscriber::fmt()
-            .with_max_level(LevelFilter::INFO)
+            .with_max_level(level)
             .with_writer(move || writer.clone())
             .with_ansi(false)
             .without_time()
@@ -41,14 +46,19 @@ impl Log {
 
     /// Returns what this crate has logged since the last call, without its target.
     pub(crate) fn take(&self) -> Vec<String> {
-        let text = std::mem::take(&mut *self.text.0.lock().unwrap());
-        let text = String::from_utf8(text).unwrap();
-        let ours = text.lines().filter(|line| line.contains(" hither_tonic::"));
+        let lines = self.take_all();
+        let ours = lines.iter().filter(|line| line.contains(" hither_tonic::"));
         ours.map(|line| {
-            let (head, rest) = line.trim().split_once(' ').unwrap();
+            let (head, rest) = line.split_once(' ').unwrap();
             let (_target, message) = rest.trim().split_once(": ").unwrap();
             format!("{head} {message}")
         })
         .collect()
+    }
+
+    /// Returns the lines of all crates since the last call, with their spans and targets.
+    pub(crate) fn take_all(&self) -> Vec<String> {
+        let text = std::mem::take(&mut *self.text.0.lock().unwrap());
+        String::from_utf8(text).unwrap().lines().map(|line| line.trim().to_owned()).collect()
     }
 }

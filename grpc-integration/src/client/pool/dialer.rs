@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use hither_core::{Address, Instance};
 use tokio::time::{sleep, timeout};
+use tracing::Instrument;
 
 use crate::client::connector::Connector;
 use crate::client::transport::Connection;
@@ -50,7 +51,9 @@ impl Dialer {
     }
 
     async fn attempt(&self, instance: &Instance, address: &Address) -> Result<Connection, String> {
-        match timeout(self.timeout, Connection::open(&*self.connector, instance, address)).await {
+        let span = tracing::debug_span!("connection", %address);
+        let open = Connection::open(&*self.connector, instance, address).instrument(span);
+        match timeout(self.timeout, open).await {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(error)) => Err(format!("{} at {address}", hither_core::report(&error))),
             Err(_) => Err(format!("no HTTP/2 within {:?} at {address}", self.timeout)),

@@ -10,6 +10,7 @@ use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
+use tracing::Instrument;
 
 use super::peer::Peer;
 use super::watched::Watched;
@@ -42,7 +43,7 @@ impl Hyper {
         let (held, dropped) = oneshot::channel();
         let queue = Arc::<RwLock<()>>::default();
         let dispatch = Arc::clone(&queue);
-        tokio::spawn(async move {
+        let drive = async move {
             match (&mut connection).await {
                 Ok(()) => peer.close("closed"),
                 Err(error) => peer.close(status_of(&error).message()),
@@ -59,7 +60,8 @@ impl Hyper {
             if timeout(CLOSE_TIMEOUT, cut.released()).await.is_err() {
                 tracing::debug!("peer did not read GOAWAY; closing");
             }
-        });
+        };
+        tokio::spawn(drive.in_current_span());
         Ok(Self { requests, queue, _held: Arc::new(held) })
     }
 }
