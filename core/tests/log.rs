@@ -94,6 +94,26 @@ async fn an_outage_of_an_hour_logs_two_lines_for_a_registration_and_two_for_a_vi
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_registration_that_ends_by_itself_is_one_error_with_service_address_and_cause() {
+    let (mut log, _guard) = capture();
+    let (registry, service) = (MemoryRegistry::new(), "svc".parse::<ServiceName>().unwrap());
+    let registration = Registration::new(service, Instance::new("10.0.0.1:80".parse().unwrap())).unwrap();
+    let keep = || keep_registered(registry.clone(), registration.clone(), RegistrationConfig::default());
+    let fields = ["ERROR", "service=svc", "address=10.0.0.1:80", "cause="];
+
+    registry.faults().fail_next(1, ErrorKind::InvalidArgument);
+    keep().registered().await.unwrap_err();
+    assert_lines(&mut log, &[&[&fields[..], &["registration failed; not retrying"]].concat()]);
+
+    let handle = keep();
+    handle.registered().await.unwrap();
+    assert_lines(&mut log, &[&["INFO", "registered"]]);
+    let _successor = registry.connect().register(&registration, Claim::TakeOver).await.unwrap();
+    sleep(Duration::from_secs(3600)).await;
+    assert_lines(&mut log, &[&[&fields[..], &["superseded by another owner; not registered"]].concat()]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_snapshot_from_disk_logs_no_outage_and_hides_none() {
     let (mut log, _guard) = capture();
     let directory = tempfile::tempdir().unwrap();

@@ -172,7 +172,8 @@ impl Reconciler {
         }
         let delay = match error.kind() {
             ErrorKind::Superseded if !self.may_expire(step) => {
-                tracing::warn!(cause = error.report(), "superseded by another owner");
+                let address = self.registration.instance().address();
+                tracing::error!(%address, cause = error.report(), "superseded by another owner; not registered");
                 return self.end_as(RegistrationStatus::Superseded);
             }
             ErrorKind::Closed => return self.fail(error),
@@ -212,7 +213,8 @@ impl Reconciler {
     }
 
     fn fail(&mut self, error: Error) -> Option<Duration> {
-        tracing::error!(cause = error.report(), "registration refused");
+        let address = self.registration.instance().address();
+        tracing::error!(%address, cause = error.report(), "registration failed; not retrying");
         self.end_as(RegistrationStatus::Failed(error))
     }
 

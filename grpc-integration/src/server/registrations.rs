@@ -139,16 +139,8 @@ impl Registrations {
     }
 }
 
-/// Logs what a status means for the server. Successes and retries are logged by the registration itself.
+/// For debugging: the registration itself logs what an operator needs, with its service and cause.
 fn log(registration: &Registration, status: &RegistrationStatus) {
     let (service, address) = (registration.service(), registration.instance().address());
-    match status {
-        RegistrationStatus::Superseded => {
-            tracing::error!(%service, %address, "superseded by another owner; serving unregistered");
-        }
-        RegistrationStatus::Failed(error) => {
-            tracing::error!(%service, %address, cause = error.report(), "registration failed; serving unregistered");
-        }
-        status => tracing::debug!(%service, %address, ?status, "registration status changed"),
-    }
+    tracing::debug!(%service, %address, ?status, "registration status changed");
 }

@@ -1,6 +1,9 @@
 //! A server's lifecycle as its clients and its registry see it: real sockets, a registry in memory.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "these are tests")]
 
+#[allow(dead_code, reason = "not all of it is needed here")]
+#[path = "../support/log.rs"]
+mod log;
 mod registry;
 mod shutdown;
 mod startup;

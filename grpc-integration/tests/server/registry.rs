@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 
+use crate::log::Log;
 use crate::support::{REGISTRY_TIMEOUT, Running, SOON, client, draining, greeter, health, seen, up, watch};
 
 /// A registry that can be made unreachable or hang.
@@ -176,7 +177,8 @@ async fn a_required_registration_that_fails_ends_the_server() {
 }
 
 #[tokio::test]
-async fn a_superseded_server_goes_on_serving() {
+async fn a_superseded_server_goes_on_serving_and_logs_one_error() {
+    let log = Log::capture();
     let registry = MemoryRegistry::new();
     let mut snapshots = watch(&registry).await;
     let (report, mut reported) = tokio::sync::mpsc::unbounded_channel();
@@ -195,7 +197,18 @@ async fn a_superseded_server_goes_on_serving() {
     timeout(SOON, reported.recv()).await.expect("it should have been reported").unwrap();
 
     assert_eq!(health(&mut server.client().await).await, ServingStatus::Serving);
+    let address = server.address;
     server.stop();
     server.ended().await.unwrap();
     assert_eq!(registry.resolve(&greeter()).await.unwrap().len(), 1, "the successor's record stays");
+    let lines: Vec<_> = log
+        .take_all()
+        .into_iter()
+        .filter(|line| line.starts_with("ERROR") || line.starts_with("WARN"))
+        .collect();
+    let [line] = &lines[..] else { panic!("{lines:#?}") };
+    assert!(line.starts_with("ERROR"), "{line}");
+    for part in ["superseded", "service=greeter", &format!("address={address}"), "cause="] {
+        assert!(line.contains(part), "{line} has no {part}");
+    }
 }
