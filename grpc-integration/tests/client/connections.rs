@@ -322,7 +322,7 @@ async fn a_response_in_flight_finishes_after_the_channel_is_dropped() {
     until("the connection is closed", || server.open() == 0).await;
 }
 
-/// A peer that greets, and reads no more of what comes than fits in a few bytes.
+/// A peer that sends SETTINGS and never reads; the pipe to it takes 100 bytes.
 #[derive(Debug, Default)]
 struct Stuck(Arc<AtomicUsize>);
 

@@ -21,7 +21,7 @@ use crate::support::{REGISTRY_TIMEOUT, Running, SOON, client, draining, greeter,
 
 /// A registry that can be made unreachable or hang.
 #[derive(Debug, Default)]
-struct Wire {
+struct FaultyRegistry {
     down: AtomicBool,
     hangs: bool,
     attempts: AtomicUsize,
@@ -29,14 +29,14 @@ struct Wire {
 }
 
 #[async_trait]
-impl Registrar for Wire {
+impl Registrar for FaultyRegistry {
     async fn register(&self, registration: &Registration, claim: Claim) -> Result<Box<dyn Lease>> {
         self.attempts.fetch_add(1, Ordering::SeqCst);
         if self.hangs {
             std::future::pending::<()>().await;
         }
         if self.down.load(Ordering::SeqCst) {
-            return Err(Error::new(ErrorKind::Unavailable, "the wire was pulled"));
+            return Err(Error::new(ErrorKind::Unavailable, "the registry is down"));
         }
         self.registry.register(registration, claim).await
     }
@@ -45,8 +45,8 @@ impl Registrar for Wire {
 #[tokio::test]
 async fn a_registry_that_is_down_keeps_a_server_neither_from_starting_nor_from_stopping() {
     for hangs in [false, true] {
-        let wire = Arc::new(Wire { down: true.into(), hangs, ..Wire::default() });
-        let mut server = Running::start(wire, |builder| builder).await;
+        let faulty = Arc::new(FaultyRegistry { down: true.into(), hangs, ..FaultyRegistry::default() });
+        let mut server = Running::start(faulty, |builder| builder).await;
         let mut client = server.client().await;
         assert_eq!(health(&mut client).await, ServingStatus::Serving);
         server.stop();
@@ -56,11 +56,11 @@ async fn a_registry_that_is_down_keeps_a_server_neither_from_starting_nor_from_s
 
 #[tokio::test]
 async fn a_server_is_registered_when_the_registry_is_up_and_each_change_is_reported_once() {
-    let wire = Arc::new(Wire { down: true.into(), ..Wire::default() });
-    let mut snapshots = watch(&wire.registry).await;
+    let faulty = Arc::new(FaultyRegistry { down: true.into(), ..FaultyRegistry::default() });
+    let mut snapshots = watch(&faulty.registry).await;
     let seen_statuses = Arc::new(Mutex::new(Vec::new()));
     let record = Arc::clone(&seen_statuses);
-    let mut server = Running::start(Arc::clone(&wire), |builder| {
+    let mut server = Running::start(Arc::clone(&faulty), |builder| {
         builder.on_status(move |registration, status| {
             assert_eq!(registration.service().as_str(), "greeter");
             record.lock().unwrap().push(match status {
@@ -75,13 +75,13 @@ async fn a_server_is_registered_when_the_registry_is_up_and_each_change_is_repor
     })
     .await;
     let many = async {
-        while wire.attempts.load(Ordering::SeqCst) < 4 {
+        while faulty.attempts.load(Ordering::SeqCst) < 4 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
     timeout(SOON, many).await.expect("it should have been tried again");
 
-    wire.down.store(false, Ordering::SeqCst);
+    faulty.down.store(false, Ordering::SeqCst);
     seen(&mut snapshots, up).await;
     server.stop();
     server.ended().await.unwrap();
@@ -133,15 +133,15 @@ async fn a_server_of_several_services_registers_and_deregisters_each() {
     assert_eq!(registry.faults().live_leases(), 0);
 }
 
-/// A registry that calls each server that registers, like the fastest of clients.
+/// A registry that calls each server as it registers, earlier than any client could.
 #[derive(Debug, Default)]
-struct Curious {
+struct CallingRegistry {
     answers: Mutex<Vec<ServingStatus>>,
     registry: MemoryRegistry,
 }
 
 #[async_trait]
-impl Registrar for Curious {
+impl Registrar for CallingRegistry {
     async fn register(&self, registration: &Registration, claim: Claim) -> Result<Box<dyn Lease>> {
         let answer = health(&mut client(registration.instance().address()).await).await;
         self.answers.lock().unwrap().push(answer);
@@ -151,20 +151,20 @@ impl Registrar for Curious {
 
 #[tokio::test]
 async fn a_server_answers_and_is_healthy_before_it_is_registered() {
-    let curious = Arc::new(Curious::default());
-    let mut snapshots = watch(&curious.registry).await;
-    let mut server = Running::start(Arc::clone(&curious), |builder| builder).await;
+    let calling = Arc::new(CallingRegistry::default());
+    let mut snapshots = watch(&calling.registry).await;
+    let mut server = Running::start(Arc::clone(&calling), |builder| builder).await;
     seen(&mut snapshots, up).await;
     server.stop();
     server.ended().await.unwrap();
-    assert_eq!(*curious.answers.lock().unwrap(), [ServingStatus::Serving]);
+    assert_eq!(*calling.answers.lock().unwrap(), [ServingStatus::Serving]);
 }
 
 #[tokio::test]
 async fn a_required_registration_that_fails_ends_the_server() {
-    let wire = Arc::new(Wire { down: true.into(), ..Wire::default() });
+    let faulty = Arc::new(FaultyRegistry { down: true.into(), ..FaultyRegistry::default() });
     let server =
-        Running::start(wire, |builder| builder.require_registration(Duration::from_millis(300))).await;
+        Running::start(faulty, |builder| builder.require_registration(Duration::from_millis(300))).await;
     let address = server.address;
 
     let error = server.ended().await.unwrap_err();
@@ -172,7 +172,7 @@ async fn a_required_registration_that_fails_ends_the_server() {
     assert_eq!((error.kind(), error.service()), (TonicErrorKind::NotRegistered, Some(&greeter())));
     assert_eq!(error.to_string(), "greeter was not registered within 300ms");
     assert_eq!(error.registry_error().map(Error::kind), Some(ErrorKind::Unavailable), "{error:?}");
-    assert!(error.report().ends_with("the wire was pulled"), "{}", error.report());
+    assert!(error.report().ends_with("the registry is down"), "{}", error.report());
     assert!(TcpStream::connect(address).await.is_err());
 }
 

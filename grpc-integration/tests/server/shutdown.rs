@@ -165,7 +165,7 @@ async fn a_server_that_fails_later_is_deregistered_and_its_error_returned() {
     let served = tokio::spawn(server.serve(|_incoming, _shutdown| {
         Ok(async {
             failing.await.unwrap();
-            Err::<(), _>("out of luck")
+            Err::<(), _>("a late failure")
         })
     }));
     seen(&mut snapshots, up).await;
@@ -175,7 +175,7 @@ async fn a_server_that_fails_later_is_deregistered_and_its_error_returned() {
     let error = timeout(SOON, served).await.unwrap().unwrap().unwrap_err();
     assert_eq!(
         (error.kind(), error.report().as_str()),
-        (ErrorKind::Server, "the server failed: out of luck")
+        (ErrorKind::Server, "the server failed: a late failure")
     );
     assert!(registry.resolve(&greeter()).await.unwrap().is_empty());
 }

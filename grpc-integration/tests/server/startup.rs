@@ -38,11 +38,12 @@ async fn a_server_that_fails_at_once_is_never_registered() {
     let error = unbuilt.await.unwrap_err();
     assert_eq!(error.kind(), TonicErrorKind::Server);
     assert_eq!(error.report(), "the server failed: bad certificate");
-    let failed = build().await.unwrap().serve(|_, _| Ok(std::future::ready(Err::<(), _>("no luck"))));
+    let failed =
+        build().await.unwrap().serve(|_, _| Ok(std::future::ready(Err::<(), _>("an early failure"))));
     let error = failed.await.unwrap_err();
     assert_eq!(
         (error.kind(), error.report().as_str()),
-        (TonicErrorKind::Server, "the server failed: no luck")
+        (TonicErrorKind::Server, "the server failed: an early failure")
     );
     assert_eq!(registrar.0.load(Ordering::SeqCst), 0);
 }

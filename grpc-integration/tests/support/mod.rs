@@ -26,12 +26,12 @@ pub(crate) use server::Server;
 /// How long anything may take that should happen at once.
 pub(crate) const SOON: Duration = Duration::from_secs(10);
 
-/// Waits until `condition` holds; it is looked at again and again.
+/// Waits until `condition` holds; polls it each millisecond.
 pub(crate) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let look = async {
         while !condition() {
             sleep(Duration::from_millis(1)).await;
         }
     };
-    timeout(SOON, look).await.unwrap_or_else(|_| panic!("waited in vain until {what}"));
+    timeout(SOON, look).await.unwrap_or_else(|_| panic!("not within {SOON:?}: {what}"));
 }

@@ -1,4 +1,4 @@
-//! What the pool wants of a subchannel.
+//! The desired state of a subchannel.
 
 use std::sync::Arc;
 
