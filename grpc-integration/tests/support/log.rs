@@ -3,14 +3,16 @@
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
+use tracing::Dispatch;
 use tracing::level_filters::LevelFilter;
-use tracing::subscriber::DefaultGuard;
+use tracing::subscriber::{DefaultGuard, NoSubscriber};
 
 /// The lines logged on this thread since it was made, on which a test with one thread runs everything.
 #[derive(Debug)]
 pub(crate) struct Log {
     text: Buffer,
     _guard: DefaultGuard,
+    _second: Dispatch,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -41,7 +43,11 @@ impl Log {
             .with_ansi(false)
             .without_time()
             .finish();
-        Self { text, _guard: tracing::subscriber::set_default(subscriber) }
+        let _guard = tracing::subscriber::set_default(subscriber);
+        // While there is one subscriber only, tracing-core asks the thread that reaches a log line first whether it is
+        // of interest; on that of another test it is not, and would be off in the whole process.
+        let _second = Dispatch::new(NoSubscriber::default());
+        Self { text, _guard, _second }
     }
 
     /// Returns what this crate has logged since the last call, without its target.
