@@ -1,6 +1,7 @@
 //! Odd etcds and proxies: each is one clear error, never an empty service, never a flood, never a panic.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "these are tests")]
 
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::sync::Arc;
