@@ -1,7 +1,7 @@
-//! A door in front of an etcd, at which all requests are counted when they come.
+//! A proxy in front of an etcd that counts requests as they arrive.
 //!
-//! etcd's own count does not do for this: it is had by asking, and an etcd with more to do than it can answers that late,
-//! after up to a second, just when a tenth of a second matters.
+//! etcd's own metric does not do for this: it must be polled, and an overloaded etcd answers that up to a second late, just
+//! when a tenth of a second matters.
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -15,7 +15,9 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-/// It is open until it is dropped. While no server is behind it, connections are refused.
+use crate::support::frame::{Frames, Piece};
+
+/// It accepts connections until it is dropped. While no server is behind it, it closes them.
 #[derive(Debug)]
 pub(crate) struct Door {
     endpoint: String,
@@ -56,76 +58,48 @@ impl Door {
 }
 
 async fn serve(listener: TcpListener, to: String, came: Arc<Mutex<Vec<Instant>>>) {
-    let mut guests = JoinSet::new();
+    let mut connections = JoinSet::new();
     loop {
-        let (guest, _) = listener.accept().await.unwrap();
-        guests.spawn(pass(guest, to.clone(), Arc::clone(&came)));
-        while guests.try_join_next().is_some() {}
+        let (client, _) = listener.accept().await.unwrap();
+        connections.spawn(pass(client, to.clone(), Arc::clone(&came)));
+        while connections.try_join_next().is_some() {}
     }
 }
 
-async fn pass(guest: TcpStream, to: String, came: Arc<Mutex<Vec<Instant>>>) -> io::Result<()> {
-    let host = TcpStream::connect(to).await?;
-    guest.set_nodelay(true)?;
-    host.set_nodelay(true)?;
-    let (mut from_guest, mut to_guest) = guest.into_split();
-    let (mut from_host, mut to_host) = host.into_split();
+async fn pass(client: TcpStream, to: String, came: Arc<Mutex<Vec<Instant>>>) -> io::Result<()> {
+    let server = TcpStream::connect(to).await?;
+    client.set_nodelay(true)?;
+    server.set_nodelay(true)?;
+    let (mut from_client, mut to_client) = client.into_split();
+    let (mut from_server, mut to_server) = server.into_split();
     let requests = async {
-        let (mut frames, mut buffer) = (Frames::default(), vec![0; 16 * 1024]);
+        let (mut frames, mut buffer) = (Frames::of_client(), vec![0; 16 * 1024]);
         loop {
-            let length = from_guest.read(&mut buffer).await?;
+            let length = from_client.read(&mut buffer).await?;
             if length == 0 {
                 return Ok(());
             }
             // Before etcd can have it, so that this is never behind etcd's own count.
-            let (count, now) = (frames.messages(&buffer[..length]), Instant::now());
+            let (count, now) = (messages(&mut frames, &buffer[..length]), Instant::now());
             came.lock().unwrap().extend(vec![now; count]);
-            to_host.write_all(&buffer[..length]).await?;
+            to_server.write_all(&buffer[..length]).await?;
         }
     };
     tokio::select! {
         done = requests => done,
-        done = tokio::io::copy(&mut from_host, &mut to_guest) => done.map(drop),
+        done = tokio::io::copy(&mut from_server, &mut to_client) => done.map(drop),
     }
 }
 
-/// The bytes of a client in HTTP/2: frames, after a preface.
-#[derive(Debug)]
-struct Frames {
-    /// So many bytes come before the next header.
-    skip: usize,
-    /// What is there of it.
-    header: Vec<u8>,
-}
-
-impl Default for Frames {
-    fn default() -> Self {
-        Self { skip: "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".len(), header: Vec::new() }
+/// How many gRPC messages begin in the next bytes of a client. Each of the requests here fits into one frame.
+fn messages(frames: &mut Frames, mut bytes: &[u8]) -> usize {
+    let mut messages = 0;
+    while let Some(piece) = frames.next(&mut bytes) {
+        // DATA, and not only the end of a stream.
+        messages +=
+            usize::from(matches!(piece, Piece::Header(header) if header.is_data() && header.length() > 0));
     }
-}
-
-impl Frames {
-    /// How many gRPC messages begin in what comes next. What is asked of etcd here fits into a frame each.
-    fn messages(&mut self, mut bytes: &[u8]) -> usize {
-        let mut messages = 0;
-        while !bytes.is_empty() {
-            let skipped = self.skip.min(bytes.len());
-            self.skip -= skipped;
-            let (header, rest) =
-                bytes[skipped..].split_at((9 - self.header.len()).min(bytes.len() - skipped));
-            self.header.extend(header);
-            bytes = rest;
-            if let &[high, middle, low, kind, ..] = self.header.as_slice()
-                && self.header.len() == 9
-            {
-                self.skip = u32::from_be_bytes([0, high, middle, low]) as usize;
-                // DATA, and not only the end of a stream.
-                messages += usize::from(kind == 0 && self.skip > 0);
-                self.header.clear();
-            }
-        }
-        messages
-    }
+    messages
 }
 
 /// The most that came within any `window`.
@@ -149,7 +123,7 @@ pub(crate) fn check() {
     let frame = |kind: u8, length: u8| {
         [&[0, 0, length, kind, 0, 0, 0, 0, 1], vec![0; length.into()].as_slice()].concat()
     };
-    let said = [
+    let sent = [
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
         frame(4, 6),
         frame(1, 30),
@@ -157,10 +131,10 @@ pub(crate) fn check() {
         frame(0, 0),
         frame(0, 200),
     ];
-    let said = said.concat();
-    for pieces in 1..=said.len() {
-        let mut frames = Frames::default();
-        let messages: usize = said.chunks(pieces).map(|piece| frames.messages(piece)).sum();
+    let sent = sent.concat();
+    for pieces in 1..=sent.len() {
+        let mut frames = Frames::of_client();
+        let messages: usize = sent.chunks(pieces).map(|piece| messages(&mut frames, piece)).sum();
         assert_eq!(messages, 2, "in pieces of {pieces}");
     }
 }

@@ -6,6 +6,7 @@ mod cluster;
 mod etcd;
 mod etcdctl;
 pub(crate) mod fake;
+pub(crate) mod frame;
 mod metrics;
 mod port;
 mod proxy;
@@ -119,7 +120,7 @@ pub(crate) async fn watch(registry: &EtcdRegistry, service: &ServiceName) -> Sna
 
 /// The next snapshot or error of a watch.
 pub(crate) async fn next(watch: &mut SnapshotStream) -> Option<Result<Snapshot>> {
-    timeout(LONG, watch.next()).await.expect("the watch says something")
+    timeout(LONG, watch.next()).await.expect("the watch yields something")
 }
 
 /// Reads on until the watch shows exactly these ids.
