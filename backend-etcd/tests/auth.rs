@@ -86,20 +86,21 @@ async fn a_server_needs_no_more_than_its_own_key_and_a_client_no_more_than_to_re
     lease.revoke().await.unwrap();
     comes_to(&mut watch, &[]).await;
     assert_eq!(refusal(server.resolve(&service()).await).0, ErrorKind::PermissionDenied);
-    let wish = registration(&service(), instance("a:1"));
-    assert_eq!(refusal(reader.register(&wish, Claim::TakeOver).await).0, ErrorKind::PermissionDenied);
+    let desired = registration(&service(), instance("a:1"));
+    assert_eq!(refusal(reader.register(&desired, Claim::TakeOver).await).0, ErrorKind::PermissionDenied);
 }
 
 #[tokio::test]
 async fn wrong_credentials_are_an_error_that_is_not_retryable() {
     let (etcd, _) = guarded(&[]).await;
     let unauthenticated = (ErrorKind::Unauthenticated, false);
-    for stranger in [registry(&etcd, "server", "wrong"), registry(&etcd, "nobody", "secret"), etcd.registry()]
+    for stranger in
+        [registry(&etcd, "server", "wrong"), registry(&etcd, "unknown", "secret"), etcd.registry()]
     {
         assert_eq!(refusal(stranger.resolve(&service()).await), unauthenticated);
         assert_eq!(refusal(stranger.watch(&service()).await), unauthenticated);
-        let wish = registration(&service(), instance("a:1"));
-        assert_eq!(refusal(stranger.register(&wish, Claim::TakeOver).await), unauthenticated);
+        let desired = registration(&service(), instance("a:1"));
+        assert_eq!(refusal(stranger.register(&desired, Claim::TakeOver).await), unauthenticated);
     }
 }
 
@@ -113,9 +114,9 @@ async fn a_registration_that_is_refused_leaves_no_lease_behind() {
             .unwrap();
     let (other, service): (ServiceName, _) = ("svc2".parse().unwrap(), service());
     for (registry, service) in [(registry(&etcd, "server", "secret"), other), (etcd.registry(), service)] {
-        let wish = registration(&service, instance("a:1"));
+        let desired = registration(&service, instance("a:1"));
         for _ in 0..3 {
-            registry.register(&wish, Claim::TakeOver).await.unwrap_err();
+            registry.register(&desired, Claim::TakeOver).await.unwrap_err();
         }
     }
     assert_eq!(root.leases().await.unwrap().leases().len(), 0);
@@ -129,8 +130,8 @@ async fn requests_without_permission_are_denied() {
     let other: ServiceName = "svc2".parse().unwrap();
     assert_eq!(refusal(registry.resolve(&other).await), denied);
     assert_eq!(refusal(registry.watch(&other).await), denied);
-    let wish = registration(&other, instance("a:1"));
-    assert_eq!(refusal(registry.register(&wish, Claim::TakeOver).await), denied);
+    let desired = registration(&other, instance("a:1"));
+    assert_eq!(refusal(registry.register(&desired, Claim::TakeOver).await), denied);
     registry.resolve(&service()).await.unwrap();
 }
 

@@ -48,8 +48,8 @@ async fn dead() -> String {
 async fn every_call_to_a_frozen_etcd_ends_in_time() {
     let etcd = Etcd::start().await;
     let (registry, service) = (hasty([etcd.endpoint()]), unique_service());
-    let wish = registration(&service, instance("a:1"));
-    let mut lease = registry.register(&wish, Claim::TakeOver).await.unwrap();
+    let desired = registration(&service, instance("a:1"));
+    let mut lease = registry.register(&desired, Claim::TakeOver).await.unwrap();
     let _frozen = etcd.freeze();
     // The first waits for its answer, those after it for a connection.
     assert_eq!(fails_within(1, lease.renew()).await, ErrorKind::Timeout);
@@ -58,7 +58,7 @@ async fn every_call_to_a_frozen_etcd_ends_in_time() {
         ErrorKind::Timeout
     );
     assert_eq!(fails_within(1, lease.revoke()).await, ErrorKind::Timeout);
-    assert_eq!(fails_within(1, registry.register(&wish, Claim::TakeOver)).await, ErrorKind::Timeout);
+    assert_eq!(fails_within(1, registry.register(&desired, Claim::TakeOver)).await, ErrorKind::Timeout);
     assert_eq!(fails_within(1, registry.resolve(&service)).await, ErrorKind::Timeout);
     assert_eq!(fails_within(1, registry.watch(&service)).await, ErrorKind::Timeout);
 }
@@ -130,7 +130,7 @@ async fn a_request_in_flight_when_etcd_dies_fails_at_once() {
     registry.resolve(&service).await.unwrap();
     let frozen = etcd.freeze();
     let mut call = Box::pin(registry.resolve(&service));
-    assert!(timeout(SHORT, &mut call).await.is_err(), "nobody answers");
+    assert!(timeout(SHORT, &mut call).await.is_err(), "no response arrives");
     etcd.kill();
     drop(frozen);
     // No deadline of 3 s is waited for.
@@ -159,7 +159,7 @@ async fn a_refused_connection_is_an_error_with_endpoint_and_reason() {
     assert!(error.is_retryable());
     let report = error.report();
     assert!(report.contains(&nowhere) && report.contains("refused"), "{report}");
-    assert_eq!(report.matches("refused").count(), 1, "each cause is said once: {report}");
+    assert_eq!(report.matches("refused").count(), 1, "each cause is printed once: {report}");
 }
 
 #[tokio::test]

@@ -16,16 +16,16 @@ struct Vector {
     layout: Layout,
     key: &'static str,
     value: &'static str,
-    says: fn(Instance) -> Instance,
+    meaning: fn(Instance) -> Instance,
 }
 
 const fn vector(
     layout: Layout,
     key: &'static str,
     value: &'static str,
-    says: fn(Instance) -> Instance,
+    meaning: fn(Instance) -> Instance,
 ) -> Vector {
-    Vector { layout, key, value, says }
+    Vector { layout, key, value, meaning }
 }
 
 /// With the prefixes that they have by default.
@@ -71,8 +71,8 @@ async fn the_servers_of_each_are_found() {
         put(&client, &key, filled(vector.value), 0).await;
         let id = key.rsplit_once('/').unwrap().1;
         let snapshot = comes_to(&mut watch, &[id]).await;
-        let says = (vector.says)(instance("10.0.0.1:80")).with_id(id.parse().unwrap());
-        assert_eq!(**snapshot.iter().next().unwrap(), says, "{key}");
+        let expected = (vector.meaning)(instance("10.0.0.1:80")).with_id(id.parse().unwrap());
+        assert_eq!(**snapshot.iter().next().unwrap(), expected, "{key}");
         assert!(registry.services(None).await.unwrap().contains(&service), "{key}");
         // What is deleted has no value by which to know it.
         delete(&client, &key).await;
@@ -120,8 +120,8 @@ async fn a_server_is_registered_in_the_format_of_the_fleet_until_it_leaves() {
         let filled = |text: &str| text.replace("SERVICE", service.as_str());
         let key = filled(key);
         let mut watch = registry.watch(&service).await.unwrap();
-        let wish = registration(&service, instance("10.0.0.1:80"));
-        let mut lease = registry.register(&wish, Claim::TakeOver).await.unwrap();
+        let desired = registration(&service, instance("10.0.0.1:80"));
+        let mut lease = registry.register(&desired, Claim::TakeOver).await.unwrap();
         assert_eq!(get(&client, &key).await.unwrap().value, filled(plain));
         comes_to(&mut watch, &["10.0.0.1:80"]).await;
 
@@ -138,7 +138,7 @@ async fn a_server_is_registered_in_the_format_of_the_fleet_until_it_leaves() {
 
         // Another process takes it over, and the first yields.
         let other = self::registry(*layout).await;
-        let mut successor = other.register(&wish, Claim::TakeOver).await.unwrap();
+        let mut successor = other.register(&desired, Claim::TakeOver).await.unwrap();
         assert_eq!(lease.renew().await.unwrap_err().kind(), ErrorKind::Superseded);
         lease.revoke().await.unwrap();
         successor.renew().await.unwrap();
@@ -151,8 +151,8 @@ async fn a_server_is_registered_in_the_format_of_the_fleet_until_it_leaves() {
 #[tokio::test]
 async fn an_address_that_a_format_cannot_write_is_refused() {
     let (registry, service) = (registry(Layout::GoZero).await, unique_service());
-    let wish = registration(&service, instance("unix:///run/a.sock"));
-    let error = registry.register(&wish, Claim::TakeOver).await.unwrap_err();
+    let desired = registration(&service, instance("unix:///run/a.sock"));
+    let error = registry.register(&desired, Claim::TakeOver).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidArgument);
     assert!(error.message().contains("unix:///run/a.sock"), "{error}");
     let good = registration(&service, instance("10.0.0.1:80"));

@@ -45,7 +45,7 @@ impl Scene {
     }
 }
 
-fn says(weight: u32) -> Instance {
+fn weighing(weight: u32) -> Instance {
     instance(ADDRESS).with_weight(weight)
 }
 
@@ -62,7 +62,7 @@ async fn a_record_that_was_removed_is_created_again_on_the_same_lease() {
     lease.renew().await.unwrap();
     assert_eq!(scene.record().await, Some(before.clone()));
     delete(&scene.client, &scene.key).await;
-    lease.update(&registration(&scene.service, says(7))).await.unwrap();
+    lease.update(&registration(&scene.service, weighing(7))).await.unwrap();
     let after = scene.record().await.unwrap();
     assert_eq!(after.lease, before.lease);
     assert!(after.value.contains(r#""weight":7"#), "{after:?}");
@@ -85,7 +85,7 @@ async fn a_record_without_a_lease_that_has_our_address_is_removed_with_ours() {
     let mut lease = scene.register().await;
     put(&scene.client, &scene.key, VALUE, 0).await;
     lease.revoke().await.unwrap();
-    assert_eq!(scene.record().await, None, "nobody else would ever remove it");
+    assert_eq!(scene.record().await, None, "no other process would ever remove it");
 }
 
 #[tokio::test]
@@ -95,7 +95,10 @@ async fn a_record_without_a_lease_that_has_another_address_supersedes() {
     let theirs = r#"{"Op":0,"Addr":"10.9.9.9:80","Metadata":null}"#;
     put(&scene.client, &scene.key, theirs, 0).await;
     assert_eq!(kind(lease.renew().await), Some(ErrorKind::Superseded));
-    assert_eq!(kind(lease.update(&registration(&scene.service, says(7))).await), Some(ErrorKind::Superseded));
+    assert_eq!(
+        kind(lease.update(&registration(&scene.service, weighing(7))).await),
+        Some(ErrorKind::Superseded)
+    );
     lease.revoke().await.unwrap();
     assert_eq!(scene.record().await, Some(Raw { value: theirs.into(), lease: 0 }));
 }
@@ -121,7 +124,10 @@ async fn another_living_owner_supersedes_and_is_left_alone() {
     let error = lease.renew().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Superseded);
     assert!(error.message().contains(ADDRESS), "{error}");
-    assert_eq!(kind(lease.update(&registration(&scene.service, says(7))).await), Some(ErrorKind::Superseded));
+    assert_eq!(
+        kind(lease.update(&registration(&scene.service, weighing(7))).await),
+        Some(ErrorKind::Superseded)
+    );
     lease.revoke().await.unwrap();
     assert_eq!(scene.record().await, theirs, "neither renewing, updating nor revoking touches the successor");
 }
@@ -170,7 +176,7 @@ async fn a_lease_that_an_operator_revoked_is_gone_and_leaves_the_id_vacant() {
     let before = scene.record().await.unwrap();
     scene.client.clone().lease_revoke(before.lease).await.unwrap();
     assert_eq!(
-        kind(lease.update(&registration(&scene.service, says(7))).await),
+        kind(lease.update(&registration(&scene.service, weighing(7))).await),
         Some(ErrorKind::LeaseExpired)
     );
     assert_eq!(kind(lease.renew().await), Some(ErrorKind::LeaseExpired));
@@ -259,7 +265,10 @@ async fn an_update_that_was_applied_and_never_answered_is_recognised_as_ours() {
     let mut lease = scene.register().await;
     let before = scene.record().await.unwrap();
     proxy.mute_after(br#""weight":7"#);
-    assert_eq!(kind(lease.update(&registration(&scene.service, says(7))).await), Some(ErrorKind::Timeout));
+    assert_eq!(
+        kind(lease.update(&registration(&scene.service, weighing(7))).await),
+        Some(ErrorKind::Timeout)
+    );
     let applied = scene.record().await.unwrap();
     assert!(applied.value.contains(r#""weight":7"#), "it was applied: {applied:?}");
     proxy.heal();
@@ -274,8 +283,8 @@ async fn a_lost_update_is_applied_by_the_next_renewal() {
     let mut lease = scene.register().await;
     proxy.freeze();
     let given_up =
-        timeout(Duration::from_millis(50), lease.update(&registration(&scene.service, says(7)))).await;
-    assert!(given_up.is_err(), "nobody answers");
+        timeout(Duration::from_millis(50), lease.update(&registration(&scene.service, weighing(7)))).await;
+    assert!(given_up.is_err(), "no response arrives");
     proxy.heal();
     // That the connection is cut may still have to be found out.
     timeout(LONG, async { while lease.renew().await.is_err() {} }).await.unwrap();

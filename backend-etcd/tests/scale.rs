@@ -29,10 +29,10 @@ async fn no_more_registrations_than_documented_are_written_at_a_time() {
     let service = unique_service();
     // What follows the first answers takes this long to arrive, and then does not: so only what went out at once did.
     proxy.delay(Duration::from_millis(300));
-    let wishes: Vec<_> =
+    let registrations: Vec<_> =
         (1..=3 * AT_ONCE).map(|port| registration(&service, instance(&format!("10.0.0.1:{port}")))).collect();
     let mut registering: Vec<_> =
-        wishes.iter().map(|wish| registry.register(wish, Claim::TakeOver)).collect();
+        registrations.iter().map(|registration| registry.register(registration, Claim::TakeOver)).collect();
     let (first, _, others) = select_all(registering.drain(..)).await;
     proxy.freeze();
     let mut leases = vec![first.unwrap()];

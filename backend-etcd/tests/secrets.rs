@@ -16,7 +16,7 @@ use tracing::level_filters::LevelFilter;
 
 const PASSWORD: &str = "hunter2-and-more";
 
-/// It is the only test here: what it listens to is the whole process.
+/// The only test here: its subscriber takes the log of the whole process.
 #[tokio::test]
 async fn no_log_has_a_password_a_key_or_a_token() {
     let log = NamedTempFile::new().unwrap();
@@ -35,28 +35,28 @@ async fn no_log_has_a_password_a_key_or_a_token() {
     sleep(Duration::from_millis(2500)).await;
     lease.renew().await.unwrap();
 
-    let mut said = Vec::new();
+    let mut printed = Vec::new();
     let wrong = format!("{PASSWORD}-wrong");
     let stranger = EtcdRegistry::connect(etcd.config().with_user("server", &wrong)).unwrap();
-    said.push(stranger.resolve(&service).await.unwrap_err().report());
+    printed.push(stranger.resolve(&service).await.unwrap_err().report());
     let elsewhere: ServiceName = "elsewhere".parse().unwrap();
     let denied = registry.register(&registration(&elsewhere, instance("a:1")), Claim::TakeOver).await;
-    said.push(denied.unwrap_err().report());
-    said.push(format!("{registry:?} {stranger:?} {lease:?}"));
+    printed.push(denied.unwrap_err().report());
+    printed.push(format!("{registry:?} {stranger:?} {lease:?}"));
     let url = format!("etcd://server:{PASSWORD}@nowhere");
-    said.push(url.parse::<EtcdConfig>().unwrap_err().report());
+    printed.push(url.parse::<EtcdConfig>().unwrap_err().report());
     let key = include_str!("tls/client-key.pem");
     let tls = TlsConfig::new(&include_bytes!("tls/ca.pem")[..])
         .with_client_certificate(&include_bytes!("tls/client.pem")[..])
         .with_client_key(key);
     let secure = EtcdRegistry::connect(etcd.config().with_tls(tls)).unwrap();
-    said.push(secure.resolve(&service).await.unwrap_err().report());
-    said.push(format!("{secure:?}"));
+    printed.push(secure.resolve(&service).await.unwrap_err().report());
+    printed.push(format!("{secure:?}"));
 
     let log = String::from_utf8_lossy(&std::fs::read(log.path()).unwrap()).into_owned();
     assert!(log.contains("connected to etcd"), "it is this log that ours go to");
     let secret_line = key.lines().nth(1).unwrap();
-    for text in said.iter().chain([&log]) {
+    for text in printed.iter().chain([&log]) {
         let leak = text
             .lines()
             .find(|line| line.contains(PASSWORD) || line.contains(secret_line) || has_token(line));

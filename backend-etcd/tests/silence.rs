@@ -119,7 +119,7 @@ async fn a_watch_that_receives_nothing_on_a_good_connection_ends_in_time() {
     let around = shared().await.registry();
     let _b = register(&around, &service, "b:1").await;
     comes_to(&mut watch, &["b:1"]).await;
-    proxy.deafen();
+    proxy.drop_stream_data();
     let _a = register(&around, &service, "a:1").await;
     registry.resolve(&service).await.unwrap();
     assert_eq!(ends(&mut watch).await.kind(), ErrorKind::Timeout);

@@ -85,7 +85,7 @@ async fn an_etcd_that_froze_does_not_resume_to_a_backlog_of_renewals() {
     sleep(Duration::from_secs(1)).await;
     let asked = &etcd.requests().await - &before;
     // For each lease one renewal that was on its way when it froze and one when it awoke, by which its owner learns that
-    // it is gone, and what was due just then: 28 to 88 were measured. Who asks on every half second leaves 40 for each.
+    // it is gone, and what was due just then: 28 to 88 were measured. A client that retried each half second would leave 40 for each.
     assert!(asked.of("LeaseKeepAlive") <= 5 * EACH, "{asked:?}");
     // With it the new leases, records and watches: 42 to 112 were measured.
     assert!(asked.total() <= 10 * EACH, "{asked:?}");

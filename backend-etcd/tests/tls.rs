@@ -111,9 +111,9 @@ async fn a_url_can_set_everything() {
     let registry = |url: String| EtcdRegistry::connect(url.parse().unwrap());
     // The files cannot have been taken for each other.
     assert_eq!(registry(url(&file("client.pem"), "")).unwrap_err().kind(), ErrorKind::InvalidArgument);
-    let nobody = registry(url(&file("client-key.pem"), "")).unwrap();
+    let without_user = registry(url(&file("client-key.pem"), "")).unwrap();
     let service = unique_service();
-    let _lease = register(&nobody, &service, "a:1").await;
+    let _lease = register(&without_user, &service, "a:1").await;
 
     let mut client = client_of(&etcd).await;
     let found = client.get(format!("fleet/{service}/a:1"), None).await.unwrap();
@@ -154,8 +154,8 @@ async fn the_variables_of_etcdctl_can_set_everything() {
         command.args(["--exact", "the_variables_of_etcdctl_can_set_everything"]);
         command.envs(variables.clone()).env("ETCDCTL_USER", user).stdin(Stdio::null());
         let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
-        let said = String::from_utf8_lossy(&output.stdout);
-        assert_eq!(output.status.success(), succeeds, "{user}: {said}");
-        assert!(succeeds || said.contains("authentication failed"), "{said}");
+        let printed = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.success(), succeeds, "{user}: {printed}");
+        assert!(succeeds || printed.contains("authentication failed"), "{printed}");
     }
 }

@@ -211,7 +211,7 @@ async fn a_resync_repairs_lost_events() {
     let mut watch = watch(&registry, &service).await;
     let before = comes_to(&mut watch, &["a:1", "b:1"]).await;
     // Lost on its way, while the connection is a good one.
-    proxy.deafen();
+    proxy.drop_stream_data();
     put(&etcd.client().await, &format!("{service}/a:1"), r#"{"Addr":"c:1"}"#, 0).await;
     let repaired = next(&mut watch).await.unwrap().unwrap();
     assert_eq!(repaired.diff(&registry.resolve(&service).await.unwrap()), []);

@@ -104,24 +104,24 @@ impl Watchers {
             client.put(key.as_str(), value, Some(PutOptions::new().with_lease(lease))).await.unwrap();
             (lease, Instant::now())
         };
-        let ((lease, returned), known) = tokio::join!(put, hears(stream, &key, EventType::Put));
+        let ((lease, returned), known) = tokio::join!(put, receives(stream, &key, EventType::Put));
         times.push(called, returned, known);
         let id = InstanceId::nested(address).unwrap();
         watches(&mut self.watch, &id, true).await;
         views(&mut self.view, &id, true).await;
         sleep(PAUSE).await;
         self.client.lease_revoke(lease).await.unwrap();
-        self.hear_of_the_end(&key, &id).await;
+        self.wait_for_removal(&key, &id).await;
     }
 
     /// Registers and watches with hither.
     async fn hither(&mut self, address: &str, watch: &mut Times, view: &mut Times) {
         let (id, key) = (InstanceId::nested(address).unwrap(), format!("{}/{address}", self.service));
-        let wish = registration(&self.service, instance(address));
+        let desired = registration(&self.service, instance(address));
         let registry = &self.registry;
         let called = Instant::now();
         let register = async {
-            let lease = registry.register(&wish, Claim::TakeOver).await.unwrap();
+            let lease = registry.register(&desired, Claim::TakeOver).await.unwrap();
             (lease, Instant::now())
         };
         let watched = watches(&mut self.watch, &id, true);
@@ -131,11 +131,11 @@ impl Watchers {
         view.push(called, returned, viewed);
         sleep(PAUSE).await;
         lease.revoke().await.unwrap();
-        self.hear_of_the_end(&key, &id).await;
+        self.wait_for_removal(&key, &id).await;
     }
 
-    async fn hear_of_the_end(&mut self, key: &str, id: &InstanceId) {
-        hears(&mut self.raw, key, EventType::Delete).await;
+    async fn wait_for_removal(&mut self, key: &str, id: &InstanceId) {
+        receives(&mut self.raw, key, EventType::Delete).await;
         watches(&mut self.watch, id, false).await;
         views(&mut self.view, id, false).await;
         sleep(PAUSE).await;
@@ -156,8 +156,8 @@ async fn views(view: &mut ServiceView, id: &InstanceId, there: bool) -> Instant 
     Instant::now()
 }
 
-/// When a raw watch brings the event.
-async fn hears(stream: &mut WatchStream, key: &str, of: EventType) -> Instant {
+/// When a raw watch receives the event.
+async fn receives(stream: &mut WatchStream, key: &str, of: EventType) -> Instant {
     loop {
         let response = stream.message().await.unwrap().unwrap();
         let is_it = response

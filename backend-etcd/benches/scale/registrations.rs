@@ -23,7 +23,7 @@ const AT_ONCE: usize = 64;
 
 const ROUNDS: usize = 5;
 
-/// Held for so long, in units of the TTL.
+/// The time for which they are renewed, in units of the TTL.
 const TTLS: u32 = 3;
 
 const TTL: Duration = Duration::from_secs(10);
@@ -35,7 +35,7 @@ pub(crate) async fn measure(table: &mut Table) {
     ));
     let mut ratios = Vec::new();
     for round in 0..ROUNDS {
-        // Whoever comes second finds an etcd that has more to carry.
+        // The second of a round runs on an etcd with more data.
         let (raw, ours) = if round % 2 == 0 {
             let raw = raw(&etcd).await;
             (raw, hither(&etcd).await)

@@ -1,6 +1,6 @@
-//! An etcd that comes back, and everybody wants something of it.
+//! A restarted etcd, and the requests of all its clients (thundering herd).
 //!
-//! Who comes back makes two requests for a registration, to keep it and to look at it, and two for a watch, to list and to
+//! A client that reconnects makes two requests for a registration, to keep it and to look at it, and two for a watch, to list and to
 //! watch: and in the same moment if nothing spread them. The bounds are: not more than 3 in a second, with all that goes on anyway, and 0.8 in any tenth of a second. The first
 //! shows that no client asks twice, and nothing about how requests are spread; the second does. 0.25 to 0.57 were measured, the most
 //! after the shortest outage, on two cores of which other processes had one or none.

@@ -14,7 +14,7 @@ const PROBE_AGAIN: Duration = Duration::from_millis(250);
 /// An idle watch is probed: a linearizable read proves that its member is not partitioned from the others, and a progress
 /// request that the stream delivers. Some versions of etcd may never answer a progress request of a watch that had no event
 /// yet (etcd-io/etcd#17507), and etcd's proxy answers none (etcd-io/etcd#19710). So an unanswered probe leads to a listing,
-/// which tells whether the watch has missed anything; and a watch that has missed something, and is silent again, is lost.
+/// which shows whether the watch has missed anything; and a watch that has missed something, and is silent again, is lost.
 #[derive(Debug)]
 pub(super) struct Liveness {
     probe_interval: Duration,
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_watch_that_missed_something_and_is_heard_again_is_not_lost() {
+    fn a_watch_that_missed_something_and_responds_again_is_not_lost() {
         let (begun, mut liveness) = begin();
         let (at, _) = probe_until(&mut liveness, begun + PROBE);
         liveness.missed(at, true);

@@ -24,7 +24,7 @@ crate::faults! {
     switched_off
 }
 
-/// Everybody's.
+/// The password of every user.
 const PASSWORD: &str = "secret";
 
 const BCRYPT: [&str; 2] = ["--bcrypt-cost", "4"];

@@ -1,4 +1,4 @@
-// The wall clock of a process, which a test sets: it goes as far ahead of the real one as a file says, in seconds.
+// The wall clock of a process, which a test sets: it is ahead of the real one by the seconds in a file.
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <stdlib.h>

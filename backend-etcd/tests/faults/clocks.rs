@@ -22,19 +22,19 @@ const DAY: i64 = 24 * 3600;
 /// The wall clock of this process.
 pub(crate) struct Clock(PathBuf);
 
-/// Where a test runs whose clock is to jump.
-pub(crate) enum Held {
-    /// In this process, whose clock is held.
+/// The process that runs a test whose clock is to jump.
+pub(crate) enum ClockProcess {
+    /// This process, whose clock the test sets.
     Here(Clock),
-    /// In another process, which has ended with this row.
+    /// Another process, which has ended with this row.
     Elsewhere(Row),
 }
 
 impl Clock {
-    /// Runs the test that calls this in a process whose clock is held, unless it is this one.
-    pub(crate) fn held(test: &str) -> Held {
+    /// Runs the test that calls this in a process whose clock it can set, unless it is this one.
+    pub(crate) fn controlled(test: &str) -> ClockProcess {
         if let Some(file) = std::env::var_os("HELD_CLOCK") {
-            return Held::Here(Self(file.into()));
+            return ClockProcess::Here(Self(file.into()));
         }
         let directory = tempfile::tempdir().unwrap();
         let file = |name: &str| directory.path().join(name);
@@ -47,7 +47,7 @@ impl Clock {
         let output = command.output().unwrap();
         let printed = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
         assert!(output.status.success(), "{printed}");
-        Held::Elsewhere(Row::read(&row))
+        ClockProcess::Elsewhere(Row::read(&row))
     }
 
     /// Goes so many seconds ahead of the real one.
@@ -81,9 +81,9 @@ fn unix_time() -> i64 {
 }
 
 async fn wall_clock_jumps() -> Row {
-    let clock = match Clock::held("clocks::wall_clock_jumps") {
-        Held::Here(clock) => clock,
-        Held::Elsewhere(row) => return row,
+    let clock = match Clock::controlled("clocks::wall_clock_jumps") {
+        ClockProcess::Here(clock) => clock,
+        ClockProcess::Elsewhere(row) => return row,
     };
     let etcd = Etcd::start().await;
     let proxy = Proxy::start(etcd.endpoint()).await;
@@ -105,7 +105,7 @@ async fn wall_clock_jumps() -> Row {
 
 /// As in a debugger, a virtual machine that is moved, or a laptop that is closed.
 async fn process_suspended() -> Row {
-    if let Held::Elsewhere(row) = Clock::held("clocks::process_suspended") {
+    if let ClockProcess::Elsewhere(row) = Clock::controlled("clocks::process_suspended") {
         return row;
     }
     let etcd = Etcd::start().await;

@@ -291,11 +291,11 @@ async fn poison_under_the_prefix() -> Row {
 
 async fn taken_over() -> Row {
     let (etcd, mut scene) = scene("another process takes our id over").await;
-    let wish = Registration::new(scene.service().clone(), instance("10.0.0.1:80"))
+    let desired = Registration::new(scene.service().clone(), instance("10.0.0.1:80"))
         .unwrap()
         .with_ttl(4 * TTL)
         .unwrap();
-    let _theirs = etcd.registry().register(&wish, Claim::TakeOver).await.unwrap();
+    let _theirs = etcd.registry().register(&desired, Claim::TakeOver).await.unwrap();
     scene.over();
     scene.yields().await
 }
@@ -313,11 +313,11 @@ async fn returns_after_its_successor() -> Row {
     while get(&client, &scene.key()).await.is_some() {
         sleep(Duration::from_millis(50)).await;
     }
-    let wish = Registration::new(scene.service().clone(), instance("10.0.0.1:80"))
+    let desired = Registration::new(scene.service().clone(), instance("10.0.0.1:80"))
         .unwrap()
         .with_ttl(12 * TTL)
         .unwrap();
-    let _successor = etcd.registry().register(&wish, Claim::IfVacant).await.unwrap();
+    let _successor = etcd.registry().register(&desired, Claim::IfVacant).await.unwrap();
     proxy.thaw();
     scene.over();
     scene.yields().await

@@ -1,4 +1,4 @@
-//! What etcd had at each of its revisions, read from etcd itself: by this a view is judged.
+//! What etcd had at each of its revisions, read from etcd itself: a view is checked against it.
 
 use std::collections::BTreeMap;
 
@@ -30,7 +30,7 @@ struct Event {
     revision: i64,
     id: String,
     /// `None` for a record that is gone, or that is no instance.
-    says: Option<String>,
+    content: Option<String>,
 }
 
 impl History {
@@ -62,38 +62,38 @@ impl History {
                 let Some(id) = kv.key_str().ok().and_then(|key| key.strip_prefix(&self.prefix)) else {
                     continue;
                 };
-                let says = match event.event_type() {
-                    EventType::Put => says(kv.value()),
+                let content = match event.event_type() {
+                    EventType::Put => described(kv.value()),
                     EventType::Delete => None,
                 };
-                past.events.push(Event { revision: kv.mod_revision(), id: id.to_owned(), says });
+                past.events.push(Event { revision: kv.mod_revision(), id: id.to_owned(), content });
             }
         }
     }
 
     /// What etcd has now, as far as it has been read.
     pub(crate) fn present(&self) -> Content {
-        let mut replay = Replay::of(&self.pasts, self.pasts.len() - 1);
-        replay.advance(i64::MAX);
-        replay.content
+        let mut state = StateAt::of(&self.pasts, self.pasts.len() - 1);
+        state.advance(i64::MAX);
+        state.content
     }
 
     /// Whether each snapshot is what etcd had at the revision that it was applied at, and none is older than the one
     /// before it. The error names the one that is not.
-    pub(crate) fn judge<'a>(&self, snapshots: impl IntoIterator<Item = &'a Snapshot>) -> Result<(), String> {
+    pub(crate) fn check<'a>(&self, snapshots: impl IntoIterator<Item = &'a Snapshot>) -> Result<(), String> {
         let (mut at, mut past) = (0, 0);
-        let mut replay = Replay::of(&self.pasts, past);
+        let mut state = StateAt::of(&self.pasts, past);
         for snapshot in snapshots {
             let (seen, revision) = (content(snapshot), revision(snapshot));
             let mut tried = Vec::new();
             loop {
                 if revision >= at {
-                    replay.advance(revision);
-                    if replay.content == seen {
+                    state.advance(revision);
+                    if state.content == seen {
                         at = revision;
                         break;
                     }
-                    tried.push(replay.content.clone());
+                    tried.push(state.content.clone());
                 }
                 past += 1;
                 if past == self.pasts.len() {
@@ -101,27 +101,27 @@ impl History {
                         "after revision {at} it showed {seen:?} as of {revision}, and not {tried:?}"
                     ));
                 }
-                (at, replay) = (0, Replay::of(&self.pasts, past));
+                (at, state) = (0, StateAt::of(&self.pasts, past));
             }
         }
         Ok(())
     }
 }
 
-struct Replay<'a> {
+struct StateAt<'a> {
     rest: std::iter::Peekable<std::slice::Iter<'a, Event>>,
     content: Content,
 }
 
-impl<'a> Replay<'a> {
+impl<'a> StateAt<'a> {
     fn of(pasts: &'a [Past], past: usize) -> Self {
         Self { rest: pasts[past].events.iter().peekable(), content: Content::new() }
     }
 
     fn advance(&mut self, revision: i64) {
         while let Some(event) = self.rest.next_if(|event| event.revision <= revision) {
-            match &event.says {
-                Some(says) => self.content.insert(event.id.clone(), says.clone()),
+            match &event.content {
+                Some(content) => self.content.insert(event.id.clone(), content.clone()),
                 None => self.content.remove(&event.id),
             };
         }
@@ -129,15 +129,15 @@ impl<'a> Replay<'a> {
 }
 
 /// The address of a record, if it has one, and its weight.
-fn says(value: &[u8]) -> Option<String> {
+fn described(value: &[u8]) -> Option<String> {
     let value: serde_json::Value = serde_json::from_slice(value).ok()?;
     let address: Address = value["Addr"].as_str()?.parse().ok()?;
     Some(format!("{address} weighs {}", value["Hither"]["weight"].as_u64().unwrap_or(1)))
 }
 
 pub(crate) fn content(snapshot: &Snapshot) -> Content {
-    let says = |instance: &Instance| format!("{} weighs {}", instance.address(), instance.weight());
-    snapshot.iter().map(|instance| (instance.id().to_string(), says(instance))).collect()
+    let described = |instance: &Instance| format!("{} weighs {}", instance.address(), instance.weight());
+    snapshot.iter().map(|instance| (instance.id().to_string(), described(instance))).collect()
 }
 
 /// The revision that a snapshot was taken at.

@@ -15,38 +15,38 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 /// All that a watcher has published, and all that it has received.
-pub(crate) struct Seen {
-    told: Arc<Mutex<Told>>,
+pub(crate) struct Recorder {
+    recording: Arc<Mutex<Recording>>,
     latest: watch::Receiver<Option<(Instant, Update)>>,
     task: JoinHandle<()>,
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct Told {
+pub(crate) struct Recording {
     /// Each that crossed the trait.
     pub(crate) snapshots: Vec<Snapshot>,
     /// Each with the number of snapshots received by then.
     pub(crate) updates: Vec<(usize, Update)>,
 }
 
-impl Seen {
+impl Recorder {
     pub(crate) fn through(registry: EtcdRegistry, service: &ServiceName) -> Self {
-        let told = Arc::<Mutex<Told>>::default();
-        let resolver = Recorded { registry, told: Arc::clone(&told) };
+        let recording = Arc::<Mutex<Recording>>::default();
+        let resolver = RecordingResolver { registry, recording: Arc::clone(&recording) };
         let mut updates = Box::pin(watcher(resolver, service.clone(), WatcherConfig::default()));
         let (sender, latest) = watch::channel(None);
-        let record = Arc::clone(&told);
+        let shared = Arc::clone(&recording);
         let task = tokio::spawn(async move {
             while let Some(update) = updates.next().await {
                 {
-                    let mut told = record.lock().unwrap();
-                    let heard = told.snapshots.len();
-                    told.updates.push((heard, update.clone()));
+                    let mut recording = shared.lock().unwrap();
+                    let received = recording.snapshots.len();
+                    recording.updates.push((received, update.clone()));
                 }
                 sender.send_replace(Some((Instant::now(), update)));
             }
         });
-        Self { told, latest, task }
+        Self { recording, latest, task }
     }
 
     pub(crate) fn last(&self) -> Update {
@@ -65,44 +65,44 @@ impl Seen {
     }
 }
 
-impl Seen {
+impl Recorder {
     /// All of it so far.
-    pub(crate) fn told(&self) -> MutexGuard<'_, Told> {
-        self.told.lock().unwrap()
+    pub(crate) fn recording(&self) -> MutexGuard<'_, Recording> {
+        self.recording.lock().unwrap()
     }
 }
 
-impl Drop for Seen {
+impl Drop for Recorder {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-/// Writes down every snapshot that crosses the trait, also those that the watcher coalesces.
+/// Records every snapshot that crosses the trait, also those that the watcher coalesces.
 #[derive(Debug)]
-struct Recorded {
+struct RecordingResolver {
     registry: EtcdRegistry,
-    told: Arc<Mutex<Told>>,
+    recording: Arc<Mutex<Recording>>,
 }
 
 #[async_trait]
-impl Resolver for Recorded {
+impl Resolver for RecordingResolver {
     async fn resolve(&self, service: &ServiceName) -> Result<Snapshot> {
         self.registry.resolve(service).await
     }
 
     async fn watch(&self, service: &ServiceName) -> Result<SnapshotStream> {
-        let told = Arc::clone(&self.told);
+        let recording = Arc::clone(&self.recording);
         let watch = self.registry.watch(service).await?;
         Ok(Box::pin(watch.inspect(move |snapshot| {
             if let Ok(snapshot) = snapshot {
-                told.lock().unwrap().snapshots.push(snapshot.clone());
+                recording.lock().unwrap().snapshots.push(snapshot.clone());
             }
         })))
     }
 }
 
-/// Writes down when etcd confirmed the registration.
+/// Records when etcd confirmed the registration.
 #[derive(Debug)]
 pub(crate) struct Confirmed {
     registry: EtcdRegistry,

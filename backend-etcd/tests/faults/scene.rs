@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::history::{Content, History, content};
-use crate::recorded::{Confirmed, Seen, Told};
+use crate::recorded::{Confirmed, Recorder, Recording};
 use crate::report::Row;
 use crate::support::{LONG, Raw, created, get, instance, put, unique_service};
 
@@ -52,7 +52,7 @@ pub(crate) struct Scene {
     before: Raw,
     created: Option<i64>,
     history: History,
-    seen: Seen,
+    recorder: Recorder,
     over: Instant,
     /// The instances that are lost for good, and held at the end; `None` where that is a race.
     lost: Option<&'static [&'static str]>,
@@ -93,7 +93,7 @@ impl Scene {
         for neighbour in ["10.0.0.2:80", "10.0.0.3:80"] {
             join(&raw, &service, neighbour).await;
         }
-        let Acting { ttl, handle, confirmed, seen } = acting;
+        let Acting { ttl, handle, confirmed, recorder } = acting;
         timeout(LONG, handle.registered()).await.unwrap().unwrap();
         let key = format!("{service}/{OURS}");
         let (before, created) = (get(&raw, &key).await.unwrap(), created(&raw, &key).await);
@@ -109,7 +109,7 @@ impl Scene {
             before,
             created,
             history,
-            seen,
+            recorder,
             over,
             lost: Some(&[]),
         };
@@ -141,7 +141,7 @@ impl Scene {
         self.truth.client().await
     }
 
-    /// Somebody else registers.
+    /// Another server registers.
     pub(crate) async fn joins(&self, neighbour: &str) {
         join(&self.client().await, &self.service, neighbour).await;
     }
@@ -170,14 +170,14 @@ impl Scene {
 
     /// Waits until the view shows it.
     pub(crate) async fn shows(&self, id: &str) {
-        let shown = self.seen.comes_to(|update| shown(update).contains_key(id));
+        let shown = self.recorder.comes_to(|update| shown(update).contains_key(id));
         timeout(SOON, shown).await.unwrap_or_else(|_| panic!("{}: {id} is not shown", self.fault));
     }
 
     /// The fault has lasted long enough to be noticed: the view is stale, and shows the last state of etcd.
     pub(crate) async fn is_stale(&mut self) {
-        let last = self.seen.last();
-        let stale = self.seen.comes_to(|update| matches!(update.freshness, Freshness::Stale { .. }));
+        let last = self.recorder.last();
+        let stale = self.recorder.comes_to(|update| matches!(update.freshness, Freshness::Stale { .. }));
         let stale = timeout(SOON, stale).await.unwrap_or_else(|_| panic!("the watcher does not notice"));
         assert_eq!(stale.snapshot, last.snapshot, "the view goes on showing what etcd had last");
     }
@@ -214,7 +214,7 @@ impl Scene {
         assert_eq!(after.value, self.before.value);
         self.is_renewed(&after).await;
         let fault = self.fault.to_owned();
-        self.judged(Row { fault, registered: Some(registered), right, kept: Some(kept) }).await
+        self.check(Row { fault, registered: Some(registered), right, kept: Some(kept) }).await
     }
 
     async fn lease_is_gone(&self) -> bool {
@@ -232,15 +232,16 @@ impl Scene {
         sleep(self.ttl / 2).await;
         assert_eq!(get(&self.client().await, &self.key()).await, Some(theirs), "two owners never fight");
         let fault = self.fault.to_owned();
-        self.judged(Row { fault, registered: Some(yielded), right, kept: None }).await
+        self.check(Row { fault, registered: Some(yielded), right, kept: None }).await
     }
 
-    /// Judges all that was seen. Only a fault in which the view was never wrong has a row.
-    async fn judged(mut self, row: Row) -> Row {
+    /// Checks all that was recorded. Only a fault in which the view was never wrong has a row.
+    async fn check(mut self, row: Row) -> Row {
         self.note().await;
-        let seen = self.seen.told();
-        let judged = self.history.judge(&seen.snapshots).and_then(|()| shows_what_was_heard(&seen));
-        let verdict = judged.and_then(|()| holds(seen.updates.last(), self.lost));
+        let recording = self.recorder.recording();
+        let checked =
+            self.history.check(&recording.snapshots).and_then(|()| shows_what_was_received(&recording));
+        let verdict = checked.and_then(|()| holds(recording.updates.last(), self.lost));
         if let Err(why) = verdict {
             panic!("{}: the view was wrong: {why}", self.fault);
         }
@@ -287,8 +288,8 @@ impl Scene {
             let present = self.history.present();
             let right = |update: &Update| update.freshness.is_fresh() && shown(update) == present;
             // What etcd has may change meanwhile: then once more.
-            if timeout(Duration::from_millis(500), self.seen.comes_to(right)).await.is_ok() {
-                return self.seen.since().saturating_duration_since(self.over);
+            if timeout(Duration::from_millis(500), self.recorder.comes_to(right)).await.is_ok() {
+                return self.recorder.since().saturating_duration_since(self.over);
             }
             self.in_time("the view is not right");
         }
@@ -301,7 +302,7 @@ impl Scene {
             self.fault,
             self.over.elapsed(),
             self.handle.status(),
-            self.seen.last(),
+            self.recorder.last(),
             self.history.present(),
         );
     }
@@ -318,7 +319,7 @@ struct Acting {
     ttl: Duration,
     handle: RegistrationHandle,
     confirmed: watch::Receiver<Vec<Instant>>,
-    seen: Seen,
+    recorder: Recorder,
 }
 
 impl Acting {
@@ -327,8 +328,8 @@ impl Acting {
             Registration::new(service.clone(), instance(OURS).with_weight(3)).unwrap().with_ttl(ttl).unwrap();
         let (server, confirmed) = Confirmed::by(EtcdRegistry::connect(server).unwrap());
         let handle = keep_registered(server, registration, RegistrationConfig::default());
-        let seen = Seen::through(EtcdRegistry::connect(client).unwrap(), service);
-        Self { ttl, handle, confirmed, seen }
+        let recorder = Recorder::through(EtcdRegistry::connect(client).unwrap(), service);
+        Self { ttl, handle, confirmed, recorder }
     }
 }
 
@@ -377,23 +378,24 @@ fn shown(update: &Update) -> Content {
 }
 
 /// A view shows the newest state that was received, whether it is fresh or stale; a service that vanishes as a whole is held.
-fn shows_what_was_heard(told: &Told) -> Result<(), String> {
+fn shows_what_was_received(recording: &Recording) -> Result<(), String> {
     let (mut ever, mut known) = (BTreeSet::new(), 0);
     let mut had: Vec<&Arc<Instance>> = Vec::new();
-    for (heard, update) in &told.updates {
+    for (received, update) in &recording.updates {
         // Also of what was coalesced, and never shown.
-        let news = told.snapshots[known..*heard].iter().flat_map(Snapshot::iter);
+        let news = recording.snapshots[known..*received].iter().flat_map(Snapshot::iter);
         ever.extend(news.map(|instance| instance.id().clone()));
-        known = *heard;
-        let heard = heard.checked_sub(1).map(|last| content(&told.snapshots[last])).unwrap_or_default();
-        if shown(update) != heard {
-            return Err(format!("what was heard is {heard:?}, and what is shown {:?}", shown(update)));
+        known = *received;
+        let received =
+            received.checked_sub(1).map(|last| content(&recording.snapshots[last])).unwrap_or_default();
+        if shown(update) != received {
+            return Err(format!("what was received is {received:?}, and what is shown {:?}", shown(update)));
         }
         let has: Vec<_> = update.instances().collect();
         if has.is_empty() && had.iter().any(|had| !update.held.iter().any(|held| held.id() == had.id())) {
             return Err(format!("{had:?} vanished, and only {:?} is held", update.held));
         }
-        if let Some(held) = update.held.iter().find(|held| heard.contains_key(held.id().as_str())) {
+        if let Some(held) = update.held.iter().find(|held| received.contains_key(held.id().as_str())) {
             return Err(format!("{held:?} is held, and is there"));
         }
         if let Some(held) = update.held.iter().find(|held| !ever.contains(held.id())) {

@@ -46,7 +46,7 @@ async fn killed_for_more_than_the_ttl() -> Row {
     killed_for("etcd killed for 9 s, more than the TTL", Duration::from_secs(9)).await
 }
 
-/// Nobody revokes its lease, and etcd gives it its whole TTL again: the longest that a record may outlive its process.
+/// Its lease is not revoked, and etcd gives it its whole TTL again: the longest that a record may outlive its process.
 async fn a_server_dies_while_it_is_down() -> Row {
     let mut etcd = Etcd::start().await;
     let fault = "etcd killed for 9 s, and a server dies meanwhile";

@@ -11,7 +11,7 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, 
 use tempfile::TempDir;
 use tokio::time::sleep;
 
-use crate::clocks::{Clock, Held};
+use crate::clocks::{Clock, ClockProcess};
 use crate::report::Row;
 use crate::scene::{Lease, Scene, TTL, Truth, join};
 use crate::support::{Cluster, Etcd, Proxy, documented_roles};
@@ -284,9 +284,9 @@ async fn wrong_for_a_while() -> Row {
 /// No certificate is valid any more.
 #[cfg(target_os = "linux")]
 async fn wrong_clock() -> Row {
-    let clock = match Clock::held("tls::wrong_clock") {
-        Held::Here(clock) => clock,
-        Held::Elsewhere(row) => return row,
+    let clock = match Clock::controlled("tls::wrong_clock") {
+        ClockProcess::Here(clock) => clock,
+        ClockProcess::Elsewhere(row) => return row,
     };
     let certificates = Certificates::new();
     let etcd = certificates.etcd().await;

@@ -40,7 +40,12 @@ impl Cluster {
             member.join(Member { name, advertised, cluster: cluster.clone() });
         }
         let (started, members) = launch(members).await;
-        started.unwrap_or_else(|said| panic!("a member does not start; it said:\n{said}"));
+        started.unwrap_or_else(|log| {
+            panic!(
+                "a member does not start; its log:
+{log}"
+            )
+        });
         Self { members, peers, connect }
     }
 
@@ -57,7 +62,7 @@ impl Cluster {
         self.connect = Some(connect);
     }
 
-    /// Which one leads: its number, and those of the other two.
+    /// The number of the leader, and those of the other two.
     pub(crate) async fn leader(&self) -> (usize, [usize; 2]) {
         let begun = Instant::now();
         loop {
@@ -68,7 +73,7 @@ impl Cluster {
                     return (at, [(at + 1) % 3, (at + 2) % 3]);
                 }
             }
-            assert!(begun.elapsed() < LONG, "nobody leads");
+            assert!(begun.elapsed() < LONG, "no member is the leader");
             sleep(Duration::from_millis(50)).await;
         }
     }

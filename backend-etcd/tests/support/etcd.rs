@@ -51,7 +51,12 @@ impl Etcd {
     /// A new one, for callers outside a runtime.
     pub(crate) fn start_blocking(arguments: Vec<String>) -> Self {
         let mut etcd = Self::new(arguments);
-        etcd.launch().unwrap_or_else(|said| panic!("etcd does not start; it said:\n{said}"));
+        etcd.launch().unwrap_or_else(|log| {
+            panic!(
+                "etcd does not start; its log:
+{log}"
+            )
+        });
         etcd
     }
 
@@ -193,9 +198,9 @@ impl Etcd {
         let mut child = command.spawn().unwrap_or_else(|error| {
             panic!("{} does not run ({error}): run `cargo xtask tools`", program().display())
         });
-        let said = child.stderr.take().unwrap();
+        let log = child.stderr.take().unwrap();
         self.running = Some(Running { watchdog: watchdog(child.id(), self.directory.path()), child });
-        let result = ready(said);
+        let result = ready(log);
         if result.is_err() {
             self.running = None;
         }
@@ -269,22 +274,22 @@ fn watchdog(pid: u32, directory: &Path) -> Child {
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 
-/// Reads on for ever, so that etcd never waits for its reader.
-fn ready(said: ChildStderr) -> Result<(), String> {
-    let (tell, told) = mpsc::channel();
+/// Waits until etcd is ready. Reads on for ever, so that etcd never blocks on a full pipe.
+fn ready(log: ChildStderr) -> Result<(), String> {
+    let (sender, outcome) = mpsc::channel();
     thread::spawn(move || {
         let mut lines = Vec::new();
-        for line in BufReader::new(said).lines().map_while(Result::ok) {
+        for line in BufReader::new(log).lines().map_while(Result::ok) {
             if line.contains("ready to serve client requests") {
-                let _ = tell.send(Ok(()));
+                let _ = sender.send(Ok(()));
             }
             if lines.len() < 1000 {
                 lines.push(line);
             }
         }
-        let _ = tell.send(Err(lines.join("\n")));
+        let _ = sender.send(Err(lines.join("\n")));
     });
-    told.recv_timeout(Duration::from_secs(60)).unwrap_or_else(|_| Err("nothing within a minute".into()))
+    outcome.recv_timeout(Duration::from_secs(60)).unwrap_or_else(|_| Err("nothing within a minute".into()))
 }
 
 /// `ETCD_BIN`, or what `cargo xtask tools` has fetched, or the system's.

@@ -30,8 +30,8 @@ pub(crate) async fn documented_roles(
         command.output().unwrap()
     });
     let done = done.await.unwrap();
-    let said = [done.stdout, done.stderr].concat();
-    assert!(done.status.success(), "{}", String::from_utf8_lossy(&said));
+    let printed = [done.stdout, done.stderr].concat();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&printed));
 }
 
 /// `ETCDCTL_BIN`, or what `cargo xtask tools` has fetched, or the system's.
