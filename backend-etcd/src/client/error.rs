@@ -102,7 +102,7 @@ const SERVER: &[Row] = &[
     // A token that expired, or that a restarted member never knew.
     row("invalid auth token", ErrorKind::Unauthenticated, true, Reason::Credentials),
     row("revision of auth store is old", ErrorKind::Unauthenticated, true, Reason::Credentials),
-    // A retry does not mend a password, or its absence; an operator does.
+    // No retry corrects a password, or its absence; an operator does.
     row("user name is empty", ErrorKind::Unauthenticated, false, Reason::Credentials),
     row("authentication failed", ErrorKind::Unauthenticated, false, Reason::Credentials),
     row("authentication is not enabled", ErrorKind::Unauthenticated, false, Reason::AuthDisabled),

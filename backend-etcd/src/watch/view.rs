@@ -83,6 +83,7 @@ impl View {
     }
 
     /// Replaces the view by `listed`, keeping the `Arc`s of what has not changed, and returns whether anything has.
+    /// Core's watcher would keep them as well; here it costs nothing, and users of a bare watch have it too.
     pub(crate) fn replace_with(&mut self, mut listed: View) -> bool {
         let mut changed = listed.instances.len() != self.instances.len();
         for (suffix, instance) in &mut listed.instances {
