@@ -43,7 +43,10 @@ impl LifecycleConfig {
                 registrations.deregister().await;
                 return outcome.and(ended);
             }
-            () = signals.next() => true,
+            () = signals.next() => {
+                tracing::warn!("second signal; cutting connections");
+                true
+            }
             () = self.leave_registry(registrations, outcome.is_ok()) => false,
         };
         // The receiver may have been dropped: then the server has its own way to end.
@@ -53,7 +56,7 @@ impl LifecycleConfig {
             tokio::select! {
                 biased;
                 ended = &mut server => return outcome.and(ended),
-                () = signals.next() => {}
+                () = signals.next() => tracing::warn!("second signal; cutting connections"),
                 () = sleep(self.drain_timeout) => {}
             }
         }
