@@ -357,7 +357,20 @@ mod tests {
                 "registry URL \"etcd://\" has no endpoint (expected etcd://host:port,host:port/prefix)".into(),
             ),
             #[cfg(feature = "etcd")]
-            ("etcd://h", "\"h\" is not an etcd endpoint (expected host:port)".into()),
+            (
+                "etcd://h",
+                "\"h\" is not an etcd endpoint (expected host:port): invalid argument: address \"h\" has no port \
+                 (expected host:port, [v6]:port or unix:///path)"
+                    .into(),
+            ),
+            #[cfg(feature = "etcd")]
+            (
+                "etcd://[::1]",
+                "\"[::1]\" is not an etcd endpoint (expected host:port): invalid argument: address \"[::1]\" has no port \
+                 between 0 and 65535 (expected host:port, [v6]:port or unix:///path)"
+                    .into(),
+            ),
+
         ] {
             let error = refused(url);
             assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{url}");

@@ -14,7 +14,13 @@ pub(super) fn checked(endpoint: &str, is_secure: bool) -> Result<String> {
     let (secure, host) = scheme_and_host(endpoint);
     let Some(address) = address(host) else {
         let shown = shown(endpoint);
-        return Err(invalid(format!("{shown:?} is not an etcd endpoint (expected host:port)")));
+        let mut error = invalid(format!("{shown:?} is not an etcd endpoint (expected host:port)"));
+        if shown == endpoint
+            && let Err(why) = host.parse::<Address>()
+        {
+            error = error.with_source(why);
+        }
+        return Err(error);
     };
     if secure.is_some_and(|secure| secure != is_secure) {
         let hint = if is_secure { "TLS is configured" } else { "no TLS is configured (`with_tls`)" };
@@ -43,10 +49,15 @@ fn address(host: &str) -> Option<String> {
     can_be_called.then(|| address.to_string())
 }
 
-/// An endpoint as it may be printed: an invalid one may have a password in it.
+/// An endpoint as it may be printed: an invalid one may have a password in it, unless it is made of digits and punctuation
+/// after its host.
 pub(super) fn shown(endpoint: &str) -> Cow<'_, str> {
     let host = scheme_and_host(endpoint).1;
+    let is_plain = |rest: &str| rest.chars().all(|c| c.is_ascii_digit() || "[]:. \n\r\t".contains(c));
     match (address(host), host.find([':', '@', '%'])) {
+        (None, Some(end)) if is_name(host[..end].trim_start_matches('[')) && is_plain(&host[end..]) => {
+            Cow::Borrowed(endpoint)
+        }
         (None, Some(end)) => Cow::Owned(format!("{}…", &endpoint[..endpoint.len() - host.len() + end])),
         _ => Cow::Borrowed(endpoint),
     }

@@ -224,9 +224,17 @@ impl EtcdConfig {
 
     /// Checks everything but the endpoints.
     pub(crate) fn check(&self) -> Result<()> {
-        let times = [self.connect_timeout, self.request_timeout, self.probe_interval, self.resync_interval];
-        if times.iter().any(|time| time.is_zero() || *time > LONGEST) {
-            return Err(invalid("a timeout or interval of etcd is zero or above a year"));
+        for (name, time) in [
+            ("connect_timeout", self.connect_timeout),
+            ("request_timeout", self.request_timeout),
+            ("probe_interval", self.probe_interval),
+            ("resync_interval", self.resync_interval),
+        ] {
+            if time.is_zero() || time > LONGEST {
+                return Err(invalid(format!(
+                    "{name} of etcd is {time:?} (expected above zero, at most a year)"
+                )));
+            }
         }
         self.credentials()?;
         #[cfg(feature = "tls")]
@@ -300,6 +308,13 @@ mod tests {
             assert_eq!(checked(bad).unwrap_err().kind(), ErrorKind::InvalidArgument, "{bad}");
         }
         assert!(EtcdConfig::new([""; 0]).checked_endpoints().is_err());
+        // Shown whole where it cannot have a password, and with the reason.
+        for plain in ["h:99999", "[::1]", "::1:2379", "h:1\n"] {
+            let error = checked(plain).unwrap_err();
+            assert!(error.message().contains(&format!("{plain:?}")), "{error}");
+            assert!(std::error::Error::source(&error).is_some(), "{error}");
+        }
+        assert!(checked("me:secret").unwrap_err().message().contains("\"me…\""));
     }
 
     #[test]
@@ -315,13 +330,15 @@ mod tests {
     fn times_are_checked() {
         for time in [Duration::ZERO, Duration::MAX] {
             let config = || EtcdConfig::new(["h:1"]);
-            for config in [
-                config().with_connect_timeout(time),
-                config().with_request_timeout(time),
-                config().with_probe_interval(time),
-                config().with_resync_interval(time),
+            for (name, config) in [
+                ("connect_timeout", config().with_connect_timeout(time)),
+                ("request_timeout", config().with_request_timeout(time)),
+                ("probe_interval", config().with_probe_interval(time)),
+                ("resync_interval", config().with_resync_interval(time)),
             ] {
-                assert_eq!(config.check().unwrap_err().kind(), ErrorKind::InvalidArgument, "{config:?}");
+                let error = config.check().unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{config:?}");
+                assert!(error.message().starts_with(name), "{error}");
             }
         }
         EtcdConfig::new(["h:1"]).check().unwrap();
