@@ -8,8 +8,8 @@ use futures_util::StreamExt;
 use futures_util::stream;
 
 use crate::{
-    Claim, Error, ErrorKind, Instance, Lease, Registrar, Registration, Resolver, Result, ServiceName,
-    Snapshot, SnapshotStream,
+    Address, AddressKind, Claim, Error, ErrorKind, Instance, Lease, Registrar, Registration, Resolver,
+    Result, ServiceName, Snapshot, SnapshotStream,
 };
 
 /// A registry with a fixed list of instances, the same for every service: for addresses from a configuration file, and
@@ -41,9 +41,20 @@ impl StaticRegistry {
     /// Parses a list of addresses, separated by commas: `10.0.0.1:80,10.0.0.2:80`.
     ///
     /// # Errors
-    /// `InvalidArgument` when a part of the list is not an [`Address`](crate::Address).
+    /// `InvalidArgument` when a part of the list is not an [`Address`](crate::Address), or has a URL for a host.
     pub fn parse(addresses: &str) -> Result<Self> {
-        addresses.split(',').map(|text| text.trim().parse().map(Instance::new)).collect()
+        let instance = |text: &str| {
+            let address: Address = text.trim().parse()?;
+            match address.kind() {
+                // Found in the records of others, where it is tolerated; nothing can connect to it.
+                AddressKind::Host { host, .. } if host.contains("://") => {
+                    let why = format!("address {text:?} is a URL (expected host:port)");
+                    Err(Error::new(ErrorKind::InvalidArgument, why))
+                }
+                _ => Ok(Instance::new(address)),
+            }
+        };
+        addresses.split(',').map(instance).collect()
     }
 
     fn snapshot(&self, service: &ServiceName) -> Snapshot {

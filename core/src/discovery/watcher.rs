@@ -283,7 +283,7 @@ impl Watcher {
         if held.iter().any(|instance| !self.update.held.contains(instance)) {
             let ids = listed(&held);
             let registered = self.update.instances().count();
-            tracing::warn!(%service, held = now, registered, ids, "instances removed in bulk; holding them");
+            tracing::warn!(%service, held = now, registered, ids, "instances removed in bulk; called over open connections only");
         } else if held.is_empty() {
             tracing::info!(%service, released = before, "no instance held any more");
         } else {

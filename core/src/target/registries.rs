@@ -132,6 +132,8 @@ mod tests {
         let (_, sockets) =
             Registries::new().resolve(&"static:///unix:///run/a,unix:/b".parse().unwrap()).unwrap();
         assert_eq!(sockets.as_str(), "unix:/run/a,unix:/b");
+        let url = Registries::new().resolve(&"static:///http://h:80".parse().unwrap()).unwrap_err();
+        assert!(url.report().contains("is a URL"), "{}", url.report());
         let error = Registries::new().resolve(&"static:///10.0.0.1".parse().unwrap()).unwrap_err();
         assert!(error.report().contains("has no port"), "{}", error.report());
     }

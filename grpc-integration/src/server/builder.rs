@@ -270,6 +270,9 @@ fn callable(address: Address, port: u16) -> Result<Address> {
             }
             Ok(socket.into())
         }
+        AddressKind::Host { host, .. } if host.contains("://") => {
+            Err(Error::invalid_argument(format!("{address} is a URL: advertise host:port")))
+        }
         AddressKind::Host { host, port: 0 } => Ok(Address::host(host, port)?),
         _ => Ok(address),
     }
