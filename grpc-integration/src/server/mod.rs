@@ -43,8 +43,9 @@ use signals::Signals;
 ///    ([`drain_timeout`](LifecycleBuilder::drain_timeout));
 /// 5. cut the connections that remain.
 ///
-/// A second signal goes straight to step 5, with one last second to deregister. A registry that is down keeps
-/// the server neither from starting nor from stopping: each step that needs the registry has a deadline.
+/// A second signal goes straight to step 5, with one last second to deregister; within a second of the first it counts
+/// as a copy of that, and is ignored. A registry that is down keeps the server neither from starting nor from stopping:
+/// each step that needs the registry has a deadline.
 ///
 /// tonic's builder, its layers, TLS and services stay in the user's hands:
 ///
