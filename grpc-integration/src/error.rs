@@ -12,7 +12,6 @@ use tonic::{Code, Status};
 /// A `Result` whose error is [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-#[cfg(any(feature = "client", feature = "server"))]
 pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// What went wrong, sorted by what a caller can do about it.
@@ -135,7 +134,7 @@ impl Error {
         }
     }
 
-    pub(crate) fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+    pub(crate) fn with_source(mut self, source: impl Into<BoxError>) -> Self {
         Arc::make_mut(&mut self.0).source = Some(Source::Other(source.into().into()));
         self
     }
