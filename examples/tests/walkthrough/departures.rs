@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use tokio::net::TcpStream;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::etcd::Etcd;
-use crate::program::Program;
+use crate::program::{LONG, Program};
 use crate::{answer_of, answers_soon, busy_client, failures, record, registry, until_record};
 
 #[tokio::test]
@@ -33,14 +33,22 @@ async fn a_graceful_shutdown_fails_no_call() {
 }
 
 #[tokio::test]
-async fn a_second_signal_ends_a_server_at_once() {
+async fn a_second_signal_ends_a_server_and_copies_of_the_first_do_not() {
     let etcd = Etcd::start().await;
     let registry = registry(&etcd);
     let mut server = Program::server(&registry, &["--propagation-delay", "1h"]);
     server.registered().await;
+    let began = Instant::now();
     server.signal(Signal::TERM);
     server.stderr.line(|line| line.starts_with("shutting down: ")).await;
-    server.signal(Signal::TERM);
+    // Those that arrive within a second of the first are its copies.
+    let ended = async {
+        while timeout(Duration::from_millis(50), server.child.wait()).await.is_err() {
+            server.signal(Signal::TERM);
+        }
+    };
+    timeout(LONG, ended).await.expect("the first signal after a second ends it");
+    assert!(began.elapsed() >= Duration::from_secs(1), "{:?}", began.elapsed());
     server.end().await;
 }
 

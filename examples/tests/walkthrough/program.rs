@@ -17,7 +17,7 @@ pub(crate) const LONG: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(crate) struct Program {
     name: String,
-    child: Child,
+    pub(crate) child: Child,
     pub(crate) stdout: Lines,
     pub(crate) stderr: Lines,
 }
