@@ -68,8 +68,9 @@ impl HoldState {
         }
     }
 
-    /// Observes a snapshot: what has changed since the one before, and how many instances it has.
-    pub(super) fn observe(&mut self, changes: &[Change], count: usize, now: Instant) {
+    /// Observes a snapshot: what has changed since the one before, and how many instances it has. Returns whether instances
+    /// are held that were not held before.
+    pub(super) fn observe(&mut self, changes: &[Change], count: usize, now: Instant) -> bool {
         self.forget(now);
         for change in changes {
             match change {
@@ -90,12 +91,14 @@ impl HoldState {
             self.counts.push_back((now, count));
         }
         let peak = self.counts.iter().map(|(_, count)| *count).max().unwrap_or(0);
-        if count == 0 || count * 2 < peak {
+        let begins = (count == 0 || count * 2 < peak) && !self.lost.is_empty();
+        if begins {
             let until = after(now, self.config.hold);
             for (_, instance) in self.lost.drain(..) {
                 self.held.insert(instance.id().clone(), (until, instance));
             }
         }
+        begins
     }
 
     /// The instances that are held now, sorted by id.

@@ -172,7 +172,7 @@ impl Watcher {
                 () = sleep_until_some(self.quiet_until) => self.quiet_until = None,
                 () = sleep_until_some(hold_ends) => {
                     self.hold.release(Instant::now());
-                    self.refresh_held();
+                    self.refresh_held(false);
                 }
                 () = sleep_until_some(self.established_at) => self.on_established(),
                 event = self.state.step() => self.apply(event),
@@ -224,10 +224,10 @@ impl Watcher {
         self.is_pending |=
             !changes.is_empty() || self.update.snapshot.is_none() || !self.update.freshness.is_fresh();
         // Before any change is coalesced away.
-        self.hold.observe(&changes, snapshot.len(), Instant::now());
+        let begins_to_hold = self.hold.observe(&changes, snapshot.len(), Instant::now());
         self.update.snapshot = Some(snapshot);
         self.update.freshness = Freshness::Fresh;
-        self.refresh_held();
+        self.refresh_held(begins_to_hold);
     }
 
     fn on_established(&mut self) {
@@ -273,14 +273,14 @@ impl Watcher {
         self.state = State::Waiting(after(now, delay));
     }
 
-    fn refresh_held(&mut self) {
+    fn refresh_held(&mut self, begins_to_hold: bool) {
         let held = self.hold.held();
         if held == self.update.held {
             return;
         }
         let service = &self.service;
         let (before, now) = (self.update.held.len(), held.len());
-        if held.iter().any(|instance| !self.update.held.contains(instance)) {
+        if begins_to_hold {
             let ids = listed(&held);
             let registered = self.update.instances().count();
             tracing::warn!(%service, held = now, registered, ids, "instances removed in bulk; called over open connections only");
