@@ -254,6 +254,14 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_error_for_an_ipv6_address_names_the_brackets() {
+        for text in ["::1", "2001:db8::1", "fe80::1%eth0", "::1:80", "fe80::1%eth0:80"] {
+            let error = text.parse::<Address>().unwrap_err();
+            assert!(error.message().contains("IPv6 address without brackets"), "{error}");
+        }
+    }
+
     /// A record that every reader skips must not be constructible: what can be made can be read again.
     #[test]
     fn every_address_that_can_be_made_can_be_parsed() {
