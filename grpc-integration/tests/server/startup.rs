@@ -68,6 +68,7 @@ async fn invalid_settings_are_errors_of_bind() {
         (builder().service("a").advertise("nonsense"), "nonsense"),
         (builder().service("a").advertise("0.0.0.0:80"), "0.0.0.0:80"),
         (builder().service("a").advertise("[::]:80"), "[::]:80"),
+        (builder().service("a").advertise("http://pod:80"), "http://pod:80"),
         (builder().service("a").ttl(Duration::ZERO), "TTL"),
     ];
     for (builder, expected) in table {
