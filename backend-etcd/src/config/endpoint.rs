@@ -49,16 +49,15 @@ fn address(host: &str) -> Option<String> {
     can_be_called.then(|| address.to_string())
 }
 
-/// An endpoint as it may be printed: an invalid one may have a password in it, unless it is made of digits and punctuation
-/// after its host.
+/// An endpoint as it may be printed. An invalid one may have a password in it, which may also be a number: `user:123456`
+/// without a host. An IPv6 address has none, nor has an endpoint that is valid but for white space around it.
 pub(super) fn shown(endpoint: &str) -> Cow<'_, str> {
     let host = scheme_and_host(endpoint).1;
-    let is_plain = |rest: &str| rest.chars().all(|c| c.is_ascii_digit() || "[]:. \n\r\t".contains(c));
+    let is_ipv6 = host.contains("::") && host.chars().all(|c| c.is_ascii_hexdigit() || "[]:.".contains(c));
     match (address(host), host.find([':', '@', '%'])) {
-        (None, Some(end)) if is_name(host[..end].trim_start_matches('[')) && is_plain(&host[end..]) => {
-            Cow::Borrowed(endpoint)
+        (None, Some(end)) if !is_ipv6 && address(host.trim()).is_none() => {
+            Cow::Owned(format!("{}…", &endpoint[..endpoint.len() - host.len() + end]))
         }
-        (None, Some(end)) => Cow::Owned(format!("{}…", &endpoint[..endpoint.len() - host.len() + end])),
         _ => Cow::Borrowed(endpoint),
     }
 }

@@ -309,12 +309,14 @@ mod tests {
         }
         assert!(EtcdConfig::new([""; 0]).checked_endpoints().is_err());
         // Shown whole where it cannot have a password, and with the reason.
-        for plain in ["h:99999", "[::1]", "::1:2379", "h:1\n"] {
+        for plain in ["[::1]", "::1:2379", "2001:db8::1", "h:1\n"] {
             let error = checked(plain).unwrap_err();
             assert!(error.message().contains(&format!("{plain:?}")), "{error}");
             assert!(std::error::Error::source(&error).is_some(), "{error}");
         }
-        assert!(checked("me:secret").unwrap_err().message().contains("\"me…\""));
+        for password in ["me:secret", "me:123456", "me:99999"] {
+            assert!(checked(password).unwrap_err().message().contains("\"me…\""), "{password}");
+        }
     }
 
     #[test]
