@@ -99,9 +99,9 @@ mod task;
 
 #[cfg(feature = "client")]
 pub use client::{
-    BoxedIo, CallInfo, ChannelBuilder, Connector, DiscoveryChannel, Io, LeastRequest, LoadBalancingPolicy,
-    Outcome, Pick, Picker, ReadyInstance, ResponseFuture, RoundRobin, ServiceConnector, Sticky, TcpConnector,
-    WaitForReady,
+    BoxedIo, CallInfo, ChannelBuilder, Connected, Connector, Destination, DiscoveryChannel, Io, LeastRequest,
+    LoadBalancingPolicy, Outcome, Pick, Picker, ReadyInstance, ResponseFuture, RoundRobin, ServiceConnector,
+    Sticky, TcpConnector, WaitForReady,
 };
 pub use error::{Error, ErrorKind, Result};
 #[cfg(feature = "server")]

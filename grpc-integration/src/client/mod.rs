@@ -16,5 +16,5 @@ pub use balance::{CallInfo, LeastRequest, LoadBalancingPolicy, Outcome, Pick, Pi
 pub use builder::ChannelBuilder;
 pub use call::WaitForReady;
 pub use channel::{DiscoveryChannel, ResponseFuture};
-pub use connector::{BoxedIo, Connector, Io, ServiceConnector, TcpConnector};
+pub use connector::{BoxedIo, Connected, Connector, Destination, Io, ServiceConnector, TcpConnector};
 pub use ready_instance::ReadyInstance;

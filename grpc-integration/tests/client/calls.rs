@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
-use hither_core::{Address, Instance};
-use hither_tonic::{BoxedIo, Connector, DiscoveryChannel, ReadyInstance, WaitForReady};
+use hither_tonic::{Connected, Connector, Destination, DiscoveryChannel, ReadyInstance, WaitForReady};
 use tokio::time::{Instant, sleep};
 use tonic::client::Grpc;
 use tonic::service::interceptor::InterceptedService;
@@ -168,10 +167,10 @@ struct Parting {
 
 #[async_trait]
 impl Connector for Parting {
-    async fn connect(&self, instance: &Instance, address: &Address) -> std::io::Result<BoxedIo> {
-        match address.to_string().as_str() {
+    async fn connect(&self, destination: Destination<'_>) -> std::io::Result<Connected> {
+        match destination.address().to_string().as_str() {
             "a:1" if !self.left.load(Ordering::SeqCst) => Ok(peers::parting(&self.left)),
-            _ => self.net.connect(instance, address).await,
+            _ => self.net.connect(destination).await,
         }
     }
 }

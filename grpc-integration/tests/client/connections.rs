@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
-use hither_core::{Address, Backoff, Instance, InstanceState};
-use hither_tonic::{BoxedIo, Connector, DiscoveryChannel, Sticky};
+use hither_core::{Backoff, Instance, InstanceState};
+use hither_tonic::{Connected, Connector, Destination, DiscoveryChannel, Sticky};
 use tokio::runtime::Handle;
 use tokio::time::sleep;
 use tracing::level_filters::LevelFilter;
@@ -328,7 +328,7 @@ struct Stuck(Arc<AtomicUsize>);
 
 #[async_trait]
 impl Connector for Stuck {
-    async fn connect(&self, _instance: &Instance, _address: &Address) -> std::io::Result<BoxedIo> {
+    async fn connect(&self, _destination: Destination<'_>) -> std::io::Result<Connected> {
         use tokio::io::AsyncWriteExt;
         let (ours, mut theirs) = tokio::io::duplex(100);
         self.0.fetch_add(1, Ordering::SeqCst);
@@ -341,7 +341,7 @@ impl Connector for Stuck {
             }
             open.fetch_sub(1, Ordering::SeqCst);
         });
-        Ok(Box::new(ours))
+        Ok(ours.into())
     }
 }
 

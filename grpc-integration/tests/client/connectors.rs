@@ -5,9 +5,10 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use hither_core::{Address, Instance};
-use hither_tonic::{BoxedIo, Connector, RoundRobin, ServiceConnector};
+use hither_core::Instance;
+use hither_tonic::{Connected, Connector, Destination, RoundRobin, ServiceConnector};
 use http::Uri;
+use http::uri::Scheme;
 use hyper_util::rt::TokioIo;
 use tokio::io::DuplexStream;
 use tokio::net::TcpStream;
@@ -26,10 +27,11 @@ struct Recording {
 
 #[async_trait]
 impl Connector for Recording {
-    async fn connect(&self, instance: &Instance, address: &Address) -> io::Result<BoxedIo> {
-        assert!(instance.addresses().contains(address));
+    async fn connect(&self, destination: Destination<'_>) -> io::Result<Connected> {
+        let instance = destination.instance();
+        assert!(instance.addresses().contains(destination.address()));
         self.seen.lock().unwrap().push(instance.metadata().get("shard").cloned());
-        self.net.connect(instance, address).await
+        self.net.connect(destination).await
     }
 }
 
@@ -86,7 +88,7 @@ async fn a_service_connector_uses_its_scheme_and_its_errors_reach_the_callers() 
     let connector = tower::service_fn(|uri: Uri| async move {
         Err::<TokioIo<DuplexStream>, _>(io::Error::other(format!("no route to {uri}")))
     });
-    let connector = ServiceConnector::new(connector).with_scheme(http::uri::Scheme::HTTPS);
+    let connector = ServiceConnector::new(connector).with_scheme(Scheme::HTTPS);
     let channel = channel(&registry, &net).connector(connector).connect_lazy().unwrap();
     let status = Client::new(&channel).name().await.unwrap_err();
     let texts = [
@@ -94,4 +96,56 @@ async fn a_service_connector_uses_its_scheme_and_its_errors_reach_the_callers() 
         "unix:///run/greeter.sock has no URI at unix:///run/greeter.sock",
     ];
     assert!(texts.iter().any(|text| status.message().ends_with(text)), "{status}");
+}
+
+/// The streams of another connector, as if they were encrypted.
+#[derive(Debug)]
+struct Secure(Net);
+
+#[async_trait]
+impl Connector for Secure {
+    async fn connect(&self, destination: Destination<'_>) -> io::Result<Connected> {
+        let plain = self.0.connect(destination).await?;
+        Ok(Connected::new(plain.into_io()).with_scheme(Scheme::HTTPS))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_have_the_scheme_of_their_connection() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let mut incoming = net.listen("a:1");
+    let (seen, mut schemes) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Some(io) = incoming.recv().await {
+            let seen = seen.clone();
+            tokio::spawn(async move {
+                let mut connection = h2::server::handshake(io).await.unwrap();
+                while let Some(Ok((request, _))) = connection.accept().await {
+                    seen.send(request.uri().scheme().cloned()).unwrap();
+                }
+            });
+        }
+    });
+    registry.up("a:1").await;
+    let to_stream = tower::service_fn({
+        let net = net.clone();
+        move |_: Uri| {
+            let net = net.clone();
+            async move {
+                let instance = Instance::new("a:1".parse().unwrap());
+                net.connect(Destination::new(&instance, instance.address()))
+                    .await
+                    .map(|plain| TokioIo::new(plain.into_io()))
+            }
+        }
+    });
+    let service = ServiceConnector::new(to_stream).with_scheme(Scheme::HTTPS);
+    let plain = channel(&registry, &net);
+    let secure = channel(&registry, &net).connector(Secure(net.clone()));
+    let by_service = channel(&registry, &net).connector(service);
+    for (builder, scheme) in [(plain, Scheme::HTTP), (secure, Scheme::HTTPS), (by_service, Scheme::HTTPS)] {
+        let channel = builder.connect().await.unwrap();
+        let _ = Client::new(&channel).name().await;
+        assert_eq!(schemes.recv().await.unwrap(), Some(scheme));
+    }
 }

@@ -5,8 +5,8 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use hither_core::{Address, Instance};
-use hither_tonic::{BoxedIo, Connector};
+use hither_core::Address;
+use hither_tonic::{Connected, Connector, Destination};
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::Instant;
@@ -49,12 +49,13 @@ impl Net {
 
 #[async_trait]
 impl Connector for Net {
-    async fn connect(&self, _instance: &Instance, address: &Address) -> io::Result<BoxedIo> {
+    async fn connect(&self, destination: Destination<'_>) -> io::Result<Connected> {
+        let address = destination.address();
         let mut net = self.0.lock().unwrap();
         net.dials.push((address.clone(), Instant::now()));
         let (ours, theirs) = tokio::io::duplex(64 * 1024);
         match net.listening.get(address).map(|accept| accept.send(theirs)) {
-            Some(Ok(())) => Ok(Box::new(ours)),
+            Some(Ok(())) => Ok(ours.into()),
             _ => Err(io::Error::new(io::ErrorKind::ConnectionRefused, "connection refused")),
         }
     }

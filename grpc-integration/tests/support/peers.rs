@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use h2::Reason;
-use hither_tonic::BoxedIo;
+use hither_tonic::Connected;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::sleep;
@@ -119,9 +119,9 @@ pub(crate) fn streaming(net: &Net, address: &str) -> Arc<AtomicUsize> {
 
 /// A connection to a peer that shuts down while a request crosses its GOAWAY: once `left` is set writing fails, and
 /// a GOAWAY can be read by which the request was not processed.
-pub(crate) fn parting(left: &Arc<AtomicBool>) -> BoxedIo {
+pub(crate) fn parting(left: &Arc<AtomicBool>) -> Connected {
     let (io, peer) = tokio::io::duplex(1000);
-    Box::new(Parting { io, peer: Some(peer), left: Arc::clone(left), greeted: false })
+    Connected::new(Parting { io, peer: Some(peer), left: Arc::clone(left), greeted: false })
 }
 
 struct Parting {

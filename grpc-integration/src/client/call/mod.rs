@@ -12,7 +12,7 @@ use std::time::Duration;
 use hither_core::{Address, AddressKind};
 use http::header::USER_AGENT;
 use http::request::Parts;
-use http::uri::{Authority, PathAndQuery, Scheme};
+use http::uri::{Authority, PathAndQuery};
 use http::{HeaderValue, Request, Response, Uri, Version};
 use tokio::time::sleep_until;
 use tonic::body::Body;
@@ -147,7 +147,7 @@ impl Call<'_> {
                 );
             };
             *self.progress = Progress::Sent(attempt.peer().clone());
-            let request = self.request(replayed, attempt.peer())?;
+            let request = self.request(replayed, &attempt)?;
             let status = match attempt.connection().send(request).await {
                 Ok(response) => return Ok(self.respond(response, body, attempt)),
                 Err(SendError::Unsent) => {
@@ -237,10 +237,10 @@ impl Call<'_> {
         Picked::Full
     }
 
-    fn request(&self, body: RequestBody, peer: &Address) -> Result<Request<RequestBody>, Status> {
+    fn request(&self, body: RequestBody, attempt: &Attempt) -> Result<Request<RequestBody>, Status> {
         let mut uri = http::uri::Parts::default();
-        uri.scheme = Some(Scheme::HTTP);
-        uri.authority = Some(self.config.authority.of(peer));
+        uri.scheme = Some(attempt.connection().scheme().clone());
+        uri.authority = Some(self.config.authority.of(attempt.peer()));
         let path = self.head.uri.path_and_query().cloned();
         uri.path_and_query = Some(path.unwrap_or(PathAndQuery::from_static("/")));
         let mut request = Request::new(body);

@@ -1,5 +1,7 @@
 //! From an instance's address to a byte stream.
 
+mod connected;
+mod destination;
 mod service;
 mod tcp;
 
@@ -7,19 +9,11 @@ use std::fmt;
 use std::io;
 
 use async_trait::async_trait;
-use hither_core::{Address, Instance};
-use tokio::io::{AsyncRead, AsyncWrite};
 
+pub use connected::{BoxedIo, Connected, Io};
+pub use destination::Destination;
 pub use service::ServiceConnector;
 pub use tcp::TcpConnector;
-
-/// A byte stream in both directions.
-pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Io for T {}
-
-/// A byte stream of any kind.
-pub type BoxedIo = Box<dyn Io>;
 
 /// Opens byte streams to instances: for TLS, for proxies and tunnels, and for tests without sockets.
 ///
@@ -30,8 +24,7 @@ pub type BoxedIo = Box<dyn Io>;
 ///
 /// ```
 /// use std::io;
-/// use hither_core::{Address, Instance};
-/// use hither_tonic::{BoxedIo, Connector};
+/// use hither_tonic::{Connected, Connector, Destination};
 ///
 /// /// Connects through the port forwarder that an instance names.
 /// #[derive(Debug)]
@@ -39,23 +32,32 @@ pub type BoxedIo = Box<dyn Io>;
 ///
 /// #[async_trait::async_trait]
 /// impl Connector for Forwarded {
-///     async fn connect(&self, instance: &Instance, address: &Address) -> io::Result<BoxedIo> {
-///         let forwarder = instance.metadata().get("forwarder").cloned();
-///         let address = forwarder.unwrap_or_else(|| address.to_string());
-///         Ok(Box::new(tokio::net::TcpStream::connect(address).await?))
+///     async fn connect(&self, destination: Destination<'_>) -> io::Result<Connected> {
+///         let forwarder = destination.instance().metadata().get("forwarder").cloned();
+///         let address = forwarder.unwrap_or_else(|| destination.address().to_string());
+///         Ok(tokio::net::TcpStream::connect(address).await?.into())
 ///     }
 /// }
 /// ```
 #[async_trait]
 pub trait Connector: fmt::Debug + Send + Sync + 'static {
-    /// Makes one attempt to reach `address`, which is one of the addresses of `instance`. The instance is as the
-    /// registry describes it now.
+    /// Makes one attempt to reach one address of an instance.
     ///
     /// # Errors
     /// Whatever kept the stream from opening. The text goes into the status of calls that find no ready
     /// instance, and into the log.
     ///
     /// # Cancellation
-    /// The future is dropped when the attempt has taken too long or the instance is gone.
-    async fn connect(&self, instance: &Instance, address: &Address) -> io::Result<BoxedIo>;
+    /// The future is dropped when the attempt has taken too long, another address was faster, or the instance is
+    /// gone.
+    async fn connect(&self, destination: Destination<'_>) -> io::Result<Connected>;
+
+    /// Returns whether the channel resolves host names for this connector. Default `false`: a name may be anything
+    /// that the connector understands.
+    ///
+    /// Where it does, each IP address of a name is an attempt of its own, with
+    /// [`socket_addr`](Destination::socket_addr). A connector that wraps another one forwards this method.
+    fn wants_resolved(&self) -> bool {
+        false
+    }
 }

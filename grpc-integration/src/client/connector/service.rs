@@ -6,14 +6,14 @@ use std::io;
 use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
-use hither_core::{Address, AddressKind, Instance};
+use hither_core::AddressKind;
 use http::Uri;
 use http::uri::Scheme;
 use hyper::rt::{Read, Write};
 use hyper_util::rt::TokioIo;
 use tower_service::Service;
 
-use super::{BoxedIo, Connector};
+use super::{Connected, Connector, Destination};
 use crate::error::BoxError;
 
 /// Makes a [`Connector`] of a service from a URI to a byte stream: whatever tonic's `connect_with_connector` and
@@ -63,7 +63,7 @@ impl<S> ServiceConnector<S> {
         Self { service: Mutex::new(service), scheme: Scheme::HTTP }
     }
 
-    /// Sets the scheme of the URIs: connectors with TLS use it for `https`.
+    /// Sets the scheme of the URIs, and the `:scheme` of requests: connectors with TLS use it for `https`.
     #[must_use]
     pub fn with_scheme(mut self, scheme: Scheme) -> Self {
         self.scheme = scheme;
@@ -79,7 +79,8 @@ where
     S::Error: Into<BoxError> + Send,
     S::Future: Send,
 {
-    async fn connect(&self, _instance: &Instance, address: &Address) -> io::Result<BoxedIo> {
+    async fn connect(&self, destination: Destination<'_>) -> io::Result<Connected> {
+        let address = destination.address();
         let authority = match address.kind() {
             AddressKind::Unix(_) => None,
             _ => Some(address.to_string()),
@@ -95,7 +96,7 @@ where
         let mut service = self.service.lock().unwrap_or_else(PoisonError::into_inner).clone();
         poll_fn(|cx| service.poll_ready(cx)).await.map_err(io_error)?;
         let io = service.call(uri).await.map_err(io_error)?;
-        Ok(Box::new(TokioIo::new(io)))
+        Ok(Connected::new(TokioIo::new(io)).with_scheme(self.scheme.clone()))
     }
 }
 

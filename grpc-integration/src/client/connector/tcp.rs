@@ -4,11 +4,11 @@ use std::io;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use hither_core::{Address, AddressKind, Instance};
+use hither_core::AddressKind;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
-use super::{BoxedIo, Connector};
+use super::{Connected, Connector, Destination};
 
 /// Connects over plain TCP, or over a Unix domain socket to a `unix:` address. The default.
 ///
@@ -49,10 +49,10 @@ impl TcpConnector {
         Ok(())
     }
 
-    async fn tcp(&self, target: impl tokio::net::ToSocketAddrs) -> io::Result<BoxedIo> {
+    async fn tcp(&self, target: impl tokio::net::ToSocketAddrs) -> io::Result<Connected> {
         let stream = TcpStream::connect(target).await?;
         self.configure(&stream)?;
-        Ok(Box::new(stream))
+        Ok(stream.into())
     }
 }
 
@@ -64,17 +64,24 @@ impl Default for TcpConnector {
 
 #[async_trait]
 impl Connector for TcpConnector {
-    async fn connect(&self, _instance: &Instance, address: &Address) -> io::Result<BoxedIo> {
-        match address.kind() {
-            AddressKind::Socket(address) => self.tcp(address).await,
+    async fn connect(&self, destination: Destination<'_>) -> io::Result<Connected> {
+        if let Some(address) = destination.socket_addr() {
+            return self.tcp(address).await;
+        }
+        match destination.address().kind() {
+            // For a connector that wraps this one, and does not want names resolved.
             AddressKind::Host { host, port } => self.tcp((host, port)).await,
             #[cfg(unix)]
-            AddressKind::Unix(path) => Ok(Box::new(tokio::net::UnixStream::connect(path).await?)),
+            AddressKind::Unix(path) => Ok(tokio::net::UnixStream::connect(path).await?.into()),
             _ => {
-                let error = format!("{address} cannot be reached over TCP");
+                let error = format!("{} cannot be reached over TCP", destination.address());
                 Err(io::Error::new(io::ErrorKind::Unsupported, error))
             }
         }
+    }
+
+    fn wants_resolved(&self) -> bool {
+        true
     }
 }
 

@@ -8,7 +8,7 @@ use hither_core::{Address, Instance};
 use tokio::time::{sleep, timeout};
 use tracing::Instrument;
 
-use crate::client::connector::Connector;
+use crate::client::connector::{Connector, Destination};
 use crate::client::transport::Connection;
 
 /// How long one address is tried before the next is tried in parallel: Happy Eyeballs, with the delay of RFC 8305
@@ -52,7 +52,7 @@ impl Dialer {
 
     async fn attempt(&self, instance: &Instance, address: &Address) -> Result<Connection, String> {
         let span = tracing::debug_span!("connection", %address);
-        let open = Connection::open(&*self.connector, instance, address).instrument(span);
+        let open = Connection::open(&*self.connector, Destination::new(instance, address)).instrument(span);
         match timeout(self.timeout, open).await {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(error)) => Err(format!("{} at {address}", hither_core::report(&error))),

@@ -4,17 +4,19 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use hither_core::{Address, Instance};
+use hither_core::Address;
+use http::uri::Scheme;
 use http::{Request, Response};
 
 use super::peer::{Peer, Stage};
 use super::{Http2, RequestBody, ResponseBody, SendError, Transport};
-use crate::client::connector::Connector;
+use crate::client::connector::{Connector, Destination};
 
 /// One open HTTP/2 connection. It closes when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Connection {
     address: Address,
+    scheme: Scheme,
     transport: Http2,
     peer: Arc<Peer>,
     reserved: AtomicUsize,
@@ -25,16 +27,14 @@ impl Connection {
     ///
     /// # Cancellation
     /// Drops the connection.
-    pub(crate) async fn open(
-        connector: &dyn Connector,
-        instance: &Instance,
-        address: &Address,
-    ) -> io::Result<Self> {
-        let io = connector.connect(instance, address).await?;
+    pub(crate) async fn open(connector: &dyn Connector, destination: Destination<'_>) -> io::Result<Self> {
+        let connected = connector.connect(destination).await?;
+        let scheme = connected.scheme().clone();
         let peer = Arc::new(Peer::new());
         let mut stage = peer.stage();
-        let transport = Http2::start(io, Arc::clone(&peer)).await?;
-        let connection = Self { address: address.clone(), transport, peer, reserved: AtomicUsize::new(0) };
+        let transport = Http2::start(connected.into_io(), Arc::clone(&peer)).await?;
+        let address = destination.address().clone();
+        let connection = Self { address, scheme, transport, peer, reserved: AtomicUsize::new(0) };
         let stage = stage.wait_for(|stage| *stage != Stage::Handshake).await.map(|stage| stage.clone());
         match stage {
             Ok(Stage::Open) => Ok(connection),
@@ -45,6 +45,11 @@ impl Connection {
 
     pub(crate) fn address(&self) -> &Address {
         &self.address
+    }
+
+    /// Returns the `:scheme` of requests.
+    pub(crate) fn scheme(&self) -> &Scheme {
+        &self.scheme
     }
 
     /// Reserves a stream for one call, if there is capacity. It is released with [`release`](Self::release).
