@@ -183,8 +183,12 @@ impl ChannelBuilder {
         self
     }
 
-    /// Sets how long connecting to one address may take, until the peer's HTTP/2 SETTINGS have arrived. Default
-    /// 10 s.
+    /// Sets how long connecting to one address may take, until the peer's HTTP/2 SETTINGS have arrived, and how long
+    /// resolving one host name may take. Default 10 s.
+    ///
+    /// The addresses of an instance, and those that its host names resolve to, are tried in turn, IPv6 and IPv4
+    /// alternately, each 250 ms after the one before or as soon as that has failed (Happy Eyeballs, RFC 8305). The
+    /// first that answers is used.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
@@ -245,7 +249,7 @@ impl ChannelBuilder {
             return Err(Error::new(ErrorKind::Unexpected, message));
         }
         let config = SubchannelConfig {
-            dialer: Dialer { connector: self.connector, timeout: self.connect_timeout },
+            dialer: Dialer::new(self.connector, self.connect_timeout),
             backoff: self.backoff,
             max_connections: self.max_connections,
         };
