@@ -110,9 +110,11 @@ async fn a_host_name_a_socket_and_an_address_are_one_instance() {
     let socket = format!("unix://{}", path.display());
     let addresses = ["no-such-host.invalid:80", &socket, &at_localhost(&on_tcp)];
     registry.put(instance(&addresses)).await;
-    let client = Client::new(&channel(&registry).connect().await.unwrap());
+    let channel = channel(&registry).connect().await.unwrap();
+    let client = Client::new(&channel);
     assert_eq!(client.name().await.unwrap(), socket);
     drop(on_socket.take());
     until("there is a connection to the other address", || on_tcp.open() == 1).await;
+    channel.wait_ready(SECOND).await.unwrap();
     assert_eq!(client.name().await.unwrap(), on_tcp.address);
 }
