@@ -3,6 +3,7 @@
 mod command;
 mod error;
 mod faults;
+mod instructions;
 mod interop;
 mod lints;
 mod metadata;
@@ -31,8 +32,13 @@ Parts of them, and tools:
   cargo xtask faults [NAME] a registration and a watch through every fault of etcd, on two versions of etcd (and with
                             users on a third), one row a fault; NAME is a part of a test's name; needs Go
   cargo xtask interop       Rust and Go in one fleet on a real etcd; needs Go
-  cargo xtask tools         finds etcd, etcdctl, protoc and cargo-deny, and fetches what is missing into target/tools:
-                            the packages of Debian or Ubuntu, unpacked there; nothing is installed or started
+  cargo xtask instructions [CHANNEL [FLAGS]]
+                            instructions and allocations of a call on hither's channel beside tonic's, counted by
+                            callgrind, and the bounds on them; with a channel, what functions they are in: FLAGS are
+                            those of `hither-bench count`, as in `instructions hither --callers 1`; needs Linux
+  cargo xtask tools         finds etcd, etcdctl, protoc, valgrind and cargo-deny, and fetches what is missing into
+                            target/tools: the packages of Debian or Ubuntu, unpacked there; nothing is installed or
+                            started
   cargo xtask package       makes the packages as `cargo publish` would, and builds each from its package alone
   cargo xtask etcd          builds an etcd of 3.6 with Go, and prints how to run the tests on it
   cargo xtask help          this
@@ -61,10 +67,14 @@ fn run(command: Option<&str>, rest: &[String]) -> Result<(), Error> {
         (Some("ci"), []) => tiers::ci(&root),
         (Some("nightly"), []) => tiers::nightly(&root),
         (Some("faults"), filter) => faults::run(&root, filter, 1),
+        (Some("instructions"), arguments) => instructions::run(&root, arguments),
         (Some("interop"), []) => interop::run(&root),
         (Some("package"), []) => tiers::package(&root),
         (Some("tools"), []) => {
             Tools::ensure(&root)?.announce();
+            if cfg!(target_os = "linux") {
+                tools::valgrind(&root)?;
+            }
             tools::deny::ensure(&root).map(drop)
         }
         (Some("etcd"), []) => go::etcd(&root).map(|etcd| println!("ETCD_BIN={}", etcd.display())),

@@ -18,7 +18,13 @@ pub(super) fn link(program: &Path, at: &Path) -> Result<(), Error> {
 pub(super) fn write_wrapper(unpacked: &Path, at: &Path) -> Result<(), Error> {
     remove(at)?;
     let program = unpacked.join("usr/bin").join(at.file_name().unwrap_or_default());
-    let script = wrapper(&program, &apt::library_directories(unpacked));
+    let mut script = wrapper(&program, &apt::library_directories(unpacked));
+    let valgrind = unpacked.join("usr/libexec/valgrind");
+    if program.ends_with("valgrind") && valgrind.is_dir() {
+        // Otherwise it looks for its tools where it would be installed.
+        let folder = quoted(&valgrind.display().to_string());
+        script = script.replacen("exec ", &format!("VALGRIND_LIB={folder} exec "), 1);
+    }
     fs::write(at, script).map_err(|error| Error::io("write", at, &error))?;
     fs::set_permissions(at, fs::Permissions::from_mode(0o755)).map_err(|error| Error::io("mark", at, &error))
 }

@@ -1,4 +1,4 @@
-//! etcd, etcdctl and protoc: used where they are installed, fetched where they are not.
+//! etcd, etcdctl, protoc and valgrind: used where they are installed, fetched where they are not.
 
 use std::ffi::OsString;
 use std::fs;
@@ -36,6 +36,14 @@ static TOOLS: [Tool; 3] = [
     },
 ];
 
+/// Of the benchmarks alone, and of Linux alone.
+static VALGRIND: [Tool; 1] = [Tool {
+    name: "valgrind",
+    variable: "VALGRIND",
+    packages: &["valgrind"],
+    check: &["--tool=callgrind", "--version"],
+}];
+
 /// The paths of the tools.
 #[derive(Debug)]
 pub(crate) struct Tools {
@@ -60,10 +68,15 @@ impl Tools {
 
     /// Returns the error that `ensure` is bound to return, if any, and fetches nothing.
     pub(crate) fn lacks(root: &Path) -> Option<Error> {
-        let missing = match missing(root, &TOOLS) {
-            Ok(missing) => missing.into_iter().filter(|tool| in_path(tool).is_none()).collect::<Vec<_>>(),
-            Err(error) => return Some(error),
-        };
+        let valgrind: &[Tool] = if cfg!(target_os = "linux") { &VALGRIND } else { &[] };
+        let mut lacking = Vec::new();
+        for wanted in [&TOOLS[..], valgrind] {
+            match missing(root, wanted) {
+                Ok(missing) => lacking.extend(missing.into_iter().filter(|tool| in_path(tool).is_none())),
+                Err(error) => return Some(error),
+            }
+        }
+        let missing = lacking;
         let why = apt::check().err().filter(|_| !missing.is_empty())?;
         Some(advice(&missing, &why))
     }
@@ -89,6 +102,16 @@ impl Tools {
         let passed = self.found.iter().filter(|(tool, _)| tool.variable != "PROTOC");
         passed.map(|(tool, path)| (tool.variable, path.as_path()))
     }
+}
+
+/// Finds valgrind in the same ways, and returns its path. It is not linked to, because Debian's does not run from a link.
+pub(crate) fn valgrind(root: &Path) -> Result<PathBuf, Error> {
+    let [tool] = &VALGRIND;
+    if let Some(found) = named(root, tool)?.or_else(|| in_path(tool)) {
+        return Ok(found);
+    }
+    ensure(root, &VALGRIND)?;
+    Ok(root.join("target/tools/bin").join(tool.name))
 }
 
 fn ensure(root: &Path, wanted: &'static [Tool]) -> Result<(), Error> {

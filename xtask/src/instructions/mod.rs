@@ -1,0 +1,144 @@
+//! What a call costs, in what noise cannot touch: instructions and allocations, counted by callgrind, of tonic's own
+//! channel and of hither's.
+
+mod callgrind;
+
+use std::path::Path;
+
+use crate::command::Step;
+use crate::error::Error;
+use crate::tools;
+use callgrind::Counts;
+
+/// What is measured, and how much hither's channel may cost there.
+#[derive(Debug)]
+struct Case {
+    servers: &'static str,
+    callers: &'static str,
+    deadline: bool,
+    most: Option<Most>,
+}
+
+/// Bounds.
+#[derive(Debug)]
+struct Most {
+    /// Instructions, as a multiple of those of tonic's channel.
+    ratio: f64,
+    /// Allocations.
+    allocations: f64,
+}
+
+/// All bounds are here. Two runs differ by less than 1 %.
+static CASES: [Case; 5] = [
+    Case::new("3", "1").at_most(1.14, 37.5),
+    Case::new("3", "16").at_most(1.14, 37.5),
+    Case { deadline: true, ..Case::new("3", "16") },
+    Case::new("100", "1"),
+    Case::new("100", "16"),
+];
+
+/// Prints a table of all cases, and checks their bounds; with arguments it prints a profile instead.
+pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<(), Error> {
+    match arguments {
+        [] => table(root, CASES.iter()),
+        [channel, flags @ ..] => callgrind::profile(root, channel, flags),
+    }
+}
+
+/// Measures the cases that have bounds, on a system that has valgrind.
+pub(crate) fn check(root: &Path) -> Result<(), Error> {
+    if cfg!(target_os = "linux") {
+        table(root, CASES.iter().filter(|case| case.most.is_some()))
+    } else {
+        Ok(())
+    }
+}
+
+fn table<'a>(root: &Path, cases: impl Iterator<Item = &'a Case>) -> Result<(), Error> {
+    let valgrind = tools::valgrind(root)?;
+    build(root)?;
+    println!("Instructions and allocations per call:\n");
+    println!("| servers | callers | deadline | tonic | hither | ratio | allocations, tonic | hither |");
+    println!("|---:|---:|---|---:|---:|---:|---:|---:|");
+    let mut exceeded = Vec::new();
+    for case in cases {
+        let direct = callgrind::count(root, &valgrind, "direct", &case.flags())?;
+        let hither = callgrind::count(root, &valgrind, "hither", &case.flags())?;
+        println!("{}", case.row(&direct, &hither));
+        exceeded.extend(case.exceeded(&direct, &hither));
+    }
+    if exceeded.is_empty() { Ok(()) } else { Err(Error::new(exceeded.join("\n"))) }
+}
+
+/// Builds the program that makes the calls.
+fn build(root: &Path) -> Result<(), Error> {
+    Step::cargo(root).args(["build", "--quiet", "--release", "-p", "hither-bench"]).run()
+}
+
+impl Case {
+    const fn new(servers: &'static str, callers: &'static str) -> Self {
+        Self { servers, callers, deadline: false, most: None }
+    }
+
+    const fn at_most(self, ratio: f64, allocations: f64) -> Self {
+        Self { most: Some(Most { ratio, allocations }), ..self }
+    }
+
+    /// Returns the flags of `hither-bench count`.
+    fn flags(&self) -> Vec<String> {
+        let flags = ["--servers", self.servers, "--callers", self.callers];
+        flags.into_iter().chain(self.deadline.then_some("--deadline")).map(str::to_owned).collect()
+    }
+
+    fn row(&self, direct: &Counts, hither: &Counts) -> String {
+        format!(
+            "| {} | {} | {} | {:.0} | {:.0} | {:.3} | {:.1} | {:.1} |",
+            self.servers,
+            self.callers,
+            if self.deadline { "yes" } else { "no" },
+            direct.instructions,
+            hither.instructions,
+            hither.instructions / direct.instructions,
+            direct.allocations,
+            hither.allocations,
+        )
+    }
+
+    /// Returns what is over its bound, in words.
+    fn exceeded(&self, direct: &Counts, hither: &Counts) -> Vec<String> {
+        let Some(most) = &self.most else { return Vec::new() };
+        let ratio = hither.instructions / direct.instructions;
+        let measured = [
+            ("the instructions", ratio, most.ratio),
+            ("the allocations", hither.allocations, most.allocations),
+        ];
+        let over = measured.into_iter().filter(|(_, value, most)| value > most);
+        let place = format!("{} servers and {} callers", self.servers, self.callers);
+        over.map(|(what, value, most)| {
+            format!("{what} of a call are {value:.3} with {place}, and at most {most}")
+        })
+        .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_over_its_bound_is_named() {
+        let case = Case::new("3", "16").at_most(0.72, 24.0);
+        let direct = Counts { instructions: 1000.0, allocations: 34.0 };
+        let within = Counts { instructions: 720.0, allocations: 24.0 };
+        assert_eq!(case.exceeded(&direct, &within), [""; 0]);
+        let over = Counts { instructions: 721.0, allocations: 24.5 };
+        assert_eq!(
+            case.exceeded(&direct, &over),
+            [
+                "the instructions of a call are 0.721 with 3 servers and 16 callers, and at most 0.72",
+                "the allocations of a call are 24.500 with 3 servers and 16 callers, and at most 24",
+            ]
+        );
+        assert_eq!(Case::new("3", "16").exceeded(&direct, &over), [""; 0]);
+    }
+}
