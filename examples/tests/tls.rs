@@ -1,4 +1,4 @@
-//! Mutual TLS between a server of `Lifecycle` and a `DiscoveryChannel`, as the README describes it.
+//! Mutual TLS of others: a server of `Lifecycle` with tonic's TLS, and a `DiscoveryChannel` over hyper-rustls' connector.
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
 use std::time::Duration;

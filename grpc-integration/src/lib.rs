@@ -78,11 +78,14 @@
 //! | `client` | yes | [`DiscoveryChannel`] |
 //! | `server` | yes | [`Lifecycle`] |
 //! | `health` | no | `LifecycleBuilder::health`: drives tonic-health's reporter |
+//! | `tls` | no | `ChannelBuilder::tls` with a `ClientTls`: TLS by rustls with ring |
+//! | `tls-webpki-roots` | no | `ClientTls::webpki`: Mozilla's root certificates, compiled in; implies `tls` |
 //!
 //! # Foreign types
 //!
 //! In the public interface: tonic 0.14, tonic-health 0.14, http 1, tower-service 0.3, Tokio's IO traits, async-trait's
-//! boxed futures, and hyper 1's IO traits in the bounds of [`ServiceConnector`].
+//! boxed futures, hyper 1's IO traits in the bounds of [`ServiceConnector`], and rustls 0.23's `ClientConfig` in
+//! `ClientTls::rustls`.
 //!
 //! [tonic]: https://docs.rs/tonic
 #![forbid(unsafe_code)]
@@ -96,7 +99,11 @@ mod http2;
 mod server;
 #[cfg(feature = "client")]
 mod task;
+#[cfg(all(feature = "client", feature = "tls"))]
+mod tls;
 
+#[cfg(all(feature = "client", feature = "tls"))]
+pub use client::ClientTls;
 #[cfg(feature = "client")]
 pub use client::{
     BoxedIo, CallInfo, ChannelBuilder, Connected, Connector, Destination, DiscoveryChannel, Io, LeastRequest,

@@ -69,7 +69,7 @@ impl DiscoveryChannel {
         let target: Target = target.as_ref().parse()?;
         let (discovery, service) = registries.resolve(&target)?;
         let mut builder = ChannelBuilder::new(discovery, Ok(service));
-        builder.per_instance_authority = is_address_list(&target);
+        builder.listed = address_list(&target);
         Ok(builder)
     }
 
@@ -94,10 +94,10 @@ impl DiscoveryChannel {
     }
 }
 
-/// Whether this is `static:///host:port,host:port`, which names addresses and no service.
-fn is_address_list(target: &Target) -> bool {
-    let is_address = |text: &str| text.trim().parse::<Address>().is_ok();
-    target.scheme() == "static" && target.endpoint().split(',').all(is_address)
+/// The addresses of `static:///host:port,host:port`, which names them and no service.
+fn address_list(target: &Target) -> Option<Vec<Address>> {
+    let addresses = target.endpoint().split(',').map(|text| text.trim().parse().ok());
+    (target.scheme() == "static").then(|| addresses.collect()).flatten()
 }
 
 /// Builds a [`DiscoveryChannel`]: made by [`DiscoveryChannel::builder`] or [`DiscoveryChannel::for_target`], and
@@ -111,8 +111,11 @@ pub struct ChannelBuilder {
     policy: Arc<dyn LoadBalancingPolicy>,
     connector: Arc<dyn Connector>,
     authority: Option<Result<Authority>>,
-    /// Whether the authority of a call is the address that it is sent to, unless one was set.
-    per_instance_authority: bool,
+    #[cfg(feature = "tls")]
+    tls: Option<super::tls::ClientTls>,
+    /// The addresses that the target lists. The authority of a call is then the one that it is sent to, unless one was
+    /// set.
+    listed: Option<Vec<Address>>,
     default_timeout: Option<Duration>,
     wait_for_ready: bool,
     connect_timeout: Duration,
@@ -129,7 +132,9 @@ impl ChannelBuilder {
             policy: Arc::new(LeastRequest::default()),
             connector: Arc::new(TcpConnector::default()),
             authority: None,
-            per_instance_authority: false,
+            #[cfg(feature = "tls")]
+            tls: None,
+            listed: None,
             default_timeout: None,
             wait_for_ready: false,
             connect_timeout: Duration::from_secs(10),
@@ -149,6 +154,13 @@ impl ChannelBuilder {
     /// Sets how byte streams are opened: for TLS, for proxies, for tests. Default [`TcpConnector`].
     pub fn connector(mut self, connector: impl Connector) -> Self {
         self.connector = Arc::new(connector);
+        self
+    }
+
+    /// Calls instances over TLS, on top of what the [`connector`](Self::connector) opens. Feature `tls`.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: super::tls::ClientTls) -> Self {
+        self.tls = Some(tls);
         self
     }
 
@@ -241,15 +253,24 @@ impl ChannelBuilder {
         let service = self.service?;
         let authority = match self.authority {
             Some(authority) => CallAuthority::Fixed(authority?),
-            None if self.per_instance_authority => CallAuthority::PerInstance,
+            None if self.listed.is_some() => CallAuthority::PerInstance,
             None => CallAuthority::Fixed(authority_of(service.as_str())?),
         };
         if Handle::try_current().is_err() {
             let message = "a channel can only be made inside a Tokio runtime";
             return Err(Error::new(ErrorKind::Unexpected, message));
         }
+        let connector = self.connector;
+        #[cfg(feature = "tls")]
+        let connector = match &self.tls {
+            Some(tls) => {
+                let known = self.listed.unwrap_or_default();
+                Arc::new(super::tls::TlsConnector::new(connector, tls, &known)?)
+            }
+            None => connector,
+        };
         let config = SubchannelConfig {
-            dialer: Dialer::new(self.connector, self.connect_timeout),
+            dialer: Dialer::new(connector, self.connect_timeout),
             backoff: self.backoff,
             max_connections: self.max_connections,
         };
@@ -308,7 +329,7 @@ mod tests {
             ("static:///greeter", false),
             ("etcd:///10.0.0.1:80", false),
         ] {
-            assert_eq!(is_address_list(&target.parse().unwrap()), expected, "{target}");
+            assert_eq!(address_list(&target.parse().unwrap()).is_some(), expected, "{target}");
         }
     }
 }

@@ -10,6 +10,8 @@ mod channel;
 mod connector;
 mod pool;
 mod ready_instance;
+#[cfg(feature = "tls")]
+mod tls;
 mod transport;
 
 pub use balance::{CallInfo, LeastRequest, LoadBalancingPolicy, Outcome, Pick, Picker, RoundRobin, Sticky};
@@ -18,3 +20,5 @@ pub use call::WaitForReady;
 pub use channel::{DiscoveryChannel, ResponseFuture};
 pub use connector::{BoxedIo, Connected, Connector, Destination, Io, ServiceConnector, TcpConnector};
 pub use ready_instance::ReadyInstance;
+#[cfg(feature = "tls")]
+pub use tls::ClientTls;

@@ -79,6 +79,8 @@ impl Echo {
             }
             // The request's authority.
             "Authority" => one(uri.authority().unwrap().to_string()),
+            // The request's scheme.
+            "Scheme" => one(uri.scheme_str().unwrap_or_default().to_owned()),
             // An error of the server's own.
             "Fail" => return Err(Status::unavailable("not today")),
             method => return Err(Status::unimplemented(method)),
