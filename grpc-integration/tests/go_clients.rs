@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tonic::transport::Server;
 
-use frame::{END_HEADERS, FrameHeader, HEADER_LEN, HEADERS, PREFACE, SETTINGS, frame};
+use frame::{END_HEADERS, FrameHeader, HEADER_LEN, HEADERS, PREFACE, frame};
 
 const SOON: Duration = Duration::from_secs(10);
 const DATA: u8 = 0;
@@ -24,7 +24,7 @@ const END_STREAM: u8 = 1;
 
 /// What a client sends first.
 fn preface() -> Vec<u8> {
-    [&PREFACE[..], &frame(SETTINGS, 0, 0, &[])].concat()
+    [&PREFACE[..], &frame(4, 0, 0, &[])].concat()
 }
 
 /// An HPACK string, not compressed.

@@ -12,6 +12,7 @@ use super::call::{CallAuthority, CallConfig};
 use super::channel::DiscoveryChannel;
 use super::connector::{Connector, TcpConnector};
 use super::pool::{Dialer, Pool, SubchannelConfig};
+use super::transport::TransportConfig;
 use crate::error::{BoxError, Error, ErrorKind, Result};
 
 impl DiscoveryChannel {
@@ -122,6 +123,7 @@ pub struct ChannelBuilder {
     ready_timeout: Duration,
     max_connections: usize,
     backoff: Backoff,
+    transport: TransportConfig,
 }
 
 impl ChannelBuilder {
@@ -142,6 +144,7 @@ impl ChannelBuilder {
             max_connections: 10,
             // gRPC's connection backoff.
             backoff: Backoff::proportional(Duration::from_secs(1), 1.6, Duration::from_secs(120), 0.2),
+            transport: TransportConfig::default(),
         }
     }
 
@@ -227,6 +230,48 @@ impl ChannelBuilder {
         self
     }
 
+    /// Sets how many bytes of one response may arrive before they are read (HTTP/2's stream window), which bounds the
+    /// memory of a stream that is not read. A larger one is faster over long distances: at 1 MiB and a round trip of
+    /// 100 ms a stream has 10 MiB/s at most. Default 1 MiB, at least 64 KiB, at most 16 MiB.
+    ///
+    /// The window of the connection is always the largest, so that streams never hold each other back.
+    pub fn stream_window(mut self, bytes: u32) -> Self {
+        self.transport.stream_window = bytes.clamp(64 * 1024, 16 * 1024 * 1024);
+        self
+    }
+
+    /// Sets the maximum size of a response's headers and of its trailers, with 32 bytes for each (HTTP/2's header
+    /// list size). Of a response with more only the call fails, with RESOURCE_EXHAUSTED or INTERNAL. Default 16 MiB.
+    pub fn max_response_headers(mut self, bytes: u32) -> Self {
+        self.transport.max_response_headers = bytes;
+        self
+    }
+
+    /// Sets after how long a silence a server that owes answers is pinged (HTTP/2 keep-alive, gRFC A8). Default 10 s;
+    /// `None`: never.
+    ///
+    /// The silence is measured to half of this. Servers close connections on which they find too many pings, but not at
+    /// the default settings here: at most two are sent in a row without an answer to a call in between, and then one in five
+    /// minutes. Where a server complains nevertheless (too_many_pings), the interval is doubled.
+    pub fn keepalive_interval(mut self, interval: Option<Duration>) -> Self {
+        self.transport.keepalive.interval = interval;
+        self
+    }
+
+    /// Sets how long a server may take to answer a keep-alive ping, or to send anything else, before its connection is
+    /// closed and the calls on it fail with UNAVAILABLE. Default 10 s.
+    pub fn keepalive_timeout(mut self, timeout: Duration) -> Self {
+        self.transport.keepalive.timeout = timeout;
+        self
+    }
+
+    /// Sets whether connections without a call are pinged as well, and at every interval. The server has to permit that:
+    /// grpc-go and grpc-java do not by default. Default `false`.
+    pub fn keepalive_while_idle(mut self, while_idle: bool) -> Self {
+        self.transport.keepalive.while_idle = while_idle;
+        self
+    }
+
     /// Makes the channel and waits until the first instance is ready.
     ///
     /// # Errors
@@ -270,7 +315,7 @@ impl ChannelBuilder {
             None => connector,
         };
         let config = SubchannelConfig {
-            dialer: Dialer::new(connector, self.connect_timeout),
+            dialer: Dialer::new(connector, self.connect_timeout, self.transport),
             backoff: self.backoff,
             max_connections: self.max_connections,
         };

@@ -11,11 +11,8 @@ pub(crate) const HEADER_LEN: usize = 9;
 
 /// Frame types.
 pub(crate) const HEADERS: u8 = 1;
-pub(crate) const SETTINGS: u8 = 4;
-pub(crate) const GOAWAY: u8 = 7;
 
 /// Flags.
-pub(crate) const ACK: u8 = 0x1;
 pub(crate) const END_HEADERS: u8 = 0x4;
 pub(crate) const PADDED: u8 = 0x8;
 pub(crate) const PRIORITY: u8 = 0x20;

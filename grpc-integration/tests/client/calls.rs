@@ -194,28 +194,55 @@ async fn a_goaway_is_read_even_when_writing_the_request_that_crosses_it_fails() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_is_refused_twice_fails() {
+async fn a_refused_call_is_retried_until_its_deadline_more_and_more_slowly() {
     let (mut registry, net) = (Registry::new(), Net::new());
     let refused = peers::refusing(&net, "a:1");
     registry.up("a:1").await;
     let client = Client::new(&channel(&registry, &net).connect().await.unwrap());
-    let status = client.name().await.unwrap_err();
-    assert_eq!(status.code(), Code::Unavailable);
-    assert!(status.message().ends_with(" at a:1"), "{status}");
-    assert_eq!(refused.load(Ordering::SeqCst), 2);
+    let mut request = Request::new(String::new());
+    request.set_timeout(10 * SECOND);
+    let status = client.call("Name", request).await.unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded);
+    let expected = "refused, last: the server reset the stream with REFUSED_STREAM at a:1";
+    assert!(status.message().ends_with(expected), "{status}");
+    let attempts = refused.load(Ordering::SeqCst);
+    assert!((10..30).contains(&attempts), "{attempts} attempts");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_body_is_replayed_up_to_64_kib() {
-    for (length, attempts) in [(60 * 1024, 2), (70 * 1024, 1)] {
+async fn a_refused_body_is_replayed_up_to_64_kib_when_it_is_streamed() {
+    for (length, replayed) in [(60 * 1024, true), (70 * 1024, false)] {
         let (mut registry, net) = (Registry::new(), Net::new());
         let refused = peers::refusing(&net, "a:1");
         registry.up("a:1").await;
-        let client = Client::new(&channel(&registry, &net).connect().await.unwrap());
-        let status = client.call("Length", "x".repeat(length)).await.unwrap_err();
-        assert_eq!(status.code(), Code::Unavailable);
-        assert_eq!(refused.load(Ordering::SeqCst), attempts, "{length} bytes");
+        let channel = channel(&registry, &net).connect().await.unwrap();
+        let messages = stream::iter(0..length / 1024).then(|_| async {
+            tokio::task::yield_now().await;
+            "x".repeat(1024)
+        });
+        let mut request = Request::new(messages);
+        request.set_timeout(SECOND);
+        let codec = ProstCodec::<String, String>::new();
+        let mut grpc = Grpc::new(channel);
+        let status = grpc.client_streaming(request, path("Length"), codec).await.unwrap_err();
+        let attempts = refused.load(Ordering::SeqCst);
+        match replayed {
+            true => assert!(status.code() == Code::DeadlineExceeded && attempts > 2, "{status}, {attempts}"),
+            false => assert!(status.code() == Code::Unavailable && attempts == 1, "{status}, {attempts}"),
+        }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_unary_call_is_sent_again_whatever_its_size() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let refused = peers::refusing(&net, "a:1");
+    registry.up("a:1").await;
+    let client = Client::new(&channel(&registry, &net).connect().await.unwrap());
+    let mut request = Request::new("x".repeat(1024 * 1024));
+    request.set_timeout(SECOND);
+    assert_eq!(client.call("Length", request).await.unwrap_err().code(), Code::DeadlineExceeded);
+    assert!(refused.load(Ordering::SeqCst) > 2);
 }
 
 #[tokio::test(start_paused = true)]

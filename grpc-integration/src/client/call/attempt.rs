@@ -8,33 +8,34 @@ use tokio::time::Instant;
 use tonic::{Code, Status};
 
 use crate::client::balance::{Outcome, Picker};
-use crate::client::ready_instance::{ReadyInstance, Reservation};
+use crate::client::ready_instance::{InFlight, ReadyInstance};
 use crate::client::transport::Connection;
 
 /// One attempt of a call. It counts as load of its instance until it is dropped; then the picker gets its outcome.
 #[derive(Debug)]
 pub(super) struct Attempt {
-    reservation: Reservation,
+    in_flight: InFlight,
+    connection: Arc<Connection>,
     picker: Arc<dyn Picker>,
     began: Instant,
     code: Option<Code>,
 }
 
 impl Attempt {
-    pub(super) fn new(reservation: Reservation, picker: Arc<dyn Picker>) -> Self {
-        Self { reservation, picker, began: Instant::now(), code: None }
+    pub(super) fn new(in_flight: InFlight, connection: Arc<Connection>, picker: Arc<dyn Picker>) -> Self {
+        Self { in_flight, connection, picker, began: Instant::now(), code: None }
     }
 
     pub(super) fn connection(&self) -> &Connection {
-        self.reservation.connection()
+        &self.connection
     }
 
     pub(super) fn peer(&self) -> &Address {
-        self.connection().address()
+        self.connection.address()
     }
 
     pub(super) fn instance(&self) -> &ReadyInstance {
-        self.reservation.instance()
+        self.in_flight.instance()
     }
 
     /// Returns the status with the peer named in its message.
@@ -59,6 +60,6 @@ impl Drop for Attempt {
     fn drop(&mut self) {
         // An end that was not recorded: the caller has dropped the call.
         let code = self.code.unwrap_or(Code::Cancelled);
-        self.picker.done(self.reservation.instance(), &Outcome::new(code, self.began.elapsed()));
+        self.picker.done(self.in_flight.instance(), &Outcome::new(code, self.began.elapsed()));
     }
 }

@@ -15,6 +15,8 @@ pub(super) struct Deadline {
     pub(super) at: Instant,
     /// The timeout, counted from the beginning of the call.
     pub(super) within: Duration,
+    /// Whether the request's headers state it as it is.
+    stated: bool,
 }
 
 impl Deadline {
@@ -27,7 +29,7 @@ impl Deadline {
         };
         // Beyond the range of the clock there is no deadline.
         let at = Instant::now().checked_add(within)?;
-        Some(Self { at, within })
+        Some(Self { at, within, stated: asked == Some(within) })
     }
 
     /// Returns the status of a call that has exceeded it; `progress` is how far the call had come.
@@ -35,8 +37,12 @@ impl Deadline {
         Status::deadline_exceeded(format!("not done within {:?}: {progress}", self.within))
     }
 
-    /// Writes the time that is left into the headers, for the server.
-    pub(super) fn write(&self, headers: &mut HeaderMap) {
+    /// Writes the time that is left into the headers, for the server, unless they state it already. `late`: the call
+    /// has waited.
+    pub(super) fn write(&self, headers: &mut HeaderMap, late: bool) {
+        if self.stated && !late {
+            return;
+        }
         let left = self.at.saturating_duration_since(Instant::now());
         headers.insert(GRPC_TIMEOUT, format(left));
     }

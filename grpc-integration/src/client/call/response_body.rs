@@ -4,64 +4,59 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http_body::{Frame, SizeHint};
-use pin_project_lite::pin_project;
-use tokio::time::{Sleep, sleep_until};
+use http_body::{Body, Frame, SizeHint};
+use tokio::time::Sleep;
 use tonic::{Code, Status};
 
 use super::attempt::Attempt;
 use super::deadline::Deadline;
-use crate::client::transport::{ReplayBody, ResponseBody, status_of};
+use crate::client::transport::{ReplayBody, ResponseBody};
 
-pin_project! {
-    /// The body of a response. Dropping it before its end cancels the call.
-    pub(super) struct CallBody {
-        open: Option<Open>,
-        deadline: Option<Deadline>,
-        #[pin]
-        sleep: Option<Sleep>,
-    }
-}
+/// The body of a response. Dropping it before its end cancels the call.
+pub(super) struct CallBody(Option<Open>);
 
-/// What is held until the end. The order matters: the stream is dropped before its capacity is released.
+/// What is held until the end.
 struct Open {
     body: ResponseBody,
     /// Sending the request ends with the call, as in gRPC.
-    _request: ReplayBody,
+    request: Option<ReplayBody>,
     attempt: Attempt,
+    timer: Option<(Deadline, Pin<Box<Sleep>>)>,
 }
 
 impl CallBody {
     pub(super) fn new(
         body: ResponseBody,
-        request: ReplayBody,
+        request: Option<ReplayBody>,
         mut attempt: Attempt,
-        deadline: Option<Deadline>,
+        timer: Option<(Deadline, Pin<Box<Sleep>>)>,
     ) -> Self {
-        if http_body::Body::is_end_stream(&body) {
+        if body.is_end_stream() {
             attempt.ended(Code::Unknown);
+            return Self(None);
         }
-        let sleep = deadline.map(|deadline| sleep_until(deadline.at));
-        Self { open: Some(Open { body, _request: request, attempt }), deadline, sleep }
+        Self(Some(Open { body, request, attempt, timer }))
     }
 }
 
-impl http_body::Body for CallBody {
+impl Body for CallBody {
     type Data = Bytes;
     type Error = Status;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let this = self.project();
-        let Some(open) = this.open else {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let Some(open) = &mut self.0 else {
             return Poll::Ready(None);
         };
         // Checked first: a stream that always has a frame must end in time, too.
-        if let (Some(sleep), Some(deadline)) = (this.sleep.as_pin_mut(), this.deadline)
-            && sleep.poll(cx).is_ready()
+        if let Some((deadline, timer)) = &mut open.timer
+            && timer.as_mut().poll(cx).is_ready()
         {
             let status = deadline.exceeded(format_args!("the response of {} had begun", open.attempt.peer()));
             open.attempt.ended(status.code());
-            *this.open = None;
+            self.0 = None;
             return Poll::Ready(Some(Err(status)));
         }
         let frame = ready!(Pin::new(&mut open.body).poll_frame(cx));
@@ -69,29 +64,30 @@ impl http_body::Body for CallBody {
             Some(Ok(frame)) => {
                 if let Some(trailers) = frame.trailers_ref() {
                     open.attempt.ended_with(trailers);
-                    *this.open = None;
+                    self.0 = None;
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
-            Some(Err(error)) => {
-                let status = open.attempt.at_peer(&status_of(&error));
+            Some(Err(status)) => {
+                let failed = open.request.as_ref().and_then(ReplayBody::failed);
+                let status = failed.unwrap_or_else(|| open.attempt.at_peer(&status));
                 open.attempt.ended(status.code());
-                *this.open = None;
+                self.0 = None;
                 Poll::Ready(Some(Err(status)))
             }
             None => {
                 open.attempt.ended(Code::Unknown);
-                *this.open = None;
+                self.0 = None;
                 Poll::Ready(None)
             }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.open.as_ref().is_none_or(|open| open.body.is_end_stream())
+        self.0.as_ref().is_none_or(|open| open.body.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.open.as_ref().map_or(SizeHint::with_exact(0), |open| open.body.size_hint())
+        self.0.as_ref().map_or(SizeHint::with_exact(0), |open| open.body.size_hint())
     }
 }

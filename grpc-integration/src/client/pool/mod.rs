@@ -77,7 +77,10 @@ impl Pool {
         config: SubchannelConfig,
     ) -> (Arc<StateReader>, Task) {
         let span = tracing::debug_span!("channel", %service);
-        let publisher = StatePublisher::new(State::Connecting(NotReadyReason::unresolved(service.clone())));
+        let publisher = StatePublisher::new(
+            State::Connecting(NotReadyReason::unresolved(service.clone())),
+            Arc::clone(config.dialer.capacity()),
+        );
         let reader = Arc::clone(publisher.reader());
         let mut pool = Self {
             view: discovery.service(&service),

@@ -117,10 +117,10 @@ pub(super) struct StatePublisher {
 }
 
 impl StatePublisher {
-    pub(super) fn new(state: State) -> Self {
+    pub(super) fn new(state: State, capacity: Arc<CapacityWaiters>) -> Self {
         let (changed, changes) = watch::channel(());
         let state = ArcSwap::from_pointee(state);
-        Self { reader: Arc::new(StateReader { state, changes, capacity: Arc::default() }), changed }
+        Self { reader: Arc::new(StateReader { state, changes, capacity }), changed }
     }
 
     pub(super) fn reader(&self) -> &Arc<StateReader> {

@@ -46,7 +46,11 @@ impl SubchannelConfig {
     /// Returns the config for one subchannel, with jitter of its own: instances that were lost together are not connected
     /// to in the same moment (thundering herd).
     pub(super) fn fork(&mut self) -> Self {
-        Self { backoff: self.backoff.fork(), ..self.clone() }
+        Self {
+            backoff: self.backoff.fork(),
+            dialer: self.dialer.fork(),
+            max_connections: self.max_connections,
+        }
     }
 }
 

@@ -1,25 +1,59 @@
-//! One connection and its stream capacity.
+//! The handle of one connection, and its stream capacity.
 
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use h2::client;
 use hither_core::Address;
 use http::uri::Scheme;
-use http::{Request, Response};
+use http::{HeaderMap, Request};
+use tokio::time::Instant;
+use tonic::Status;
+use tracing::Instrument;
 
+use super::config::TransportConfig;
+use super::driver::{Driver, UNSETTLED};
 use super::peer::{Peer, Stage};
-use super::{Http2, RequestBody, ResponseBody, SendError, Transport};
+use super::protocol::not_http2;
+use super::queue::Queue;
+use super::request_body::RequestBody;
+use super::resets::{Cancelled, ResetBudget};
+use super::send_error::{self, SendError};
+use super::ticket::{Sending, Ticket};
+use super::wire::{Wire, WireFacts};
+use crate::client::capacity::CapacityWaiters;
 use crate::client::connector::{Connector, Destination};
 
-/// One open HTTP/2 connection. It closes when it is dropped.
-#[derive(Debug)]
+/// The window of the connection: the largest there is, so that it never holds back one stream because another is not
+/// read. What may be in memory unread is bounded by the windows of the streams.
+const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
+/// The smallest limit of headers that h2 is given. It ends the connection when a peer far exceeds it, so smaller limits
+/// are checked here.
+const HEADERS_AT_LEAST: u32 = 16 * 1024 * 1024;
+/// h2 ends a connection whose peer sends many small DATA frames, unless they are read. That bounds memory, as the window
+/// of a stream does too.
+const DATA_FRAMES: usize = usize::MAX / 2;
+
+/// One open HTTP/2 connection. It closes when it is dropped and its last stream has ended.
 pub(crate) struct Connection {
     address: Address,
     scheme: Scheme,
-    transport: Http2,
-    peer: Arc<Peer>,
+    max_response_headers: usize,
+    shared: Arc<Shared>,
+}
+
+/// What a connection's handle, its streams and its task share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) queue: Queue,
+    pub(super) peer: Peer,
+    pub(super) wire: Arc<WireFacts>,
+    pub(super) reset_budget: ResetBudget,
+    /// How many calls have a slot.
     reserved: AtomicUsize,
+    capacity: Arc<CapacityWaiters>,
 }
 
 impl Connection {
@@ -27,18 +61,47 @@ impl Connection {
     ///
     /// # Cancellation
     /// Drops the connection.
-    pub(crate) async fn open(connector: &dyn Connector, destination: Destination<'_>) -> io::Result<Self> {
+    pub(crate) async fn open(
+        connector: &dyn Connector,
+        destination: Destination<'_>,
+        config: &TransportConfig,
+    ) -> io::Result<Self> {
         let connected = connector.connect(destination).await?;
         let scheme = connected.scheme().clone();
-        let peer = Arc::new(Peer::new());
-        let mut stage = peer.stage();
-        let transport = Http2::start(connected.into_io(), Arc::clone(&peer)).await?;
-        let address = destination.address().clone();
-        let connection = Self { address, scheme, transport, peer, reserved: AtomicUsize::new(0) };
+        let (wire, facts) = Wire::new(connected.into_io());
+        let (requests, h2) = client::Builder::new()
+            .initial_window_size(config.stream_window)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_header_list_size(config.max_response_headers.max(HEADERS_AT_LEAST))
+            .initial_max_send_streams(UNSETTLED)
+            .data_frame_budget(DATA_FRAMES)
+            .enable_push(false)
+            .handshake(wire)
+            .await
+            .map_err(|error| io::Error::other(send_error::describe(&error)))?;
+        let shared = Arc::new(Shared {
+            queue: Queue::default(),
+            peer: Peer::new(),
+            wire: facts,
+            reset_budget: ResetBudget::new(),
+            reserved: AtomicUsize::new(0),
+            capacity: Arc::clone(&config.capacity),
+        });
+        let mut stage = shared.peer.stage();
+        let connection = Self {
+            address: destination.address().clone(),
+            scheme,
+            max_response_headers: config.max_response_headers as usize,
+            shared: Arc::clone(&shared),
+        };
+        tokio::spawn(Driver::new(shared, h2, requests, config).in_current_span());
         let stage = stage.wait_for(|stage| *stage != Stage::Handshake).await.map(|stage| stage.clone());
         match stage {
             Ok(Stage::Open) => Ok(connection),
-            Ok(Stage::Closed(reason)) => Err(io::Error::other(reason)),
+            Ok(Stage::Closed(reason)) => {
+                let first = connection.shared.wire.first();
+                Err(io::Error::other(not_http2(first).unwrap_or(reason)))
+            }
             _ => Err(io::Error::other("the peer accepts no calls")),
         }
     }
@@ -52,46 +115,36 @@ impl Connection {
         &self.scheme
     }
 
-    /// Reserves a stream for one call, if there is capacity. It is released with [`release`](Self::release).
-    pub(crate) fn try_reserve(&self) -> bool {
-        self.is_usable() && {
-            let max = usize::try_from(self.peer.max_streams()).unwrap_or(usize::MAX);
-            let take = |reserved: usize| (reserved < max).then_some(reserved + 1);
-            self.reserved.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).is_ok()
+    /// Reserves a stream for one call, if there is capacity.
+    pub(crate) fn try_reserve(self: &Arc<Self>) -> Option<Slot> {
+        let shared = &self.shared;
+        if !shared.peer.is_open() {
+            return None;
         }
-    }
-
-    pub(crate) fn release(&self) {
-        self.reserved.fetch_sub(1, Ordering::SeqCst);
+        let max = shared.peer.max_streams();
+        let take = |reserved: usize| (reserved < max).then_some(reserved + 1);
+        shared.reserved.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).ok()?;
+        Some(Slot(Arc::clone(self)))
     }
 
     /// Returns whether as many calls are in flight as the peer allows.
     pub(crate) fn is_full(&self) -> bool {
-        self.peer.max_streams() as usize <= self.reserved.load(Ordering::SeqCst)
+        self.shared.peer.max_streams() <= self.shared.reserved()
     }
 
     pub(crate) fn is_idle(&self) -> bool {
-        self.reserved.load(Ordering::SeqCst) == 0
+        self.shared.reserved() == 0
     }
 
     /// Returns whether it accepts new calls.
     pub(crate) fn is_usable(&self) -> bool {
-        self.peer.is_open() && !self.transport.is_closed()
+        self.shared.peer.is_open()
     }
 
-    /// Sends one request, for which a stream was reserved; completes with the response's headers.
-    ///
-    /// # Cancellation
-    /// Cancels the call.
-    pub(crate) async fn send(
-        &self,
-        request: Request<RequestBody>,
-    ) -> Result<Response<ResponseBody>, SendError> {
-        let sent = self.transport.clone().send(request).await;
-        if let Err(SendError::Unsent) = sent {
-            self.peer.retire();
-        }
-        sent
+    /// Returns whether it has ever answered a call.
+    #[allow(dead_code, reason = "the subchannel is about to use it")]
+    pub(crate) fn answered(&self) -> bool {
+        self.shared.peer.has_answered()
     }
 
     /// Completes when it accepts no new calls any more, with the reason.
@@ -99,17 +152,135 @@ impl Connection {
     /// # Cancellation
     /// Safe.
     pub(crate) fn gone(&self) -> impl Future<Output = String> + Send + 'static + use<> {
-        let mut stage = self.peer.stage();
+        let mut stage = self.shared.peer.stage();
         async move {
             match stage
-                .wait_for(|stage| matches!(stage, Stage::GoingAway | Stage::Closed(_)))
+                .wait_for(|stage| matches!(stage, Stage::GoingAway(_) | Stage::Closed(_)))
                 .await
                 .as_deref()
             {
-                Ok(Stage::Closed(reason)) => reason.clone(),
-                Ok(_) => "the peer sent GOAWAY".to_owned(),
-                Err(_) => "closed".to_owned(),
+                Ok(Stage::GoingAway(reason) | Stage::Closed(reason)) => reason.clone(),
+                _ => "closed".to_owned(),
             }
         }
     }
+
+    pub(super) fn reset_budget(&self) -> &ResetBudget {
+        &self.shared.reset_budget
+    }
+
+    pub(super) fn cancel(&self, cancelled: Cancelled) {
+        self.shared.queue.cancel(cancelled);
+    }
+
+    pub(super) fn on_answer(&self) {
+        self.shared.peer.on_answer();
+    }
+
+    /// An error for headers above the limit.
+    pub(super) fn check_headers(&self, headers: &HeaderMap) -> Result<(), Status> {
+        let max = self.max_response_headers;
+        // h2 has checked what is larger.
+        if max >= HEADERS_AT_LEAST as usize {
+            return Ok(());
+        }
+        let size: usize =
+            headers.iter().map(|(name, value)| name.as_str().len() + value.len() + HEADER_OVERHEAD).sum();
+        if size <= max {
+            return Ok(());
+        }
+        let error = format!("headers of {size} bytes exceed the limit of {max}");
+        Err(Status::resource_exhausted(error))
+    }
+
+    /// Returns the status for an error of a stream on this connection.
+    pub(super) fn status_of(&self, error: &h2::Error) -> Status {
+        let lost = if error.is_io() { self.shared.peer.reason() } else { None };
+        send_error::status_of(error, lost, self.max_response_headers.max(HEADERS_AT_LEAST as usize))
+    }
+
+    /// Classifies an error that came instead of a response. `written` is what the connection had written before the
+    /// request was sent.
+    pub(super) fn classify(&self, error: &h2::Error, written: u64) -> SendError {
+        if !error.is_remote() && self.shared.wire.written() == written {
+            return SendError::Unsent;
+        }
+        let status = self.status_of(error);
+        match send_error::is_refusal(error) {
+            true => SendError::Refused(status),
+            false => SendError::Failed(status),
+        }
+    }
+}
+
+/// What HTTP/2 adds to the size of each header (RFC 9113, section 6.5.2).
+const HEADER_OVERHEAD: usize = 32;
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.shared.queue.orphan();
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    pub(super) fn reserved(&self) -> usize {
+        self.reserved.load(Ordering::SeqCst)
+    }
+
+    /// The peer's SETTINGS allow this many streams.
+    pub(super) fn on_settings(&self, max_streams: usize) {
+        if self.peer.on_settings(max_streams) {
+            self.capacity.wake();
+        }
+    }
+
+    /// The connection is gone, for this reason. What was not sent is given back.
+    pub(super) fn close(&self, reason: String) {
+        self.peer.close(reason);
+        let work = self.queue.close();
+        for ticket in &work.tickets {
+            ticket.give_back();
+        }
+    }
+}
+
+/// A stream reserved for one call, released when dropped.
+#[derive(Debug)]
+pub(crate) struct Slot(Arc<Connection>);
+
+impl Slot {
+    pub(crate) fn connection(&self) -> &Arc<Connection> {
+        &self.0
+    }
+
+    /// Sends the request, unless `deadline` passes before that.
+    ///
+    /// # Cancellation
+    /// Cancels the request; if it was not sent yet, it is not sent at all.
+    pub(crate) fn send(self, request: Request<()>, body: RequestBody, deadline: Option<Instant>) -> Sending {
+        let ticket = Arc::new(Ticket::new(request, body, deadline));
+        if !self.0.shared.queue.push(&ticket) {
+            ticket.give_back();
+        }
+        Sending::new(ticket, self)
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let shared = &self.0.shared;
+        shared.reserved.fetch_sub(1, Ordering::SeqCst);
+        shared.capacity.wake();
+    }
+}
+
+/// The most streams that fit into the window of the connection, each with a full window of its own.
+pub(super) fn streams_that_fit(stream_window: u32) -> usize {
+    (CONNECTION_WINDOW / stream_window.max(1)).max(1) as usize
 }

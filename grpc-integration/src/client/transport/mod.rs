@@ -1,40 +1,27 @@
 //! One HTTP/2 connection, and the request and response bodies that go over it.
+//!
+//! A call puts its request into the [queue](queue) of a connection and waits for the response. The connection's task
+//! ([`driver`]) takes what is in the queue and drives h2; after each step it knows how many streams the peer allows,
+//! whether it is going away, and whether it answers. So calls send nothing by themselves: many requests leave in one
+//! write, and a call that has ended before that leaves no trace on the wire.
 
+mod config;
 mod connection;
-mod frames;
-mod http2;
+mod driver;
+mod keepalive;
 mod peer;
+mod protocol;
+mod queue;
 mod request_body;
+mod resets;
+mod response_body;
 mod send_error;
-mod watched;
+mod ticket;
+mod upload;
+mod wire;
 
-use std::fmt;
-use std::future::Future;
-
-use bytes::Bytes;
-use http::{Request, Response};
-
-pub(crate) use connection::Connection;
-pub(crate) use request_body::{ReplayBody, RequestBody};
-pub(crate) use send_error::{SendError, status_of};
-
-/// Sends requests over an established HTTP/2 connection. Implemented over hyper; the place for another
-/// implementation.
-pub(crate) trait Transport: Clone + fmt::Debug + Send + Sync + 'static {
-    type Body: http_body::Body<Data = Bytes, Error: std::error::Error + Send + Sync + 'static> + Send + Unpin;
-
-    /// Returns whether nothing can be sent any more.
-    fn is_closed(&self) -> bool;
-
-    /// Sends one request; completes with the response's headers. Dropping the future cancels the request.
-    fn send(
-        &mut self,
-        request: Request<RequestBody>,
-    ) -> impl Future<Output = Result<Response<Self::Body>, SendError>> + Send;
-}
-
-/// The transport in use.
-pub(crate) type Http2 = http2::Hyper;
-
-/// The response body of the transport in use.
-pub(crate) type ResponseBody = <Http2 as Transport>::Body;
+pub(crate) use config::TransportConfig;
+pub(crate) use connection::{Connection, Slot};
+pub(crate) use request_body::{ReplayBody, RequestBody, panicked};
+pub(crate) use response_body::ResponseBody;
+pub(crate) use send_error::SendError;

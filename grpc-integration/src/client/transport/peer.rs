@@ -1,70 +1,103 @@
-//! What the peer of a connection has announced, and how far the connection has come.
+//! What is known about the peer of a connection, and how far the connection has come.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::sync::watch;
 
-use super::frames::PeerEvent;
-
 /// How far a connection has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Stage {
+pub(super) enum Stage {
     /// The peer has not sent its SETTINGS yet.
     Handshake,
     /// It accepts new streams.
     Open,
-    /// The peer has sent GOAWAY: it finishes the open streams and accepts no new ones.
-    GoingAway,
+    /// It finishes the open streams and accepts no new ones, for this reason.
+    GoingAway(String),
     /// The connection is gone, for this reason.
     Closed(String),
 }
 
-/// What the peer has announced.
+/// What is known about the peer. The connection's task writes it; calls and the subchannel read it.
 #[derive(Debug)]
-pub(crate) struct Peer {
+pub(super) struct Peer {
     stage: watch::Sender<Stage>,
     /// Whether `stage` is `Open`: calls read it without a lock.
     open: AtomicBool,
-    max_streams: AtomicU32,
+    max_streams: AtomicUsize,
+    answered: AtomicBool,
+    /// Whether it has sent headers or data since this was reset.
+    active: AtomicBool,
 }
 
 impl Peer {
-    pub(crate) fn new() -> Self {
-        let max_streams = AtomicU32::new(u32::MAX);
-        Self { stage: watch::Sender::new(Stage::Handshake), open: AtomicBool::new(false), max_streams }
+    pub(super) fn new() -> Self {
+        Self {
+            stage: watch::Sender::new(Stage::Handshake),
+            open: AtomicBool::new(false),
+            max_streams: AtomicUsize::new(0),
+            answered: AtomicBool::new(false),
+            active: AtomicBool::new(false),
+        }
     }
 
-    pub(crate) fn stage(&self) -> watch::Receiver<Stage> {
+    pub(super) fn stage(&self) -> watch::Receiver<Stage> {
         self.stage.subscribe()
     }
 
-    pub(crate) fn is_open(&self) -> bool {
+    /// Returns whether it accepts new streams.
+    pub(super) fn is_open(&self) -> bool {
         self.open.load(Ordering::SeqCst)
     }
 
-    /// Returns MAX_CONCURRENT_STREAMS; unlimited if the peer did not send it.
-    pub(crate) fn max_streams(&self) -> u32 {
+    /// Returns how many streams may be open at a time.
+    pub(super) fn max_streams(&self) -> usize {
         self.max_streams.load(Ordering::SeqCst)
     }
 
+    /// Returns whether it has ever answered a call.
+    pub(super) fn has_answered(&self) -> bool {
+        self.answered.load(Ordering::Relaxed)
+    }
+
+    /// Records that headers or data have arrived.
+    pub(super) fn on_answer(&self) {
+        self.answered.store(true, Ordering::Relaxed);
+        self.active.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns whether headers or data have arrived since the last time.
+    pub(super) fn take_active(&self) -> bool {
+        self.active.load(Ordering::Relaxed) && self.active.swap(false, Ordering::Relaxed)
+    }
+
+    /// The peer's SETTINGS have arrived: it allows this many streams. Returns whether it allows more than before.
+    pub(super) fn on_settings(&self, max_streams: usize) -> bool {
+        let before = self.max_streams.swap(max_streams, Ordering::SeqCst);
+        self.advance(|stage| (*stage == Stage::Handshake).then_some(Stage::Open));
+        before < max_streams
+    }
+
     /// No new stream is to be opened.
-    pub(crate) fn retire(&self) {
-        self.advance(|stage| (*stage == Stage::Open).then_some(Stage::GoingAway));
+    pub(super) fn retire(&self, reason: String) {
+        self.advance(|stage| {
+            matches!(stage, Stage::Handshake | Stage::Open).then_some(Stage::GoingAway(reason))
+        });
     }
 
-    pub(crate) fn close(&self, reason: impl Into<String>) {
-        self.advance(|stage| (!matches!(stage, Stage::Closed(_))).then(|| Stage::Closed(reason.into())));
+    /// The connection is gone. Of several reasons the first counts: what follows is a consequence.
+    pub(super) fn close(&self, reason: impl Into<String>) {
+        self.advance(|stage| match stage {
+            Stage::Closed(_) => None,
+            Stage::GoingAway(first) => Some(Stage::Closed(first.clone())),
+            Stage::Handshake | Stage::Open => Some(Stage::Closed(reason.into())),
+        });
     }
 
-    pub(super) fn on_event(&self, event: PeerEvent) {
-        match event {
-            PeerEvent::Settings { max_streams } => {
-                if let Some(max) = max_streams {
-                    self.max_streams.store(max, Ordering::SeqCst);
-                }
-                self.advance(|stage| (*stage == Stage::Handshake).then_some(Stage::Open));
-            }
-            PeerEvent::GoAway => self.retire(),
+    /// Returns why it accepts no new streams; `None` while it does.
+    pub(super) fn reason(&self) -> Option<String> {
+        match &*self.stage.borrow() {
+            Stage::GoingAway(reason) | Stage::Closed(reason) => Some(reason.clone()),
+            Stage::Handshake | Stage::Open => None,
         }
     }
 

@@ -1,4 +1,4 @@
-//! Request bodies that can be replayed.
+//! Request bodies. Those of streams can be replayed.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,18 +10,36 @@ use http_body::Frame;
 use tonic::Status;
 use tonic::body::Body;
 
+use crate::task::contain;
+
+/// A request's body, for one attempt of its call.
+#[derive(Debug)]
+pub(crate) enum RequestBody {
+    /// All of it, as in a unary call; `None` if it is empty.
+    Complete(Option<Bytes>),
+    /// What a stream yields.
+    Streamed(StreamedBody),
+}
+
+impl RequestBody {
+    pub(super) fn is_empty(&self) -> bool {
+        matches!(self, Self::Complete(None))
+    }
+}
+
 /// How much of a body is buffered for a retry: HTTP/2's default window, so about as much as is sent before a server
 /// can answer. A unary request is nearly always smaller.
 const BUFFER: usize = 64 * 1024;
 
-/// A request's body over all attempts of its call. Dropping it ends the body: sending stops.
+/// The body of a stream over all attempts of its call. Dropping it ends the body: sending stops.
 #[derive(Debug)]
 pub(crate) struct ReplayBody(Arc<Mutex<ReplayState>>);
 
 impl ReplayBody {
-    pub(crate) fn new(body: Body) -> Self {
-        let shared = ReplayState {
-            source: Some(body),
+    /// Returns the body that begins with `read`, which was read from `rest` already; `None`: there is no more.
+    pub(crate) fn new(read: impl IntoIterator<Item = Frame<Bytes>>, rest: Option<Body>) -> Self {
+        let mut state = ReplayState {
+            source: rest,
             buffered: Vec::new(),
             size: 0,
             phase: Phase::Buffering,
@@ -29,17 +47,22 @@ impl ReplayBody {
             failed: None,
             waker: None,
         };
-        Self(Arc::new(Mutex::new(shared)))
+        for frame in read {
+            // Kept whatever its size: it was not sent yet.
+            state.size += frame.data_ref().map_or(0, Bytes::len);
+            state.buffered.extend(Buffered::of(&frame));
+        }
+        Self(Arc::new(Mutex::new(state)))
     }
 
     /// Returns the body from its beginning, if that is still buffered. It ends the body of the attempt before.
-    pub(crate) fn attempt(&self) -> Option<RequestBody> {
+    pub(crate) fn attempt(&self) -> Option<StreamedBody> {
         let mut shared = lock(&self.0);
         if shared.phase != Phase::Buffering {
             return None;
         }
         shared.attempt += 1;
-        Some(RequestBody { shared: Arc::clone(&self.0), attempt: shared.attempt, next: 0 })
+        Some(StreamedBody { shared: Arc::clone(&self.0), attempt: shared.attempt, next: 0 })
     }
 
     /// There will be no other attempt, so nothing need be buffered.
@@ -63,17 +86,17 @@ impl Drop for ReplayBody {
         shared.buffered.clear();
         let (source, waker) = (shared.source.take(), shared.waker.take());
         drop(shared);
-        // These run the caller's code, so no lock is held.
-        drop(source);
+        // This runs the caller's code, so no lock is held.
+        let _ = contain(|| drop(source));
         if let Some(waker) = waker {
             waker.wake();
         }
     }
 }
 
-/// A body for one attempt.
+/// The body of a stream for one attempt.
 #[derive(Debug)]
-pub(crate) struct RequestBody {
+pub(crate) struct StreamedBody {
     shared: Arc<Mutex<ReplayState>>,
     attempt: u32,
     /// The index of the next buffered frame.
@@ -108,25 +131,28 @@ enum Buffered {
     Trailers(HeaderMap),
 }
 
+impl Buffered {
+    fn of(frame: &Frame<Bytes>) -> Option<Self> {
+        match (frame.data_ref(), frame.trailers_ref()) {
+            (Some(data), _) => Some(Self::Data(data.clone())),
+            (None, Some(trailers)) => Some(Self::Trailers(trailers.clone())),
+            (None, None) => None,
+        }
+    }
+}
+
 impl ReplayState {
     fn buffer(&mut self, frame: &Frame<Bytes>) {
-        let buffered = match (frame.data_ref(), frame.trailers_ref()) {
-            (Some(data), _) => {
-                self.size += data.len();
-                Buffered::Data(data.clone())
-            }
-            (None, Some(trailers)) => Buffered::Trailers(trailers.clone()),
-            (None, None) => return,
-        };
+        self.size += frame.data_ref().map_or(0, Bytes::len);
         if self.size <= BUFFER {
-            self.buffered.push(buffered);
+            self.buffered.extend(Buffered::of(frame));
         } else {
             self.phase = Phase::Committed;
         }
     }
 }
 
-impl http_body::Body for RequestBody {
+impl http_body::Body for StreamedBody {
     type Data = Bytes;
     type Error = Status;
 
@@ -152,11 +178,19 @@ impl http_body::Body for RequestBody {
         let Some(source) = shared.source.as_mut() else {
             return Poll::Ready(None);
         };
-        let polled = Pin::new(source).poll_frame(cx);
+        let polled = match contain(|| Pin::new(source).poll_frame(cx)) {
+            Ok(polled) => polled,
+            Err(panic) => Poll::Ready(Some(Err(panicked(&panic)))),
+        };
         match &polled {
             Poll::Pending => shared.waker = Some(cx.waker().clone()),
             Poll::Ready(None) => shared.source = None,
-            Poll::Ready(Some(Err(status))) => shared.failed = Some(status.clone()),
+            Poll::Ready(Some(Err(status))) => {
+                shared.failed = Some(status.clone());
+                let source = shared.source.take();
+                drop(shared);
+                let _ = contain(|| drop(source));
+            }
             Poll::Ready(Some(Ok(frame))) if shared.phase == Phase::Buffering => {
                 shared.buffer(frame);
                 this.next = shared.buffered.len();
@@ -173,6 +207,11 @@ impl http_body::Body for RequestBody {
             && self.next >= shared.buffered.len()
             && shared.source.as_ref().is_none_or(http_body::Body::is_end_stream)
     }
+}
+
+/// Returns the status of a call whose request stream has panicked.
+pub(crate) fn panicked(panic: &str) -> Status {
+    Status::internal(format!("the request stream panicked: {panic}"))
 }
 
 fn lock(shared: &Mutex<ReplayState>) -> MutexGuard<'_, ReplayState> {

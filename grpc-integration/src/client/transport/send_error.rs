@@ -1,6 +1,6 @@
 //! Why a request got no response, and the gRPC status for that.
 
-use std::error::Error as StdError;
+use std::io;
 
 use h2::Reason;
 use hither_core::report;
@@ -9,39 +9,59 @@ use tonic::{Code, Status};
 /// Why there is no response, sorted by whether the request may be retried.
 #[derive(Debug)]
 pub(crate) enum SendError {
-    /// It was never sent: it may be retried without a limit.
+    /// It was never sent.
     Unsent,
-    /// The server refused it before it was processed: it may be retried once (transparent retry, gRFC A6).
+    /// The server refused it before it was processed: it may be retried (transparent retry, gRFC A6).
     Refused(Status),
     /// The server may have processed it: it must not be retried.
     Failed(Status),
 }
 
-impl SendError {
-    /// Classifies an error that came instead of a response's headers.
-    pub(crate) fn of(error: &(dyn StdError + 'static)) -> Self {
-        let status = status_of(error);
-        match http2_error(error) {
-            Some(error) if is_refusal(error) => Self::Refused(status),
-            _ => Self::Failed(status),
-        }
-    }
-}
-
-/// REFUSED_STREAM, or a stream above the last one in the server's GOAWAY.
-fn is_refusal(error: &h2::Error) -> bool {
+/// Returns whether the server has not processed the request: it was answered with REFUSED_STREAM, or is above the last
+/// one in the server's GOAWAY.
+pub(super) fn is_refusal(error: &h2::Error) -> bool {
     error.is_remote()
         && (error.is_go_away() || error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM))
 }
 
 /// Returns the gRPC status for an HTTP/2 error. An error that is not the server's answer to this very call is a lost
-/// connection: UNAVAILABLE.
-pub(crate) fn status_of(error: &(dyn StdError + 'static)) -> Status {
-    let code = match http2_error(error) {
-        Some(error) if error.is_reset() => error.reason().map_or(Code::Unknown, code_of),
-        _ => Code::Unavailable,
-    };
-    Status::new(code, report(error))
+/// connection: UNAVAILABLE. `lost` is why the connection was lost, if that is known; `max_headers` the limit of a
+/// response's headers.
+pub(super) fn status_of(error: &h2::Error, lost: Option<String>, max_headers: usize) -> Status {
+    match error.reason() {
+        // That is h2's verdict on this response alone.
+        Some(Reason::PROTOCOL_ERROR) if error.is_reset() && error.is_library() => Status::internal(format!(
+            "the response is malformed, or its headers exceed the limit of {max_headers} bytes"
+        )),
+        Some(reason) if error.is_reset() => Status::new(code_of(reason), describe(error)),
+        _ => Status::unavailable(lost.unwrap_or_else(|| describe(error))),
+    }
+}
+
+/// Describes an HTTP/2 error in one line.
+pub(super) fn describe(error: &h2::Error) -> String {
+    if let Some(error) = error.get_io() {
+        return match error.kind() {
+            // h2's error for streams whose connection has ended without one.
+            io::ErrorKind::BrokenPipe => "the connection was closed".to_owned(),
+            _ => report(error),
+        };
+    }
+    let Some(reason) = error.reason() else { return report(error) };
+    let detail = detail_of(error).map(|detail| format!(": {detail}")).unwrap_or_default();
+    match (error.is_go_away(), error.is_remote()) {
+        (true, true) => format!("the server closed the connection with {reason:?}{detail}"),
+        (true, false) => format!("the server broke the HTTP/2 protocol: {reason:?}{detail}"),
+        (false, true) => format!("the server reset the stream with {reason:?}"),
+        (false, false) => format!("the stream was reset with {reason:?}"),
+    }
+}
+
+/// Returns the debug data of GOAWAY. h2 shows it at the end of the error's text, as a byte string, and nowhere else.
+fn detail_of(error: &h2::Error) -> Option<String> {
+    let text = error.to_string();
+    let (_, detail) = text.split_once(" (b\"")?;
+    Some(detail.strip_suffix("\")")?.chars().take(200).collect())
 }
 
 /// The table in gRPC's PROTOCOL-HTTP2, "Errors".
@@ -63,21 +83,15 @@ fn code_of(reason: Reason) -> Code {
     }
 }
 
-fn http2_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a h2::Error> {
-    match error.downcast_ref() {
-        Some(error) => Some(error),
-        None => http2_error(error.source()?),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn an_error_that_is_not_from_the_server_is_a_lost_connection() {
-        let status = status_of(&std::io::Error::other("connection reset"));
+        let error = h2::Error::from(Reason::INTERNAL_ERROR);
+        let status = status_of(&error, Some("connection reset".to_owned()), 1);
         assert_eq!((status.code(), status.message()), (Code::Unavailable, "connection reset"));
-        assert!(matches!(SendError::of(&std::io::Error::other("x")), SendError::Failed(_)));
+        assert!(!is_refusal(&error));
     }
 }

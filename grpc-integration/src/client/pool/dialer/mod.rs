@@ -12,8 +12,9 @@ use hither_core::Instance;
 use tokio::time::timeout;
 use tracing::Instrument;
 
+use crate::client::capacity::CapacityWaiters;
 use crate::client::connector::{Connector, Destination};
-use crate::client::transport::Connection;
+use crate::client::transport::{Connection, TransportConfig};
 use candidates::{Candidate, Candidates};
 use lookup::{NameLookup, SystemLookup};
 use race::race;
@@ -25,11 +26,22 @@ pub(crate) struct Dialer {
     names: Arc<dyn NameLookup>,
     /// How long resolving one name may take, and connecting to one address.
     timeout: Duration,
+    transport: TransportConfig,
 }
 
 impl Dialer {
-    pub(crate) fn new(connector: Arc<dyn Connector>, timeout: Duration) -> Self {
-        Self { connector, names: Arc::new(SystemLookup::default()), timeout }
+    pub(crate) fn new(connector: Arc<dyn Connector>, timeout: Duration, transport: TransportConfig) -> Self {
+        Self { connector, names: Arc::new(SystemLookup::default()), timeout, transport }
+    }
+
+    /// Returns what is woken when a connection has capacity again.
+    pub(super) fn capacity(&self) -> &Arc<CapacityWaiters> {
+        &self.transport.capacity
+    }
+
+    /// Returns the dialer for another instance.
+    pub(super) fn fork(&self) -> Self {
+        Self { transport: self.transport.fork(), ..self.clone() }
     }
 
     /// Connects to the first address that answers with HTTP/2 SETTINGS: Happy Eyeballs (RFC 8305, gRFC A61) over the
@@ -53,7 +65,7 @@ impl Dialer {
         if let Some(socket_addr) = candidate.socket_addr {
             destination = destination.with_socket_addr(socket_addr);
         }
-        let open = Connection::open(&*self.connector, destination).instrument(span);
+        let open = Connection::open(&*self.connector, destination, &self.transport).instrument(span);
         match timeout(self.timeout, open).await {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(error)) => Err(format!("{} at {candidate}", hither_core::report(&error))),
@@ -113,7 +125,15 @@ mod tests {
     fn dialer(server: &str, names: Names) -> (Dialer, Arc<Network>) {
         let network = Arc::new(Network { servers: vec![server.parse().unwrap()], ..Network::default() });
         let connector = Arc::new(Arc::clone(&network));
-        (Dialer { connector, names: Arc::new(names), timeout: TIMEOUT }, network)
+        (
+            Dialer {
+                connector,
+                names: Arc::new(names),
+                timeout: TIMEOUT,
+                transport: TransportConfig::default(),
+            },
+            network,
+        )
     }
 
     /// The addresses of a name are no group that is tried in order within one limit of time, as in hyper's connector,

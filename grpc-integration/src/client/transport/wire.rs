@@ -1,71 +1,83 @@
-//! A byte stream that is scanned for what the peer announces about the connection.
-//!
-//! Three facts decide which connection a call may take, and hyper reports none of them in time: that the peer has
-//! sent its SETTINGS, how many streams it allows, and that it has sent GOAWAY. All are found in the frames that are
-//! read here on their way to hyper.
+//! The byte stream under a connection, and what h2 does not report about it.
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::oneshot;
 use tokio::time::{Sleep, sleep};
 
-use super::frames::FrameScanner;
-use super::peer::Peer;
 use crate::client::connector::BoxedIo;
 
 /// How long is waited for what can still be read from a peer after writing to it has failed. A broken socket nearly
 /// always has something to read at once, if only its end.
 const READ_AFTER_BROKEN_WRITE: Duration = Duration::from_secs(1);
+/// How much of what a peer sends first is kept, to name its protocol if it is not HTTP/2.
+const FIRST_BYTES: usize = 64;
 
-/// A byte stream whose incoming frames are scanned, and that can be cut.
-pub(crate) struct Watched {
+/// What is known about the byte stream of a connection. Only the connection's task writes it.
+#[derive(Debug, Default)]
+pub(super) struct WireFacts {
+    read: AtomicU64,
+    written: AtomicU64,
+    blocked: AtomicBool,
+    first: OnceLock<Box<[u8]>>,
+}
+
+impl WireFacts {
+    /// Returns how many bytes were read.
+    pub(super) fn read(&self) -> u64 {
+        self.read.load(Ordering::Relaxed)
+    }
+
+    /// Returns how many bytes were written.
+    pub(super) fn written(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
+    }
+
+    /// Returns whether the peer takes no more bytes at the moment.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.blocked.load(Ordering::Relaxed)
+    }
+
+    /// Returns the beginning of what the peer has sent.
+    pub(super) fn first(&self) -> &[u8] {
+        self.first.get().map_or(&[], |first| first)
+    }
+
+    fn on_read(&self, bytes: &[u8]) {
+        let read = self.read();
+        if read == 0 && !bytes.is_empty() {
+            let first = bytes.get(..FIRST_BYTES).unwrap_or(bytes);
+            let _ = self.first.set(first.into());
+        }
+        // There is one writer, so this need not be one atomic operation.
+        self.read.store(read.wrapping_add(bytes.len() as u64), Ordering::Relaxed);
+    }
+
+    fn on_write(&self, written: &Poll<io::Result<usize>>) {
+        self.blocked.store(written.is_pending(), Ordering::Relaxed);
+        if let Poll::Ready(Ok(count)) = written {
+            self.written.store(self.written().wrapping_add(*count as u64), Ordering::Relaxed);
+        }
+    }
+}
+
+/// The byte stream of a connection.
+pub(super) struct Wire {
     io: BoxedIo,
-    frames: FrameScanner,
-    peer: Arc<Peer>,
+    facts: Arc<WireFacts>,
     /// Writing has failed, with this error; how long to wait for what can still be read.
     broken: Option<(io::Error, Pin<Box<Sleep>>)>,
-    /// `None` once it was cut.
-    cut: Option<oneshot::Receiver<()>>,
-    _alive: oneshot::Sender<()>,
 }
 
-/// The other end of a [`Watched`]: dropping it cuts the stream.
-#[derive(Debug)]
-pub(crate) struct Cut {
-    _cut: oneshot::Sender<()>,
-    alive: oneshot::Receiver<()>,
-}
-
-impl Cut {
-    /// Completes when the stream was dropped. Not to be called again after that.
-    pub(crate) async fn released(&mut self) {
-        // There is never a value: the sender is dropped with the stream.
-        let _ = (&mut self.alive).await;
-    }
-}
-
-impl Watched {
-    pub(crate) fn new(io: BoxedIo, peer: Arc<Peer>) -> (Self, Cut) {
-        let (_cut, cut) = oneshot::channel();
-        let (_alive, alive) = oneshot::channel();
-        let cut = Some(cut);
-        (Self { io, frames: FrameScanner::default(), peer, broken: None, cut, _alive }, Cut { _cut, alive })
-    }
-
-    /// An error once the stream was cut.
-    fn check(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        if let Some(cut) = &mut self.cut
-            && Pin::new(cut).poll(cx).is_pending()
-        {
-            return Ok(());
-        }
-        self.cut = None;
-        Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the connection was dropped"))
+impl Wire {
+    pub(super) fn new(io: BoxedIo) -> (Self, Arc<WireFacts>) {
+        let facts = Arc::new(WireFacts::default());
+        (Self { io, facts: Arc::clone(&facts), broken: None }, facts)
     }
 
     /// Writes until that fails. What is written later is discarded, and the error is returned by reading, once there
@@ -79,11 +91,12 @@ impl Watched {
         length: usize,
         write: impl FnOnce(Pin<&mut BoxedIo>, &mut Context<'_>) -> Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
-        self.check(cx)?;
         if self.broken.is_some() {
             return Poll::Ready(Ok(length));
         }
-        match write(Pin::new(&mut self.io), cx) {
+        let written = write(Pin::new(&mut self.io), cx);
+        self.facts.on_write(&written);
+        match written {
             Poll::Ready(Err(error)) => {
                 self.broken = Some((error, Box::pin(sleep(READ_AFTER_BROKEN_WRITE))));
                 // So that it is read from.
@@ -95,37 +108,27 @@ impl Watched {
     }
 }
 
-impl AsyncRead for Watched {
+impl AsyncRead for Wire {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.check(cx)?;
         let before = buf.filled().len();
-        let read = match (Pin::new(&mut self.io).poll_read(cx, buf), &mut self.broken) {
-            (Poll::Ready(read), _) => read,
+        match (Pin::new(&mut self.io).poll_read(cx, buf), &mut self.broken) {
+            (Poll::Ready(read), _) => read?,
             (Poll::Pending, Some((error, waited))) => {
                 ready!(waited.as_mut().poll(cx));
-                Err(io::Error::new(error.kind(), error.to_string()))
+                return Poll::Ready(Err(io::Error::new(error.kind(), error.to_string())));
             }
             (Poll::Pending, None) => return Poll::Pending,
-        };
-        if let Err(error) = read {
-            self.peer.close(error.to_string());
-            return Poll::Ready(Err(error));
         }
-        let read = buf.filled().get(before..).unwrap_or_default();
-        if read.is_empty() && buf.remaining() > 0 {
-            self.peer.close("the peer closed the connection");
-        }
-        let Self { frames, peer, .. } = &mut *self;
-        frames.scan(read, |event| peer.on_event(event));
+        self.facts.on_read(buf.filled().get(before..).unwrap_or_default());
         Poll::Ready(Ok(()))
     }
 }
 
-impl AsyncWrite for Watched {
+impl AsyncWrite for Wire {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.write(cx, buf.len(), |io, cx| io.poll_write(cx, buf))
     }
@@ -135,7 +138,6 @@ impl AsyncWrite for Watched {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.check(cx)?;
         Pin::new(&mut self.io).poll_shutdown(cx)
     }
 

@@ -1,0 +1,126 @@
+//! Responses that are not gRPC's: of proxies, load balancers and web servers.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::time::Duration;
+
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, Response, StatusCode};
+use http_body::Body as _;
+use tokio::time::timeout;
+use tonic::{Code, Status};
+
+use crate::client::transport::ResponseBody;
+
+/// How much of the text is shown.
+const SHOWN: usize = 256;
+/// How much of the body is read for it, and for how long: it may be endless.
+const READ: usize = 4 * 1024;
+const WAIT: Duration = Duration::from_secs(1);
+
+/// Returns whether a response is gRPC's: it says so, or at least has a status.
+pub(super) fn is_grpc(status: StatusCode, headers: &HeaderMap) -> bool {
+    if headers.contains_key("grpc-status") {
+        return true;
+    }
+    status == StatusCode::OK
+        && headers.get(CONTENT_TYPE).is_some_and(|value| {
+            let rest = value.as_bytes().strip_prefix(b"application/grpc");
+            rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+        })
+}
+
+/// Returns the status for a response that is not gRPC's, with the first of its text.
+pub(super) async fn status_of(response: Response<ResponseBody>) -> Status {
+    let (head, body) = response.into_parts();
+    let kind = match head.headers.get(CONTENT_TYPE) {
+        Some(kind) => String::from_utf8_lossy(kind.as_bytes()).into_owned(),
+        None => "no content type".to_owned(),
+    };
+    let mut text = Vec::new();
+    // What was read until then is shown.
+    let _ = timeout(WAIT, read(body, &mut text)).await;
+    let text = shown(&text);
+    let mut message = format!("HTTP {} instead of a gRPC response ({kind})", head.status);
+    if let Some(location) = head.headers.get(http::header::LOCATION) {
+        message += &format!(" to {}", String::from_utf8_lossy(location.as_bytes()));
+    }
+    if !text.is_empty() {
+        message += ": ";
+        message += &text;
+    }
+    Status::new(code_of(head.status), message)
+}
+
+/// gRPC's table, http-grpc-status-mapping.
+fn code_of(status: StatusCode) -> Code {
+    match status.as_u16() {
+        400 => Code::Internal,
+        401 => Code::Unauthenticated,
+        403 => Code::PermissionDenied,
+        404 => Code::Unimplemented,
+        429 | 502..=504 => Code::Unavailable,
+        _ => Code::Unknown,
+    }
+}
+
+async fn read(mut body: ResponseBody, text: &mut Vec<u8>) {
+    while text.len() < READ {
+        match poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+            Some(Ok(frame)) => text.extend_from_slice(frame.data_ref().map_or(&[], |data| data)),
+            Some(Err(_)) | None => return,
+        }
+    }
+}
+
+/// Makes one line of text: white space and control characters become single spaces.
+fn shown(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(text.get(..READ).unwrap_or(text));
+    let words = text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
+    let mut line = String::new();
+    for word in words {
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(word);
+        if line.chars().count() > SHOWN {
+            return line.chars().take(SHOWN).chain("…".chars()).collect();
+        }
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_content_type_of_grpc_or_a_status_makes_a_response_grpc() {
+        let headers = |name: &'static str, value: &'static str| {
+            let value = http::HeaderValue::from_static(value);
+            HeaderMap::from_iter([(http::HeaderName::from_static(name), value)])
+        };
+        let ok = StatusCode::OK;
+        for kind in ["application/grpc", "application/grpc+proto", "application/grpc;charset=utf-8"] {
+            assert!(is_grpc(ok, &headers("content-type", kind)), "{kind}");
+            assert!(!is_grpc(StatusCode::BAD_GATEWAY, &headers("content-type", kind)), "{kind}");
+        }
+        for kind in ["text/html", "application/grpc-web", "application/json", ""] {
+            assert!(!is_grpc(ok, &headers("content-type", kind)), "{kind}");
+        }
+        assert!(!is_grpc(ok, &HeaderMap::new()));
+        assert!(is_grpc(StatusCode::SERVICE_UNAVAILABLE, &headers("grpc-status", "8")));
+    }
+
+    #[test]
+    fn text_is_shown_in_one_line_and_bounded() {
+        assert_eq!(
+            shown(b"<html>\r\n<head>\x1b[31m\t502  Bad\x00Gateway"),
+            "<html> <head> [31m 502 Bad Gateway"
+        );
+        assert_eq!(shown(b""), "");
+        let long = shown(&b"x ".repeat(4000));
+        assert!(long.chars().count() == SHOWN + 1 && long.ends_with('…'));
+        assert!(shown(&[0xff; 10_000]).chars().count() <= SHOWN + 1);
+    }
+}

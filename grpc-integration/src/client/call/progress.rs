@@ -1,0 +1,43 @@
+//! How far a call has come.
+
+use std::fmt;
+
+use tonic::{Code, Status};
+
+use super::attempt::Attempt;
+use super::deadline::Deadline;
+
+/// How far a call has come: the message when its deadline is exceeded.
+#[derive(Debug)]
+pub(super) enum Progress {
+    Picking,
+    /// No instance was ready, for this reason.
+    Waiting(String),
+    /// No connection had capacity.
+    Full,
+    /// A server has refused it, with this status.
+    Refused(Status),
+    Sent(Attempt),
+}
+
+impl Progress {
+    /// The deadline has passed: returns the status.
+    pub(super) fn exceeded(&mut self, deadline: Deadline) -> Status {
+        if let Self::Sent(attempt) = self {
+            attempt.ended(Code::DeadlineExceeded);
+        }
+        deadline.exceeded(self)
+    }
+}
+
+impl fmt::Display for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Picking => f.write_str("no instance was picked"),
+            Self::Waiting(reason) => f.write_str(reason),
+            Self::Full => f.write_str("all connections have as many calls as the servers allow"),
+            Self::Refused(status) => write!(f, "refused, last: {}", status.message()),
+            Self::Sent(attempt) => write!(f, "no answer from {}", attempt.peer()),
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! The task of one connection: it sends what calls have queued, and drives h2.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::Reason;
+use h2::client::{self, SendRequest};
+use tokio::time::{Instant, Sleep, sleep};
+
+use super::config::{Lessons, TransportConfig};
+use super::connection::{Shared, streams_that_fit};
+use super::keepalive::Keepalive;
+use super::queue::Work;
+use super::resets::Resets;
+use super::send_error::describe;
+use super::wire::Wire;
+
+/// The number of streams that h2 reports until the peer's SETTINGS have arrived: none that it can report after.
+pub(super) const UNSETTLED: usize = usize::MAX - 1;
+/// How long a peer may take to read our last frames before the connection is closed.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Drives one connection to its end, which comes at the latest when there is no handle of it any more and the last
+/// stream has ended.
+pub(super) struct Driver {
+    shared: Arc<Shared>,
+    h2: client::Connection<Wire, Bytes>,
+    /// `None` once no requests come any more.
+    requests: Option<SendRequest<Bytes>>,
+    work: Work,
+    resets: Resets,
+    keepalive: Keepalive,
+    lessons: Arc<Lessons>,
+    /// The most streams, whatever the peer allows.
+    most_streams: usize,
+    /// Whether the task has yielded for the present requests.
+    yielded: bool,
+    /// How many bytes had been read when the peer was looked at last.
+    read: u64,
+    closing: Option<Pin<Box<Sleep>>>,
+}
+
+impl Driver {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        h2: client::Connection<Wire, Bytes>,
+        requests: SendRequest<Bytes>,
+        config: &TransportConfig,
+    ) -> Self {
+        Self {
+            shared,
+            h2,
+            requests: Some(requests),
+            work: Work::default(),
+            resets: Resets::new(config.lessons.calm_factor()),
+            keepalive: Keepalive::new(config.keepalive, config.lessons.ping_factor()),
+            lessons: Arc::clone(&config.lessons),
+            most_streams: streams_that_fit(config.stream_window),
+            yielded: false,
+            read: 0,
+            closing: None,
+        }
+    }
+
+    /// Advances the connection; ready with the reason when it has ended.
+    fn advance(&mut self, cx: &mut Context<'_>) -> Poll<String> {
+        loop {
+            let blocked = self.shared.wire.is_blocked();
+            // With company, one turn of the other tasks brings more requests for the same write.
+            let company = !self.yielded && self.shared.reserved() > 1;
+            let held = self.shared.queue.take(cx.waker(), blocked || company, &mut self.work);
+            if held && !blocked {
+                self.yielded = true;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            self.yielded = false;
+            self.resets.poll(cx, &self.shared.reset_budget, &mut self.work.cancelled);
+            self.send(cx);
+            if let Poll::Ready(ended) = Pin::new(&mut self.h2).poll(cx) {
+                return Poll::Ready(self.end(ended));
+            }
+            let read = self.shared.wire.read();
+            if read != self.read {
+                self.read = read;
+                self.resets.on_read(&self.shared.reset_budget);
+                self.look_at_peer(cx);
+            }
+            if let Poll::Ready(silent) = self.keepalive.poll(cx, &mut self.h2, &self.shared) {
+                return Poll::Ready(silent);
+            }
+            if self.poll_closing(cx).is_ready() {
+                return Poll::Ready("closed".to_owned());
+            }
+            // What was held back while the peer took no bytes.
+            if !held || self.shared.wire.is_blocked() {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Sends the requests of the calls that have not ended in the meantime.
+    fn send(&mut self, cx: &mut Context<'_>) {
+        let mut now = None;
+        while let Some(ticket) = self.work.tickets.pop_front() {
+            let Some(requests) = &mut self.requests else {
+                ticket.give_back();
+                continue;
+            };
+            let written = self.shared.wire.written();
+            if !ticket.send(requests, written, || *now.get_or_insert_with(Instant::now)) {
+                // Before its call looks for another connection.
+                self.look_at_peer(cx);
+            }
+        }
+    }
+
+    /// Takes up what the peer has announced.
+    fn look_at_peer(&mut self, cx: &mut Context<'_>) {
+        let Some(requests) = &mut self.requests else { return };
+        let max_streams = requests.current_max_send_streams();
+        if max_streams != UNSETTLED {
+            self.shared.on_settings(max_streams.min(self.most_streams));
+        }
+        if let Poll::Ready(Err(error)) = requests.poll_ready(cx) {
+            self.shared.peer.retire(self.complaint(&error));
+        }
+    }
+
+    /// Describes why the peer accepts no requests, and learns from it.
+    fn complaint(&self, error: &h2::Error) -> String {
+        let reason = describe(error);
+        if error.is_remote() && error.reason() == Some(Reason::ENHANCE_YOUR_CALM) {
+            if reason.contains("too_many_pings") {
+                self.lessons.on_too_many_pings();
+            } else {
+                self.lessons.on_enhance_your_calm();
+            }
+        }
+        reason
+    }
+
+    fn end(&self, ended: Result<(), h2::Error>) -> String {
+        match ended {
+            Ok(()) => "the server closed the connection".to_owned(),
+            Err(error) => describe(&error),
+        }
+    }
+
+    fn poll_closing(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.work.orphaned {
+            return Poll::Pending;
+        }
+        if self.requests.take().is_some() {
+            // h2 closes the connection once nothing refers to it.
+            cx.waker().wake_by_ref();
+        }
+        let closing = self.closing.get_or_insert_with(|| Box::pin(sleep(CLOSE_TIMEOUT)));
+        closing.as_mut().poll(cx).map(|()| tracing::debug!("peer did not read GOAWAY; closing"))
+    }
+}
+
+impl Future for Driver {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.advance(cx).map(|reason| self.shared.close(reason))
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        // After a panic, or with its runtime.
+        self.shared.close("the connection's task has ended".to_owned());
+    }
+}

@@ -1,0 +1,111 @@
+//! The queue between calls and the task of their connection.
+
+use std::collections::VecDeque;
+use std::mem;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+
+use super::resets::Cancelled;
+use super::ticket::Ticket;
+
+/// What calls want of a connection's task, in the order in which they came.
+#[derive(Debug, Default)]
+pub(super) struct Queue(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    tickets: VecDeque<Arc<Ticket>>,
+    cancelled: Vec<Cancelled>,
+    waker: Option<Waker>,
+    /// Whether the task was woken since it looked last, so that it is woken once for many calls.
+    woken: bool,
+    /// The task accepts nothing any more.
+    closed: bool,
+    /// There is no handle of the connection any more.
+    orphaned: bool,
+}
+
+/// What the task was given.
+#[derive(Debug, Default)]
+pub(super) struct Work {
+    pub(super) tickets: VecDeque<Arc<Ticket>>,
+    pub(super) cancelled: Vec<Cancelled>,
+    pub(super) orphaned: bool,
+}
+
+impl Queue {
+    /// Adds a request; `false` if the task accepts none.
+    pub(super) fn push(&self, ticket: &Arc<Ticket>) -> bool {
+        let mut state = self.lock();
+        if state.closed {
+            return false;
+        }
+        state.tickets.push_back(Arc::clone(ticket));
+        Self::wake(state);
+        true
+    }
+
+    /// Hands over the stream of a call that was dropped.
+    pub(super) fn cancel(&self, cancelled: Cancelled) {
+        let mut state = self.lock();
+        if state.closed {
+            // Dropped without the lock: it may hold the last handle of the connection.
+            drop(state);
+            drop(cancelled);
+            return;
+        }
+        state.cancelled.push(cancelled);
+        Self::wake(state);
+    }
+
+    /// There is no handle of the connection any more.
+    pub(super) fn orphan(&self) {
+        let mut state = self.lock();
+        state.orphaned = true;
+        Self::wake(state);
+    }
+
+    /// Moves everything into `work`, which is empty but for what was cancelled before; or, if there are requests and
+    /// they are to be held back, nothing. Returns whether they were held back.
+    pub(super) fn take(&self, waker: &Waker, hold: bool, work: &mut Work) -> bool {
+        let mut state = self.lock();
+        if !state.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            state.waker = Some(waker.clone());
+        }
+        if hold && !state.tickets.is_empty() {
+            return true;
+        }
+        state.woken = false;
+        work.orphaned = state.orphaned;
+        work.cancelled.append(&mut state.cancelled);
+        mem::swap(&mut state.tickets, &mut work.tickets);
+        false
+    }
+
+    /// Accepts nothing more. What is in the queue is returned.
+    pub(super) fn close(&self) -> Work {
+        let mut state = self.lock();
+        state.closed = true;
+        state.waker = None;
+        Work {
+            tickets: mem::take(&mut state.tickets),
+            cancelled: mem::take(&mut state.cancelled),
+            orphaned: state.orphaned,
+        }
+    }
+
+    fn wake(mut state: MutexGuard<'_, State>) {
+        if mem::replace(&mut state.woken, true) {
+            return;
+        }
+        let waker = state.waker.clone();
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
