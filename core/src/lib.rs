@@ -100,8 +100,8 @@ pub use discovery::{
 };
 pub use error::{Error, ErrorKind, Result, report};
 pub use model::{
-    Address, AddressKind, Change, Instance, InstanceId, InstanceState, Registration, Revision, ServiceName,
-    Snapshot, SnapshotIter,
+    Address, AddressKind, Change, HasId, Instance, InstanceId, InstanceState, Registration, Revision,
+    ServiceName, Snapshot, SortedById, SortedIter, SortedMerge,
 };
 pub use registrar::{Claim, Lease, Registrar};
 pub use registration::{RegistrationConfig, RegistrationHandle, RegistrationStatus, keep_registered};

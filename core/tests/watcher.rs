@@ -168,6 +168,27 @@ async fn a_burst_is_sent_at_its_beginning_and_at_its_end() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_first_newcomer_after_a_removal_is_not_held_back() {
+    let (mut updates, mut script) = watched();
+    let (_, open) = tokio::join!(next(&mut updates), async { script.watch().await.open(&["a", "b", "c"]) });
+    for departure in [&["b", "c"][..], &["a*", "b", "c"]] {
+        sleep(SECOND).await;
+        let began = Instant::now();
+        open.send(departure);
+        assert_eq!(next(&mut updates).await.instances().count(), departure.len());
+        advance(Duration::from_millis(7)).await;
+        open.send(&["b", "c", "d"]);
+        assert_eq!(instances(&next(&mut updates).await), ["b", "c", "d"]);
+        assert_eq!(began.elapsed(), Duration::from_millis(7), "{departure:?}");
+        // No more than one: further changes are coalesced as ever.
+        open.send(&["b", "c"]);
+        open.send(&["a", "b", "c"]);
+        assert_eq!(instances(&next(&mut updates).await), ["a", "b", "c"]);
+        assert_eq!(began.elapsed(), Duration::from_millis(57), "{departure:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_repeated_snapshot_is_dropped_and_unchanged_instances_keep_their_arc() {
     let (mut updates, mut script) = watched();
     let (first, open) = tokio::join!(next(&mut updates), async { script.watch().await.open(&["a"]) });
@@ -185,12 +206,12 @@ async fn instances_of_a_wiped_registry_are_held_for_five_minutes() {
     open.send(&[]);
     let update = next(&mut updates).await;
     assert!(update.instances().next().is_none(), "a snapshot is the registry's truth");
-    assert_eq!(names(&*update.held), ["a", "b", "c"]);
+    assert_eq!(names(&update.held), ["a", "b", "c"]);
     let emptied = Instant::now();
     open.send(&["b"]);
     let update = next(&mut updates).await;
     assert_eq!(
-        (instances(&update), names(&*update.held)),
+        (instances(&update), names(&update.held)),
         (vec!["b".to_owned()], vec!["a".to_owned(), "c".to_owned()])
     );
     advance(299 * SECOND).await;
@@ -283,7 +304,7 @@ async fn the_window_and_the_hold_time_of_the_protection_are_settings() {
     }
     advance(11 * SECOND).await;
     open.send(&[]);
-    assert_eq!(names(&*next(&mut updates).await.held), ["d"]);
+    assert_eq!(names(&next(&mut updates).await.held), ["d"]);
     let began = Instant::now();
     assert!(next(&mut updates).await.held.is_empty());
     assert_eq!(began.elapsed(), 5 * SECOND);
@@ -302,7 +323,7 @@ async fn settings_without_a_limit_do_not_overflow() {
     let (mut updates, mut script) = watched_with(config.clone());
     let (_, open) = tokio::join!(next(&mut updates), async { script.watch().await.open(&["a"]) });
     open.send(&[]);
-    assert_eq!(names(&*next(&mut updates).await.held), ["a"]);
+    assert_eq!(names(&next(&mut updates).await.held), ["a"]);
     open.fail(ErrorKind::Unavailable);
     assert_eq!(cause(&next(&mut updates).await), ErrorKind::Unavailable);
 

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::watcher::watcher_from;
 use super::{Freshness, Update, WatcherConfig};
-use crate::{Error, ErrorKind, Instance, Resolver, ServiceName, Snapshot};
+use crate::{Error, ErrorKind, Instance, Resolver, ServiceName, Snapshot, SortedById};
 
 /// Older files are ignored: they do not show where servers are now.
 const OLDEST: Duration = Duration::from_secs(24 * 3600);
@@ -49,7 +49,7 @@ impl Cached {
         let why = format!("{service} has not been resolved yet; its instances were read from disk");
         let cause = Error::new(ErrorKind::Unavailable, why).with_operation("watch");
         let freshness = Freshness::Stale { since: Instant::now(), age: self.age, cause };
-        Update { snapshot: Some(self.snapshot), held: Arc::new([]), freshness }
+        Update { snapshot: Some(self.snapshot), held: SortedById::new(), freshness }
     }
 }
 

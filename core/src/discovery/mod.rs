@@ -8,6 +8,7 @@ mod protection;
 mod static_registry;
 mod update;
 mod watcher;
+mod window;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;

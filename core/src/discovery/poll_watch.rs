@@ -44,7 +44,7 @@ pub fn poll_watch<R: Resolver + ?Sized>(
                 Ok(snapshot) => snapshot,
                 Err(error) => return Some((Err(error), None)),
             };
-            let is_new = poll.last.as_ref().is_none_or(|last| !snapshot.diff(last).is_empty());
+            let is_new = poll.last.as_ref().is_none_or(|last| snapshot.instances() != last.instances());
             poll.last = Some(snapshot.clone());
             if is_new {
                 return Some((Ok(snapshot), Some(poll)));

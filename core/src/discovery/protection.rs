@@ -1,13 +1,15 @@
 //! Telling instances that left from instances that the registry lost.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::coop::consume_budget;
 use tokio::time::Instant;
 
+use super::window::{Counts, Dated};
 use crate::time::after;
-use crate::{Change, Instance, InstanceId, InstanceState};
+use crate::{Change, Instance, InstanceId, InstanceState, SortedById};
 
 /// The settings of the protection against a registry that loses its instances.
 ///
@@ -45,104 +47,116 @@ impl Default for ProtectionConfig {
 }
 
 /// The state machine behind [`ProtectionConfig`]: it observes every snapshot, before any is coalesced away.
+///
+/// What it does for a change costs the same whatever the number of instances, lost ones and held ones.
 #[derive(Debug)]
 pub(super) struct HoldState {
     config: ProtectionConfig,
-    /// The number of instances from each moment on, oldest first. An announced removal is subtracted from all of them, as
-    /// if the instance had never been there.
-    counts: VecDeque<(Instant, usize)>,
+    counts: Counts,
     draining: BTreeSet<InstanceId>,
     /// Removed without an announcement, within the window.
-    lost: VecDeque<(Instant, Arc<Instance>)>,
-    held: BTreeMap<InstanceId, (Instant, Arc<Instance>)>,
+    lost: Dated<Arc<Instance>>,
+    held: SortedById<Arc<Instance>>,
+    /// When each of them is released.
+    releases: Dated<()>,
 }
 
 impl HoldState {
     pub(super) fn new(config: ProtectionConfig) -> Self {
         Self {
             config,
-            counts: VecDeque::new(),
+            counts: Counts::default(),
             draining: BTreeSet::new(),
-            lost: VecDeque::new(),
-            held: BTreeMap::new(),
+            lost: Dated::default(),
+            held: SortedById::new(),
+            releases: Dated::default(),
         }
     }
 
-    /// Observes a snapshot: what has changed since the one before, and how many instances it has. Returns whether instances
-    /// are held that were not held before.
-    pub(super) fn observe(&mut self, changes: &[Change], count: usize, now: Instant) -> bool {
-        self.forget(now);
-        for change in changes {
-            match change {
-                Change::Insert(instance) | Change::Update { to: instance, .. } => self.note(instance),
-                Change::Remove(instance) => {
-                    if self.draining.remove(instance.id()) {
-                        for (_, count) in &mut self.counts {
-                            *count = count.saturating_sub(1);
-                        }
-                    } else {
-                        self.lost.push_back((now, Arc::clone(instance)));
-                    }
-                }
+    /// Observes what was known before the first snapshot.
+    pub(super) fn know(&mut self, instances: &SortedById<Arc<Instance>>, now: Instant) {
+        instances.iter().for_each(|instance| self.note(instance));
+        self.counts.push(now, instances.len());
+    }
+
+    /// Begins to observe a snapshot: its changes follow, and [`count`](Self::count) at last.
+    pub(super) async fn begin(&mut self, now: Instant) {
+        self.release(now).await;
+        self.counts.forget(now, self.config.window);
+        while self.lost.first().is_some_and(|at| now.duration_since(at) > self.config.window) {
+            self.lost.pop_first();
+            consume_budget().await;
+        }
+    }
+
+    /// Observes a change since the snapshot before.
+    pub(super) fn observe(&mut self, change: &Change, now: Instant) {
+        match change {
+            Change::Insert(instance) | Change::Update { to: instance, .. } => self.note(instance),
+            Change::Remove(instance) if self.draining.remove(instance.id()) => {
+                self.counts.announced_removal();
             }
+            Change::Remove(instance) => self.lost.insert(instance.id().clone(), now, Arc::clone(instance)),
         }
-        // A count holds until the next one, so one that is the same adds nothing.
-        if self.counts.back().is_none_or(|(_, last)| *last != count) {
-            self.counts.push_back((now, count));
-        }
-        let peak = self.counts.iter().map(|(_, count)| *count).max().unwrap_or(0);
-        let begins = (count == 0 || count * 2 < peak) && !self.lost.is_empty();
+    }
+
+    /// Observes how many instances the snapshot has, after its changes. Returns whether instances are held that were not
+    /// held before.
+    pub(super) async fn count(&mut self, count: usize, now: Instant) -> bool {
+        self.counts.push(now, count);
+        let begins = (count == 0 || count * 2 < self.counts.peak()) && self.lost.first().is_some();
         if begins {
             let until = after(now, self.config.hold);
-            for (_, instance) in self.lost.drain(..) {
-                self.held.insert(instance.id().clone(), (until, instance));
+            while let Some((id, instance)) = self.lost.pop_first() {
+                self.held.insert(instance);
+                self.releases.insert(id, until, ());
+                consume_budget().await;
             }
         }
         begins
     }
 
-    /// The instances that are held now, sorted by id.
-    pub(super) fn held(&self) -> Arc<[Arc<Instance>]> {
-        self.held.values().map(|(_, instance)| Arc::clone(instance)).collect()
+    /// Notes an instance that is registered: it is neither lost nor held.
+    fn note(&mut self, instance: &Instance) {
+        let id = instance.id();
+        if self.releases.remove(id).is_some() {
+            self.held.remove(id);
+        }
+        self.lost.remove(id);
+        if instance.state() == InstanceState::Draining {
+            self.draining.insert(id.clone());
+        } else {
+            self.draining.remove(id);
+        }
+    }
+
+    /// The instances that are held now.
+    pub(super) fn held(&self) -> &SortedById<Arc<Instance>> {
+        &self.held
     }
 
     /// When the next hold ends.
     pub(super) fn next_release(&self) -> Option<Instant> {
-        self.held.values().map(|(until, _)| *until).min()
+        self.releases.first()
     }
 
     /// Releases the instances whose hold time has ended.
-    pub(super) fn release(&mut self, now: Instant) {
-        self.held.retain(|_, (until, _)| *until > now);
-    }
-
-    /// Notes an instance that is registered: it is neither lost nor held.
-    fn note(&mut self, instance: &Instance) {
-        self.held.remove(instance.id());
-        self.lost.retain(|(_, lost)| lost.id() != instance.id());
-        if instance.state() == InstanceState::Draining {
-            self.draining.insert(instance.id().clone());
-        } else {
-            self.draining.remove(instance.id());
-        }
-    }
-
-    /// Forgets what happened before the window.
-    fn forget(&mut self, now: Instant) {
-        self.release(now);
-        let window = self.config.window;
-        while self.lost.front().is_some_and(|(at, _)| now.duration_since(*at) > window) {
-            self.lost.pop_front();
-        }
-        // The count that was in force when the window began stays.
-        while self.counts.get(1).is_some_and(|(at, _)| now.duration_since(*at) > window) {
-            self.counts.pop_front();
+    pub(super) async fn release(&mut self, now: Instant) {
+        while self.releases.first().is_some_and(|until| until <= now) {
+            if let Some((id, ())) = self.releases.pop_first() {
+                self.held.remove(&id);
+            }
+            consume_budget().await;
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use futures_util::FutureExt;
+
     use super::*;
     use crate::Snapshot;
 
@@ -168,9 +182,17 @@ mod tests {
                 Arc::new(Instance::new(format!("{address}:1").parse().unwrap()).with_state(state))
             });
             let snapshot = Snapshot::new("svc".parse().unwrap(), instances);
-            self.hold.observe(&snapshot.diff(&self.last), snapshot.len(), self.now);
-            self.last = snapshot;
+            self.observe(snapshot);
             self.held()
+        }
+
+        fn observe(&mut self, snapshot: Snapshot) {
+            self.hold.begin(self.now).now_or_never().unwrap();
+            for change in snapshot.diff(&self.last) {
+                self.hold.observe(&change, self.now);
+            }
+            self.hold.count(snapshot.len(), self.now).now_or_never().unwrap();
+            self.last = snapshot;
         }
 
         fn held(&self) -> Vec<String> {
@@ -251,8 +273,83 @@ mod tests {
         story.after(1, &[]);
         assert_eq!(story.after(1, &["b"]), ["a", "c"]);
         assert_eq!(story.after(297, &["b"]), ["a", "c"]);
-        story.hold.release(story.now + Duration::from_secs(2));
+        story.hold.release(story.now + Duration::from_secs(2)).now_or_never().unwrap();
         assert!(story.held().is_empty());
         assert_eq!(story.hold.next_release(), None);
+    }
+
+    /// The rules, without regard to their cost.
+    #[derive(Default)]
+    struct Rules {
+        counts: Vec<(Instant, usize)>,
+        draining: BTreeSet<InstanceId>,
+        lost: Vec<(Instant, InstanceId)>,
+        held: Vec<(Instant, InstanceId)>,
+    }
+
+    impl Rules {
+        fn observe(&mut self, changes: &[Change], count: usize, now: Instant) {
+            let ProtectionConfig { window, hold } = ProtectionConfig::default();
+            self.held.retain(|(until, _)| *until > now);
+            self.lost.retain(|(at, _)| now.duration_since(*at) <= window);
+            while self.counts.get(1).is_some_and(|(at, _)| now.duration_since(*at) > window) {
+                self.counts.remove(0);
+            }
+            for change in changes {
+                let (Change::Insert(instance)
+                | Change::Update { to: instance, .. }
+                | Change::Remove(instance)) = change;
+                let id = instance.id();
+                self.held.retain(|(_, held)| held != id);
+                self.lost.retain(|(_, lost)| lost != id);
+                let was_draining = self.draining.remove(id);
+                if !matches!(change, Change::Remove(_)) {
+                    if instance.state() == InstanceState::Draining {
+                        self.draining.insert(id.clone());
+                    }
+                } else if was_draining {
+                    self.counts.iter_mut().for_each(|(_, count)| *count = count.saturating_sub(1));
+                } else {
+                    self.lost.push((now, id.clone()));
+                }
+            }
+            self.counts.push((now, count));
+            let peak = self.counts.iter().map(|(_, count)| *count).max().unwrap();
+            if count == 0 || count * 2 < peak {
+                self.held.extend(self.lost.drain(..).map(|(_, id)| (now + hold, id)));
+            }
+        }
+    }
+
+    #[test]
+    fn random_stories_end_as_the_rules_say() {
+        for seed in 0..30 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let (mut story, mut rules) = (Story::new(), Rules::default());
+            let mut present: BTreeMap<usize, InstanceState> = BTreeMap::new();
+            for step in 0..300 {
+                story.now += Duration::from_secs([0, 0, 1, 5, 20, 200][random.usize(..6)]);
+                let losses = random.bool();
+                for _ in 0..random.usize(..40) {
+                    let id = random.usize(..30);
+                    match random.u8(..4) {
+                        0 => drop(present.insert(id, InstanceState::Draining)),
+                        1 if !losses => drop(present.insert(id, InstanceState::Up)),
+                        _ => drop(present.remove(&id)),
+                    }
+                }
+                let instances = present.iter().map(|(id, state)| {
+                    Arc::new(Instance::new(format!("h{id:02}:1").parse().unwrap()).with_state(*state))
+                });
+                let snapshot = Snapshot::new("svc".parse().unwrap(), instances);
+                rules.observe(&snapshot.diff(&story.last), snapshot.len(), story.now);
+                story.observe(snapshot);
+                let expected: BTreeMap<_, _> =
+                    rules.held.iter().map(|(until, id)| (id.clone(), *until)).collect();
+                let held: Vec<_> = story.hold.held().iter().map(|held| held.id().clone()).collect();
+                assert_eq!(held, expected.keys().cloned().collect::<Vec<_>>(), "seed {seed}, step {step}");
+                assert_eq!(story.hold.next_release(), expected.values().min().copied());
+            }
+        }
     }
 }

@@ -5,9 +5,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::{Error, Instance, Snapshot};
+use crate::{Error, Instance, Snapshot, SortedById};
 
 /// The state of a service as a client knows it now.
+///
+/// Two updates of one watcher share the instances that have not changed in between: comparing them
+/// ([`Snapshot::diff`], [`SortedById::diff`]) costs what their difference does, also if updates were skipped.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Update {
@@ -16,7 +19,7 @@ pub struct Update {
     /// Instances removed in bulk without having been `Draining`, sorted by id: see
     /// [`ProtectionConfig`](crate::ProtectionConfig). They are not in the snapshot. Call them only over a connection that
     /// is already open.
-    pub held: Arc<[Arc<Instance>]>,
+    pub held: SortedById<Arc<Instance>>,
     /// Whether the snapshot is current.
     pub freshness: Freshness,
 }
@@ -26,7 +29,7 @@ impl Update {
     pub(crate) fn unknown(cause: Error) -> Self {
         Self {
             snapshot: None,
-            held: Arc::new([]),
+            held: SortedById::new(),
             freshness: Freshness::Stale { since: Instant::now(), age: Duration::ZERO, cause },
         }
     }

@@ -11,12 +11,17 @@ use std::time::Duration;
 use futures_core::Stream;
 use futures_util::StreamExt;
 use futures_util::stream;
+use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::protection::HoldState;
 use super::{Freshness, Update, WatcherConfig};
+use crate::model::change;
 use crate::time::after;
-use crate::{Backoff, Error, ErrorKind, Resolver, Result, ServiceName, Snapshot, SnapshotStream};
+use crate::{
+    Backoff, Change, Error, ErrorKind, Instance, InstanceState, Resolver, Result, ServiceName, Snapshot,
+    SnapshotStream, SortedById,
+};
 
 /// How long a watch must last before the log has the end of an outage.
 const ESTABLISHED_AFTER: Duration = Duration::from_secs(1);
@@ -26,7 +31,8 @@ const ESTABLISHED_AFTER: Duration = Duration::from_secs(1);
 /// When the watch is lost, the last snapshot stays, [`Freshness::Stale`] is reported, and the watch is retried with
 /// exponential backoff and jitter. Bursts of changes are coalesced, repeated snapshots are dropped, an instance that has
 /// not changed keeps its [`Arc`], and instances that are removed in bulk are held
-/// ([`ProtectionConfig`](crate::ProtectionConfig)). Programs usually share a watcher through
+/// ([`ProtectionConfig`](crate::ProtectionConfig)). The work for a change does not grow with the service, if the
+/// backend's snapshots share what has not changed ([`Snapshot::of`]). Programs usually share a watcher through
 /// [`Discovery`](crate::Discovery).
 ///
 /// ```
@@ -75,6 +81,8 @@ struct Watcher {
     backoff: Backoff,
     state: State,
     hold: HoldState,
+    /// What the backend has sent last: what it sends next may share much with it.
+    received: SortedById<Arc<Instance>>,
     /// What the next update is made of.
     update: Update,
     /// Failed attempts since a watch was last established.
@@ -82,10 +90,37 @@ struct Watcher {
     /// When a watch that was opened after a failure counts as established: a registry that can be listed and not watched
     /// makes every attempt a success, followed by an error.
     established_at: Option<Instant>,
-    /// Whether `update` has changed since it was last sent.
-    is_pending: bool,
+    /// What has changed in `update` since it was last sent.
+    news: News,
     /// Until when changes are coalesced.
     quiet_until: Option<Instant>,
+    /// Whether what was sent last has only taken instances away. The first newcomer after that is not held back: it may
+    /// be all that there is, after a restart.
+    has_taken: bool,
+}
+
+/// What has changed since an update was sent.
+#[derive(Debug, Default)]
+struct News {
+    any: bool,
+    /// There is an instance that takes calls and did not before.
+    gives: bool,
+    /// There was one, and it takes none any more.
+    takes: bool,
+}
+
+impl News {
+    fn add(&mut self, change: &Change) {
+        let is_up = |instance: &Instance| instance.state() == InstanceState::Up;
+        let (was_up, is_up) = match change {
+            Change::Insert(instance) => (false, is_up(instance)),
+            Change::Update { from, to } => (is_up(from), is_up(to)),
+            Change::Remove(instance) => (is_up(instance), false),
+        };
+        self.any = true;
+        self.gives |= !was_up && is_up;
+        self.takes |= was_up && !is_up;
+    }
 }
 
 /// Where snapshots come from at the moment.
@@ -139,20 +174,22 @@ impl Watcher {
         known: Option<Update>,
     ) -> Self {
         let mut hold = HoldState::new(config.protection);
-        if let Some(snapshot) = known.as_ref().and_then(|known| known.snapshot.as_ref()) {
-            // So that they are held if the registry has lost them.
-            hold.observe(&snapshot.all_inserted(), snapshot.len(), Instant::now());
-        }
+        let known_snapshot = known.as_ref().and_then(|known| known.snapshot.as_ref());
+        let received = known_snapshot.map(Snapshot::instances).cloned().unwrap_or_default();
+        // So that they are held if the registry has lost them.
+        hold.know(&received, Instant::now());
         let not_yet = || Update::unknown(Error::new(ErrorKind::Unavailable, "not resolved yet"));
         Self {
             backoff: config.backoff.clone(),
             state: State::Waiting(Instant::now()),
             hold,
-            is_pending: known.is_some(),
+            news: News { any: known.is_some(), ..News::default() },
+            received,
             update: known.unwrap_or_else(not_yet),
             failures: 0,
             established_at: None,
             quiet_until: None,
+            has_taken: false,
             resolver,
             service,
             config,
@@ -161,8 +198,9 @@ impl Watcher {
 
     async fn next(&mut self) -> Update {
         loop {
-            if self.is_pending && self.quiet_until.is_none() {
-                self.is_pending = false;
+            if self.news.any && (self.quiet_until.is_none() || self.has_taken && self.news.gives) {
+                self.has_taken = self.news.takes && !self.news.gives;
+                self.news = News::default();
                 self.quiet_until = Some(after(Instant::now(), self.config.coalesce));
                 return self.update.clone();
             }
@@ -171,24 +209,24 @@ impl Watcher {
                 biased;
                 () = sleep_until_some(self.quiet_until) => self.quiet_until = None,
                 () = sleep_until_some(hold_ends) => {
-                    self.hold.release(Instant::now());
+                    self.hold.release(Instant::now()).await;
                     self.refresh_held(false);
                 }
                 () = sleep_until_some(self.established_at) => self.on_established(),
-                event = self.state.step() => self.apply(event),
+                event = self.state.step() => self.apply(event).await,
             }
         }
     }
 
-    fn apply(&mut self, event: Event) {
+    async fn apply(&mut self, event: Event) {
         match event {
             Event::Opened(snapshot, snapshots) => {
                 let now = Instant::now();
                 self.state = State::Watching { snapshots, since: now };
                 self.established_at = (self.failures > 0).then(|| after(now, ESTABLISHED_AFTER));
-                self.on_snapshot(snapshot);
+                self.on_snapshot(snapshot).await;
             }
-            Event::Snapshot(snapshot) => self.on_snapshot(snapshot),
+            Event::Snapshot(snapshot) => self.on_snapshot(snapshot).await,
             Event::Failed(cause) => self.on_error(cause),
             Event::RetryIsDue => self.state = State::Opening(self.open()),
         }
@@ -213,19 +251,36 @@ impl Watcher {
         })
     }
 
-    fn on_snapshot(&mut self, snapshot: Snapshot) {
-        let (snapshot, changes) = match &self.update.snapshot {
-            Some(last) => snapshot.following(last),
-            None => {
-                let changes = snapshot.all_inserted();
-                (snapshot, changes)
+    /// Takes what has changed since the last snapshot into the update, so that an instance that has not changed keeps its
+    /// `Arc`, and two updates share all that they have in common.
+    async fn on_snapshot(&mut self, snapshot: Snapshot) {
+        let now = Instant::now();
+        let before = std::mem::replace(&mut self.received, snapshot.instances().clone());
+        let mut instances =
+            self.update.snapshot.as_ref().map(Snapshot::instances).cloned().unwrap_or_default();
+        self.hold.begin(now).await;
+        for pair in snapshot.instances().merge(&before) {
+            consume_budget().await;
+            let Some(change) = change(pair) else { continue };
+            self.news.add(&change);
+            // Before any change is coalesced away.
+            self.hold.observe(&change, now);
+            match change {
+                Change::Insert(instance) | Change::Update { to: instance, .. } => {
+                    instances.insert(instance);
+                }
+                Change::Remove(instance) => {
+                    instances.remove(instance.id());
+                }
             }
-        };
-        self.is_pending |=
-            !changes.is_empty() || self.update.snapshot.is_none() || !self.update.freshness.is_fresh();
-        // Before any change is coalesced away.
-        let begins_to_hold = self.hold.observe(&changes, snapshot.len(), Instant::now());
-        self.update.snapshot = Some(snapshot);
+        }
+        let begins_to_hold = self.hold.count(instances.len(), now).await;
+        self.news.any |= self.update.snapshot.is_none() || !self.update.freshness.is_fresh();
+        let mut following = Snapshot::of(snapshot.service().clone(), instances);
+        if let Some(revision) = snapshot.revision() {
+            following = following.with_revision(revision.clone());
+        }
+        self.update.snapshot = Some(following);
         self.update.freshness = Freshness::Fresh;
         self.refresh_held(begins_to_hold);
     }
@@ -259,7 +314,7 @@ impl Watcher {
             Freshness::Fresh => (now, Duration::ZERO, true),
         };
         // The freshness is sent again when its kind of cause changes, not at each attempt.
-        self.is_pending |= is_news;
+        self.news.any |= is_news;
         self.established_at = None;
         self.failures = self.failures.saturating_add(1);
         let (service, failures, why) = (&self.service, self.failures, cause.report());
@@ -274,15 +329,15 @@ impl Watcher {
     }
 
     fn refresh_held(&mut self, begins_to_hold: bool) {
-        let held = self.hold.held();
-        if held == self.update.held {
+        let held = self.hold.held().clone();
+        if held.is_same(&self.update.held) || held == self.update.held {
             return;
         }
         let service = &self.service;
         let (before, now) = (self.update.held.len(), held.len());
         if begins_to_hold {
             let ids = listed(&held);
-            let registered = self.update.instances().count();
+            let registered = self.update.snapshot.as_ref().map_or(0, Snapshot::len);
             tracing::warn!(%service, held = now, registered, ids, "instances removed in bulk; called over open connections only");
         } else if held.is_empty() {
             tracing::info!(%service, released = before, "no instance held any more");
@@ -290,12 +345,12 @@ impl Watcher {
             tracing::debug!(%service, held = now, released = before - now, "instances released");
         }
         self.update.held = held;
-        self.is_pending = true;
+        self.news.any = true;
     }
 }
 
 /// The ids for a log line: the first ten.
-fn listed(instances: &[Arc<crate::Instance>]) -> String {
+fn listed(instances: &SortedById<Arc<Instance>>) -> String {
     let mut text =
         instances.iter().take(10).map(|instance| instance.id().as_str()).collect::<Vec<_>>().join(", ");
     if let Some(more) = instances.len().checked_sub(10).filter(|more| *more > 0) {

@@ -5,9 +5,12 @@ mod ids;
 mod instance;
 mod registration;
 mod snapshot;
+mod sorted;
 
 pub use address::{Address, AddressKind};
 pub use ids::{InstanceId, ServiceName};
 pub use instance::{Instance, InstanceState};
 pub use registration::Registration;
-pub use snapshot::{Change, Revision, Snapshot, SnapshotIter};
+pub use snapshot::{Change, Revision, Snapshot};
+pub(crate) use sorted::change;
+pub use sorted::{HasId, SortedById, SortedIter, SortedMerge};
