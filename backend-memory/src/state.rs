@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use hither_core::{
     Claim, Error, ErrorKind, Instance, InstanceId, Registration, Result, Revision, ServiceName, Snapshot,
+    SortedById,
 };
 use tokio::time::Instant;
 
@@ -38,9 +39,11 @@ pub(crate) struct State {
 #[derive(Debug, Default)]
 struct Service {
     records: BTreeMap<InstanceId, Record>,
+    /// The instances among the records. A snapshot shares them.
+    instances: SortedById<Arc<Instance>>,
+    /// The records that cannot be decoded, and were not logged yet.
+    unlogged: BTreeSet<InstanceId>,
     changed_at: u64,
-    /// The snapshot of the records, cached until they change.
-    snapshot: Option<Snapshot>,
 }
 
 #[derive(Debug)]
@@ -54,9 +57,7 @@ struct Record {
 enum Content {
     Instance(Arc<Instance>),
     /// A value that cannot be decoded.
-    Garbage {
-        logged: bool,
-    },
+    Garbage,
 }
 
 #[derive(Debug)]
@@ -144,25 +145,16 @@ impl State {
         }
     }
 
-    /// Returns the instances of a service: the same snapshot as long as nothing changes.
+    /// Returns the instances of a service, as of its last change.
     pub(crate) fn snapshot(&mut self, name: &ServiceName) -> Snapshot {
         let Some(service) = self.services.get_mut(name) else {
             return Snapshot::new(name.clone(), []).with_revision(revision(0));
         };
-        if let Some(snapshot) = &service.snapshot {
-            return snapshot.clone();
+        for id in std::mem::take(&mut service.unlogged) {
+            self.skipped += 1;
+            tracing::warn!(service = %name, %id, "undecodable record skipped");
         }
-        for (id, record) in &mut service.records {
-            if let Content::Garbage { logged: logged @ false } = &mut record.content {
-                *logged = true;
-                self.skipped += 1;
-                tracing::warn!(service = %name, %id, "undecodable record skipped");
-            }
-        }
-        let instances = service.records.values().filter_map(Record::instance).cloned();
-        let snapshot = Snapshot::new(name.clone(), instances).with_revision(revision(service.changed_at));
-        service.snapshot = Some(snapshot.clone());
-        snapshot
+        Snapshot::of(name.clone(), service.instances.clone()).with_revision(revision(service.changed_at))
     }
 
     /// Returns the revision of the last change of a service.
@@ -172,8 +164,8 @@ impl State {
 
     /// Returns the names of the services with at least one instance, sorted.
     pub(crate) fn services(&self, under: Option<&ServiceName>) -> Vec<ServiceName> {
-        let has_instances = |service: &Service| service.records.values().any(|r| r.instance().is_some());
-        let found = self.services.iter().filter(|(_, service)| has_instances(service)).map(|(name, _)| name);
+        let found = self.services.iter().filter(|(_, service)| !service.instances.is_empty());
+        let found = found.map(|(name, _)| name);
         found.filter(|name| under.is_none_or(|parent| name.is_under(parent))).cloned().collect()
     }
 }
@@ -249,8 +241,7 @@ impl State {
         self.deadlines.clear();
         self.revision += 1;
         for service in self.services.values_mut().filter(|service| !service.records.is_empty()) {
-            service.records.clear();
-            service.changed(self.revision);
+            *service = Service { changed_at: self.revision, ..Service::default() };
         }
     }
 
@@ -269,7 +260,7 @@ impl State {
 
     /// Puts a record that cannot be decoded.
     pub(crate) fn put_garbage(&mut self, service: &ServiceName, id: &InstanceId) {
-        self.put(service, id, Content::Garbage { logged: false }, None);
+        self.put(service, id, Content::Garbage, None);
     }
 }
 
@@ -328,25 +319,30 @@ impl State {
             (Content::Instance(new), Some(old)) if new == *old => Content::Instance(Arc::clone(old)),
             (content, _) => content,
         };
+        match &content {
+            Content::Instance(instance) => {
+                service.unlogged.remove(id);
+                service.instances.insert(Arc::clone(instance));
+            }
+            Content::Garbage => {
+                service.instances.remove(id);
+                service.unlogged.insert(id.clone());
+            }
+        }
         service.records.insert(id.clone(), Record { content, lease });
-        service.changed(self.revision);
+        service.changed_at = self.revision;
     }
 
     fn remove(&mut self, service: &ServiceName, id: &InstanceId) -> bool {
         let Some(service) = self.services.get_mut(service) else { return false };
         let removed = service.records.remove(id).is_some();
         if removed {
+            service.instances.remove(id);
+            service.unlogged.remove(id);
             self.revision += 1;
-            service.changed(self.revision);
+            service.changed_at = self.revision;
         }
         removed
-    }
-}
-
-impl Service {
-    fn changed(&mut self, revision: u64) {
-        self.changed_at = revision;
-        self.snapshot = None;
     }
 }
 
@@ -354,7 +350,7 @@ impl Record {
     fn instance(&self) -> Option<&Arc<Instance>> {
         match &self.content {
             Content::Instance(instance) => Some(instance),
-            Content::Garbage { .. } => None,
+            Content::Garbage => None,
         }
     }
 }
