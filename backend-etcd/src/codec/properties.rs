@@ -1,6 +1,7 @@
 //! Properties of every key and value, drawn at random.
 
 use etcd_client::proto::{PbEvent, PbKeyValue};
+use futures_util::FutureExt;
 use hither_core::{Address, AddressKind, Instance, InstanceId, InstanceState, ServiceName};
 use proptest::collection::{btree_map, vec};
 use proptest::option;
@@ -131,7 +132,7 @@ proptest! {
         view.put(&context, b"10.0.0.1:80", &kv(b"10.0.0.1:80", good.as_bytes(), 1));
         for (suffix, value, r#type, revision) in events {
             let event = PbEvent { r#type, kv: Some(kv(&suffix, value.as_bytes(), revision)), prev_kv: None };
-            view.apply(&context, b"svc/", &[event]);
+            prop_assert!(view.apply(&context, b"svc/", &[event]).now_or_never().is_some());
         }
         let snapshot = view.snapshot();
         prop_assert!(snapshot.get(&"10.0.0.1:80".parse().unwrap()).is_some(), "{:?}", snapshot);

@@ -74,7 +74,7 @@ impl EtcdWatch {
                         Ok(events) => {
                             let events = events?;
                             liveness.received(Instant::now());
-                            self.view.apply(&self.context, self.prefix.as_bytes(), &events)
+                            self.view.apply(&self.context, self.prefix.as_bytes(), &events).await
                         }
                         Err(_) => self.tick().await?,
                     };
@@ -104,7 +104,7 @@ impl EtcdWatch {
                 let listed = listing::service(&self.context, &self.checkout, &self.service, since).await?;
                 let now = Instant::now();
                 // Events on their way from before the listing are echoes, and recognised as such.
-                let has_changed = self.view.replace_with(listed);
+                let has_changed = self.view.replace_with(&listed).await;
                 match due {
                     Due::Compare => liveness.compared(now, config.jittered_resync_interval()),
                     _ => liveness.missed(now, has_changed),

@@ -1,10 +1,10 @@
 //! The view of a watch: the instances of one service as of one revision.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use etcd_client::proto::{PbEvent, PbKeyValue};
-use hither_core::{Instance, Revision, ServiceName, Snapshot};
+use hither_core::{Instance, InstanceId, Revision, ServiceName, Snapshot, SortedById};
+use tokio::task::coop::consume_budget;
 
 use crate::client::Position;
 use crate::codec::Reading;
@@ -16,8 +16,9 @@ pub(crate) struct View {
     service: ServiceName,
     /// Everything up to here has been applied; an event from before is an echo.
     position: Position,
-    /// By the rest of the key after the service.
-    instances: BTreeMap<Box<str>, Arc<Instance>>,
+    /// The id of each is the rest of its key after the service. Snapshots share them, so that one costs the same whatever
+    /// the number of instances.
+    instances: SortedById<Arc<Instance>>,
 }
 
 /// The types of events that etcd has.
@@ -27,7 +28,7 @@ const DELETE: i32 = 1;
 impl View {
     /// Returns an empty view.
     pub(crate) fn new(service: ServiceName) -> Self {
-        Self { service, position: Position { cluster: 0, revision: 0 }, instances: BTreeMap::new() }
+        Self { service, position: Position { cluster: 0, revision: 0 }, instances: SortedById::new() }
     }
 
     pub(crate) fn set_position(&mut self, position: Position) {
@@ -39,9 +40,11 @@ impl View {
     }
 
     /// Applies the events of one whole response, as far as they are new, and returns whether anything changed.
-    pub(crate) fn apply(&mut self, context: &Context, prefix: &[u8], events: &[PbEvent]) -> bool {
+    pub(crate) async fn apply(&mut self, context: &Context, prefix: &[u8], events: &[PbEvent]) -> bool {
         let (before, mut changed) = (self.position.revision, false);
         for event in events {
+            // A response may have the events of a mass loss.
+            consume_budget().await;
             let Some(kv) = &event.kv else { continue };
             let Some(suffix) = kv.key.strip_prefix(prefix) else { continue };
             // Some versions of etcd deliver events twice, or go back in time.
@@ -69,38 +72,40 @@ impl View {
                 return self.remove(suffix);
             }
         };
-        let Ok(suffix) = std::str::from_utf8(suffix) else { return false };
-        match self.instances.get_mut(suffix) {
-            Some(known) if **known == instance => return false,
-            Some(known) => *known = Arc::new(instance),
-            None => drop(self.instances.insert(suffix.into(), Arc::new(instance))),
+        if self.instances.get(instance.id()).is_some_and(|known| **known == instance) {
+            return false;
         }
+        self.instances.insert(Arc::new(instance));
         true
     }
 
     fn remove(&mut self, suffix: &[u8]) -> bool {
-        std::str::from_utf8(suffix).is_ok_and(|suffix| self.instances.remove(suffix).is_some())
+        let id = std::str::from_utf8(suffix).ok().and_then(|suffix| InstanceId::nested(suffix).ok());
+        id.is_some_and(|id| self.instances.remove(&id).is_some())
     }
 
     /// Replaces the view by `listed`, keeping the `Arc`s of what has not changed, and returns whether anything has.
     /// Core's watcher would keep them as well; here it costs nothing, and users of a bare watch have it too.
-    pub(crate) fn replace_with(&mut self, mut listed: View) -> bool {
-        let mut changed = listed.instances.len() != self.instances.len();
-        for (suffix, instance) in &mut listed.instances {
-            match self.instances.get(suffix) {
-                Some(known) if known == instance => *instance = Arc::clone(known),
-                _ => changed = true,
+    pub(crate) async fn replace_with(&mut self, listed: &View) -> bool {
+        let (before, mut changed) = (self.instances.clone(), false);
+        for pair in listed.instances.merge(&before) {
+            consume_budget().await;
+            match pair {
+                (Some(known), Some(listed)) if known == listed => continue,
+                (_, Some(listed)) => drop(self.instances.insert(Arc::clone(listed))),
+                (Some(known), None) => drop(self.instances.remove(known.id())),
+                (None, None) => continue,
             }
+            changed = true;
         }
-        *self = listed;
+        self.position = listed.position;
         changed
     }
 
     /// Returns a snapshot, marked with the cluster and the revision.
     pub(crate) fn snapshot(&self) -> Snapshot {
-        let instances = self.instances.values().map(Arc::clone);
         let revision = Revision::new(format!("{:x}.{}", self.position.cluster, self.position.revision));
-        Snapshot::new(self.service.clone(), instances).with_revision(revision)
+        Snapshot::of(self.service.clone(), self.instances.clone()).with_revision(revision)
     }
 }
 
@@ -141,25 +146,25 @@ mod tests {
         view.snapshot().iter().map(|instance| instance.id().to_string()).collect()
     }
 
-    #[test]
-    fn an_event_from_before_the_view_is_an_echo() {
+    #[tokio::test]
+    async fn an_event_from_before_the_view_is_an_echo() {
         let (context, mut view) = (context(), view(&context()));
-        assert!(!view.apply(&context, PREFIX, &[gone("a", 8), put("b", 9), put("b", 10)]));
+        assert!(!view.apply(&context, PREFIX, &[gone("a", 8), put("b", 9), put("b", 10)]).await);
         assert_eq!((ids(&view), view.position().revision), (vec!["a".to_owned()], 10));
-        assert!(view.apply(&context, PREFIX, &[put("b", 11)]));
-        assert!(!view.apply(&context, PREFIX, &[put("b", 11), gone("a", 11)]), "delivered twice");
+        assert!(view.apply(&context, PREFIX, &[put("b", 11)]).await);
+        assert!(!view.apply(&context, PREFIX, &[put("b", 11), gone("a", 11)]).await, "delivered twice");
         assert_eq!((ids(&view), view.position().revision), (vec!["a".to_owned(), "b".to_owned()], 11));
     }
 
-    #[test]
-    fn all_events_of_one_revision_are_applied() {
+    #[tokio::test]
+    async fn all_events_of_one_revision_are_applied() {
         let (context, mut view) = (context(), view(&context()));
-        assert!(view.apply(&context, PREFIX, &[gone("a", 11), put("b", 11), put("c", 11)]));
+        assert!(view.apply(&context, PREFIX, &[gone("a", 11), put("b", 11), put("c", 11)]).await);
         assert_eq!(ids(&view), ["b", "c"]);
     }
 
-    #[test]
-    fn events_that_change_nothing_are_no_change() {
+    #[tokio::test]
+    async fn events_that_change_nothing_are_no_change() {
         let (context, mut view) = (context(), view(&context()));
         let mut same = put("a", 11);
         same.kv.as_mut().unwrap().value = kv("a", 9).value;
@@ -167,20 +172,22 @@ mod tests {
         let elsewhere =
             PbEvent { kv: Some(PbKeyValue { key: b"other/x".to_vec(), ..kv("x", 13) }), ..put("x", 13) };
         let nothing = PbEvent { r#type: PUT, kv: None, prev_kv: None };
-        assert!(!view.apply(&context, PREFIX, &[same, unknown, elsewhere, nothing, gone("unknown", 14)]));
+        assert!(
+            !view.apply(&context, PREFIX, &[same, unknown, elsewhere, nothing, gone("unknown", 14)]).await
+        );
         assert_eq!((ids(&view), view.position().revision), (vec!["a".to_owned()], 14));
     }
 
-    #[test]
-    fn a_listing_replaces_everything_and_keeps_what_is_the_same() {
+    #[tokio::test]
+    async fn a_listing_replaces_everything_and_keeps_what_is_the_same() {
         let (context, mut known) = (context(), view(&context()));
         let before = known.snapshot();
-        assert!(!known.replace_with(view(&context)));
+        assert!(!known.replace_with(&view(&context)).await);
         assert!(Arc::ptr_eq(before.iter().next().unwrap(), known.snapshot().iter().next().unwrap()));
 
         let mut listed = View::new("svc".parse().unwrap());
         listed.put(&context, b"b", &kv("b", 12));
-        assert!(known.replace_with(listed));
+        assert!(known.replace_with(&listed).await);
         assert_eq!(ids(&known), ["b"]);
     }
 
@@ -188,5 +195,19 @@ mod tests {
     fn a_snapshot_has_the_cluster_and_the_revision() {
         let snapshot = view(&context()).snapshot();
         assert_eq!(snapshot.revision(), Some(&Revision::new("1.10")));
+    }
+
+    #[tokio::test]
+    async fn a_snapshot_shares_what_has_not_changed_with_the_one_before() {
+        let (context, mut view) = (context(), view(&context()));
+        for number in 0..5_000 {
+            let id = format!("{number:04}");
+            view.put(&context, id.as_bytes(), &kv(&id, 9));
+        }
+        let before = view.snapshot();
+        assert!(view.apply(&context, PREFIX, &[put("0007", 11), gone("4321", 12)]).await);
+        let looked_at = view.snapshot().instances().merge(before.instances()).count();
+        assert!((2..1_000).contains(&looked_at), "{looked_at}");
+        assert_eq!(view.snapshot().diff(&before).len(), 2);
     }
 }
