@@ -51,6 +51,7 @@
 //!
 //! - Only instances that are connected, and have sent their HTTP/2 SETTINGS, are called; connecting happens in the
 //!   background, over all addresses of an instance (Happy Eyeballs), with exponential backoff and jitter.
+//! - A connection that a server or proxy ends is made again at once, while calls wait.
 //! - Instances that join or shut down gracefully cost no call: a request that was not sent, or that the server refused
 //!   before it was processed, is retried on another instance. One that may have been processed is never retried.
 //! - The deadline of a call covers everything, to the end of its response's body. When no instance is ready calls fail

@@ -223,8 +223,11 @@ impl ChannelBuilder {
         self
     }
 
-    /// Sets the exponential backoff between attempts to connect to one instance. Default: gRPC's, 1 s × 1.6 up to
-    /// 120 s, with a jitter of ± 20 %.
+    /// Sets the exponential backoff between failed attempts to connect to one instance. Default: gRPC's, 1 s × 1.6 up
+    /// to 120 s, with a jitter of ± 20 %.
+    ///
+    /// HTTP/2 SETTINGS end it. A connection that was lost is made again at once, while calls wait; but after several in
+    /// a row that answered no call, the instance counts as unreachable and this backoff applies.
     pub fn backoff(mut self, backoff: Backoff) -> Self {
         self.backoff = backoff;
         self

@@ -82,6 +82,11 @@ impl ReadyInstance {
         self.0.inner.no_capacity.notified().await;
     }
 
+    /// Returns whether calls are waiting for capacity, on this instance or another one of the channel.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.0.inner.capacity.any()
+    }
+
     /// Replaces the connections. Called by the instance's subchannel only.
     pub(crate) fn set_connections(&self, connections: Vec<Arc<Connection>>) {
         self.0.inner.connections.store(Arc::new(connections));

@@ -243,9 +243,10 @@ async fn a_peer_that_accepts_and_closes_at_once_is_retried_with_backoff() {
         let _ = client.name().await;
         sleep(SECOND / 10).await;
     }
-    for address in ["a:1", "b:1"] {
+    // The peer that has sent SETTINGS is tolerated a few times more.
+    for (address, most) in [("a:1", 10), ("b:1", 14)] {
         let dials = net.dials(address).len();
-        assert!((3..=10).contains(&dials), "{dials} times {address}");
+        assert!((3..=most).contains(&dials), "{dials} times {address}");
     }
 }
 

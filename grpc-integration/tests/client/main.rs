@@ -11,6 +11,7 @@ mod connections;
 mod connectors;
 mod departures;
 mod logs;
+mod reconnecting;
 mod resolution;
 
 use std::time::Duration;

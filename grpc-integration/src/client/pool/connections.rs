@@ -5,18 +5,18 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use hither_core::Backoff;
 use tokio::sync::watch;
-use tokio::time::{Instant, interval_at, sleep};
+use tokio::time::{Instant, interval_at, sleep_until};
 
 use super::desired::Desired;
 use super::dialer::Dialer;
+use super::pace::{Next, Pace};
 use crate::client::ready_instance::ReadyInstance;
-use crate::client::transport::Connection;
+use crate::client::transport::{Connection, Trial};
 
 /// How long a further connection stays open without a call, at least.
 const SPARE: Duration = Duration::from_secs(60);
-/// How long after a failed attempt at a further connection the next one is made.
-const PAUSE: Duration = Duration::from_secs(1);
 
 /// The open connections of one instance.
 ///
@@ -35,31 +35,51 @@ pub(super) struct Connections<'a> {
 impl Connections<'_> {
     /// Keeps the instance's connections up to date until none of them accepts new calls; returns why.
     pub(super) async fn serve(&self, first: Arc<Connection>) -> String {
-        let mut gone = FuturesUnordered::from_iter([first.gone()]);
+        let mut gone = FuturesUnordered::from_iter([gone(&first)]);
         let mut open = vec![first];
-        let mut growth: Option<BoxFuture<'_, Option<Connection>>> = None;
+        let mut growth: Option<BoxFuture<'_, Result<Connection, String>>> = None;
+        // Not those of the instance, which is reachable: it may allow no more connections.
+        let mut pace =
+            Pace::new(Backoff::proportional(Duration::from_secs(1), 1.6, Duration::from_secs(10), 0.2));
+        let mut not_before = Instant::now();
         let mut spare = Spare::default();
         let mut inspection = interval_at(Instant::now() + SPARE, SPARE);
         loop {
+            let paused = Instant::now() < not_before;
             let may_grow = growth.is_none() && open.len() < self.max && self.desired.borrow().connect;
             tokio::select! {
                 biased;
-                Some(reason) = gone.next() => {
+                Some(lost) = gone.next() => {
                     open.retain(|connection| connection.is_usable());
                     if open.is_empty() {
                         self.ready_instance.set_connections(open);
-                        return reason;
+                        return lost.cause;
                     }
+                    not_before = match pace.lost(lost.trial) {
+                        Next::AtOnce => Instant::now(),
+                        Next::Soon(delay) | Next::Failing(delay, _) => Instant::now() + delay,
+                    };
                 }
                 grown = next(&mut growth) => {
                     growth = None;
-                    if let Some(connection) = grown {
-                        gone.push(connection.gone());
-                        open.push(Arc::new(connection));
+                    match grown {
+                        Ok(connection) => {
+                            pace.connected();
+                            let connection = Arc::new(connection);
+                            gone.push(self::gone(&connection));
+                            open.push(connection);
+                        }
+                        Err(cause) => {
+                            let delay = pace.failed();
+                            tracing::debug!(cause, ?delay, "further connection not opened; retrying");
+                            not_before = Instant::now() + delay;
+                        }
                     }
                 }
-                () = self.ready_instance.no_capacity(), if may_grow => {
-                    if open.iter().all(|connection| connection.is_full()) {
+                () = sleep_until(not_before), if paused && may_grow => continue,
+                () = self.ready_instance.no_capacity(), if may_grow && !paused => {
+                    // The call that had found no capacity may have ended at its deadline.
+                    if self.ready_instance.is_awaited() && open.iter().all(|connection| connection.is_full()) {
                         growth = Some(Box::pin(self.grow()));
                     }
                     continue;
@@ -71,21 +91,29 @@ impl Connections<'_> {
                     open.pop();
                 }
             }
-            // Wakes the calls that wait for capacity, too.
+            // Wakes the calls that wait for capacity, too: those that find none ask again for a connection.
             self.ready_instance.set_connections(open.clone());
         }
     }
 
-    async fn grow(&self) -> Option<Connection> {
+    async fn grow(&self) -> Result<Connection, String> {
         let instance = Arc::clone(&self.desired.borrow().instance);
-        match self.dialer.dial(&instance).await {
-            Ok(connection) => Some(connection),
-            Err(error) => {
-                tracing::debug!(cause = error, "further connection not opened; retrying");
-                sleep(PAUSE).await;
-                None
-            }
-        }
+        self.dialer.dial(&instance).await
+    }
+}
+
+/// A connection that accepts no new calls any more.
+struct Lost {
+    trial: Trial,
+    cause: String,
+}
+
+/// Completes when the connection accepts no new calls any more.
+fn gone(connection: &Arc<Connection>) -> impl Future<Output = Lost> + Send + 'static + use<> {
+    let (trial, gone) = (Trial::of(connection), connection.gone());
+    async move {
+        let cause = gone.await;
+        Lost { trial, cause }
     }
 }
 

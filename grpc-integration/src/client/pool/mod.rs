@@ -4,6 +4,7 @@ mod connections;
 mod desired;
 mod dialer;
 mod outage_log;
+mod pace;
 mod state;
 mod subchannel;
 

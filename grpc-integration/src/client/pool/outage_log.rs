@@ -33,8 +33,14 @@ impl OutageLog {
         Self { service, state: Mutex::default() }
     }
 
-    /// Logs that an instance cannot be reached. It counts as unreachable until the guard is dropped.
-    pub(super) fn unreachable<'a>(&'a self, instance: &Instance, cause: &str) -> Unreachable<'a> {
+    /// Logs that an instance cannot be reached, after so many attempts. It counts as unreachable until the guard is
+    /// dropped.
+    pub(super) fn unreachable<'a>(
+        &'a self,
+        instance: &Instance,
+        attempts: u32,
+        cause: &str,
+    ) -> Unreachable<'a> {
         let line = {
             let mut state = self.lock();
             state.unreachable += 1;
@@ -45,7 +51,7 @@ impl OutageLog {
                 service = %self.service,
                 instance = %instance.id(),
                 address = %instance.address(),
-                attempts = ATTEMPTS,
+                attempts,
                 cause,
                 "instance unreachable; retrying"
             );

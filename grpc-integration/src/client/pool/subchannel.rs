@@ -5,18 +5,19 @@ use std::time::Duration;
 
 use hither_core::{Backoff, Instance};
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use tracing::Instrument;
 
 use super::connections::Connections;
 use super::desired::Desired;
 use super::dialer::Dialer;
 use super::outage_log::{ATTEMPTS, OutageLog, Unreachable};
+use super::pace::{Next, Pace};
 use crate::client::ready_instance::ReadyInstance;
-use crate::client::transport::Connection;
+use crate::client::transport::{Connection, Trial, Verdict};
 use crate::task::Task;
 
-/// A connection that is lost sooner than this after it was made counts as a failed attempt.
+/// An instance counts as reachable again when it has answered a call, or a connection was open for as long.
 const SETTLED: Duration = Duration::from_secs(1);
 
 /// gRPC's connectivity states.
@@ -24,11 +25,11 @@ const SETTLED: Duration = Duration::from_secs(1);
 pub(super) enum Connectivity {
     /// Not connected, and not connecting.
     Idle,
-    /// Connecting, for the first time or after a connection that had settled.
+    /// Connecting, for the first time or after a connection was lost: calls wait.
     Connecting,
     /// Calls can be sent.
     Ready,
-    /// The last attempt failed, for this reason. It stays until the subchannel is ready again, so that the attempts
+    /// The last attempt failed, or one connection after the other ends without an answer, for this reason. It stays until the subchannel is ready again, so that the attempts
     /// in between do not hide the failure (gRFC A48, A62).
     TransientFailure(Arc<str>),
 }
@@ -77,7 +78,9 @@ impl Subchannel {
         let (desired, receiver) = watch::channel(Desired { instance, connect: true });
         let task = SubchannelTask {
             ready_instance: ready_instance.clone(),
-            config,
+            pace: Pace::new(config.backoff),
+            dialer: config.dialer,
+            max_connections: config.max_connections,
             desired: receiver,
             connectivity: Arc::clone(&connectivity),
             changed,
@@ -121,7 +124,9 @@ impl Drop for Subchannel {
 
 struct SubchannelTask {
     ready_instance: ReadyInstance,
-    config: SubchannelConfig,
+    dialer: Dialer,
+    pace: Pace<Trial>,
+    max_connections: usize,
     desired: watch::Receiver<Desired>,
     connectivity: Arc<Mutex<Connectivity>>,
     changed: Arc<Notify>,
@@ -136,71 +141,99 @@ impl SubchannelTask {
                 return;
             }
             self.set_connectivity(Connectivity::Connecting);
-            self.connect().await;
-            self.config.backoff.reset();
+            self.keep_connected().await;
+            self.pace.reset();
         }
     }
 
-    /// Connects, and retries with exponential backoff, until a settled connection was lost or it is not to connect.
-    async fn connect(&mut self) {
+    /// Connects, and again when no connection is left, until it is not to connect.
+    async fn keep_connected(&mut self) {
         let outages = Arc::clone(&self.outages);
         let mut outage = Outage::new(&outages);
         loop {
             let instance = Arc::clone(&self.desired.borrow().instance);
             let connected = tokio::select! {
-                connected = self.config.dialer.dial(&instance) => connected,
+                biased;
                 _ = self.desired.wait_for(|desired| !desired.connect) => return,
+                connected = self.dialer.dial(&instance) => connected,
             };
-            let error = match connected {
-                Ok(connection) => {
-                    let since = Instant::now();
-                    let lost = {
-                        let serving = self.serve(connection);
-                        tokio::pin!(serving);
-                        tokio::select! {
-                            biased;
-                            lost = &mut serving => lost,
-                            // Only now it is reachable: see `SETTLED`.
-                            () = sleep(SETTLED) => {
-                                if outage.end(&instance) {
-                                    // The pool looks for summaries that are due.
-                                    self.changed.notify_one();
-                                }
-                                serving.await
-                            }
-                        }
-                    };
-                    tracing::debug!(cause = lost, "connection lost");
-                    if since.elapsed() >= SETTLED {
-                        return;
-                    }
-                    lost
+            let delay = match connected {
+                Ok(connection) => self.serve(connection, &instance, &mut outage).await,
+                Err(error) => {
+                    outage.attempt_failed(&instance, &error);
+                    let delay = self.pace.failed();
+                    self.fail(error, delay);
+                    delay
                 }
-                Err(error) => error,
             };
-            let delay = self.config.backoff.next_delay();
-            tracing::debug!(cause = error, ?delay, "connection attempt failed; retrying");
-            outage.attempt_failed(&instance, &error);
-            self.set_connectivity(Connectivity::TransientFailure(error.into()));
             tokio::select! {
-                () = sleep(delay) => {}
+                biased;
                 _ = self.desired.wait_for(|desired| !desired.connect) => return,
+                () = sleep(delay) => {}
             }
         }
     }
 
-    /// Serves calls until no connection is left; returns why.
-    async fn serve(&self, connection: Connection) -> String {
-        let connection = Arc::new(connection);
-        self.ready_instance.set_connections(vec![Arc::clone(&connection)]);
+    /// Serves calls until no connection is left; returns after which delay to connect again.
+    async fn serve(&mut self, first: Connection, instance: &Instance, outage: &mut Outage<'_>) -> Duration {
+        self.pace.connected();
+        let first = Arc::new(first);
+        let trial = Trial::of(&first);
+        let address = first.address().clone();
+        self.ready_instance.set_connections(vec![Arc::clone(&first)]);
         self.set_connectivity(Connectivity::Ready);
         let connections = Connections {
             ready_instance: &self.ready_instance,
-            dialer: &self.config.dialer,
-            max: self.config.max_connections,
+            dialer: &self.dialer,
+            max: self.max_connections,
             desired: &self.desired,
         };
-        connections.serve(connection).await
+        let lost = {
+            let serving = connections.serve(first);
+            tokio::pin!(serving);
+            tokio::select! {
+                biased;
+                lost = &mut serving => lost,
+                () = sleep(SETTLED) => {
+                    self.end(outage, instance);
+                    serving.await
+                }
+            }
+        };
+        tracing::debug!(cause = lost, "connection lost");
+        if trial.verdict() == Verdict::Answered {
+            self.end(outage, instance);
+        }
+        match self.pace.lost(trial) {
+            Next::AtOnce => {
+                outage.is_over_unless_logged();
+                self.set_connectivity(Connectivity::Connecting);
+                Duration::ZERO
+            }
+            Next::Soon(pause) => {
+                self.set_connectivity(Connectivity::Connecting);
+                pause
+            }
+            Next::Failing(delay, connections) => {
+                let cause =
+                    format!("no answer over {connections} connections; the last one: {lost} at {address}");
+                outage.begin(instance, connections, &cause);
+                self.fail(cause, delay);
+                delay
+            }
+        }
+    }
+
+    fn fail(&self, cause: String, delay: Duration) {
+        tracing::debug!(cause, ?delay, "connection attempt failed; retrying");
+        self.set_connectivity(Connectivity::TransientFailure(cause.into()));
+    }
+
+    fn end(&self, outage: &mut Outage<'_>, instance: &Instance) {
+        if outage.end(instance) {
+            // The pool looks for summaries that are due.
+            self.changed.notify_one();
+        }
     }
 
     fn set_connectivity(&self, connectivity: Connectivity) {
@@ -223,8 +256,21 @@ impl<'a> Outage<'a> {
 
     fn attempt_failed(&mut self, instance: &Instance, cause: &str) {
         self.failed = self.failed.saturating_add(1);
-        if self.failed == ATTEMPTS {
-            self.logged = Some(self.log.unreachable(instance, cause));
+        if self.failed >= ATTEMPTS {
+            self.begin(instance, self.failed, cause);
+        }
+    }
+
+    fn begin(&mut self, instance: &Instance, attempts: u32, cause: &str) {
+        if self.logged.is_none() {
+            self.logged = Some(self.log.unreachable(instance, attempts, cause));
+        }
+    }
+
+    /// A connection was of use, but not for long enough to log that the instance is reachable again.
+    fn is_over_unless_logged(&mut self) {
+        if self.logged.is_none() {
+            self.failed = 0;
         }
     }
 

@@ -141,10 +141,8 @@ impl Connection {
         self.shared.peer.is_open()
     }
 
-    /// Returns whether it has ever answered a call.
-    #[allow(dead_code, reason = "the subchannel is about to use it")]
-    pub(crate) fn answered(&self) -> bool {
-        self.shared.peer.has_answered()
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     /// Completes when it accepts no new calls any more, with the reason.

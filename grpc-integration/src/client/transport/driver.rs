@@ -104,6 +104,9 @@ impl Driver {
 
     /// Sends the requests of the calls that have not ended in the meantime.
     fn send(&mut self, cx: &mut Context<'_>) {
+        if !self.work.tickets.is_empty() {
+            self.shared.peer.on_call();
+        }
         let mut now = None;
         while let Some(ticket) = self.work.tickets.pop_front() {
             let Some(requests) = &mut self.requests else {

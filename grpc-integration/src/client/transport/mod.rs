@@ -17,6 +17,7 @@ mod resets;
 mod response_body;
 mod send_error;
 mod ticket;
+mod trial;
 mod upload;
 mod wire;
 
@@ -25,3 +26,4 @@ pub(crate) use connection::{Connection, Slot};
 pub(crate) use request_body::{ReplayBody, RequestBody, panicked};
 pub(crate) use response_body::ResponseBody;
 pub(crate) use send_error::SendError;
+pub(crate) use trial::{Trial, Verdict};

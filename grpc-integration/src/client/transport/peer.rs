@@ -1,8 +1,10 @@
 //! What is known about the peer of a connection, and how far the connection has come.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// How far a connection has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +26,7 @@ pub(super) struct Peer {
     /// Whether `stage` is `Open`: calls read it without a lock.
     open: AtomicBool,
     max_streams: AtomicUsize,
+    first_call: OnceLock<Instant>,
     answered: AtomicBool,
     /// Whether it has sent headers or data since this was reset.
     active: AtomicBool,
@@ -35,6 +38,7 @@ impl Peer {
             stage: watch::Sender::new(Stage::Handshake),
             open: AtomicBool::new(false),
             max_streams: AtomicUsize::new(0),
+            first_call: OnceLock::new(),
             answered: AtomicBool::new(false),
             active: AtomicBool::new(false),
         }
@@ -52,6 +56,16 @@ impl Peer {
     /// Returns how many streams may be open at a time.
     pub(super) fn max_streams(&self) -> usize {
         self.max_streams.load(Ordering::SeqCst)
+    }
+
+    /// Returns when calls were sent to it for the first time.
+    pub(super) fn first_call(&self) -> Option<Instant> {
+        self.first_call.get().copied()
+    }
+
+    /// Records that calls are sent to it.
+    pub(super) fn on_call(&self) {
+        self.first_call.get_or_init(Instant::now);
     }
 
     /// Returns whether it has ever answered a call.
