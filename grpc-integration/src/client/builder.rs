@@ -12,7 +12,7 @@ use super::call::{CallAuthority, CallConfig};
 use super::channel::DiscoveryChannel;
 use super::connector::{Connector, TcpConnector};
 use super::pool::{Dialer, Pool, SubchannelConfig};
-use super::transport::TransportConfig;
+use super::transport::{KeepaliveConfig, TransportConfig};
 use crate::error::{BoxError, Error, ErrorKind, Result};
 
 impl DiscoveryChannel {
@@ -185,7 +185,7 @@ impl ChannelBuilder {
     }
 
     /// Sets the timeout of calls that have none, which also caps the timeout of those that have one. It covers the
-    /// call to the end of its response's body, so it ends streams too. Default: none.
+    /// call to the end of its response's body, so it ends streams too. Not zero. Default: none.
     pub fn default_timeout(mut self, timeout: Duration) -> Self {
         self.default_timeout = Some(timeout);
         self
@@ -199,7 +199,7 @@ impl ChannelBuilder {
     }
 
     /// Sets how long connecting to one address may take, until the peer's HTTP/2 SETTINGS have arrived, and how long
-    /// resolving one host name may take. Default 10 s.
+    /// resolving one host name may take. Not zero; default 10 s.
     ///
     /// The addresses of an instance, and those that its host names resolve to, are tried in turn, IPv6 and IPv4
     /// alternately, each 250 ms after the one before or as soon as that has failed (Happy Eyeballs, RFC 8305). The
@@ -209,17 +209,18 @@ impl ChannelBuilder {
         self
     }
 
-    /// Sets how long [`connect`](Self::connect) waits for the first ready instance. Default 20 s.
+    /// Sets how long [`connect`](Self::connect) waits for the first ready instance. Not zero; default
+    /// 20 s.
     pub fn ready_timeout(mut self, timeout: Duration) -> Self {
         self.ready_timeout = timeout;
         self
     }
 
     /// Sets the maximum number of connections to one instance. A further one is only made while the server
-    /// allows no more streams on those that are open (MAX_CONCURRENT_STREAMS); when all are full, calls wait. At
-    /// least 1, default 10.
+    /// allows no more streams on those that are open (MAX_CONCURRENT_STREAMS); when all are full, calls wait. Not 0;
+    /// default 10.
     pub fn max_connections(mut self, most: usize) -> Self {
-        self.max_connections = most.max(1);
+        self.max_connections = most;
         self
     }
 
@@ -278,7 +279,7 @@ impl ChannelBuilder {
     /// Makes the channel and waits until the first instance is ready.
     ///
     /// # Errors
-    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for an invalid setting;
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for an invalid setting, such as a timeout of zero;
     /// [`NotReady`](ErrorKind::NotReady), with the reason, if no instance was ready within the
     /// [`ready_timeout`](Self::ready_timeout).
     ///
@@ -295,9 +296,10 @@ impl ChannelBuilder {
     /// service is being resolved and its instances are being connected to.
     ///
     /// # Errors
-    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for an invalid setting;
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for an invalid setting, such as a timeout of zero;
     /// [`Unexpected`](ErrorKind::Unexpected) outside a Tokio runtime.
     pub fn connect_lazy(self) -> Result<DiscoveryChannel> {
+        self.check()?;
         let service = self.service?;
         let authority = match self.authority {
             Some(authority) => CallAuthority::Fixed(authority?),
@@ -329,6 +331,25 @@ impl ChannelBuilder {
             wait_for_ready: self.wait_for_ready,
         };
         Ok(DiscoveryChannel::new(service, state, call, pool))
+    }
+
+    /// No setting is silently another one: nothing could be done in no time, or over no connection.
+    fn check(&self) -> Result<()> {
+        let is_zero = |duration: Option<Duration>| duration.is_some_and(|duration| duration.is_zero());
+        let KeepaliveConfig { interval, timeout, .. } = self.transport.keepalive;
+        for (invalid, setting) in [
+            (is_zero(self.default_timeout), "default_timeout"),
+            (is_zero(Some(self.connect_timeout)), "connect_timeout"),
+            (is_zero(Some(self.ready_timeout)), "ready_timeout"),
+            (is_zero(interval), "keepalive_interval"),
+            (is_zero(Some(timeout)), "keepalive_timeout"),
+            (self.max_connections == 0, "max_connections"),
+        ] {
+            if invalid {
+                return Err(Error::invalid_argument(format!("{setting} is zero")));
+            }
+        }
+        Ok(())
     }
 }
 

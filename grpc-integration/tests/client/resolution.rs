@@ -1,10 +1,11 @@
 //! Which instances calls are sent to, and what happens to calls when none is ready.
 
 use std::error::Error as _;
+use std::time::Duration;
 
 use hither_core::{Discovery, Instance, Registries, StaticRegistry};
 use hither_memory::MemoryRegistry;
-use hither_tonic::{DiscoveryChannel, ErrorKind, ReadyInstance, RoundRobin, WaitForReady};
+use hither_tonic::{ChannelBuilder, DiscoveryChannel, ErrorKind, ReadyInstance, RoundRobin, WaitForReady};
 use tokio::time::{Instant, sleep, timeout};
 use tonic::{Code, Request};
 
@@ -296,6 +297,27 @@ async fn invalid_settings_are_errors_of_connect() {
     ] {
         assert_eq!(error.kind(), ErrorKind::InvalidArgument);
         assert!(error.report().contains(expected), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_setting_of_zero_is_an_error_that_names_it() {
+    type Set = fn(ChannelBuilder) -> ChannelBuilder;
+    let settings: [(&str, Set); 6] = [
+        ("default_timeout", |builder| builder.default_timeout(Duration::ZERO)),
+        ("connect_timeout", |builder| builder.connect_timeout(Duration::ZERO)),
+        ("ready_timeout", |builder| builder.ready_timeout(Duration::ZERO)),
+        ("keepalive_interval", |builder| builder.keepalive_interval(Some(Duration::ZERO))),
+        ("keepalive_timeout", |builder| builder.keepalive_timeout(Duration::ZERO)),
+        ("max_connections", |builder| builder.max_connections(0)),
+    ];
+    for (name, set) in settings {
+        let builder = || DiscoveryChannel::builder(Discovery::new(StaticRegistry::new([])), "a");
+        for error in [set(builder()).connect_lazy().unwrap_err(), set(builder()).connect().await.unwrap_err()]
+        {
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+            assert_eq!(error.to_string(), format!("{name} is zero"));
+        }
     }
 }
 

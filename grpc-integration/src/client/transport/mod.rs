@@ -21,7 +21,7 @@ mod trial;
 mod upload;
 mod wire;
 
-pub(crate) use config::TransportConfig;
+pub(crate) use config::{KeepaliveConfig, TransportConfig};
 pub(crate) use connection::{Connection, Slot};
 pub(crate) use request_body::{ReplayBody, RequestBody, panicked};
 pub(crate) use response_body::ResponseBody;
