@@ -149,3 +149,59 @@ async fn requests_have_the_scheme_of_their_connection() {
         assert_eq!(schemes.recv().await.unwrap(), Some(scheme));
     }
 }
+
+/// Panics at each second attempt.
+#[derive(Debug)]
+struct Panicking(Net);
+
+#[async_trait]
+impl Connector for Panicking {
+    async fn connect(&self, destination: Destination<'_>) -> io::Result<Connected> {
+        let connected = self.0.connect(destination).await;
+        assert!(self.0.dials("a:1").len().is_multiple_of(2), "not now");
+        connected
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_panics_is_one_that_failed() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let server = Server::on(&net, "a:1");
+    registry.up("a:1").await;
+    let channel = channel(&registry, &net).connector(Panicking(net.clone())).connect_lazy().unwrap();
+    let client = Client::new(&channel);
+    for accepted in [2, 4] {
+        let status = client.name().await.unwrap_err();
+        assert!(status.message().ends_with("panic while connecting: not now at a:1"), "{status}");
+        channel.wait_ready(10 * SECOND).await.unwrap();
+        client.name().await.unwrap();
+        assert_eq!(server.accepted(), accepted);
+        server.break_connections();
+        until("it is connecting again", || net.dials("a:1").len() > accepted).await;
+    }
+}
+
+/// Panics outside of an attempt.
+#[derive(Debug)]
+struct Broken;
+
+#[async_trait]
+impl Connector for Broken {
+    async fn connect(&self, _destination: Destination<'_>) -> io::Result<Connected> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn wants_resolved(&self) -> bool {
+        panic!("not now")
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_call_hangs_when_the_task_of_an_instance_has_panicked() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    registry.up("a:1").await;
+    let channel = channel(&registry, &net).connector(Broken).connect_lazy().unwrap();
+    let client = Client::new(&channel);
+    let status = tokio::time::timeout(SECOND, client.name()).await.unwrap().unwrap_err();
+    assert!(status.message().ends_with("the task of the instance has panicked"), "{status}");
+}

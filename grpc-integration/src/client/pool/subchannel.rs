@@ -242,6 +242,18 @@ impl SubchannelTask {
     }
 }
 
+impl Drop for SubchannelTask {
+    fn drop(&mut self) {
+        // After a panic: nothing connects any more, so calls are not to wait for it.
+        if std::thread::panicking() {
+            self.ready_instance.close();
+            self.set_connectivity(Connectivity::TransientFailure(
+                "the task of the instance has panicked".into(),
+            ));
+        }
+    }
+}
+
 /// The failed attempts in a row, and whether they were logged.
 struct Outage<'a> {
     log: &'a OutageLog,

@@ -5,7 +5,11 @@ mod failures;
 mod lookup;
 mod race;
 
+use std::future::poll_fn;
+use std::io;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use hither_core::Instance;
@@ -15,6 +19,7 @@ use tracing::Instrument;
 use crate::client::capacity::CapacityWaiters;
 use crate::client::connector::{Connector, Destination};
 use crate::client::transport::{Connection, TransportConfig};
+use crate::task::contain;
 use candidates::{Candidate, Candidates};
 use lookup::{NameLookup, SystemLookup};
 use race::race;
@@ -65,7 +70,13 @@ impl Dialer {
         if let Some(socket_addr) = candidate.socket_addr {
             destination = destination.with_socket_addr(socket_addr);
         }
-        let open = Connection::open(&*self.connector, destination, &self.transport).instrument(span);
+        let mut open =
+            pin!(Connection::open(&*self.connector, destination, &self.transport).instrument(span));
+        // A connector is the program's own code: an attempt may panic, and the next one is made all the same.
+        let open = poll_fn(|cx| match contain(|| open.as_mut().poll(cx)) {
+            Ok(polled) => polled,
+            Err(panic) => Poll::Ready(Err(io::Error::other(format!("panic while connecting: {panic}")))),
+        });
         match timeout(self.timeout, open).await {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(error)) => Err(format!("{} at {candidate}", hither_core::report(&error))),
@@ -76,7 +87,6 @@ impl Dialer {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
     use std::net::SocketAddr;
     use std::sync::Mutex;
 
