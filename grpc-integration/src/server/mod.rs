@@ -13,9 +13,12 @@ mod authority;
 mod builder;
 mod config;
 mod connection;
+mod cut_stream;
 mod cutter;
 mod incoming;
+mod listener;
 mod registrations;
+mod rewritten;
 mod shutdown;
 mod signals;
 
@@ -27,6 +30,7 @@ pub use shutdown::Shutdown;
 use crate::error::{BoxError, Error, ErrorKind, Result};
 use config::LifecycleConfig;
 use cutter::Cutter;
+use listener::Listener;
 use registrations::{Registrations, StatusListener};
 use signals::Signals;
 
@@ -131,7 +135,7 @@ impl Lifecycle {
         };
         let cutter = Cutter::default();
         let (stop, shutdown) = Shutdown::new();
-        let incoming = Incoming::new(socket, cutter.switch(), config.rewrite_authority);
+        let incoming = Incoming::new(Listener::new(socket, cutter.switch()), config.rewrite_authority);
         let failed = |error| Error::new(ErrorKind::Server, "the server failed").with_source(error);
         let server = server(incoming, shutdown).map_err(failed)?;
         let mut server = pin!(server.map(|outcome| outcome.map_err(|error| failed(error.into()))));
