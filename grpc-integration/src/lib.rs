@@ -65,7 +65,7 @@
 //! # Servers
 //!
 //! A [`Lifecycle`] runs a server and shuts it down in the order in which no client sees an error. tonic's builder, its
-//! layers, TLS and services stay in your hands.
+//! layers and services stay in your hands.
 //!
 //! # Errors
 //!
@@ -79,14 +79,14 @@
 //! | `client` | yes | [`DiscoveryChannel`] |
 //! | `server` | yes | [`Lifecycle`] |
 //! | `health` | no | `LifecycleBuilder::health`: drives tonic-health's reporter |
-//! | `tls` | no | `ChannelBuilder::tls` with a `ClientTls`: TLS by rustls with ring |
+//! | `tls` | no | `ChannelBuilder::tls` with a `ClientTls`, `LifecycleBuilder::tls` with a `ServerTls`: TLS by rustls with ring |
 //! | `tls-webpki-roots` | no | `ClientTls::webpki`: Mozilla's root certificates, compiled in; implies `tls` |
 //!
 //! # Foreign types
 //!
 //! In the public interface: tonic 0.14, tonic-health 0.14, http 1, tower-service 0.3, Tokio's IO traits, async-trait's
-//! boxed futures, hyper 1's IO traits in the bounds of [`ServiceConnector`], and rustls 0.23's `ClientConfig` in
-//! `ClientTls::rustls`.
+//! boxed futures, hyper 1's IO traits in the bounds of [`ServiceConnector`], and rustls 0.23's `ClientConfig`
+//! and `ServerConfig` in `ClientTls::rustls` and `ServerTls::rustls`.
 //!
 //! [tonic]: https://docs.rs/tonic
 #![forbid(unsafe_code)]
@@ -98,9 +98,9 @@ mod error;
 mod http2;
 #[cfg(feature = "server")]
 mod server;
-#[cfg(feature = "client")]
+#[cfg(any(feature = "client", all(feature = "server", feature = "tls")))]
 mod task;
-#[cfg(all(feature = "client", feature = "tls"))]
+#[cfg(all(any(feature = "client", feature = "server"), feature = "tls"))]
 mod tls;
 
 #[cfg(all(feature = "client", feature = "tls"))]
@@ -114,6 +114,8 @@ pub use client::{
 pub use error::{Error, ErrorKind, Result};
 #[cfg(feature = "server")]
 pub use server::{Connection, Incoming, Lifecycle, LifecycleBuilder, Shutdown};
+#[cfg(all(feature = "server", feature = "tls"))]
+pub use server::{ServerTls, TlsConnection, TlsIncoming};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

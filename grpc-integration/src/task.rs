@@ -19,6 +19,7 @@ impl Drop for Task {
 }
 
 /// Runs code of the program that may panic; returns the message of the panic.
+#[cfg(feature = "client")]
 pub(crate) fn contain<T>(code: impl FnOnce() -> T) -> Result<T, String> {
     // What may be left inconsistent is dropped by the caller, or was the program's own.
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(code)).map_err(|panic| {

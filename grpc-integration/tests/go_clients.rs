@@ -6,13 +6,18 @@
 mod frame;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hither_memory::MemoryRegistry;
-use hither_tonic::{Lifecycle, LifecycleBuilder};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use hither_tonic::{Lifecycle, LifecycleBuilder, ServerTls};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
 use tonic::transport::Server;
 
 use frame::{END_HEADERS, FrameHeader, HEADER_LEN, HEADERS, PREFACE, frame};
@@ -58,7 +63,7 @@ fn call(stream: u32, authority: &[u8]) -> Vec<u8> {
 }
 
 /// The kind of the first frame that answers the stream.
-async fn answer(connection: &mut TcpStream, stream: u32) -> u8 {
+async fn answer(connection: &mut (impl AsyncRead + Unpin), stream: u32) -> u8 {
     let read = async {
         loop {
             let mut header = [0; HEADER_LEN];
@@ -90,7 +95,27 @@ async fn described(describe: impl FnOnce(LifecycleBuilder) -> LifecycleBuilder) 
 
 #[tokio::test]
 async fn a_go_client_of_a_service_with_a_slash_in_its_name_is_answered() {
-    let mut connection = TcpStream::connect(server().await).await.unwrap();
+    answered(TcpStream::connect(server().await).await.unwrap()).await;
+}
+
+#[tokio::test]
+async fn a_go_client_of_a_service_with_a_slash_in_its_name_is_answered_under_tls() {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let params = rcgen::CertificateParams::new(["greeter.internal".to_owned()]).unwrap();
+    let certificate = params.self_signed(&key).unwrap().pem();
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()).unwrap();
+    let tls = ServerTls::new(certificate, key.serialize_pem());
+    let address = described(|builder| builder.tls(tls)).await;
+    let mut config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let connector = TlsConnector::from(Arc::new(config));
+    let name = ServerName::try_from("greeter.internal").unwrap();
+    let stream = TcpStream::connect(address).await.unwrap();
+    answered(connector.connect(name, stream).await.unwrap()).await;
+}
+
+async fn answered(mut connection: impl AsyncRead + AsyncWrite + Unpin) {
     connection.write_all(&preface()).await.unwrap();
     let authorities = [
         plain("greeter"),

@@ -68,7 +68,7 @@
 //! | `client` | yes | [`DiscoveryChannel`](tonic::DiscoveryChannel) alone |
 //! | `server` | yes | [`Lifecycle`](tonic::Lifecycle) alone |
 //! | `health` | no | [`LifecycleBuilder::health`](tonic::LifecycleBuilder::health): drives the gRPC health service; implies `server` |
-//! | `tls` | no | [`ClientTls`](tonic::ClientTls): TLS of channels, by rustls with ring |
+//! | `tls` | no | [`ClientTls`](tonic::ClientTls), [`ServerTls`](tonic::ServerTls): TLS of channels and servers, by rustls with ring |
 //! | `tls-webpki-roots` | no | [`ClientTls::webpki`](tonic::ClientTls::webpki): Mozilla's root certificates, compiled in; implies `tls` |
 //! | `memory` | yes | [`memory`], and `memory://` in [`connect`] |
 //! | `etcd` | no | [`etcd`], and `etcd://` in [`connect`]; building it needs `protoc` |

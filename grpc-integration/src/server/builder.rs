@@ -23,6 +23,8 @@ pub struct LifecycleBuilder {
     services: Vec<ServiceName>,
     listener: Option<StatusListener>,
     signals: Option<Signals>,
+    #[cfg(feature = "tls")]
+    tls: Option<super::tls::ServerTls>,
     addresses: Vec<Address>,
     describe: Describe,
     invalid: Option<Error>,
@@ -45,6 +47,8 @@ impl LifecycleBuilder {
             services: Vec::new(),
             listener: None,
             signals: None,
+            #[cfg(feature = "tls")]
+            tls: None,
             addresses: Vec::new(),
             describe: Describe::default(),
             invalid: None,
@@ -121,6 +125,17 @@ impl LifecycleBuilder {
         self
     }
 
+    /// Serves over TLS. Feature `tls`.
+    ///
+    /// The connections that [`serve`](Lifecycle::serve) gives to tonic have done their handshake, so tonic's own
+    /// `tls_config` stays unset. Services that read the certificates of clients (`Request::peer_certs`) are served by
+    /// [`serve_tls`](Lifecycle::serve_tls).
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: super::tls::ServerTls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
     /// Calls `listener` on each change of a registration's status; the retries during one outage are one change.
     /// It is called on the task that serves, so it must not block.
     pub fn on_status(
@@ -184,8 +199,9 @@ impl LifecycleBuilder {
     /// `true`.
     ///
     /// Clients written in Go that dial `etcd:///team/greeter` send the authority `team%2Fgreeter`, which hyper
-    /// refuses with PROTOCOL_ERROR ([hyperium/http#836]); rewritten, the server sees `team.2Fgreeter`. Under TLS
-    /// nothing can be rewritten; there, such clients need `grpc.WithAuthority`.
+    /// refuses with PROTOCOL_ERROR ([hyperium/http#836]); rewritten, the server sees `team.2Fgreeter`. It works under
+    /// `LifecycleBuilder::tls` too, but under tonic's own TLS nothing can be rewritten; there, such clients need
+    /// `grpc.WithAuthority`.
     ///
     /// [hyperium/http#836]: https://github.com/hyperium/http/issues/836
     pub fn rewrite_authority(mut self, rewrite: bool) -> Self {
@@ -207,6 +223,8 @@ impl LifecycleBuilder {
                 "there is no service to register: name one with .service(..)",
             ));
         }
+        #[cfg(feature = "tls")]
+        let tls = self.tls.map(super::tls::ServerTls::start).transpose()?;
         let socket = listen(address).await?;
         let bound = socket.local_addr().map_err(|error| {
             Error::new(ErrorKind::Unexpected, "the bound address is not known").with_source(error)
@@ -215,8 +233,17 @@ impl LifecycleBuilder {
         let registration = |service| Registration::new(service, instance.clone())?.with_ttl(self.config.ttl);
         let registrations =
             self.services.into_iter().map(registration).collect::<hither_core::Result<_>>()?;
-        let Self { config, listener, signals, .. } = self;
-        Ok(Lifecycle { config, listener, signals, socket, bound, instance, registrations })
+        Ok(Lifecycle {
+            config: self.config,
+            listener: self.listener,
+            signals: self.signals,
+            #[cfg(feature = "tls")]
+            tls,
+            socket,
+            bound,
+            instance,
+            registrations,
+        })
     }
 
     fn parsed<T, E: Into<BoxError>>(&mut self, what: &'static str, outcome: Result<T, E>) -> Option<T> {

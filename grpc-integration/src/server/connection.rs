@@ -9,25 +9,54 @@ use tonic::transport::server::{Connected, TcpConnectInfo};
 
 use super::cut_stream::CutStream;
 use super::rewritten::Rewritten;
+#[cfg(feature = "tls")]
+use super::tls::TlsConnection;
 
 /// A connection that the [`Lifecycle`](crate::Lifecycle) can cut. `Request::remote_addr` works as usual.
 ///
 /// It also makes requests acceptable to hyper whose `:authority` was percent-encoded by a client written in Go; see
 /// [`rewrite_authority`](crate::LifecycleBuilder::rewrite_authority).
 #[derive(Debug)]
-pub struct Connection(Rewritten<CutStream>);
+pub struct Connection(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Plain(Rewritten<CutStream>),
+    #[cfg(feature = "tls")]
+    Tls(Box<TlsConnection>),
+}
 
 impl Connection {
     pub(super) fn new(stream: CutStream, rewrite_authority: bool) -> Self {
-        Self(Rewritten::new(stream, rewrite_authority))
+        Self(Kind::Plain(Rewritten::new(stream, rewrite_authority)))
     }
+
+    #[cfg(feature = "tls")]
+    pub(super) fn tls(connection: TlsConnection) -> Self {
+        Self(Kind::Tls(Box::new(connection)))
+    }
+}
+
+/// Does the same with the stream, whichever it is.
+macro_rules! delegate {
+    ($connection:expr, $stream:ident => $does:expr) => {
+        match $connection {
+            Kind::Plain($stream) => $does,
+            #[cfg(feature = "tls")]
+            Kind::Tls($stream) => $does,
+        }
+    };
 }
 
 impl Connected for Connection {
     type ConnectInfo = TcpConnectInfo;
 
     fn connect_info(&self) -> TcpConnectInfo {
-        self.0.connect_info()
+        match &self.0 {
+            Kind::Plain(stream) => stream.connect_info(),
+            #[cfg(feature = "tls")]
+            Kind::Tls(stream) => stream.connect_info().get_ref().clone(),
+        }
     }
 }
 
@@ -37,13 +66,13 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
+        delegate!(&mut self.0, stream => Pin::new(stream).poll_read(cx, buf))
     }
 }
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buf)
+        delegate!(&mut self.0, stream => Pin::new(stream).poll_write(cx, buf))
     }
 
     fn poll_write_vectored(
@@ -51,18 +80,18 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write_vectored(cx, bufs)
+        delegate!(&mut self.0, stream => Pin::new(stream).poll_write_vectored(cx, bufs))
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
+        delegate!(&self.0, stream => stream.is_write_vectored())
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
+        delegate!(&mut self.0, stream => Pin::new(stream).poll_flush(cx))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
+        delegate!(&mut self.0, stream => Pin::new(stream).poll_shutdown(cx))
     }
 }

@@ -29,6 +29,11 @@ impl CutStream {
         Self { stream, peer, wakers, switch: Arc::clone(switch), key }
     }
 
+    #[cfg(feature = "tls")]
+    pub(super) fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
     /// Does `io` on the stream unless the connection was cut, and registers the task to be woken by a cut.
     fn unless_cut<T>(
         &mut self,

@@ -21,11 +21,15 @@ mod registrations;
 mod rewritten;
 mod shutdown;
 mod signals;
+#[cfg(feature = "tls")]
+mod tls;
 
 pub use builder::LifecycleBuilder;
 pub use connection::Connection;
 pub use incoming::Incoming;
 pub use shutdown::Shutdown;
+#[cfg(feature = "tls")]
+pub use tls::{ServerTls, TlsConnection, TlsIncoming};
 
 use crate::error::{BoxError, Error, ErrorKind, Result};
 use config::LifecycleConfig;
@@ -51,7 +55,7 @@ use signals::Signals;
 /// as a copy of that, and is ignored. A registry that is down keeps the server neither from starting nor from stopping:
 /// each step that needs the registry has a deadline.
 ///
-/// tonic's builder, its layers, TLS and services stay in the user's hands:
+/// tonic's builder, its layers and services stay in the user's hands:
 ///
 /// ```
 /// use hither_tonic::Lifecycle;
@@ -82,6 +86,8 @@ pub struct Lifecycle {
     listener: Option<StatusListener>,
     /// `None`: SIGTERM and Ctrl-C.
     signals: Option<Signals>,
+    #[cfg(feature = "tls")]
+    tls: Option<tls::Handshakes>,
     socket: TcpListener,
     bound: SocketAddr,
     instance: Instance,
@@ -126,6 +132,49 @@ impl Lifecycle {
         F: Future<Output = Result<(), E>>,
         E: Into<BoxError>,
     {
+        #[cfg(feature = "tls")]
+        let mut this = self;
+        #[cfg(feature = "tls")]
+        let tls = this.tls.take();
+        #[cfg(not(feature = "tls"))]
+        let this = self;
+        let incoming = |listener, rewrite_authority| {
+            let incoming = Incoming::new(listener, rewrite_authority);
+            #[cfg(feature = "tls")]
+            let incoming = incoming.with_tls(tls);
+            incoming
+        };
+        this.run(incoming, server).await
+    }
+
+    /// Runs the server as [`serve`](Self::serve) does, under the [TLS](LifecycleBuilder::tls) that was set, for services
+    /// that need to know who calls: `Request::peer_certs` returns the certificates of the client. Feature `tls`.
+    ///
+    /// # Errors
+    /// Those of [`serve`](Self::serve), and [`ErrorKind::InvalidArgument`] without [`tls`](LifecycleBuilder::tls).
+    ///
+    /// # Cancellation
+    /// As of [`serve`](Self::serve).
+    #[cfg(feature = "tls")]
+    pub async fn serve_tls<S, F, E>(mut self, server: S) -> Result<()>
+    where
+        S: FnOnce(TlsIncoming, Shutdown) -> Result<F, BoxError>,
+        F: Future<Output = Result<(), E>>,
+        E: Into<BoxError>,
+    {
+        let Some(handshakes) = self.tls.take() else {
+            return Err(Error::invalid_argument("there is no TLS to serve over: set LifecycleBuilder::tls"));
+        };
+        let incoming = |listener, rewrite| TlsIncoming::new(listener, handshakes, rewrite);
+        self.run(incoming, server).await
+    }
+
+    async fn run<I, S, F, E>(self, incoming: impl FnOnce(Listener, bool) -> I, server: S) -> Result<()>
+    where
+        S: FnOnce(I, Shutdown) -> Result<F, BoxError>,
+        F: Future<Output = Result<(), E>>,
+        E: Into<BoxError>,
+    {
         let Self { config, listener, signals, socket, registrations, .. } = self;
         let signals = match signals {
             Some(signals) => signals,
@@ -135,7 +184,7 @@ impl Lifecycle {
         };
         let cutter = Cutter::default();
         let (stop, shutdown) = Shutdown::new();
-        let incoming = Incoming::new(Listener::new(socket, cutter.switch()), config.rewrite_authority);
+        let incoming = incoming(Listener::new(socket, cutter.switch()), config.rewrite_authority);
         let failed = |error| Error::new(ErrorKind::Server, "the server failed").with_source(error);
         let server = server(incoming, shutdown).map_err(failed)?;
         let mut server = pin!(server.map(|outcome| outcome.map_err(|error| failed(error.into()))));

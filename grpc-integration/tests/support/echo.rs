@@ -40,6 +40,7 @@ impl Echo {
 
     async fn answer(self, uri: Uri, request: Request<Streaming<String>>) -> Result<Messages, Status> {
         self.calls.fetch_add(1, Ordering::SeqCst);
+        let (remote, certificates) = (request.remote_addr(), request.peer_certs());
         let (metadata, _, mut messages) = request.into_parts();
         let name = self.name.to_string();
         let one = |text: String| -> Messages { Box::pin(stream::once(async { Ok(text) })) };
@@ -81,6 +82,8 @@ impl Echo {
             "Authority" => one(uri.authority().unwrap().to_string()),
             // The request's scheme.
             "Scheme" => one(uri.scheme_str().unwrap_or_default().to_owned()),
+            // The address of the client, and how many certificates it has sent.
+            "Peer" => one(format!("{} {}", remote.unwrap(), certificates.map_or(0, |chain| chain.len()))),
             // An error of the server's own.
             "Fail" => return Err(Status::unavailable("not today")),
             method => return Err(Status::unimplemented(method)),

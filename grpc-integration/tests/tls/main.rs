@@ -6,10 +6,13 @@
 mod support;
 
 mod client;
+mod hostile;
 mod names;
 mod peers;
 mod pki;
 mod reload;
+mod server;
+mod servers;
 mod settings;
 mod spiffe;
 

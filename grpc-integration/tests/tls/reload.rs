@@ -1,15 +1,17 @@
 //! Files that are replaced while a channel is in use.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hither_core::Instance;
-use hither_tonic::ClientTls;
+use hither_tonic::{ClientTls, ServerTls};
 use tempfile::TempDir;
 
 use crate::peers::TonicServer;
-use crate::pki::{Ca, Issued, NAME};
+use crate::pki::{Ca, Issued, NAME, roots};
+use crate::servers::Running;
 use crate::support::{Client, Log, Registry, SERVICE, until};
 
 const INTERVAL: Duration = Duration::from_millis(10);
@@ -151,4 +153,97 @@ async fn a_secret_that_kubernetes_replaces_is_read_again() {
     })
     .await;
     drop(channel);
+}
+
+/// The certificates that a client is shown at `address`, the first of them as DER.
+async fn shown(address: std::net::SocketAddr, ca: &Ca) -> Vec<u8> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots(ca))
+        .with_no_client_auth();
+    let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let stream = connector.connect(NAME.try_into().unwrap(), stream).await.unwrap();
+    stream.get_ref().1.peer_certificates().unwrap()[0].to_vec()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_servers_certificate_is_replaced_under_load_without_a_call_lost() {
+    let ca = Ca::new();
+    let files = Directory::new();
+    let (certificate, key) = files.put_identity(&ca.issue(NAME));
+    let server = Running::start(ServerTls::from_files(certificate, key).with_reload_interval(INTERVAL)).await;
+    let stopped = Arc::new(AtomicBool::new(false));
+    let (mut callers, mut dialling) = (Vec::new(), Vec::new());
+    let tls = || ClientTls::new(ca.pem()).with_server_name(NAME);
+    let channel = crate::channel(&[&server.address()], tls()).connect().await.unwrap();
+    let mut held = Client::new(&channel).stream("Ticks", String::new()).await.unwrap();
+    for _ in 0..8 {
+        let (client, stopped) = (Client::new(&channel), Arc::clone(&stopped));
+        callers.push(tokio::spawn(async move {
+            let mut calls = 0;
+            while !stopped.load(Ordering::SeqCst) {
+                client.name().await.unwrap();
+                calls += 1;
+            }
+            calls
+        }));
+    }
+    for _ in 0..2 {
+        let (address, tls, stopped) = (server.address(), tls(), Arc::clone(&stopped));
+        dialling.push(tokio::spawn(async move {
+            while !stopped.load(Ordering::SeqCst) {
+                crate::call(&address, tls.clone()).await.unwrap();
+            }
+        }));
+    }
+    for _ in 0..5 {
+        let new = ca.issue(NAME);
+        files.put_identity(&new);
+        let wait = async {
+            while shown(server.address, &ca).await != *new.chain()[0] {
+                tokio::time::sleep(INTERVAL).await;
+            }
+        };
+        tokio::time::timeout(crate::support::SOON, wait).await.expect("the new certificate is shown");
+    }
+    stopped.store(true, Ordering::SeqCst);
+    let mut calls = 0;
+    for caller in callers {
+        calls += caller.await.unwrap();
+    }
+    for dialler in dialling {
+        dialler.await.unwrap();
+    }
+    assert!(calls > 100, "{calls}");
+    assert_eq!(
+        held.message().await.unwrap().as_deref(),
+        Some("tick"),
+        "over the connection of the first one"
+    );
+}
+
+#[tokio::test]
+async fn a_server_takes_up_new_authorities_of_clients() {
+    let (ca, old, new) = (Ca::new(), Ca::named("old"), Ca::named("new"));
+    let files = Directory::new();
+    let (certificate, key) = files.put_identity(&ca.issue(NAME));
+    let tls = ServerTls::from_files(certificate, key)
+        .with_client_ca_file(files.put("ca.pem", &old.pem()))
+        .with_reload_interval(INTERVAL);
+    let server = Running::start(tls).await;
+    let of = |authority: &Ca| {
+        let client = authority.issue("client");
+        let tls = ClientTls::new(ca.pem()).with_server_name(NAME);
+        tls.with_identity(client.certificate, client.key)
+    };
+    crate::call(&server.address(), of(&old)).await.unwrap();
+    assert!(crate::refused(&server.address(), of(&new)).await.contains("unknown there"));
+    files.put("ca.pem", &new.pem());
+    let wait = async { while crate::call(&server.address(), of(&new)).await.is_err() {} };
+    tokio::time::timeout(crate::support::SOON, wait).await.expect("the new authority is trusted");
+    // A session of before is not resumed past the authorities of now.
+    assert!(crate::refused(&server.address(), of(&old)).await.contains("unknown there"));
 }
