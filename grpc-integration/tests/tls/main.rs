@@ -6,6 +6,7 @@
 mod support;
 
 mod client;
+mod foreign;
 mod hostile;
 mod names;
 mod peers;
