@@ -29,9 +29,11 @@ use crate::client::connector::{Connector, Destination};
 /// The window of the connection: the largest there is, so that it never holds back one stream because another is not
 /// read. What may be in memory unread is bounded by the windows of the streams.
 const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
-/// The smallest limit of headers that h2 is given. It ends the connection when a peer far exceeds it, so smaller limits
-/// are checked here.
-const HEADERS_AT_LEAST: u32 = 16 * 1024 * 1024;
+/// The limit of headers that h2 is given, beside our own: it ends the connection when a peer exceeds that far, and cuts
+/// trailers that exceed it a little without an error.
+const fn h2_headers(max: u32) -> u32 {
+    max.saturating_mul(2)
+}
 /// h2 ends a connection whose peer sends many small DATA frames, unless they are read. That bounds memory, as the window
 /// of a stream does too.
 const DATA_FRAMES: usize = usize::MAX / 2;
@@ -72,7 +74,7 @@ impl Connection {
         let (requests, h2) = client::Builder::new()
             .initial_window_size(config.stream_window)
             .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_header_list_size(config.max_response_headers.max(HEADERS_AT_LEAST))
+            .max_header_list_size(h2_headers(config.max_response_headers))
             .initial_max_send_streams(UNSETTLED)
             .data_frame_budget(DATA_FRAMES)
             .enable_push(false)
@@ -102,7 +104,8 @@ impl Connection {
                 let first = connection.shared.wire.first();
                 Err(io::Error::other(not_http2(first).unwrap_or(reason)))
             }
-            _ => Err(io::Error::other("the peer accepts no calls")),
+            Ok(Stage::GoingAway(reason)) => Err(io::Error::other(reason)),
+            Ok(Stage::Handshake) | Err(_) => Err(io::Error::other("the connection's task has ended")),
         }
     }
 
@@ -178,10 +181,6 @@ impl Connection {
     /// An error for headers above the limit.
     pub(super) fn check_headers(&self, headers: &HeaderMap) -> Result<(), Status> {
         let max = self.max_response_headers;
-        // h2 has checked what is larger.
-        if max >= HEADERS_AT_LEAST as usize {
-            return Ok(());
-        }
         let size: usize =
             headers.iter().map(|(name, value)| name.as_str().len() + value.len() + HEADER_OVERHEAD).sum();
         if size <= max {
@@ -194,7 +193,7 @@ impl Connection {
     /// Returns the status for an error of a stream on this connection.
     pub(super) fn status_of(&self, error: &h2::Error) -> Status {
         let lost = if error.is_io() { self.shared.peer.reason() } else { None };
-        send_error::status_of(error, lost, self.max_response_headers.max(HEADERS_AT_LEAST as usize))
+        send_error::status_of(error, lost, self.max_response_headers)
     }
 
     /// Classifies an error that came instead of a response. `written` is what the connection had written before the

@@ -81,7 +81,7 @@ impl Driver {
             self.resets.poll(cx, &self.shared.reset_budget, &mut self.work.cancelled);
             self.send(cx);
             if let Poll::Ready(ended) = Pin::new(&mut self.h2).poll(cx) {
-                return Poll::Ready(self.end(ended));
+                return Poll::Ready(self.end(cx, ended));
             }
             let read = self.shared.wire.read();
             if read != self.read {
@@ -128,8 +128,25 @@ impl Driver {
         if max_streams != UNSETTLED {
             self.shared.on_settings(max_streams.min(self.most_streams));
         }
-        if let Poll::Ready(Err(error)) = requests.poll_ready(cx) {
+        if let Poll::Ready(Err(error)) = requests.poll_ready(cx)
+            && self.shared.peer.reason().is_none()
+        {
             self.shared.peer.retire(self.complaint(&error));
+        }
+    }
+
+    /// Returns why the connection has ended.
+    fn end(&mut self, cx: &mut Context<'_>, ended: Result<(), h2::Error>) -> String {
+        // GOAWAY, if that came with the end.
+        if let Some(Poll::Ready(Err(error))) = self.requests.as_mut().map(|requests| requests.poll_ready(cx))
+            && error.is_go_away()
+            && self.shared.peer.reason().is_none()
+        {
+            return self.complaint(&error);
+        }
+        match ended {
+            Ok(()) => "the server closed the connection".to_owned(),
+            Err(error) => describe(&error),
         }
     }
 
@@ -144,13 +161,6 @@ impl Driver {
             }
         }
         reason
-    }
-
-    fn end(&self, ended: Result<(), h2::Error>) -> String {
-        match ended {
-            Ok(()) => "the server closed the connection".to_owned(),
-            Err(error) => describe(&error),
-        }
     }
 
     fn poll_closing(&mut self, cx: &mut Context<'_>) -> Poll<()> {

@@ -20,8 +20,9 @@ pub(super) fn not_http2(first: &[u8]) -> Option<String> {
         [0x15 | 0x16, 3, ..] => "the server speaks TLS, not plain HTTP/2: use .tls()".to_owned(),
         [b'S', b'S', b'H', b'-', ..] => "the server speaks SSH, not HTTP/2".to_owned(),
         _ => {
-            let line = text.lines().next().unwrap_or_default();
-            format!("the server does not speak HTTP/2: it sent {line:?}")
+            let shown = |c: char| if c.is_control() || c == char::REPLACEMENT_CHARACTER { '.' } else { c };
+            let sent: String = text.trim().chars().map(shown).collect();
+            format!("the server does not speak HTTP/2: it sent {sent:?}")
         }
     })
 }
@@ -44,6 +45,7 @@ mod tests {
             (b"\x15\x03\x01\x00\x02\x02\x46", Some("use .tls()")),
             (b"SSH-2.0-OpenSSH_9.2\r\n", Some("speaks SSH")),
             (b"220 mail ESMTP\r\n", Some("it sent \"220 mail ESMTP\"")),
+            (b"J\x00\x00\x00\x0a8.0.36\x00", Some("it sent \"J....8.0.36")),
             (b"\x00\x00\x12\x04\x00\x00\x00\x00\x00", None),
             (b"\x00\x00", None),
             (b"", None),

@@ -53,7 +53,9 @@ pub(super) fn describe(error: &h2::Error) -> String {
         (true, true) => format!("the server closed the connection with {reason:?}{detail}"),
         (true, false) => format!("the server broke the HTTP/2 protocol: {reason:?}{detail}"),
         (false, true) => format!("the server reset the stream with {reason:?}"),
-        (false, false) => format!("the stream was reset with {reason:?}"),
+        // CANCEL is ours, and means that the request's body has failed.
+        (false, false) if reason == Reason::CANCEL => "the call was cancelled".to_owned(),
+        (false, false) => format!("the server broke the HTTP/2 protocol on this stream: {reason:?}"),
     }
 }
 

@@ -17,50 +17,69 @@ pub(super) fn start(mut stream: SendStream<Bytes>, body: RequestBody) {
         // An error ends the stream, and the response is the one to report it.
         RequestBody::Complete(Some(data)) => drop(stream.send_data(data, true)),
         RequestBody::Complete(None) => {}
-        RequestBody::Streamed(mut body) => {
-            tokio::spawn(async move { poll_fn(|cx| poll_upload(cx, &mut stream, &mut body)).await });
+        RequestBody::Streamed(body) => {
+            let mut upload = Upload { stream, body, next: None };
+            tokio::spawn(async move { poll_fn(|cx| upload.poll(cx)).await });
         }
     }
 }
 
-/// Sends what the body yields while the peer has capacity for it. At most one frame more is buffered.
-fn poll_upload(cx: &mut Context<'_>, stream: &mut SendStream<Bytes>, body: &mut StreamedBody) -> Poll<()> {
-    loop {
-        // Reset by the peer, or the connection is gone.
-        if stream.poll_reset(cx).is_ready() {
-            return Poll::Ready(());
-        }
-        if stream.capacity() == 0 {
-            stream.reserve_capacity(1);
-            match ready!(stream.poll_capacity(cx)) {
-                // It may have been taken away again by a change of the peer's window.
-                Some(Ok(_)) => continue,
-                Some(Err(_)) | None => return Poll::Ready(()),
-            }
-        }
-        let sent = match ready!(Pin::new(&mut *body).poll_frame(cx)) {
-            None => {
-                let _ = stream.send_data(Bytes::new(), true);
+/// A body that is being sent.
+struct Upload {
+    stream: SendStream<Bytes>,
+    body: StreamedBody,
+    /// The data that waits for capacity. It is asked for only now: capacity that an idle stream holds is missing to the
+    /// other streams of the connection (hyperium/hyper#4003).
+    next: Option<Bytes>,
+}
+
+impl Upload {
+    /// Sends what the body yields while the peer has capacity for it. Ready at the end.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            // Reset by the peer, or the connection is gone.
+            if self.stream.poll_reset(cx).is_ready() {
                 return Poll::Ready(());
             }
-            // The call knows the error from the body.
-            Some(Err(_)) => {
-                stream.send_reset(Reason::CANCEL);
-                return Poll::Ready(());
-            }
-            Some(Ok(frame)) => match frame.into_data() {
-                Ok(data) => {
-                    let end = body.is_end_stream();
-                    stream.send_data(data, end).map(|()| end)
+            let sent = match self.next.take() {
+                Some(data) => {
+                    if !data.is_empty() && self.stream.capacity() == 0 {
+                        self.stream.reserve_capacity(data.len());
+                        self.next = Some(data);
+                        match ready!(self.stream.poll_capacity(cx)) {
+                            Some(Ok(_)) => continue,
+                            Some(Err(_)) | None => return Poll::Ready(()),
+                        }
+                    }
+                    // What exceeds the capacity is buffered by h2: less than one frame of the body.
+                    let end = self.body.is_end_stream();
+                    self.stream.send_data(data, end).map(|()| end)
                 }
-                Err(frame) => match frame.into_trailers() {
-                    Ok(trailers) => stream.send_trailers(trailers).map(|()| true),
-                    Err(_) => Ok(false),
+                None => match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+                    None => {
+                        let _ = self.stream.send_data(Bytes::new(), true);
+                        return Poll::Ready(());
+                    }
+                    // The call knows the error from the body.
+                    Some(Err(_)) => {
+                        self.stream.send_reset(Reason::CANCEL);
+                        return Poll::Ready(());
+                    }
+                    Some(Ok(frame)) => match frame.into_data() {
+                        Ok(data) => {
+                            self.next = Some(data);
+                            continue;
+                        }
+                        Err(frame) => match frame.into_trailers() {
+                            Ok(trailers) => self.stream.send_trailers(trailers).map(|()| true),
+                            Err(_) => Ok(false),
+                        },
+                    },
                 },
-            },
-        };
-        if !matches!(sent, Ok(false)) {
-            return Poll::Ready(());
+            };
+            if !matches!(sent, Ok(false)) {
+                return Poll::Ready(());
+            }
         }
     }
 }
