@@ -107,9 +107,9 @@ mod tls;
 pub use client::ClientTls;
 #[cfg(feature = "client")]
 pub use client::{
-    BoxedIo, CallInfo, ChannelBuilder, Connected, Connector, Destination, DiscoveryChannel, Io, LeastRequest,
-    LoadBalancingPolicy, Outcome, Pick, Picker, ReadyInstance, ResponseFuture, RoundRobin, ServiceConnector,
-    Sticky, TcpConnector, WaitForReady,
+    BoxedIo, CallInfo, CalledInstance, ChannelBuilder, Connected, Connector, Destination, DiscoveryChannel,
+    Io, LeastRequest, LoadBalancingPolicy, Outcome, Pick, Picker, ReadyInstance, ResponseFuture, RoundRobin,
+    ServiceConnector, Sticky, TcpConnector, WaitForReady,
 };
 pub use error::{Error, ErrorKind, Result};
 #[cfg(feature = "server")]

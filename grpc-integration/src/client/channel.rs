@@ -1,7 +1,6 @@
 //! The channel that generated clients take.
 
 use std::fmt;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -13,7 +12,7 @@ use tonic::Status;
 use tonic::body::Body;
 use tower_service::Service;
 
-use super::call::{CallConfig, call};
+use super::call::{CallConfig, Calls, ResponseFuture};
 use super::pool::{State, StateReader, closed};
 use crate::error::{Error, ErrorKind, Result};
 use crate::task::Task;
@@ -55,10 +54,10 @@ use crate::task::Task;
 ///   connecting, the headers, and the body to its end.
 /// - While an instance is being connected to for the first time, calls wait. Once it is known that no instance is
 ///   ready they fail with UNAVAILABLE and the reason, unless they are [wait-for-ready](crate::WaitForReady).
-/// - Transparent retry: a request that was never sent goes to another instance, without a limit; one that the
-///   server refused before it was processed (REFUSED_STREAM, GOAWAY) once, if its body is still buffered: up to
-///   64 KiB. Nothing else is ever retried.
-/// - The response's extensions hold the [`ReadyInstance`](crate::ReadyInstance) that answered.
+/// - Transparent retry: a request that was never sent, or that the server refused before it was processed
+///   (REFUSED_STREAM, GOAWAY), is sent again until its deadline, with backoff from the second refusal on. The request of a
+///   stream can be sent again if its beginning is still buffered: up to 64 KiB. Nothing else is ever retried.
+/// - A [`CalledInstance`](crate::CalledInstance) in the request's extensions tells which instance a call was sent to.
 ///
 /// # Logs
 ///
@@ -67,24 +66,17 @@ use crate::task::Task;
 /// others in each half minute. Single attempts are logged at DEBUG.
 #[derive(Clone)]
 pub struct DiscoveryChannel {
-    inner: Arc<Inner>,
-}
-
-struct Inner {
-    service: ServiceName,
-    state: Arc<StateReader>,
-    config: CallConfig,
-    _pool: Task,
+    calls: Arc<Calls>,
 }
 
 impl DiscoveryChannel {
     pub(crate) fn new(service: ServiceName, state: Arc<StateReader>, config: CallConfig, pool: Task) -> Self {
-        Self { inner: Arc::new(Inner { service, state, config, _pool: pool }) }
+        Self { calls: Arc::new(Calls { service, state, config, _pool: pool }) }
     }
 
     /// Returns the name of the service.
     pub fn service(&self) -> &ServiceName {
-        &self.inner.service
+        &self.calls.service
     }
 
     /// Waits until an instance is ready, for `within` at most.
@@ -96,7 +88,7 @@ impl DiscoveryChannel {
     /// # Cancellation
     /// Safe.
     pub async fn wait_ready(&self, within: Duration) -> Result<()> {
-        let state = &self.inner.state;
+        let state = &self.calls.state;
         let mut changes = state.changes();
         let ready = async {
             loop {
@@ -116,8 +108,8 @@ impl DiscoveryChannel {
     }
 
     fn not_ready(&self, within: Duration) -> Error {
-        let service = &self.inner.service;
-        let error = match &**self.inner.state.load() {
+        let service = &self.calls.service;
+        let error = match &**self.calls.state.load() {
             State::Connecting(reason) | State::Failing(reason) => {
                 format!("no instance of {service} was ready within {within:?}: {reason}")
             }
@@ -139,16 +131,15 @@ impl Service<Request<Body>> for DiscoveryChannel {
     }
 
     fn call(&mut self, request: Request<Body>) -> ResponseFuture {
-        let inner = Arc::clone(&self.inner);
-        ResponseFuture(Box::pin(async move { call(&inner.state, &inner.config, request).await }))
+        ResponseFuture::new(Arc::clone(&self.calls), request)
     }
 }
 
 impl fmt::Debug for DiscoveryChannel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut debug = f.debug_struct("DiscoveryChannel");
-        debug.field("service", &self.inner.service);
-        match &**self.inner.state.load() {
+        debug.field("service", &self.calls.service);
+        match &**self.calls.state.load() {
             State::Ready(ready) => debug.field("ready", &ready.instances),
             State::Connecting(reason) | State::Failing(reason) => {
                 debug.field("not_ready", &format_args!("{reason}"))
@@ -156,23 +147,5 @@ impl fmt::Debug for DiscoveryChannel {
             State::Closed => debug.field("not_ready", &"closed"),
         };
         debug.finish_non_exhaustive()
-    }
-}
-
-/// The future of a call's response. Dropping it cancels the call.
-#[must_use = "a call does nothing until it is awaited"]
-pub struct ResponseFuture(Pin<Box<dyn Future<Output = Result<Response<Body>, Status>> + Send>>);
-
-impl Future for ResponseFuture {
-    type Output = Result<Response<Body>, Status>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.as_mut().poll(cx)
-    }
-}
-
-impl fmt::Debug for ResponseFuture {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ResponseFuture")
     }
 }

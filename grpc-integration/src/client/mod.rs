@@ -16,8 +16,8 @@ mod transport;
 
 pub use balance::{CallInfo, LeastRequest, LoadBalancingPolicy, Outcome, Pick, Picker, RoundRobin, Sticky};
 pub use builder::ChannelBuilder;
-pub use call::WaitForReady;
-pub use channel::{DiscoveryChannel, ResponseFuture};
+pub use call::{CalledInstance, ResponseFuture, WaitForReady};
+pub use channel::DiscoveryChannel;
 pub use connector::{BoxedIo, Connected, Connector, Destination, Io, ServiceConnector, TcpConnector};
 pub use ready_instance::ReadyInstance;
 #[cfg(feature = "tls")]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
-use hither_tonic::{Connected, Connector, Destination, DiscoveryChannel, ReadyInstance, WaitForReady};
+use hither_tonic::{CalledInstance, Connected, Connector, Destination, DiscoveryChannel, WaitForReady};
 use tokio::time::{Instant, sleep};
 use tonic::client::Grpc;
 use tonic::service::interceptor::InterceptedService;
@@ -295,15 +295,22 @@ async fn a_call_whose_connection_breaks_is_not_retried_and_fails_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_carries_the_service_as_authority_and_a_response_its_instance() {
+async fn a_call_carries_the_service_as_authority_and_reports_its_instance() {
     let (mut registry, net) = (Registry::new(), Net::new());
     let server = Server::on(&net, "a:1");
     registry.up(&server.address).await;
     let client = Client::new(&channel(&registry, &net).connect().await.unwrap());
-    let response = client.call("Authority", String::new()).await.unwrap();
-    assert_eq!(response.get_ref(), SERVICE);
-    let endpoint = response.extensions().get::<ReadyInstance>().unwrap();
-    assert_eq!(endpoint.instance().id().as_str(), "a:1");
+    for (method, code) in [("Authority", Code::Ok), ("Nonsense", Code::Unimplemented)] {
+        let called = CalledInstance::default();
+        let mut request = Request::new(String::new());
+        request.extensions_mut().insert(called.clone());
+        let answer = client.call(method, request).await;
+        assert_eq!(answer.as_ref().map_or_else(Status::code, |_| Code::Ok), code);
+        assert_eq!(called.get().unwrap().instance().id().as_str(), "a:1");
+        if let Ok(authority) = answer {
+            assert_eq!(authority.get_ref(), SERVICE);
+        }
+    }
     let agent = client.call("Metadata", "user-agent".to_owned()).await.unwrap().into_inner();
     assert!(agent.starts_with("hither-tonic/"), "{agent}");
 

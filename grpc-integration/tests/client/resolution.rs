@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hither_core::{Discovery, Instance, Registries, StaticRegistry};
 use hither_memory::MemoryRegistry;
-use hither_tonic::{ChannelBuilder, DiscoveryChannel, ErrorKind, ReadyInstance, RoundRobin, WaitForReady};
+use hither_tonic::{CalledInstance, ChannelBuilder, DiscoveryChannel, ErrorKind, RoundRobin, WaitForReady};
 use tokio::time::{Instant, sleep, timeout};
 use tonic::{Code, Request};
 
@@ -366,8 +366,11 @@ async fn a_call_to_a_static_list_carries_the_address_that_it_is_sent_to() {
     sleep(SECOND).await;
     let client = Client::new(&channel);
     for _ in 0..4 {
-        let response = client.call("Authority", String::new()).await.unwrap();
-        let instance = response.extensions().get::<ReadyInstance>().unwrap().instance().clone();
+        let called = CalledInstance::default();
+        let mut request = tonic::Request::new(String::new());
+        request.extensions_mut().insert(called.clone());
+        let response = client.call("Authority", request).await.unwrap();
+        let instance = called.get().unwrap().instance().clone();
         assert_eq!(*response.get_ref(), instance.address().to_string());
     }
     assert_eq!(servers.each_ref().map(Server::calls), [2, 2]);

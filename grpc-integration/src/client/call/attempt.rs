@@ -3,13 +3,16 @@
 use std::sync::Arc;
 
 use hither_core::Address;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 use tokio::time::Instant;
 use tonic::{Code, Status};
 
+use super::deadline::Deadline;
 use crate::client::balance::{Outcome, Picker};
 use crate::client::ready_instance::{InFlight, ReadyInstance};
 use crate::client::transport::Connection;
+
+pub(super) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// One attempt of a call. It counts as load of its instance until it is dropped; then the picker gets its outcome.
 #[derive(Debug)]
@@ -43,6 +46,12 @@ impl Attempt {
         Status::new(status.code(), format!("{} at {}", status.message(), self.peer()))
     }
 
+    /// The deadline has passed before its response has begun: returns the status.
+    pub(super) fn exceeded(&mut self, deadline: &Deadline) -> Status {
+        self.ended(Code::DeadlineExceeded);
+        deadline.exceeded(format_args!("no answer from {}", self.peer()))
+    }
+
     /// Records how it ended; the first record counts.
     pub(super) fn ended(&mut self, code: Code) {
         self.code.get_or_insert(code);
@@ -50,7 +59,7 @@ impl Attempt {
 
     /// Records the status, if it is among these headers or trailers.
     pub(super) fn ended_with(&mut self, headers: &HeaderMap) {
-        if let Some(status) = headers.get("grpc-status") {
+        if let Some(status) = headers.get(GRPC_STATUS) {
             self.ended(Code::from_bytes(status.as_bytes()));
         }
     }

@@ -1,9 +1,12 @@
 //! The settings of calls.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hither_core::{Address, AddressKind};
 use http::uri::Authority;
+
+use crate::client::ready_instance::ReadyInstance;
 
 /// Sets for a single call whether it waits until an instance is ready, whatever the channel's own setting.
 ///
@@ -18,6 +21,32 @@ use http::uri::Authority;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct WaitForReady(pub bool);
+
+/// The instance that a call is sent to, for logs, metrics and tests. It goes into the request's extensions, and may be
+/// looked at at any time, after a failure too.
+///
+/// ```
+/// use hither_tonic::CalledInstance;
+///
+/// let called = CalledInstance::default();
+/// let mut request = tonic::Request::new("a message");
+/// request.extensions_mut().insert(called.clone());
+/// // let answer = client.say_hello(request).await;
+/// assert!(called.get().is_none(), "it was not sent yet");
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct CalledInstance(Arc<Mutex<Option<ReadyInstance>>>);
+
+impl CalledInstance {
+    /// Returns the instance of the latest attempt; `None` if there was none yet.
+    pub fn get(&self) -> Option<ReadyInstance> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set(&self, instance: &ReadyInstance) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(instance.clone());
+    }
+}
 
 /// The settings that all calls of a channel share.
 #[derive(Debug)]

@@ -1,11 +1,9 @@
 //! What a call sends: read once, sent as often as there are attempts.
 
-use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::{Body as _, Frame};
 use tonic::Status;
 use tonic::body::Body;
@@ -23,9 +21,8 @@ pub(super) enum Content {
 
 impl Content {
     /// Reads what is there at once: for a unary call that is all.
-    pub(super) async fn begin(mut body: Body) -> Result<Self, Status> {
-        let read = poll_fn(|cx| Poll::Ready(contain(|| Beginning::read(&mut body, cx)))).await;
-        let beginning = match read {
+    pub(super) fn begin(mut body: Body, cx: &mut Context<'_>) -> Result<Self, Status> {
+        let beginning = match contain(|| Beginning::read(&mut body, cx)) {
             Ok(read) => read?,
             Err(panic) => {
                 let _ = contain(|| drop(body));
@@ -101,24 +98,5 @@ impl Beginning {
             }
         }
         Ok(this)
-    }
-}
-
-/// The headers of a request, to send them again after the server has refused them. A list costs a tenth of a clone of
-/// the map.
-#[derive(Debug, Default)]
-pub(super) struct KeptHeaders(Vec<(HeaderName, HeaderValue)>);
-
-impl KeptHeaders {
-    pub(super) fn of(headers: &HeaderMap) -> Self {
-        Self(headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect())
-    }
-
-    pub(super) fn restore(&self) -> HeaderMap {
-        let mut headers = HeaderMap::with_capacity(self.0.len());
-        for (name, value) in &self.0 {
-            headers.append(name.clone(), value.clone());
-        }
-        headers
     }
 }

@@ -1,13 +1,15 @@
 //! The deadline of a call.
 
 use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue};
-use tokio::time::Instant;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::Status;
 
-const GRPC_TIMEOUT: &str = "grpc-timeout";
+const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// The deadline of a call: for its attempts, its waiting, and its response's body to the end.
 #[derive(Debug, Clone, Copy)]
@@ -45,6 +47,28 @@ impl Deadline {
         }
         let left = self.at.saturating_duration_since(Instant::now());
         headers.insert(GRPC_TIMEOUT, format(left));
+    }
+}
+
+/// The timer of a deadline.
+#[derive(Debug)]
+pub(super) struct Timer {
+    deadline: Deadline,
+    sleep: Pin<Box<Sleep>>,
+}
+
+impl Timer {
+    pub(super) fn new(deadline: Deadline) -> Self {
+        Self { deadline, sleep: Box::pin(sleep_until(deadline.at)) }
+    }
+
+    pub(super) fn deadline(&self) -> &Deadline {
+        &self.deadline
+    }
+
+    /// Ready when the deadline has passed.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.sleep.as_mut().poll(cx)
     }
 }
 
@@ -117,12 +141,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_timeout_of_the_channel_caps_the_one_of_the_request() {
-        let headers = |text| {
-            HeaderMap::from_iter([(
-                http::HeaderName::from_static(GRPC_TIMEOUT),
-                HeaderValue::from_static(text),
-            )])
-        };
+        let headers = |text| HeaderMap::from_iter([(GRPC_TIMEOUT, HeaderValue::from_static(text))]);
         let within = |headers: HeaderMap, cap| Deadline::of(&headers, cap).map(|deadline| deadline.within);
         let second = Duration::from_secs(1);
         assert_eq!(within(HeaderMap::new(), None), None);

@@ -5,11 +5,12 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body::Body as _;
 use tokio::time::timeout;
 use tonic::{Code, Status};
 
+use super::attempt::GRPC_STATUS;
 use crate::client::transport::ResponseBody;
 
 /// How much of the text is shown.
@@ -20,14 +21,12 @@ const WAIT: Duration = Duration::from_secs(1);
 
 /// Returns whether a response is gRPC's: it says so, or at least has a status.
 pub(super) fn is_grpc(status: StatusCode, headers: &HeaderMap) -> bool {
-    if headers.contains_key("grpc-status") {
-        return true;
-    }
-    status == StatusCode::OK
-        && headers.get(CONTENT_TYPE).is_some_and(|value| {
-            let rest = value.as_bytes().strip_prefix(b"application/grpc");
-            rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
-        })
+    let is_grpc = |value: &HeaderValue| {
+        let rest = value.as_bytes().strip_prefix(b"application/grpc");
+        rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+    };
+    status == StatusCode::OK && headers.get(CONTENT_TYPE).is_some_and(is_grpc)
+        || headers.contains_key(GRPC_STATUS)
 }
 
 /// Returns the status for a response that is not gRPC's, with the first of its text.

@@ -2,10 +2,9 @@
 
 use std::fmt;
 
-use tonic::{Code, Status};
+use tonic::Status;
 
 use super::attempt::Attempt;
-use super::deadline::Deadline;
 
 /// How far a call has come: the message when its deadline is exceeded.
 #[derive(Debug)]
@@ -18,16 +17,6 @@ pub(super) enum Progress {
     /// A server has refused it, with this status.
     Refused(Status),
     Sent(Attempt),
-}
-
-impl Progress {
-    /// The deadline has passed: returns the status.
-    pub(super) fn exceeded(&mut self, deadline: Deadline) -> Status {
-        if let Self::Sent(attempt) = self {
-            attempt.ended(Code::DeadlineExceeded);
-        }
-        deadline.exceeded(self)
-    }
 }
 
 impl fmt::Display for Progress {

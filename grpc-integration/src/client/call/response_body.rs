@@ -5,11 +5,10 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use tokio::time::Sleep;
 use tonic::{Code, Status};
 
 use super::attempt::Attempt;
-use super::deadline::Deadline;
+use super::deadline::Timer;
 use crate::client::transport::{ReplayBody, ResponseBody};
 
 /// The body of a response. Dropping it before its end cancels the call.
@@ -21,7 +20,7 @@ struct Open {
     /// Sending the request ends with the call, as in gRPC.
     request: Option<ReplayBody>,
     attempt: Attempt,
-    timer: Option<(Deadline, Pin<Box<Sleep>>)>,
+    timer: Option<Timer>,
 }
 
 impl CallBody {
@@ -29,7 +28,7 @@ impl CallBody {
         body: ResponseBody,
         request: Option<ReplayBody>,
         mut attempt: Attempt,
-        timer: Option<(Deadline, Pin<Box<Sleep>>)>,
+        timer: Option<Timer>,
     ) -> Self {
         if body.is_end_stream() {
             attempt.ended(Code::Unknown);
@@ -51,10 +50,11 @@ impl Body for CallBody {
             return Poll::Ready(None);
         };
         // Checked first: a stream that always has a frame must end in time, too.
-        if let Some((deadline, timer)) = &mut open.timer
-            && timer.as_mut().poll(cx).is_ready()
+        if let Some(timer) = &mut open.timer
+            && timer.poll(cx).is_ready()
         {
-            let status = deadline.exceeded(format_args!("the response of {} had begun", open.attempt.peer()));
+            let status =
+                timer.deadline().exceeded(format_args!("the response of {} had begun", open.attempt.peer()));
             open.attempt.ended(status.code());
             self.0 = None;
             return Poll::Ready(Some(Err(status)));

@@ -26,4 +26,5 @@ pub(crate) use connection::{Connection, Slot};
 pub(crate) use request_body::{ReplayBody, RequestBody, panicked};
 pub(crate) use response_body::ResponseBody;
 pub(crate) use send_error::SendError;
+pub(crate) use ticket::Sending;
 pub(crate) use trial::{Trial, Verdict};

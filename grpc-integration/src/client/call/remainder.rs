@@ -1,0 +1,130 @@
+//! The calls that wait, are refused, or are answered by something that is not gRPC.
+
+use std::future::poll_fn;
+use std::mem;
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use hither_core::Backoff;
+use http::Response;
+use tokio::time::sleep;
+use tonic::body::Body;
+use tonic::{Code, Status};
+
+use super::attempt::Attempt;
+use super::http_status;
+use super::progress::Progress;
+use super::{Call, ResponseBody};
+use crate::client::transport::SendError;
+
+/// How an attempt has ended that got no response of gRPC's.
+pub(super) type Ended = (Attempt, Result<Response<ResponseBody>, SendError>);
+
+/// A call, and how far it has come.
+pub(super) struct Remainder {
+    call: Call,
+    progress: Progress,
+    refusals: Option<Backoff>,
+}
+
+impl Remainder {
+    pub(super) fn of(call: Call) -> Self {
+        Self { call, progress: Progress::Picking, refusals: None }
+    }
+
+    /// Runs the call to its response, after its first attempt has ended, or when it could not be picked for at once.
+    pub(super) async fn run(mut self, first: Option<Ended>) -> Result<Response<Body>, Status> {
+        let mut timer = self.call.timer.take();
+        let outcome = {
+            let mut attempts = pin!(self.attempts(first));
+            poll_fn(|cx| match (attempts.as_mut().poll(cx), &mut timer) {
+                (Poll::Pending, Some(timer)) => timer.poll(cx).map(|()| None),
+                (outcome, _) => outcome.map(Some),
+            })
+            .await
+        };
+        self.call.timer = timer;
+        match (outcome, &self.call.timer, self.progress) {
+            (Some(Ok(response)), _, Progress::Sent(attempt)) => Ok(self.call.respond(response, attempt)),
+            (Some(Ok(_)), _, _) => Err(Status::internal("a response to a call that was not sent")),
+            (Some(Err(status)), _, _) => Err(status),
+            (None, Some(timer), Progress::Sent(mut attempt)) => Err(attempt.exceeded(timer.deadline())),
+            (None, Some(timer), progress) => Err(timer.deadline().exceeded(&progress)),
+            (None, None, _) => Err(Status::internal("a deadline has passed that was not set")),
+        }
+    }
+
+    /// Sends the call until it is answered. The attempt that was is left in `progress`.
+    async fn attempts(&mut self, first: Option<Ended>) -> Result<Response<ResponseBody>, Status> {
+        let Self { call, progress, refusals } = self;
+        let mut ended = match first {
+            Some((attempt, ended)) => {
+                *progress = Progress::Sent(attempt);
+                Some(ended)
+            }
+            None => None,
+        };
+        loop {
+            if let Some(ended) = ended.take() {
+                let Progress::Sent(attempt) = progress else {
+                    return Err(Status::internal("an attempt has ended that was not made"));
+                };
+                let refused = match ended {
+                    Ok(response) if http_status::is_grpc(response.status(), response.headers()) => {
+                        return Ok(response);
+                    }
+                    Ok(response) => {
+                        let status = attempt.at_peer(&http_status::status_of(response).await);
+                        attempt.ended(status.code());
+                        return Err(status);
+                    }
+                    Err(SendError::Unsent) => None,
+                    Err(SendError::Refused(status)) => Some(attempt.at_peer(&status)),
+                    Err(SendError::Failed(status)) => {
+                        let status = call.content.failed().unwrap_or_else(|| attempt.at_peer(&status));
+                        attempt.ended(status.code());
+                        return Err(status);
+                    }
+                };
+                attempt.ended(Code::Unavailable);
+                call.head.restore();
+                match refused {
+                    None => *progress = Progress::Picking,
+                    Some(status) => {
+                        *progress = Progress::Refused(status);
+                        pause(refusals).await;
+                    }
+                }
+            }
+            let refused = match mem::replace(progress, Progress::Picking) {
+                Progress::Refused(status) => Some(status),
+                _ => None,
+            };
+            let (attempt, slot) = match call.picking().now(progress) {
+                Some(picked) => picked?,
+                None => call.picking().wait(progress).await?,
+            };
+            let Some(body) = call.content.attempt() else {
+                // What was sent before is not buffered any more.
+                return Err(
+                    refused.unwrap_or_else(|| Status::internal("the request body cannot be replayed"))
+                );
+            };
+            let sending = call.send(&attempt, slot, body, true)?;
+            *progress = Progress::Sent(attempt);
+            ended = Some(sending.await);
+        }
+    }
+}
+
+/// The first time a refused call is sent again at once, as in gRPC. A server that goes on refusing is not flooded.
+async fn pause(refusals: &mut Option<Backoff>) {
+    match refusals {
+        None => {
+            let (first, longest) = (Duration::from_millis(5), Duration::from_secs(1));
+            *refusals = Some(Backoff::proportional(first, 2.0, longest, 0.2));
+        }
+        Some(backoff) => sleep(backoff.next_delay()).await,
+    }
+}
