@@ -199,6 +199,21 @@ async fn a_server_that_refuses_every_call_by_goaway_is_logged_and_paced() {
     assert!((10..=20).contains(&dials) && refused.load(Ordering::SeqCst) <= dials, "{dials}");
     let lines = log.take();
     assert!(lines.len() == 1 && lines[0].starts_with("WARN instance unreachable; retrying"), "{lines:?}");
+    // However long a connection is open before a call comes.
+    for _ in 0..200 {
+        let _ = client.name().await;
+        sleep(3 * SECOND).await;
+    }
+    assert_eq!(log.take(), [""; 0]);
+
+    let server = Server::on(&net, "a:1");
+    while client.name().await.is_err() {
+        sleep(SECOND).await;
+    }
+    sleep(2 * SECOND).await;
+    let lines = log.take();
+    assert!(lines.len() == 1 && lines[0].starts_with("INFO instance reachable again"), "{lines:?}");
+    assert_eq!(server.accepted(), 1);
 }
 
 /// Long calls that are answered after their connection takes no new ones are no failure.

@@ -20,7 +20,8 @@ use crate::error::BoxError;
 /// hyper-util's client take, such as hyper-rustls' `HttpsConnector` or a `tower::service_fn`.
 ///
 /// The service is called with `http://host:port`, or with [another scheme](Self::with_scheme). Unix domain sockets
-/// have no such URI, so instances at one cannot be reached. The service is cloned for each attempt.
+/// have no such URI, so instances at one cannot be reached. Host names are resolved by the service. It is cloned for
+/// each attempt.
 ///
 /// ```
 /// # use std::task::{Context, Poll};

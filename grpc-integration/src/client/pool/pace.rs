@@ -71,6 +71,11 @@ impl<T: Use> Pace<T> {
         self.failing = false;
     }
 
+    /// Returns whether the connections of late have been of no use.
+    pub(super) fn is_failing(&self) -> bool {
+        self.failing
+    }
+
     /// A connection was made: the peer has sent SETTINGS.
     pub(super) fn connected(&mut self) {
         if !self.failing {

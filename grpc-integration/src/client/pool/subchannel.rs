@@ -1,11 +1,12 @@
 //! The connections to one instance, kept up by a task of its own.
 
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hither_core::{Backoff, Instance};
 use tokio::sync::{Notify, watch};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tracing::Instrument;
 
 use super::connections::Connections;
@@ -19,6 +20,8 @@ use crate::task::Task;
 
 /// An instance counts as reachable again when it has answered a call, or a connection was open for as long.
 const SETTLED: Duration = Duration::from_secs(1);
+/// The same for an instance that had ended one connection after the other without an answer.
+const PROVEN: Duration = Duration::from_secs(60);
 
 /// gRPC's connectivity states.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -178,7 +181,7 @@ impl SubchannelTask {
     async fn serve(&mut self, first: Connection, instance: &Instance, outage: &mut Outage<'_>) -> Duration {
         self.pace.connected();
         let first = Arc::new(first);
-        let trial = Trial::of(&first);
+        let (trial, since) = (Trial::of(&first), Instant::now());
         let address = first.address().clone();
         self.ready_instance.set_connections(vec![Arc::clone(&first)]);
         self.set_connectivity(Connectivity::Ready);
@@ -189,14 +192,18 @@ impl SubchannelTask {
             desired: &self.desired,
         };
         let lost = {
-            let serving = connections.serve(first);
-            tokio::pin!(serving);
-            tokio::select! {
-                biased;
-                lost = &mut serving => lost,
-                () = sleep(SETTLED) => {
-                    self.end(outage, instance);
-                    serving.await
+            let mut serving = pin!(connections.serve(first));
+            let mut settled = false;
+            loop {
+                tokio::select! {
+                    biased;
+                    lost = &mut serving => break lost,
+                    () = sleep(SETTLED), if !settled => {
+                        settled = self.is_reachable(&trial, since);
+                        if settled {
+                            self.end(outage, instance);
+                        }
+                    }
                 }
             }
         };
@@ -222,6 +229,12 @@ impl SubchannelTask {
                 delay
             }
         }
+    }
+
+    /// Returns whether a connection shows that the instance can be reached: one that is open shows nothing of an instance
+    /// that has ended many without an answer.
+    fn is_reachable(&self, trial: &Trial, since: Instant) -> bool {
+        !self.pace.is_failing() || trial.verdict() == Verdict::Answered || since.elapsed() >= PROVEN
     }
 
     fn fail(&self, cause: String, delay: Duration) {

@@ -55,6 +55,8 @@ pub(super) mod tests {
     use std::future::pending;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
+    use futures_util::FutureExt;
+
     use super::*;
 
     /// Names that resolve as a test says. All others are unknown.
@@ -103,5 +105,15 @@ pub(super) mod tests {
         assert!(!addresses.is_empty());
         lookup.lookup("no-such-host.invalid", 80).await.unwrap_err();
         assert_eq!(lookup.lookups.available_permits(), LOOKUPS);
+    }
+
+    #[tokio::test]
+    async fn lookups_that_hang_leave_threads_to_others() {
+        let lookup = SystemLookup::default();
+        let hanging = lookup.lookups.acquire_many(u32::try_from(LOOKUPS).unwrap()).await.unwrap();
+        let mut waiting = Box::pin(lookup.lookup("localhost", 80));
+        assert!((&mut waiting).now_or_never().is_none());
+        drop(hanging);
+        waiting.await.unwrap();
     }
 }
