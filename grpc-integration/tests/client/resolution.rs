@@ -367,7 +367,7 @@ async fn a_call_to_a_static_list_carries_the_address_that_it_is_sent_to() {
     let client = Client::new(&channel);
     for _ in 0..4 {
         let called = CalledInstance::default();
-        let mut request = tonic::Request::new(String::new());
+        let mut request = Request::new(String::new());
         request.extensions_mut().insert(called.clone());
         let response = client.call("Authority", request).await.unwrap();
         let instance = called.get().unwrap().instance().clone();

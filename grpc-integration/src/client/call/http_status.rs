@@ -96,7 +96,7 @@ mod tests {
     #[test]
     fn only_a_content_type_of_grpc_or_a_status_makes_a_response_grpc() {
         let headers = |name: &'static str, value: &'static str| {
-            let value = http::HeaderValue::from_static(value);
+            let value = HeaderValue::from_static(value);
             HeaderMap::from_iter([(http::HeaderName::from_static(name), value)])
         };
         let ok = StatusCode::OK;
