@@ -6,6 +6,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use http::uri::PathAndQuery;
 use http_body::Body as HttpBody;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tonic::Request;
 use tonic::body::Body;
 use tonic::client::{Grpc, GrpcService};
@@ -69,24 +70,45 @@ impl<T> Channel for T where
 {
 }
 
-/// Makes `calls` calls, divided among `callers`, and returns when all have ended.
-pub(crate) async fn make<T: Channel>(channel: &T, call: &Call, callers: u64, calls: u64) -> Result<()> {
+/// How many calls are made.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Amount {
+    /// That many, divided among the callers.
+    Calls(u64),
+    /// Until this long after the start.
+    For(Duration),
+}
+
+/// Makes calls, and returns how many when all have ended.
+pub(crate) async fn make<T: Channel>(channel: &T, call: &Call, callers: u64, amount: Amount) -> Result<u64> {
     let mut tasks = JoinSet::new();
     for caller in 0..callers {
-        let share = calls / callers + u64::from(caller < calls % callers);
+        let mut is_over = limit(amount, callers, caller);
         let (channel, call) = (channel.clone(), call.clone());
         tasks.spawn(async move {
             let mut client = Grpc::new(channel);
-            for _ in 0..share {
+            let mut made = 0;
+            while !is_over(made) {
                 one(&mut client, &call).await?;
+                made += 1;
             }
-            Ok::<_, Error>(())
+            Ok::<_, Error>(made)
         });
     }
+    let mut made = 0;
     while let Some(ended) = tasks.join_next().await {
-        ended??;
+        made += ended??;
     }
-    Ok(())
+    Ok(made)
+}
+
+/// Returns what tells one of the callers to stop, from the number of calls that it has made.
+fn limit(amount: Amount, callers: u64, caller: u64) -> impl FnMut(u64) -> bool + Send {
+    let started = Instant::now();
+    move |made| match amount {
+        Amount::Calls(calls) => made >= calls / callers + u64::from(caller < calls % callers),
+        Amount::For(length) => started.elapsed() >= length,
+    }
 }
 
 async fn one<T: Channel>(client: &mut Grpc<T>, call: &Call) -> Result<()> {

@@ -1,12 +1,11 @@
 //! Calls on one thread, whose cost is counted from outside.
 
-use std::time::Duration;
-
 use tokio::runtime::{Builder, Runtime};
 
 use crate::Result;
-use crate::calls::Call;
-use crate::client::{Client, Variant};
+use crate::calls::{Amount, Call};
+use crate::cell::Cell;
+use crate::client::{Client, Setup, Variant};
 use crate::server::ServerProcess;
 
 #[derive(Debug, clap::Args)]
@@ -36,23 +35,31 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
-    let server = ServerProcess::start(arguments.servers)?;
-    let client = runtime.block_on(Client::connect(arguments.channel, server.addresses()))?;
-    let deadline = arguments.deadline.then_some(Duration::from_secs(60));
-    let call = Call::new(arguments.size, arguments.messages, deadline);
+    let server = ServerProcess::start(arguments.servers, None)?;
+    let cell = Cell {
+        servers: arguments.servers,
+        callers: arguments.callers,
+        size: arguments.size,
+        messages: arguments.messages,
+        threads: 1,
+        deadline: arguments.deadline,
+        tls: false,
+    };
+    let setup = Setup { servers: server.addresses(), cell: &cell, tls: None, grpc_go: None };
+    let mut client = runtime.block_on(Client::connect(arguments.channel, &setup))?;
+    let call = cell.call();
     // So that all connections exist, and buffers and maps have the size that they keep.
-    runtime.block_on(client.make(&call, arguments.callers, warm_up(arguments)))?;
-    counted(&runtime, &client, &call, arguments)
+    runtime.block_on(client.make(&call, arguments.callers, Amount::Calls(warm_up(arguments.servers))))?;
+    counted(&runtime, &mut client, &call, arguments)
 }
 
-/// All connections have to be in use, whatever the policy.
-fn warm_up(arguments: &Arguments) -> u64 {
-    let servers = u64::try_from(arguments.servers).unwrap_or(u64::MAX);
-    servers.saturating_mul(10).max(500)
+/// Returns how many calls use all connections, whatever the policy.
+fn warm_up(servers: usize) -> u64 {
+    u64::try_from(servers).unwrap_or(u64::MAX).saturating_mul(10).max(500)
 }
 
 /// What is counted: callgrind collects inside of this function alone.
 #[inline(never)]
-fn counted(runtime: &Runtime, client: &Client, call: &Call, arguments: &Arguments) -> Result<()> {
-    runtime.block_on(client.make(call, arguments.callers, arguments.calls))
+fn counted(runtime: &Runtime, client: &mut Client, call: &Call, arguments: &Arguments) -> Result<()> {
+    runtime.block_on(client.make(call, arguments.callers, Amount::Calls(arguments.calls))).map(drop)
 }

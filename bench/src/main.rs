@@ -1,10 +1,15 @@
 //! Benchmarks of hither's channel beside others: `cargo run --release -p hither-bench -- help`.
 
 mod calls;
+mod cell;
 mod client;
 mod codec;
+mod compare;
 mod count;
+mod limits;
+mod memory;
 mod server;
+mod tls;
 
 use std::process::ExitCode;
 
@@ -24,15 +29,21 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Compares the calls per second of channels, and prints a table of ratios.
+    Compare(Box<compare::Arguments>),
     /// Makes a number of calls on one thread, for callgrind and strace.
     Count(count::Arguments),
+    /// Measures the memory of connections.
+    Memory(memory::Arguments),
     /// Serves until the standard input ends: started by the other commands.
     Server(server::Arguments),
 }
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
+        Command::Compare(arguments) => compare::run(&arguments),
         Command::Count(arguments) => count::run(&arguments),
+        Command::Memory(arguments) => memory::run(&arguments),
         Command::Server(arguments) => server::run(&arguments),
     };
     match result {

@@ -6,8 +6,7 @@
 use std::io;
 
 use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::frames::{self, Frame};
 
@@ -19,8 +18,8 @@ const CHUNK: usize = 256 * 1024;
 
 /// A connection, and what it still has to answer.
 #[derive(Debug)]
-pub(super) struct Connection {
-    stream: TcpStream,
+pub(super) struct Connection<S> {
+    stream: S,
     output: Vec<u8>,
     /// Requests that have not arrived as a whole.
     requests: Vec<Request>,
@@ -50,8 +49,8 @@ struct Response {
     offset: usize,
 }
 
-impl Connection {
-    pub(super) fn new(stream: TcpStream) -> Self {
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    pub(super) fn new(stream: S) -> Self {
         Self {
             stream,
             output: Vec::new(),
@@ -65,7 +64,6 @@ impl Connection {
 
     /// Answers requests until the client closes the connection.
     pub(super) async fn serve(mut self) -> io::Result<()> {
-        self.stream.set_nodelay(true)?;
         let mut preface = [0; frames::PREFACE];
         self.stream.read_exact(&mut preface).await?;
         frames::settings(&mut self.output, WINDOW, STREAMS);
@@ -157,6 +155,7 @@ impl Connection {
                 return Ok(());
             }
             self.stream.write_all(output).await?;
+            self.stream.flush().await?;
             output.clear();
         }
     }

@@ -23,7 +23,8 @@ const END_HEADERS: u8 = 4;
 const INITIAL_WINDOW_SIZE: u16 = 4;
 const MAX_CONCURRENT_STREAMS: u16 = 3;
 
-/// `:status 200` and `content-type: application/grpc`, without the dynamic table.
+/// `:status 200` and `content-type: application/grpc`, without the dynamic table: what a client does with headers that
+/// it has not seen before.
 const RESPONSE_FIELDS: &[u8] = b"\x88\x0f\x10\x10application/grpc";
 /// `grpc-status: 0`, without the dynamic table.
 const TRAILER_FIELDS: &[u8] = b"\x00\x0bgrpc-status\x010";

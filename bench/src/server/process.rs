@@ -1,10 +1,13 @@
 //! The process that serves.
 
+use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use crate::Result;
+use crate::tls::Identity;
 
 /// A running server, which ends when this is dropped.
 #[derive(Debug)]
@@ -15,9 +18,10 @@ pub(crate) struct ServerProcess {
 
 impl ServerProcess {
     /// Starts this program as a server on that many ports.
-    pub(crate) fn start(servers: usize) -> Result<Self> {
+    pub(crate) fn start(servers: usize, tls: Option<&Identity>) -> Result<Self> {
         let mut child = Command::new(std::env::current_exe()?)
             .args(["server", "--servers", &servers.to_string()])
+            .args(tls.into_iter().flat_map(|tls| ["--tls".as_ref(), tls.folder().as_os_str()]))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
@@ -30,6 +34,23 @@ impl ServerProcess {
             return Err(format!("only {} of {servers} servers started", started.addresses.len()).into());
         }
         Ok(started)
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Returns how long its one thread was running.
+    pub(crate) fn busy(&self) -> Result<Duration> {
+        // Nanoseconds on a processor, nanoseconds waiting for one, and how often.
+        let statistics = fs::read_to_string(format!("/proc/{}/schedstat", self.child.id()))?;
+        let busy = statistics.split(' ').next().unwrap_or_default();
+        Ok(Duration::from_nanos(busy.parse()?))
+    }
+
+    /// Returns how many files it has open: one for each server and connection, and a few more.
+    pub(crate) fn open_files(&self) -> Result<usize> {
+        Ok(fs::read_dir(format!("/proc/{}/fd", self.child.id()))?.count())
     }
 
     pub(crate) fn addresses(&self) -> &[SocketAddr] {
