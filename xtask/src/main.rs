@@ -1,5 +1,6 @@
 //! Set-up and test commands of this workspace: `cargo xtask help`.
 
+mod bench;
 mod command;
 mod error;
 mod faults;
@@ -32,6 +33,9 @@ Parts of them, and tools:
   cargo xtask faults [NAME] a registration and a watch through every fault of etcd, on two versions of etcd (and with
                             users on a third), one row a fault; NAME is a part of a test's name; needs Go
   cargo xtask interop       Rust and Go in one fleet on a real etcd; needs Go
+  cargo xtask bench [FLAGS] calls per second of hither's channel beside tonic's, ginepro and grpc-go, as ratios; FLAGS
+                            are those of `hither-bench compare`, as in `bench --callers 1,16 --threads 2`; needs Linux,
+                            and Go for grpc-go
   cargo xtask instructions [CHANNEL [FLAGS]]
                             instructions and allocations of a call on hither's channel beside tonic's, counted by
                             callgrind, and the bounds on them; with a channel, what functions they are in: FLAGS are
@@ -66,6 +70,7 @@ fn run(command: Option<&str>, rest: &[String]) -> Result<(), Error> {
         (Some("test"), arguments) => tiers::test(&root, arguments),
         (Some("ci"), []) => tiers::ci(&root),
         (Some("nightly"), []) => tiers::nightly(&root),
+        (Some("bench"), arguments) => bench::run(&root, arguments),
         (Some("faults"), filter) => faults::run(&root, filter, 1),
         (Some("instructions"), arguments) => instructions::run(&root, arguments),
         (Some("interop"), []) => interop::run(&root),

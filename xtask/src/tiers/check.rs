@@ -11,14 +11,17 @@ use crate::tools::{Tools, deny};
 /// Tests that `cargo test` does not run, so that `--all-targets` does not include them.
 const EXPLICIT_TESTS: [(&str, &str); 2] = [("hither-etcd", "faults"), ("hither-examples", "interop")];
 
+/// All packages but the benchmarks, whose dependencies are many: `ci` checks them.
+pub(super) const WITHOUT_BENCH: [&str; 3] = ["--workspace", "--exclude", "hither-bench"];
+
 /// An application that is no member of the workspace.
 pub(super) const APPLICATION: [&str; 2] = ["--manifest-path", "examples/standalone/Cargo.toml"];
 
 pub(crate) fn run(root: &Path) -> Result<(), Error> {
     without_tests(root)?;
-    let unit_tests = ["test", "--workspace", "--all-features", "--lib", "--bins"];
-    Step::cargo(root).args(unit_tests).run()?;
-    Step::cargo(root).args(["test", "--workspace", "--all-features", "--doc"]).run()
+    let unit_tests = ["test", "--all-features", "--lib", "--bins"];
+    Step::cargo(root).args(unit_tests).args(WITHOUT_BENCH).run()?;
+    Step::cargo(root).args(["test", "--all-features", "--doc"]).args(WITHOUT_BENCH).run()
 }
 
 /// Runs all but the tests, since `ci` runs all tests.
@@ -36,10 +39,14 @@ pub(super) fn without_tests(root: &Path) -> Result<(), Error> {
     // Advisories are left out: they need a network, and change without a change of ours.
     let checks = ["--offline", "--locked", "--log-level=error", "check", "licenses", "bans", "sources"];
     Step::new(deny, root).displayed_as("cargo deny").args(checks).run()?;
-    cargo(&["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"]).run()?;
+    let clippy = cargo(&["clippy", "--all-targets", "--all-features"]).args(WITHOUT_BENCH);
+    clippy.args(["--", "-D", "warnings"]).run()?;
     for (package, target) in EXPLICIT_TESTS {
         let clippy = ["clippy", "-p", package, "--all-features", "--test", target, "--", "-D", "warnings"];
         cargo(&clippy).run()?;
     }
-    cargo(&["doc", "--workspace", "--all-features", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings").run()
+    cargo(&["doc", "--all-features", "--no-deps"])
+        .args(WITHOUT_BENCH)
+        .env("RUSTDOCFLAGS", "-D warnings")
+        .run()
 }

@@ -4,12 +4,14 @@ use std::path::Path;
 
 use crate::command::Step;
 use crate::error::Error;
-use crate::faults;
 use crate::tiers::ci;
+use crate::{bench, faults, instructions};
 
 /// `ci`, then the faults three times more, and the benchmarks.
 pub(crate) fn run(root: &Path) -> Result<(), Error> {
     ci::run(root)?;
     faults::run(root, &[], 3)?;
-    Step::cargo(root).args(["bench", "-p", "hither-etcd"]).run()
+    Step::cargo(root).args(["bench", "-p", "hither-etcd"]).run()?;
+    instructions::run(root, &[])?;
+    bench::run(root, &[])
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use crate::command::Step;
 use crate::error::Error;
+use crate::tiers::check::WITHOUT_BENCH;
 use crate::tools::Tools;
 
 /// How many tests run at the same time. Most of them wait for timers and processes, so this does not depend on the
@@ -31,8 +32,8 @@ fn cargo_arguments(arguments: &[impl AsRef<str>]) -> Vec<String> {
     let names_packages = arguments.clone().take_while(|argument| *argument != "--").any(|argument| {
         argument == "--package" || argument.starts_with("--package=") || argument.starts_with("-p")
     });
-    let scope = if names_packages { None } else { Some("--workspace") };
-    let ours = ["test"].into_iter().chain(scope).chain(["--all-features"]);
+    let scope = if names_packages { &[][..] } else { &WITHOUT_BENCH };
+    let ours = ["test"].into_iter().chain(scope.iter().copied()).chain(["--all-features"]);
     ours.chain(arguments).map(str::to_owned).collect()
 }
 
@@ -41,11 +42,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn without_a_package_the_whole_workspace_is_tested() {
-        assert_eq!(cargo_arguments(&[""; 0]), ["test", "--workspace", "--all-features"]);
+    fn without_a_package_all_but_the_benchmarks_are_tested() {
+        let all = ["test", "--workspace", "--exclude", "hither-bench", "--all-features"];
+        assert_eq!(cargo_arguments(&[""; 0]), all);
         assert_eq!(
             cargo_arguments(&["--", "-p"]),
-            ["test", "--workspace", "--all-features", "--", "-p"],
+            [&all[..], &["--", "-p"]].concat(),
             "arguments after -- are for the tests"
         );
     }

@@ -10,7 +10,7 @@ use crate::error::Error;
 const OLDEST: Version = Version(1, 25);
 
 /// Folders whose subfolders are Go modules.
-const MODULES: [&str; 2] = ["xtask/etcd", "examples/tests/interop/go"];
+const MODULES: [&str; 3] = ["xtask/etcd", "examples/tests/interop/go", "bench"];
 
 /// Returns what is wrong with the Go in the `PATH`, if anything is.
 pub(crate) fn lacks(root: &Path) -> Option<Error> {
