@@ -10,9 +10,11 @@ pub(crate) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub(crate) const HEADER_LEN: usize = 9;
 
 /// Frame types.
+pub(crate) const DATA: u8 = 0;
 pub(crate) const HEADERS: u8 = 1;
 
 /// Flags.
+pub(crate) const END_STREAM: u8 = 0x1;
 pub(crate) const END_HEADERS: u8 = 0x4;
 pub(crate) const PADDED: u8 = 0x8;
 pub(crate) const PRIORITY: u8 = 0x20;

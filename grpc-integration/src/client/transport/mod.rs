@@ -8,6 +8,7 @@
 mod config;
 mod connection;
 mod driver;
+mod empty_frames;
 mod keepalive;
 mod peer;
 mod protocol;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
+use super::empty_frames::EmptyFrames;
 use crate::client::connector::BoxedIo;
 
 /// How long is waited for what can still be read from a peer after writing to it has failed. A broken socket nearly
@@ -70,6 +71,7 @@ impl WireFacts {
 pub(super) struct Wire {
     io: BoxedIo,
     facts: Arc<WireFacts>,
+    empty_frames: EmptyFrames,
     /// Writing has failed, with this error; how long to wait for what can still be read.
     broken: Option<(io::Error, Pin<Box<Sleep>>)>,
 }
@@ -77,7 +79,7 @@ pub(super) struct Wire {
 impl Wire {
     pub(super) fn new(io: BoxedIo) -> (Self, Arc<WireFacts>) {
         let facts = Arc::new(WireFacts::default());
-        (Self { io, facts: Arc::clone(&facts), broken: None }, facts)
+        (Self { io, facts: Arc::clone(&facts), empty_frames: EmptyFrames::default(), broken: None }, facts)
     }
 
     /// Writes until that fails. What is written later is discarded, and the error is returned by reading, once there
@@ -114,17 +116,20 @@ impl AsyncRead for Wire {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        match (Pin::new(&mut self.io).poll_read(cx, buf), &mut self.broken) {
-            (Poll::Ready(read), _) => read?,
-            (Poll::Pending, Some((error, waited))) => {
-                ready!(waited.as_mut().poll(cx));
-                return Poll::Ready(Err(io::Error::new(error.kind(), error.to_string())));
+        let Self { io, facts, empty_frames, broken } = &mut *self;
+        empty_frames.poll_read(cx, buf, |cx, buf| {
+            let before = buf.filled().len();
+            match (Pin::new(&mut *io).poll_read(cx, buf), &mut *broken) {
+                (Poll::Ready(read), _) => read?,
+                (Poll::Pending, Some((error, waited))) => {
+                    ready!(waited.as_mut().poll(cx));
+                    return Poll::Ready(Err(io::Error::new(error.kind(), error.to_string())));
+                }
+                (Poll::Pending, None) => return Poll::Pending,
             }
-            (Poll::Pending, None) => return Poll::Pending,
-        }
-        self.facts.on_read(buf.filled().get(before..).unwrap_or_default());
-        Poll::Ready(Ok(()))
+            facts.on_read(buf.filled().get(before..).unwrap_or_default());
+            Poll::Ready(Ok(()))
+        })
     }
 }
 
