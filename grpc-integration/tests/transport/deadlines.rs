@@ -1,0 +1,229 @@
+//! Calls that end before their answer: what is not sent need not be reset, and resets are rationed.
+
+use std::io;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::join_all;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+use tonic::Code;
+
+use super::raw::{Conn, ENHANCE_YOUR_CALM, MAX_CONCURRENT_STREAMS, Peer, RST_STREAM};
+use super::support::{Client, Net, Registry, SERVICE, Server, until};
+use super::{SECOND, channel, client, soon, within};
+
+/// Short calls in a burst, beside innocent ones: the resets must not end the connection (hyperium/h2#856,
+/// iotaledger/iota#12930), for the server is tonic's, with h2's defence against rapid resets.
+async fn bursts(connections: usize) {
+    let mut servers = Vec::new();
+    for _ in 0..connections {
+        servers.push(Server::start().await);
+    }
+    let addresses: Vec<_> = servers.iter().map(|server| server.address.as_str()).collect();
+    let (_registry, builder) = channel(&addresses).await;
+    let client = Client::new(&builder.connect().await.unwrap());
+    until("all are connected", || servers.iter().all(|server| server.open() == 1)).await;
+    let innocent: Vec<_> = (0..100)
+        .map(|_| {
+            let client = client.clone();
+            tokio::spawn(async move { client.call("Hold", within(20 * SECOND)).await })
+        })
+        .collect();
+    until("the innocent are there", || servers.iter().map(Server::calls).sum::<usize>() == 100).await;
+    for _ in 0..4 {
+        let short = (0..500).map(|i| {
+            let client = client.clone();
+            tokio::spawn(async move { client.call("Hold", within(Duration::from_millis(1 + i % 5))).await })
+        });
+        for call in join_all(short.collect::<Vec<_>>()).await {
+            let status = call.unwrap().unwrap_err();
+            // tonic's server has a timer too, whose status may come first.
+            assert!(matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled), "{status:?}");
+        }
+    }
+    for server in &servers {
+        server.open_gate();
+    }
+    for call in innocent {
+        soon("an innocent call", call).await.unwrap().unwrap();
+    }
+    soon("the next call", client.name()).await.unwrap();
+    assert!(servers.iter().all(|server| server.accepted() == 1), "no connection was lost or added");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bursts_of_short_deadlines_harm_no_other_over_one_connection() {
+    bursts(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bursts_of_short_deadlines_harm_no_other_over_ten_connections() {
+    bursts(10).await;
+}
+
+/// Dropped streams in a burst, as hedging callers drop the slower of two.
+#[tokio::test]
+async fn bursts_of_dropped_streams_harm_no_other() {
+    let server = Server::start().await;
+    let (_registry, client) = client(&[&server.address]).await;
+    let innocent = tokio::spawn({
+        let client = client.clone();
+        async move { client.call("Hold", within(20 * SECOND)).await }
+    });
+    for _ in 0..20 {
+        let calls = (0..50).map(|_| client.stream("Stream", String::new()));
+        let streams = soon("the streams", join_all(calls)).await;
+        assert!(streams.iter().all(Result::is_ok));
+    }
+    server.open_gate();
+    soon("the innocent call", innocent).await.unwrap().unwrap();
+    assert_eq!(server.accepted(), 1);
+}
+
+/// Calls that are dropped before the connection's task has sent them send nothing.
+#[tokio::test]
+async fn calls_that_are_dropped_at_once_send_nothing() {
+    let peer = Peer::start(|mut conn: Conn| async move {
+        conn.greet(&[]).await?;
+        conn.serve("a").await
+    })
+    .await;
+    let (_registry, client) = client(&[&peer.address]).await;
+    for _ in 0..200 {
+        // Polled once, which is when a call is queued.
+        let mut call = Box::pin(client.name());
+        assert!(call.as_mut().now_or_never().is_none());
+        drop(call);
+    }
+    soon("a call", client.name()).await.unwrap();
+    assert_eq!((peer.seen.headers(), peer.seen.resets(), peer.seen.accepted()), (1, 0, 1));
+}
+
+/// So do those that wait for a stream, and they cause no further connection.
+#[tokio::test]
+async fn calls_that_expire_while_they_wait_for_a_stream_send_nothing() {
+    let free = watch::Sender::new(false);
+    let script_free = free.clone();
+    let peer = Peer::start(move |mut conn: Conn| {
+        let mut free = script_free.subscribe();
+        async move {
+            conn.greet(&[(MAX_CONCURRENT_STREAMS, 1)]).await?;
+            let stream = conn.request().await?;
+            free.wait_for(|free| *free).await.unwrap();
+            conn.answer(stream, "first").await?;
+            conn.serve("a").await
+        }
+    })
+    .await;
+    let (_registry, builder) = channel(&[&peer.address]).await;
+    let client = Client::new(&builder.max_connections(1).connect().await.unwrap());
+    let first = tokio::spawn({
+        let client = client.clone();
+        async move { client.name().await }
+    });
+    until("it is there", || peer.seen.headers() == 1).await;
+    let short = (0..200).map(|_| client.call("Name", within(Duration::from_millis(3))));
+    for call in join_all(short).await {
+        assert_eq!(call.unwrap_err().code(), Code::DeadlineExceeded);
+    }
+    free.send_replace(true);
+    soon("the first", first).await.unwrap().unwrap();
+    soon("the next", client.name()).await.unwrap();
+    assert_eq!((peer.seen.headers(), peer.seen.resets(), peer.seen.accepted()), (2, 0, 1));
+}
+
+/// Calls whose deadline has passed when they are made.
+#[tokio::test]
+async fn calls_without_any_time_send_nothing() {
+    let peer = Peer::start(|mut conn: Conn| async move {
+        conn.greet(&[]).await?;
+        conn.serve("a").await
+    })
+    .await;
+    let (_registry, client) = client(&[&peer.address]).await;
+    for call in join_all((0..100).map(|_| client.call("Name", within(Duration::ZERO)))).await {
+        assert_eq!(call.unwrap_err().code(), Code::DeadlineExceeded);
+    }
+    soon("a call", client.name()).await.unwrap();
+    assert_eq!((peer.seen.headers(), peer.seen.accepted()), (1, 1));
+}
+
+/// A server that defends itself against more than thirty resets in a second, and answers one call in ten.
+async fn defensive(mut conn: Conn) -> io::Result<()> {
+    conn.greet(&[]).await?;
+    let (mut second, mut resets) = (Instant::now(), 0);
+    loop {
+        let frame = conn.frame().await?;
+        if second.elapsed() > SECOND {
+            (second, resets) = (Instant::now(), 0);
+        }
+        resets += usize::from(frame.is(RST_STREAM));
+        if resets > 30 {
+            conn.goaway(conn.highest, ENHANCE_YOUR_CALM, "too_many_resets").await?;
+            return conn.close().await;
+        }
+        while let Some(stream) = conn.next_request() {
+            if stream % 20 == 1 {
+                conn.answer(stream, "a").await?;
+            }
+        }
+    }
+}
+
+/// After ENHANCE_YOUR_CALM the pace of resets falls, so that the next connections live longer.
+#[tokio::test(start_paused = true)]
+async fn after_enhance_your_calm_the_pace_of_resets_falls() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let peer = Peer::within(&net, "a:1", defensive);
+    registry.up("a:1").await;
+    let builder = hither_tonic::DiscoveryChannel::builder(registry.discovery(), SERVICE).connector(net);
+    let client = Client::new(&builder.connect().await.unwrap());
+    let mut connections = Vec::new();
+    for _ in 0..20 {
+        for _ in 0..10 {
+            let short = (0..20).map(|_| client.call("Name", within(Duration::from_millis(5))));
+            join_all(short).await;
+            sleep(Duration::from_millis(95)).await;
+        }
+        connections.push(peer.seen.accepted());
+    }
+    let (early, late) = (connections[9], connections[19] - connections[9]);
+    assert!(early > 1 && late <= 1, "connections after each second: {connections:?}");
+}
+
+/// A stream that was reset late still frees its place, at the latest when the server has answered.
+#[tokio::test]
+async fn expired_calls_leave_no_stream_behind() {
+    let answers = watch::Sender::new(false);
+    let script_answers = answers.clone();
+    let peer = Peer::start(move |mut conn: Conn| {
+        let answers = script_answers.subscribe();
+        async move {
+            conn.greet(&[(MAX_CONCURRENT_STREAMS, 10)]).await?;
+            loop {
+                let stream = conn.request().await?;
+                if *answers.borrow() {
+                    conn.answer(stream, "a").await?;
+                }
+            }
+        }
+    })
+    .await;
+    let (_registry, builder) = channel(&[&peer.address]).await;
+    let client = Client::new(&builder.max_connections(1).connect().await.unwrap());
+    let mut expired = 0;
+    while peer.seen.headers() < 200 {
+        let calls = (0..10).map(|_| client.call("Name", within(Duration::from_millis(5))));
+        for call in soon("the calls", join_all(calls)).await {
+            assert_eq!(call.unwrap_err().code(), Code::DeadlineExceeded);
+            expired += 1;
+        }
+        assert!(expired < 20_000, "{} arrived", peer.seen.headers());
+    }
+    answers.send_replace(true);
+    for _ in 0..20 {
+        soon("a call", client.call("Name", within(9 * SECOND))).await.unwrap();
+    }
+    assert_eq!(peer.seen.accepted(), 1);
+}

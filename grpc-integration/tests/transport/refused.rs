@@ -1,0 +1,135 @@
+//! Calls that a server has refused before it processed them: they are made again.
+
+use tonic::Code;
+use tonic_prost::ProstCodec;
+
+use super::raw::{Conn, DATA, NO_ERROR, Peer, REFUSED_STREAM};
+use super::support::{path, until};
+use super::{SECOND, client, soon, storm, within};
+
+async fn refuses(times: usize, callers: usize) {
+    let peer = Peer::start(move |mut conn: Conn| async move {
+        conn.greet(&[]).await?;
+        loop {
+            let stream = conn.request().await?;
+            if conn.seen.headers() <= times {
+                conn.reset(stream, REFUSED_STREAM).await?;
+            } else {
+                conn.answer(stream, "a").await?;
+            }
+        }
+    })
+    .await;
+    let (_registry, client) = client(&[&peer.address]).await;
+    let failed = storm(&client, callers, callers).await;
+    assert!(failed.is_empty(), "{} failed, as with {:?}", failed.len(), failed[0]);
+    assert_eq!(peer.seen.headers(), times + callers);
+}
+
+/// gRFC A6 allows one transparent retry of a refused stream where there is no other instance; proxies that restart
+/// refuse more often (grpc/grpc-node#1969, grpc/grpc-java#10533).
+#[tokio::test]
+async fn a_call_that_is_refused_a_few_times_goes_through() {
+    refuses(1, 1).await;
+    refuses(5, 1).await;
+}
+
+#[tokio::test]
+async fn many_calls_that_are_refused_a_few_times_go_through() {
+    refuses(40, 10).await;
+}
+
+#[tokio::test]
+async fn a_call_that_is_always_refused_ends_at_its_deadline_and_does_not_flood_the_server() {
+    let peer = Peer::start(|mut conn: Conn| async move {
+        conn.greet(&[]).await?;
+        loop {
+            let stream = conn.request().await?;
+            conn.reset(stream, REFUSED_STREAM).await?;
+        }
+    })
+    .await;
+    let (_registry, client) = client(&[&peer.address]).await;
+    let call = client.call("Name", within(SECOND / 2));
+    let status = soon("the call", call).await.unwrap_err();
+    assert!(matches!(status.code(), Code::DeadlineExceeded | Code::Unavailable), "{status:?}");
+    assert!(status.message().contains("refused"), "{status:?}");
+    assert!(peer.seen.headers() < 200, "{} attempts in half a second", peer.seen.headers());
+}
+
+/// One instance refuses (it is full or shuts down): the calls go to the other.
+#[tokio::test]
+async fn a_refused_call_goes_to_another_instance() {
+    let full = Peer::start(|mut conn: Conn| async move {
+        conn.greet(&[]).await?;
+        loop {
+            let stream = conn.request().await?;
+            conn.reset(stream, REFUSED_STREAM).await?;
+        }
+    })
+    .await;
+    let fine = Peer::start(|mut conn: Conn| async move {
+        conn.greet(&[]).await?;
+        conn.serve("fine").await
+    })
+    .await;
+    let (_registry, client) = client(&[&full.address, &fine.address]).await;
+    until("both are connected", || full.seen.accepted() + fine.seen.accepted() == 2).await;
+    for _ in 0..20 {
+        assert_eq!(soon("the call", client.name()).await.unwrap(), "fine");
+    }
+}
+
+/// A request stream cannot be replayed beyond what is buffered, and its call says so.
+#[tokio::test]
+async fn a_refused_upload_that_is_not_buffered_any_more_fails_with_the_reason() {
+    let peer = Peer::start(|mut conn: Conn| async move {
+        conn.greet(&[]).await?;
+        let stream = conn.headers().await?;
+        while conn.seen.data() < 200_000 {
+            let frame = conn.frame().await?;
+            let read = u32::try_from(frame.payload.len()).unwrap();
+            if frame.is(DATA) && read > 0 {
+                conn.window(0, read).await?;
+                conn.window(stream, read).await?;
+            }
+        }
+        conn.goaway(0, NO_ERROR, "restart").await?;
+        conn.drain().await
+    })
+    .await;
+    let (_registry, client) = client(&[&peer.address]).await;
+    let mut grpc = client.grpc.clone();
+    let messages = futures_util::stream::iter(vec!["x".repeat(50_000); 20]);
+    grpc.ready().await.unwrap();
+    let call = grpc.client_streaming::<_, String, String, _>(
+        tonic::Request::new(messages),
+        path("Length"),
+        ProstCodec::default(),
+    );
+    let status = soon("the call", call).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+    assert!(status.message().contains("restart"), "{status:?}");
+    assert_eq!(peer.seen.headers(), 1);
+}
+
+/// A whole message is there to be sent again.
+#[tokio::test]
+async fn a_refused_unary_call_is_made_again() {
+    let peer = Peer::start(|mut conn: Conn| async move {
+        conn.greet(&[(super::raw::INITIAL_WINDOW_SIZE, 1 << 20)]).await?;
+        conn.window(0, 1 << 20).await?;
+        let stream = conn.request().await?;
+        if conn.number == 0 {
+            return conn.leave(0).await;
+        }
+        conn.answer(stream, "whole").await?;
+        conn.drain().await
+    })
+    .await;
+    let (_registry, client) = client(&[&peer.address]).await;
+    let mut request = within(5 * SECOND);
+    *request.get_mut() = "x".repeat(60_000);
+    assert_eq!(client.call("Length", request).await.unwrap().into_inner(), "whole");
+    assert_eq!(peer.seen.headers(), 2);
+}
