@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
+use tracing::Instrument;
 
 use super::Files;
 use crate::error::Result;
@@ -45,7 +46,8 @@ impl<C: Send + Sync + 'static> Watched<C> {
             return Ok(Self::fixed(config));
         }
         let (publish, current) = watch::channel(config);
-        let task = Task::spawn(async move {
+        let span = tracing::debug_span!("tls files");
+        let follow = async move {
             let mut state = State { used: files, pending: None, rejected: None };
             let mut wait = interval;
             loop {
@@ -73,8 +75,8 @@ impl<C: Send + Sync + 'static> Watched<C> {
                     }
                 };
             }
-        });
-        Ok(Self { current, _task: Some(task) })
+        };
+        Ok(Self { current, _task: Some(Task::spawn(follow.instrument(span))) })
     }
 
     /// The configuration for a new connection.

@@ -162,3 +162,14 @@ async fn a_configuration_of_rustls_is_served() {
         assert_eq!(call(&server.address(), trusting(&ca)).await.unwrap(), "ours");
     }
 }
+
+#[tokio::test]
+async fn a_channel_without_tls_is_told_to_use_it() {
+    let ca = Ca::new();
+    let server = Running::start(of(&ca.issue(NAME))).await;
+    let instance = hither_core::Instance::new(server.address.into());
+    let discovery = hither_core::Discovery::new(hither_core::StaticRegistry::new([instance]));
+    let channel = hither_tonic::DiscoveryChannel::builder(discovery, SERVICE).connect_lazy().unwrap();
+    let status = Client::new(&channel).name().await.unwrap_err();
+    assert!(status.message().contains("the server speaks TLS, not plain HTTP/2: use .tls()"), "{status}");
+}

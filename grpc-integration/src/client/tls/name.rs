@@ -112,6 +112,7 @@ mod tests {
         assert_eq!(name(&absent, "unix:///run/a.sock").unwrap(), "fixed.internal");
         assert_eq!(name(&host, "a.internal:80").unwrap(), "a.internal");
         assert_eq!(name(&host, "a.internal.:80").unwrap(), "a.internal");
+        assert_eq!(name(&host, "my_service.internal:80").unwrap(), "my_service.internal");
         let ips = Names { ip_addresses: true, ..host };
         assert_eq!(name(&ips, "[::1]:80").unwrap(), "::1");
         let bad = Names { metadata_key: key("bad"), ..all };
