@@ -154,7 +154,8 @@ impl ChannelBuilder {
         self
     }
 
-    /// Sets how byte streams are opened: for TLS, for proxies, for tests. Default [`TcpConnector`].
+    /// Sets how byte streams are opened: for proxies and tunnels, for tests. Default [`TcpConnector`]. The TLS of
+    /// `ChannelBuilder::tls` goes over it.
     pub fn connector(mut self, connector: impl Connector) -> Self {
         self.connector = Arc::new(connector);
         self

@@ -15,7 +15,7 @@ pub use destination::Destination;
 pub use service::ServiceConnector;
 pub use tcp::TcpConnector;
 
-/// Opens byte streams to instances: for TLS, for proxies and tunnels, and for tests without sockets.
+/// Opens byte streams to instances: for proxies and tunnels, for another TLS library, and for tests without sockets.
 ///
 /// The channel speaks HTTP/2 with prior knowledge over the stream: a TLS connector must offer `h2` by ALPN
 /// itself. Attempts, their timeout and their backoff belong to the channel; a connector makes ONE attempt.
