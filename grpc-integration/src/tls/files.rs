@@ -45,3 +45,31 @@ fn content(path: &Path) -> io::Result<Vec<u8>> {
     }
     Ok(content)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_named_and_equal_content_is_equal() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        let absent = Files::read([&path]);
+        let error = absent.content(&path, "the CA").unwrap_err().to_string();
+        assert_eq!(error, format!("the CA {} cannot be read: entity not found", path.display()));
+        std::fs::write(&path, "1").unwrap();
+        let first = Files::read([&path]);
+        assert!(first != absent && first.content(&path, "the CA").unwrap() == b"1");
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, "1").unwrap();
+        assert!(Files::read([&path]) == first);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_without_an_end_is_an_error() {
+        let path = PathBuf::from("/dev/zero");
+        let error = Files::read([&path]).content(&path, "the CA").unwrap_err().to_string();
+        assert_eq!(error, "the CA /dev/zero cannot be read: file too large");
+    }
+}
