@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
-use hither_core::Instance;
+use hither_core::{HasId, Instance, InstanceId};
 use tokio::sync::Notify;
 
 use super::capacity::CapacityWaiters;
@@ -101,6 +101,12 @@ impl ReadyInstance {
     pub(crate) fn close(&self) {
         self.0.inner.closed.store(true, Ordering::SeqCst);
         self.0.inner.connections.store(Arc::default());
+    }
+}
+
+impl HasId for ReadyInstance {
+    fn id(&self) -> &InstanceId {
+        self.instance().id()
     }
 }
 

@@ -200,12 +200,10 @@ impl LifecycleBuilder {
     ///
     /// Clients written in Go that dial `etcd:///team/greeter` send the authority `team%2Fgreeter`, which hyper
     /// refuses with PROTOCOL_ERROR ([hyperium/http#836]); rewritten, the server sees `team.2Fgreeter`. It works under
-    /// `LifecycleBuilder::tls` too, but under tonic's own TLS nothing can be rewritten. Such a client over TLS needs
-    /// `ServerName` in its `tls.Config` anyway: without one it asks for the escaped name in its handshake (SNI), which
-    /// rustls refuses ([rustls/rustls#2403]), and with one that name is its authority too.
+    /// `LifecycleBuilder::tls` too, but under tonic's own TLS nothing can be rewritten; there, such clients need
+    /// `grpc.WithAuthority`.
     ///
     /// [hyperium/http#836]: https://github.com/hyperium/http/issues/836
-    /// [rustls/rustls#2403]: https://github.com/rustls/rustls/issues/2403
     pub fn rewrite_authority(mut self, rewrite: bool) -> Self {
         self.config.rewrite_authority = rewrite;
         self

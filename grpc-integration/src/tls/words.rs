@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use rustls::pki_types::UnixTime;
-use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, PeerIncompatible, PeerMisbehaved};
+use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, PeerIncompatible};
 
 use super::spiffe::SpiffeError;
 
@@ -47,10 +47,6 @@ fn text(error: &Error, peer: Peer) -> String {
         },
         Error::NoCertificatesPresented => format!("the {name} sent no certificate, and one is required"),
         Error::NoApplicationProtocol => format!("the {name} does not offer h2 by ALPN, which gRPC needs"),
-        Error::PeerMisbehaved(PeerMisbehaved::ServerNameMustContainOneHostName) => {
-            "the client asks for a server by what is no host name (SNI): a Go client needs ServerName in its tls.Config"
-                .to_owned()
-        }
         Error::PeerIncompatible(
             PeerIncompatible::ServerDoesNotSupportTls12Or13
             | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use hither_core::Instance;
+use hither_core::{Instance, SortedById};
 use hither_tonic::{
     CallInfo, LeastRequest, LoadBalancingPolicy, Outcome, Pick, Picker, ReadyInstance, RoundRobin, Sticky,
     WaitForReady,
@@ -131,9 +131,13 @@ struct Seen {
 struct SpyPicker(ReadyInstance, Arc<Seen>);
 
 impl LoadBalancingPolicy for Spy {
-    fn picker(&self, ready: &[ReadyInstance], previous: Option<&Arc<dyn Picker>>) -> Arc<dyn Picker> {
+    fn picker(
+        &self,
+        ready: &SortedById<ReadyInstance>,
+        previous: Option<&Arc<dyn Picker>>,
+    ) -> Arc<dyn Picker> {
         assert_eq!(previous.is_some(), !self.seen.ready.lock().unwrap().is_empty());
-        *self.seen.ready.lock().unwrap() = ready.to_vec();
+        *self.seen.ready.lock().unwrap() = ready.iter().cloned().collect();
         Arc::new(SpyPicker(ready[0].clone(), Arc::clone(&self.seen)))
     }
 }

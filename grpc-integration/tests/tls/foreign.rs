@@ -11,7 +11,7 @@ use crate::pki::{Ca, Issued, NAME};
 use crate::refused;
 use crate::reload::Directory;
 use crate::servers::Running;
-use crate::support::{Log, SOON, until};
+use crate::support::SOON;
 
 /// The standard output and error of a command that ends by itself.
 async fn run(command: &mut Command) -> String {
@@ -145,25 +145,4 @@ async fn what_openssl_refuses_is_told_in_words() {
         let text = refused(&address, tls).await;
         assert!(text.contains(expected), "{more:?}: {text}");
     }
-}
-
-/// Go's clients of `etcd:///team/greeter` ask for `team%2Fgreeter` unless their `tls.Config` has a name, and rustls refuses
-/// that (rustls/rustls#2403).
-#[tokio::test]
-async fn a_server_name_that_is_no_host_name_is_refused_with_the_remedy_in_the_log() {
-    let log = Log::capture();
-    let server = Ca::new().issue(NAME);
-    let server = Running::start(ServerTls::new(server.certificate, server.key)).await;
-    let mut openssl = Command::new("openssl");
-    openssl.args(["s_client", "-connect", &server.address(), "-servername", "team%2Fgreeter", "-alpn", "h2"]);
-    let text = run(&mut openssl).await;
-    assert!(text.contains("illegal parameter"), "{text}");
-    let mut lines = Vec::new();
-    until("the reason is logged", || {
-        lines.extend(log.take());
-        lines.iter().any(|line| {
-            line.starts_with("WARN") && line.contains("a Go client needs ServerName in its tls.Config")
-        })
-    })
-    .await;
 }

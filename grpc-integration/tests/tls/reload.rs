@@ -217,7 +217,7 @@ async fn a_servers_certificate_is_replaced_under_load_without_a_call_lost() {
     for dialler in dialling {
         dialler.await.unwrap();
     }
-    assert!(calls > 0, "the load is there");
+    assert!(calls > 100, "{calls}");
     assert_eq!(
         held.message().await.unwrap().as_deref(),
         Some("tick"),

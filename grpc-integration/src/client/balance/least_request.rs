@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use hither_core::SortedById;
+
 use super::policy::{CallInfo, LoadBalancingPolicy, Outcome, Pick, Picker};
 use super::random::Random;
 use crate::client::ready_instance::ReadyInstance;
@@ -33,15 +35,19 @@ impl LeastRequest {
 }
 
 impl LoadBalancingPolicy for LeastRequest {
-    fn picker(&self, ready: &[ReadyInstance], _previous: Option<&Arc<dyn Picker>>) -> Arc<dyn Picker> {
+    fn picker(
+        &self,
+        ready: &SortedById<ReadyInstance>,
+        _previous: Option<&Arc<dyn Picker>>,
+    ) -> Arc<dyn Picker> {
         let seed = self.seed.unwrap_or_else(|| fastrand::u64(..));
-        Arc::new(LeastRequestPicker { ready: ready.to_vec(), random: Random::new(seed) })
+        Arc::new(LeastRequestPicker { ready: ready.clone(), random: Random::new(seed) })
     }
 }
 
 #[derive(Debug)]
 struct LeastRequestPicker {
-    ready: Vec<ReadyInstance>,
+    ready: SortedById<ReadyInstance>,
     random: Random,
 }
 
@@ -50,7 +56,7 @@ impl LeastRequestPicker {
     fn draw(&self) -> Option<(&ReadyInstance, &ReadyInstance)> {
         let count = self.ready.len();
         if count < 2 {
-            return self.ready.first().map(|only| (only, only));
+            return self.ready.at(0).map(|only| (only, only));
         }
         let first = self.random.below(count);
         let second = (first + 1 + self.random.below(count - 1)) % count;

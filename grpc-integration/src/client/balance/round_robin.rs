@@ -4,6 +4,8 @@ use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use hither_core::SortedById;
+
 use super::policy::{CallInfo, LoadBalancingPolicy, Outcome, Pick, Picker};
 use crate::client::ready_instance::ReadyInstance;
 
@@ -32,7 +34,11 @@ impl RoundRobin {
 }
 
 impl LoadBalancingPolicy for RoundRobin {
-    fn picker(&self, ready: &[ReadyInstance], previous: Option<&Arc<dyn Picker>>) -> Arc<dyn Picker> {
+    fn picker(
+        &self,
+        ready: &SortedById<ReadyInstance>,
+        previous: Option<&Arc<dyn Picker>>,
+    ) -> Arc<dyn Picker> {
         let previous =
             previous.and_then(|picker| (picker.as_ref() as &dyn Any).downcast_ref::<RoundRobinPicker>());
         let next = match previous {
@@ -41,24 +47,28 @@ impl LoadBalancingPolicy for RoundRobin {
             None => fastrand::Rng::with_seed(self.seed.unwrap_or_else(|| fastrand::u64(..)))
                 .usize(..ready.len().max(1)),
         };
-        Arc::new(RoundRobinPicker { ready: ready.to_vec(), next: AtomicUsize::new(next) })
+        Arc::new(RoundRobinPicker { ready: ready.clone(), next: AtomicUsize::new(next) })
     }
 }
 
 #[derive(Debug)]
 struct RoundRobinPicker {
-    ready: Vec<ReadyInstance>,
+    ready: SortedById<ReadyInstance>,
     next: AtomicUsize,
 }
 
 impl RoundRobinPicker {
-    fn successor_among(&self, ready: &[ReadyInstance]) -> usize {
+    fn successor_among(&self, ready: &SortedById<ReadyInstance>) -> usize {
         let Some(next) = self.next.load(Ordering::Relaxed).checked_rem(self.ready.len()) else {
             return 0;
         };
         // Both are sorted by id.
         let due = self.ready[next].instance().id();
-        ready.iter().position(|instance| instance.instance().id() >= due).unwrap_or(0)
+        match ready.position(due) {
+            Ok(next) => next,
+            Err(next) if next < ready.len() => next,
+            Err(_) => 0,
+        }
     }
 }
 

@@ -3,6 +3,8 @@
 use std::any::Any;
 use std::sync::Arc;
 
+use hither_core::SortedById;
+
 use super::policy::{CallInfo, LoadBalancingPolicy, Outcome, Pick, Picker};
 use crate::client::ready_instance::ReadyInstance;
 
@@ -21,12 +23,20 @@ use crate::client::ready_instance::ReadyInstance;
 pub struct Sticky {}
 
 impl LoadBalancingPolicy for Sticky {
-    fn picker(&self, ready: &[ReadyInstance], previous: Option<&Arc<dyn Picker>>) -> Arc<dyn Picker> {
+    fn picker(
+        &self,
+        ready: &SortedById<ReadyInstance>,
+        previous: Option<&Arc<dyn Picker>>,
+    ) -> Arc<dyn Picker> {
         let last = previous
             .and_then(|picker| (picker.as_ref() as &dyn Any).downcast_ref::<StickyPicker>())
             .and_then(|picker| picker.chosen.as_ref());
-        let kept = ready.iter().find(|instance| Some(*instance) == last);
-        Arc::new(StickyPicker { chosen: kept.or(ready.first()).cloned() })
+        // By its id, which is not always that of its server's last record; then by its connections.
+        let kept = last
+            .and_then(|last| ready.get(last.instance().id()))
+            .filter(|instance| Some(*instance) == last)
+            .or_else(|| ready.iter().find(|instance| Some(*instance) == last));
+        Arc::new(StickyPicker { chosen: kept.or(ready.at(0)).cloned() })
     }
 }
 

@@ -1,19 +1,22 @@
 //! The pool: a task that follows the registry, and keeps connections to the instances that it finds.
 
+mod changes;
 mod connections;
 mod desired;
 mod dialer;
 mod outage_log;
 mod pace;
+mod servers;
 mod state;
 mod subchannel;
+mod tally;
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
-use hither_core::{Address, Discovery, Freshness, Instance, InstanceState, ServiceName, ServiceView, Update};
-use tokio::sync::Notify;
+use hither_core::{Discovery, Freshness, ServiceName, ServiceView, SortedById, Update};
+use tokio::task::coop::consume_budget;
 use tokio::time::sleep_until;
 use tracing::Instrument;
 
@@ -24,31 +27,15 @@ pub(crate) use subchannel::SubchannelConfig;
 use super::balance::LoadBalancingPolicy;
 use super::ready_instance::ReadyInstance;
 use crate::task::Task;
+use changes::{Changes, Notifier};
 use outage_log::OutageLog;
+use servers::{Key, Role, Servers};
 use state::StatePublisher;
-use subchannel::{Connectivity, Subchannel};
+use subchannel::Subchannel;
+use tally::{Counted, Tally};
 
-/// How an instance is to be treated; the better first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Role {
-    /// Takes calls.
-    Up,
-    /// About to shut down: takes calls only if no instance is up.
-    Draining,
-    /// Removed from the registry in bulk, and held: takes calls over a connection that is open, and is never
-    /// connected to.
-    Held,
-}
-
-/// Instances that have the same addresses are the same server, in whatever order they are listed.
-type Key = Vec<Address>;
-
-fn key(instance: &Instance) -> Key {
-    let mut addresses = instance.addresses().to_vec();
-    addresses.sort();
-    addresses.dedup();
-    addresses
-}
+/// For how many servers an update is followed before calls that wait are given what is ready by then.
+const BATCH: usize = 256;
 
 /// Follows one service.
 #[derive(Debug)]
@@ -58,15 +45,25 @@ pub(crate) struct Pool {
     view: ServiceView,
     policy: Arc<dyn LoadBalancingPolicy>,
     config: SubchannelConfig,
-    subchannels: BTreeMap<Key, (Role, Subchannel)>,
+    servers: Servers,
+    subchannels: BTreeMap<Key, Member>,
+    tally: Tally,
     /// The latest update of the registry; `None` before the first.
     update: Option<Update>,
-    /// Notified when the connectivity of a subchannel has changed.
-    changed: Arc<Notify>,
+    /// The subchannels whose connectivity has changed.
+    changes: Arc<Changes>,
     outages: Arc<OutageLog>,
     /// The last picker, and the instances that it was made for.
     last: Option<Ready>,
     publisher: StatePublisher,
+}
+
+/// A subchannel, and what it counts as.
+#[derive(Debug)]
+struct Member {
+    role: Role,
+    subchannel: Subchannel,
+    counted: Counted,
 }
 
 impl Pool {
@@ -90,9 +87,11 @@ impl Pool {
             discovery,
             policy,
             config,
+            servers: Servers::default(),
             subchannels: BTreeMap::new(),
+            tally: Tally::default(),
             update: None,
-            changed: Arc::default(),
+            changes: Arc::default(),
             last: None,
             publisher,
         };
@@ -105,11 +104,11 @@ impl Pool {
             tokio::select! {
                 biased;
                 update = self.view.changed() => match update {
-                    Ok(update) => self.on_update(update),
+                    Ok(update) => self.on_update(update).await,
                     // The runtime that another channel started this watch on is gone. Ours is not.
                     Err(_) => self.view = self.discovery.service(&self.service),
                 },
-                () = self.changed.notified() => {}
+                () = self.changes.notified() => self.count_changed().await,
                 () = async {
                     match summary {
                         Some(due) => sleep_until(due).await,
@@ -124,69 +123,81 @@ impl Pool {
         }
     }
 
-    /// Brings the subchannels in line with the registry.
-    fn on_update(&mut self, update: Update) {
-        let wanted = servers(&update);
-        self.subchannels.retain(|key, _| wanted.contains_key(key));
-        let any_up = wanted.values().any(|(role, _)| *role == Role::Up);
-        for (key, (role, instance)) in wanted {
-            let connect = match role {
-                Role::Up => true,
-                Role::Draining => !any_up,
-                Role::Held => false,
-            };
-            match self.subchannels.entry(key) {
-                Entry::Occupied(mut entry) => {
-                    let (present, subchannel) = entry.get_mut();
-                    *present = role;
-                    subchannel.describe(instance);
-                    subchannel.set_connect(connect);
-                }
-                Entry::Vacant(entry) if connect => {
-                    let ready_instance = ReadyInstance::in_pool(instance, self.publisher.reader().capacity());
-                    let (changed, outages) = (Arc::clone(&self.changed), Arc::clone(&self.outages));
-                    let config = self.config.fork();
-                    let subchannel = Subchannel::start(ready_instance, config, changed, outages);
-                    entry.insert((role, subchannel));
-                }
-                Entry::Vacant(_) => {}
+    /// Brings the subchannels in line with the registry. What it does depends on what has changed, and yields.
+    async fn on_update(&mut self, update: Update) {
+        let registered = update.snapshot.as_ref().map(|snapshot| snapshot.instances().clone());
+        let held = update.held.clone();
+        self.update = Some(update);
+        let changed = self.servers.update(registered.unwrap_or_default(), held).await;
+        for (number, key) in changed.into_iter().enumerate() {
+            consume_budget().await;
+            self.follow(&key);
+            if number % BATCH == BATCH - 1 && !self.is_published_ready() {
+                self.count_changed().await;
+                self.publish();
             }
         }
-        self.update = Some(update);
+    }
+
+    /// Brings the subchannel of one server in line with its records.
+    fn follow(&mut self, key: &Key) {
+        let Some((role, instance)) = self.servers.follow(key) else {
+            if let Some(mut member) = self.subchannels.remove(key) {
+                self.tally.forget(&mut member.counted);
+            }
+            return;
+        };
+        let instance = Arc::clone(instance);
+        let connect = self.servers.connects(role);
+        match self.subchannels.entry(Arc::clone(key)) {
+            Entry::Occupied(mut entry) => {
+                let member = entry.get_mut();
+                member.role = role;
+                member.subchannel.describe(instance);
+                member.subchannel.set_connect(connect);
+                member.count(&mut self.tally);
+            }
+            Entry::Vacant(entry) if connect => {
+                let capacity = self.publisher.reader().capacity();
+                let ready_instance = ReadyInstance::in_pool(instance, capacity);
+                let notifier = Notifier { key: Arc::clone(key), changes: Arc::clone(&self.changes) };
+                let (config, outages) = (self.config.fork(), Arc::clone(&self.outages));
+                let subchannel = Subchannel::start(ready_instance, config, notifier, outages);
+                let member = entry.insert(Member { role, subchannel, counted: Counted::default() });
+                member.count(&mut self.tally);
+            }
+            Entry::Vacant(_) => {}
+        }
+    }
+
+    /// Counts the subchannels that have changed.
+    async fn count_changed(&mut self) {
+        for key in self.changes.take() {
+            consume_budget().await;
+            if let Some(member) = self.subchannels.get_mut(&key) {
+                member.count(&mut self.tally);
+            }
+        }
+    }
+
+    fn is_published_ready(&self) -> bool {
+        matches!(**self.publisher.reader().load(), State::Ready(_))
     }
 
     fn publish(&mut self) {
-        let ready = self.ready();
+        let ready = self.tally.callable().clone();
         let state = if ready.is_empty() { self.not_ready() } else { State::Ready(self.picker_over(ready)) };
         self.publisher.publish(state);
     }
 
-    /// Returns the instances that can be called, sorted by id.
-    fn ready(&self) -> Vec<ReadyInstance> {
-        let among = |wanted: fn(Role) -> bool| {
-            let mut ready: Vec<_> = self
-                .subchannels
-                .values()
-                .filter(|(role, subchannel)| {
-                    wanted(*role) && subchannel.connectivity() == Connectivity::Ready
-                })
-                .map(|(_, subchannel)| subchannel.ready_instance().clone())
-                .collect();
-            ready.sort_by(|a, b| a.instance().id().cmp(b.instance().id()));
-            ready
-        };
-        let ready = among(|role| role != Role::Draining);
-        if ready.is_empty() { among(|role| role == Role::Draining) } else { ready }
-    }
-
-    fn picker_over(&mut self, ready: Vec<ReadyInstance>) -> Ready {
+    fn picker_over(&mut self, ready: SortedById<ReadyInstance>) -> Ready {
         if let Some(last) = &self.last
-            && same(&last.instances, &ready)
+            && last.instances.is_same(&ready)
         {
             return last.clone();
         }
         let picker = self.policy.picker(&ready, self.last.as_ref().map(|last| &last.picker));
-        let ready = Ready { picker, instances: ready.into() };
+        let ready = Ready { picker, instances: ready };
         self.last = Some(ready.clone());
         ready
     }
@@ -199,44 +210,17 @@ impl Pool {
             Freshness::Stale { since, cause, .. } => Some((*since, cause.clone())),
             _ => None,
         };
-        let mut connecting = false;
-        let mut last_error = None;
-        for (_, subchannel) in self.subchannels.values() {
-            match subchannel.connectivity() {
-                Connectivity::Connecting | Connectivity::Ready => connecting = true,
-                Connectivity::TransientFailure(error) => last_error = Some(error),
-                Connectivity::Idle => connecting |= subchannel.connects(),
-            }
-        }
         let registered = update.snapshot.as_ref().map(|snapshot| snapshot.len());
+        let last_error = self.tally.last_error().cloned();
         let reason = NotReadyReason { service: self.service.clone(), registered, last_error, stale };
-        if connecting { State::Connecting(reason) } else { State::Failing(reason) }
+        if self.tally.any_connecting() { State::Connecting(reason) } else { State::Failing(reason) }
     }
 }
 
-/// Returns the servers behind the records, and how they are to be treated. Of several records of one server the
-/// best role counts, and of equal ones the first by id.
-fn servers(update: &Update) -> BTreeMap<Key, (Role, Arc<Instance>)> {
-    let mut servers = BTreeMap::new();
-    let registered = update.instances().map(|instance| match instance.state() {
-        InstanceState::Draining => (Role::Draining, instance),
-        _ => (Role::Up, instance),
-    });
-    for (role, instance) in registered.chain(update.held.iter().map(|instance| (Role::Held, instance))) {
-        match servers.entry(key(instance)) {
-            Entry::Vacant(entry) => {
-                entry.insert((role, Arc::clone(instance)));
-            }
-            Entry::Occupied(mut entry) if role < entry.get().0 => {
-                entry.insert((role, Arc::clone(instance)));
-            }
-            Entry::Occupied(_) => {}
-        }
+impl Member {
+    fn count(&mut self, tally: &mut Tally) {
+        let subchannel = &self.subchannel;
+        let (connectivity, connects) = (subchannel.connectivity(), subchannel.connects());
+        tally.count(&mut self.counted, self.role, subchannel.ready_instance(), connectivity, connects);
     }
-    servers
-}
-
-/// Whether these are the same instances with the same descriptions.
-fn same(a: &[ReadyInstance], b: &[ReadyInstance]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a == b && Arc::ptr_eq(a.instance(), b.instance()))
 }

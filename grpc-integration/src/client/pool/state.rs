@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use hither_core::ServiceName;
+use hither_core::{ServiceName, SortedById};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -31,7 +31,7 @@ pub(crate) enum State {
 pub(crate) struct Ready {
     pub(crate) picker: Arc<dyn Picker>,
     /// At least one.
-    pub(crate) instances: Arc<[ReadyInstance]>,
+    pub(crate) instances: SortedById<ReadyInstance>,
 }
 
 /// Why no instance is ready. Display is one line.

@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hither_core::{Backoff, Instance};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tracing::Instrument;
 
+use super::changes::Notifier;
 use super::connections::Connections;
 use super::desired::Desired;
 use super::dialer::Dialer;
@@ -72,7 +73,7 @@ impl Subchannel {
     pub(super) fn start(
         ready_instance: ReadyInstance,
         config: SubchannelConfig,
-        changed: Arc<Notify>,
+        changed: Notifier,
         outages: Arc<OutageLog>,
     ) -> Self {
         let instance = Arc::clone(ready_instance.instance());
@@ -132,7 +133,7 @@ struct SubchannelTask {
     max_connections: usize,
     desired: watch::Receiver<Desired>,
     connectivity: Arc<Mutex<Connectivity>>,
-    changed: Arc<Notify>,
+    changed: Notifier,
     outages: Arc<OutageLog>,
 }
 
@@ -245,13 +246,13 @@ impl SubchannelTask {
     fn end(&self, outage: &mut Outage<'_>, instance: &Instance) {
         if outage.end(instance) {
             // The pool looks for summaries that are due.
-            self.changed.notify_one();
+            self.changed.notify();
         }
     }
 
     fn set_connectivity(&self, connectivity: Connectivity) {
         *self.connectivity.lock().unwrap_or_else(PoisonError::into_inner) = connectivity;
-        self.changed.notify_one();
+        self.changed.notify();
     }
 }
 

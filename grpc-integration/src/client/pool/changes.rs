@@ -1,0 +1,40 @@
+//! Which subchannels have changed: the pool looks at those, and not at all of them.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::Notify;
+
+use super::servers::Key;
+
+/// The servers whose subchannels have changed since the pool has looked.
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    keys: Mutex<Vec<Key>>,
+    notify: Notify,
+}
+
+impl Changes {
+    /// Waits for a change. Completes at once if there was one since the last time.
+    pub(super) async fn notified(&self) {
+        self.notify.notified().await;
+    }
+
+    /// Returns the servers that have changed; one more than once if it has changed again.
+    pub(super) fn take(&self) -> Vec<Key> {
+        std::mem::take(&mut *self.keys.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Notifies the pool of changes of one server's subchannel.
+#[derive(Debug)]
+pub(super) struct Notifier {
+    pub(super) key: Key,
+    pub(super) changes: Arc<Changes>,
+}
+
+impl Notifier {
+    pub(super) fn notify(&self) {
+        self.changes.keys.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&self.key));
+        self.changes.notify.notify_one();
+    }
+}

@@ -1,0 +1,249 @@
+//! The servers behind the records of a service, and how each is to be treated.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use hither_core::{Address, Instance, InstanceState, SortedById};
+use tokio::task::coop::consume_budget;
+
+/// Instances that have the same addresses are the same server, in whatever order they are listed.
+pub(super) type Key = Arc<[Address]>;
+
+/// How an instance is to be treated; the better first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Role {
+    /// Takes calls.
+    Up,
+    /// About to shut down: takes calls only if no instance is up.
+    Draining,
+    /// Removed from the registry in bulk, and held: takes calls over a connection that is open, and is never
+    /// connected to.
+    Held,
+}
+
+/// The servers of the last update. Of several records of one server the best role counts, and of equal ones the first by
+/// id.
+#[derive(Debug, Default)]
+pub(super) struct Servers {
+    registered: SortedById<Arc<Instance>>,
+    held: SortedById<Arc<Instance>>,
+    records: BTreeMap<Key, Records>,
+    /// How many servers are up.
+    up: usize,
+    draining: BTreeSet<Key>,
+}
+
+/// The records of one server, the one that counts first. Nearly always there is one.
+#[derive(Debug, Default)]
+struct Records {
+    sorted: Vec<(Role, Arc<Instance>)>,
+    /// Whether the server is among those that have changed already.
+    is_listed: bool,
+}
+
+impl Records {
+    fn best(&self) -> Option<Role> {
+        self.sorted.first().map(|(role, _)| *role)
+    }
+}
+
+impl Servers {
+    /// Takes in the instances of an update: those that are registered and those that are held. Returns the servers for which
+    /// something may have changed; each is to be [followed](Self::follow).
+    ///
+    /// It yields, because much may have changed. The result is good only at the end: an instance that is held now was
+    /// removed before.
+    pub(super) async fn update(
+        &mut self,
+        registered: SortedById<Arc<Instance>>,
+        held: SortedById<Arc<Instance>>,
+    ) -> Vec<Key> {
+        let any_up = self.any_up();
+        let mut changed = Vec::new();
+        for (now, before, is_held) in [
+            (&registered, std::mem::take(&mut self.registered), false),
+            (&held, std::mem::take(&mut self.held), true),
+        ] {
+            for (before, now) in now.merge(&before) {
+                consume_budget().await;
+                if before == now {
+                    continue;
+                }
+                changed.extend(before.and_then(|before| self.remove(before, is_held)));
+                changed.extend(now.and_then(|now| self.add(now, is_held)));
+            }
+        }
+        (self.registered, self.held) = (registered, held);
+        if self.any_up() != any_up {
+            changed.extend(self.draining.iter().cloned());
+        }
+        changed
+    }
+
+    /// Returns the record that counts of a server, if it has any. Its change counts as known.
+    pub(super) fn follow(&mut self, key: &Key) -> Option<(Role, &Arc<Instance>)> {
+        let records = self.records.get_mut(key)?;
+        records.is_listed = false;
+        records.sorted.first().map(|(role, instance)| (*role, instance))
+    }
+
+    /// Whether a server in this role is to be connected to.
+    pub(super) fn connects(&self, role: Role) -> bool {
+        match role {
+            Role::Up => true,
+            Role::Draining => !self.any_up(),
+            Role::Held => false,
+        }
+    }
+
+    fn any_up(&self) -> bool {
+        self.up > 0
+    }
+
+    fn add(&mut self, instance: &Arc<Instance>, is_held: bool) -> Option<Key> {
+        self.change(key(instance), |records| {
+            records.push((role(instance, is_held), Arc::clone(instance)));
+            records.sort_by(|(a, one), (b, other)| a.cmp(b).then_with(|| one.id().cmp(other.id())));
+        })
+    }
+
+    fn remove(&mut self, instance: &Arc<Instance>, is_held: bool) -> Option<Key> {
+        self.change(key(instance), |records| {
+            // An instance that returns is registered before it is no longer held.
+            records.retain(|(role, known)| (*role == Role::Held) != is_held || known.id() != instance.id());
+        })
+    }
+
+    /// Returns the server unless it is listed already.
+    fn change(&mut self, key: Key, change: impl FnOnce(&mut Vec<(Role, Arc<Instance>)>)) -> Option<Key> {
+        let records = self.records.entry(Arc::clone(&key)).or_default();
+        let was_listed = std::mem::replace(&mut records.is_listed, true);
+        let before = records.best();
+        change(&mut records.sorted);
+        let now = records.best();
+        if now.is_none() {
+            self.records.remove(&key);
+        }
+        if before != now {
+            self.up -= usize::from(before == Some(Role::Up));
+            self.up += usize::from(now == Some(Role::Up));
+            if now == Some(Role::Draining) {
+                self.draining.insert(Arc::clone(&key));
+            } else {
+                self.draining.remove(&key);
+            }
+        }
+        (!was_listed).then_some(key)
+    }
+}
+
+fn key(instance: &Instance) -> Key {
+    match instance.addresses() {
+        [only] => Arc::new([only.clone()]),
+        several => {
+            let mut addresses = several.to_vec();
+            addresses.sort();
+            addresses.dedup();
+            addresses.into()
+        }
+    }
+}
+
+fn role(instance: &Instance, is_held: bool) -> Role {
+    match instance.state() {
+        _ if is_held => Role::Held,
+        InstanceState::Draining => Role::Draining,
+        _ => Role::Up,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    type Wanted = BTreeMap<Key, (Role, Arc<Instance>)>;
+
+    /// The servers, computed from nothing but the lists.
+    fn rebuilt(registered: &SortedById<Arc<Instance>>, held: &SortedById<Arc<Instance>>) -> Wanted {
+        let mut servers = Wanted::new();
+        let registered = registered.iter().map(|instance| (role(instance, false), instance));
+        for (role, instance) in registered.chain(held.iter().map(|instance| (Role::Held, instance))) {
+            let known = servers.entry(key(instance)).or_insert_with(|| (role, Arc::clone(instance)));
+            if role < known.0 {
+                *known = (role, Arc::clone(instance));
+            }
+        }
+        servers
+    }
+
+    fn random_instance(random: &mut fastrand::Rng) -> Arc<Instance> {
+        let address = |random: &mut fastrand::Rng| format!("h{}:1", random.u8(..9)).parse().unwrap();
+        let mut instance =
+            Instance::new(address(random)).with_id(format!("i{:02}", random.u8(..16)).parse().unwrap());
+        if random.u8(..5) == 0 {
+            instance = instance.with_address(address(random));
+        }
+        if random.u8(..3) == 0 {
+            instance = instance.with_state(InstanceState::Draining);
+        }
+        Arc::new(instance.with_weight(random.u32(1..3)))
+    }
+
+    #[test]
+    fn random_updates_end_as_if_the_servers_were_computed_anew() {
+        for seed in 0..50 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let mut servers = Servers::default();
+            let (mut registered, mut held) = (SortedById::new(), SortedById::new());
+            let mut known = Wanted::new();
+            let mut connected = BTreeMap::new();
+            for step in 0..200 {
+                for _ in 0..random.usize(..6) {
+                    let instance = random_instance(&mut random);
+                    match random.u8(..4) {
+                        // It is one or the other.
+                        0 => {
+                            if let Some(lost) = registered.remove(instance.id()) {
+                                held.insert(lost);
+                            }
+                        }
+                        1 => drop((registered.remove(instance.id()), held.remove(instance.id()))),
+                        _ => drop((held.remove(instance.id()), registered.insert(instance))),
+                    }
+                }
+                let changed = servers.update(registered.clone(), held.clone()).now_or_never().unwrap();
+                let wanted = rebuilt(&registered, &held);
+                let any_up = wanted.values().any(|(role, _)| *role == Role::Up);
+                for key in known.keys().chain(wanted.keys()) {
+                    let expected = wanted.get(key);
+                    let found = servers.follow(key).map(|(role, instance)| (role, Arc::clone(instance)));
+                    assert_eq!(found.as_ref(), expected, "seed {seed}, step {step}");
+                    let connects = expected.map(|(role, _)| match role {
+                        Role::Up => true,
+                        Role::Draining => !any_up,
+                        Role::Held => false,
+                    });
+                    assert_eq!(found.map(|(role, _)| servers.connects(role)), connects);
+                    let before = connected.insert(Arc::clone(key), connects).flatten();
+                    let is_same = before == connects && known.get(key) == expected;
+                    assert!(
+                        is_same || changed.contains(key),
+                        "seed {seed}, step {step}: {key:?} was left out"
+                    );
+                }
+                known = wanted;
+            }
+        }
+    }
+
+    #[test]
+    fn the_order_of_addresses_does_not_matter() {
+        let of = |addresses: [&str; 3]| {
+            let [first, second, third] = addresses.map(|address| address.parse().unwrap());
+            key(&Instance::new(first).with_address(second).with_address(third))
+        };
+        assert_eq!(of(["a:1", "b:1", "a:1"]), of(["b:1", "a:1", "b:1"]));
+    }
+}

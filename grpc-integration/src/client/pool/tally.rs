@@ -1,0 +1,235 @@
+//! The subchannels by what they are good for, kept up with each change of one.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use hither_core::SortedById;
+
+use super::servers::Role;
+use super::subchannel::Connectivity;
+use crate::client::ready_instance::ReadyInstance;
+
+/// The ready instances, and why others are not ready.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    ready: SortedById<ReadyInstance>,
+    /// Those that are about to shut down.
+    draining: SortedById<ReadyInstance>,
+    connecting: usize,
+    /// Why instances cannot be connected to, the latest failure last.
+    failures: BTreeMap<u64, Arc<str>>,
+    last_failure: u64,
+}
+
+type IsDraining = bool;
+
+/// What one subchannel counts as.
+#[derive(Debug, Default)]
+pub(super) enum Counted {
+    #[default]
+    Nothing,
+    Connecting,
+    Failing(u64),
+    Ready(ReadyInstance, IsDraining),
+}
+
+impl Tally {
+    /// Counts a subchannel anew.
+    pub(super) fn count(
+        &mut self,
+        counted: &mut Counted,
+        role: Role,
+        instance: &ReadyInstance,
+        connectivity: Connectivity,
+        connects: bool,
+    ) {
+        let is_draining = role == Role::Draining;
+        match (&*counted, &connectivity) {
+            (Counted::Ready(known, before), Connectivity::Ready)
+                if *before == is_draining
+                    && known == instance
+                    && known.instance().id() == instance.instance().id() =>
+            {
+                if !Arc::ptr_eq(known.instance(), instance.instance()) {
+                    self.list(is_draining).insert(instance.clone());
+                    *counted = Counted::Ready(instance.clone(), is_draining);
+                }
+                return;
+            }
+            (Counted::Connecting, Connectivity::Connecting) => return,
+            (Counted::Failing(failure), Connectivity::TransientFailure(cause))
+                if self.failures.get(failure).is_some_and(|known| Arc::ptr_eq(known, cause)) =>
+            {
+                return;
+            }
+            _ => {}
+        }
+        self.forget(counted);
+        *counted = match connectivity {
+            Connectivity::Ready => {
+                self.list(is_draining).insert(instance.clone());
+                Counted::Ready(instance.clone(), is_draining)
+            }
+            Connectivity::TransientFailure(cause) => {
+                self.last_failure += 1;
+                self.failures.insert(self.last_failure, cause);
+                Counted::Failing(self.last_failure)
+            }
+            Connectivity::Idle if !connects => Counted::Nothing,
+            Connectivity::Connecting | Connectivity::Idle => {
+                self.connecting += 1;
+                Counted::Connecting
+            }
+        };
+    }
+
+    /// Counts a subchannel no more.
+    pub(super) fn forget(&mut self, counted: &mut Counted) {
+        match std::mem::take(counted) {
+            Counted::Nothing => {}
+            Counted::Connecting => self.connecting -= 1,
+            Counted::Failing(failure) => drop(self.failures.remove(&failure)),
+            Counted::Ready(instance, is_draining) => {
+                let list = self.list(is_draining);
+                let id = instance.instance().id();
+                // The id may be that of another server since.
+                if list.get(id) == Some(&instance) {
+                    list.remove(id);
+                }
+            }
+        }
+    }
+
+    /// Returns the instances that can be called, which are those about to shut down only if there is no other.
+    pub(super) fn callable(&self) -> &SortedById<ReadyInstance> {
+        if self.ready.is_empty() { &self.draining } else { &self.ready }
+    }
+
+    /// Whether an instance is being connected to.
+    pub(super) fn any_connecting(&self) -> bool {
+        self.connecting > 0
+    }
+
+    /// Returns the latest failure of those that are failing.
+    pub(super) fn last_error(&self) -> Option<&Arc<str>> {
+        self.failures.last_key_value().map(|(_, cause)| cause)
+    }
+
+    fn list(&mut self, is_draining: IsDraining) -> &mut SortedById<ReadyInstance> {
+        if is_draining { &mut self.draining } else { &mut self.ready }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hither_core::Instance;
+
+    use super::*;
+
+    struct Member {
+        role: Role,
+        instance: ReadyInstance,
+        connectivity: Connectivity,
+        connects: bool,
+        counted: Counted,
+    }
+
+    fn instance(random: &mut fastrand::Rng, id: usize) -> Arc<Instance> {
+        let instance = Instance::new("h:1".parse().unwrap()).with_id(format!("i{id:02}").parse().unwrap());
+        Arc::new(instance.with_weight(random.u32(1..4)))
+    }
+
+    fn connectivity(random: &mut fastrand::Rng) -> Connectivity {
+        match random.u8(..6) {
+            0 => Connectivity::Idle,
+            1 => Connectivity::Connecting,
+            2 => Connectivity::TransientFailure("refused".into()),
+            _ => Connectivity::Ready,
+        }
+    }
+
+    fn is_as_counted_anew(tally: &Tally, members: &BTreeMap<usize, Member>) {
+        let ready = |draining: bool| {
+            let ready = members.values().filter(|member| member.connectivity == Connectivity::Ready);
+            let these = ready.filter(|member| (member.role == Role::Draining) == draining);
+            these.map(|member| member.instance.clone()).collect::<SortedById<_>>()
+        };
+        let expected = Some(ready(false)).filter(|ready| !ready.is_empty()).unwrap_or_else(|| ready(true));
+        assert_eq!(*tally.callable(), expected);
+        for (counted, expected) in tally.callable().iter().zip(&expected) {
+            assert!(Arc::ptr_eq(counted.instance(), expected.instance()), "an old description");
+        }
+        let connecting = |member: &&Member| match member.connectivity {
+            Connectivity::Connecting => true,
+            Connectivity::Idle => member.connects,
+            Connectivity::Ready | Connectivity::TransientFailure(_) => false,
+        };
+        assert_eq!(tally.connecting, members.values().filter(connecting).count());
+        let failing = |member: &&Member| matches!(member.connectivity, Connectivity::TransientFailure(_));
+        assert_eq!(tally.failures.len(), members.values().filter(failing).count());
+    }
+
+    #[test]
+    fn random_changes_end_as_if_all_were_counted_anew() {
+        for seed in 0..50 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let mut tally = Tally::default();
+            let mut members = BTreeMap::<usize, Member>::new();
+            for _ in 0..400 {
+                let id = random.usize(..20);
+                let description = instance(&mut random, id);
+                let known = members.remove(&id);
+                let mut member = match (random.u8(..5), known) {
+                    (0, Some(mut known)) => {
+                        tally.forget(&mut known.counted);
+                        continue;
+                    }
+                    (1, Some(known)) => {
+                        Member { instance: known.instance.described_as(description), ..known }
+                    }
+                    (2, Some(known)) => known,
+                    (_, Some(known)) => Member { connectivity: connectivity(&mut random), ..known },
+                    (_, None) => Member {
+                        role: Role::Up,
+                        instance: ReadyInstance::new(description),
+                        connectivity: connectivity(&mut random),
+                        connects: true,
+                        counted: Counted::Nothing,
+                    },
+                };
+                member.role = [Role::Up, Role::Draining, Role::Held][random.usize(..3)];
+                member.connects = random.bool();
+                let Member { role, instance, connectivity, connects, counted } = &mut member;
+                tally.count(counted, *role, instance, connectivity.clone(), *connects);
+                members.insert(id, member);
+                is_as_counted_anew(&tally, &members);
+            }
+        }
+    }
+
+    #[test]
+    fn what_has_not_changed_makes_no_new_list() {
+        let mut tally = Tally::default();
+        let (mut counted, one) =
+            (Counted::default(), ReadyInstance::new(instance(&mut fastrand::Rng::with_seed(1), 1)));
+        tally.count(&mut counted, Role::Up, &one, Connectivity::Ready, true);
+        let before = tally.callable().clone();
+        tally.count(&mut counted, Role::Held, &one, Connectivity::Ready, false);
+        assert!(before.is_same(tally.callable()));
+    }
+
+    #[test]
+    fn the_latest_failure_of_those_that_are_failing_is_told() {
+        let mut tally = Tally::default();
+        let mut random = fastrand::Rng::with_seed(1);
+        let mut members =
+            [1, 2].map(|id| (Counted::default(), ReadyInstance::new(instance(&mut random, id))));
+        for (cause, (counted, instance)) in ["first", "second"].iter().zip(&mut members) {
+            let failure = Connectivity::TransientFailure((*cause).into());
+            tally.count(counted, Role::Up, instance, failure, true);
+            assert_eq!(tally.last_error().map(|cause| &**cause), Some(*cause));
+        }
+        tally.forget(&mut members[1].0);
+        assert_eq!(tally.last_error().map(|cause| &**cause), Some("first"));
+    }
+}
