@@ -2,6 +2,7 @@
 
 mod calls;
 mod cell;
+mod change;
 mod client;
 mod codec;
 mod compare;
@@ -31,6 +32,8 @@ struct Arguments {
 enum Command {
     /// Compares the calls per second of channels, and prints a table of ratios.
     Compare(Box<compare::Arguments>),
+    /// Changes a service of many instances, one at a time and many at once.
+    Change(change::Arguments),
     /// Makes a number of calls on one thread, for callgrind and strace.
     Count(count::Arguments),
     /// Measures the memory of connections.
@@ -41,6 +44,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
+        Command::Change(arguments) => change::run(&arguments),
         Command::Compare(arguments) => compare::run(&arguments),
         Command::Count(arguments) => count::run(&arguments),
         Command::Memory(arguments) => memory::run(&arguments),
