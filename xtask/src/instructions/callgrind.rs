@@ -12,7 +12,13 @@ use crate::tools;
 const CALLS: u32 = 2000;
 
 /// Instructions are collected inside of this function alone: it makes the calls, on connections that exist.
-const COLLECT: &str = "--toggle-collect=hither_bench::count::counted*";
+const CALLED: &str = "hither_bench::count::counted*";
+
+/// The same for changes of a service: it makes the changes, when all instances are connected.
+const CHANGED: &str = "hither_bench::change::counted*";
+
+/// Changes that are counted. One differs from the next by some per cent.
+const CHANGES: u32 = 30;
 
 /// Functions of the C library that allocate.
 const ALLOCATORS: [&str; 5] = ["malloc", "calloc", "realloc", "posix_memalign", "aligned_alloc"];
@@ -37,6 +43,16 @@ pub(super) fn count(root: &Path, valgrind: &Path, channel: &str, flags: &[String
     })
 }
 
+/// Counts the instructions of a change of a service, as the mean of one change of each kind.
+pub(super) fn count_change(root: &Path, valgrind: &Path, instances: u32) -> Result<f64, Error> {
+    let (instances, changes) = (instances.to_string(), CHANGES.to_string());
+    let arguments = ["change", "--count", "--instances", &instances, "--changes", &changes];
+    let profile =
+        collect(root, valgrind, CHANGED, &format!("change.{instances}"), arguments.map(str::to_owned))?;
+    // Of each kind: an instance is changed, removed and added.
+    Ok(parse(&profile)?.instructions / f64::from(3 * CHANGES))
+}
+
 /// Prints which functions have how many of the instructions of a call.
 pub(super) fn profile(root: &Path, channel: &str, flags: &[String]) -> Result<(), Error> {
     let valgrind = tools::valgrind(root)?;
@@ -56,19 +72,31 @@ pub(super) fn profile(root: &Path, channel: &str, flags: &[String]) -> Result<()
     Ok(())
 }
 
-/// Runs it, and returns the file of the profile.
+/// Makes calls, and returns the file of the profile.
 fn run(root: &Path, valgrind: &Path, channel: &str, flags: &[String], calls: u32) -> Result<PathBuf, Error> {
+    let arguments = ["count", "--channel", channel, "--calls", &calls.to_string()].map(str::to_owned);
+    let arguments = arguments.into_iter().chain(flags.iter().cloned());
+    collect(root, valgrind, CALLED, &format!("{channel}{}.{calls}", flags.concat()), arguments)
+}
+
+/// Runs `hither-bench`, collects inside of one function, and returns the file of the profile.
+fn collect(
+    root: &Path,
+    valgrind: &Path,
+    function: &str,
+    name: &str,
+    arguments: impl IntoIterator<Item = String>,
+) -> Result<PathBuf, Error> {
     let folder = root.join("target/instructions");
     fs::create_dir_all(&folder).map_err(|error| Error::io("create", &folder, &error))?;
-    let file = folder.join(format!("{channel}{}.{calls}", flags.concat()));
+    let file = folder.join(name);
     // A run that fails leaves the file of the one before.
     let _ = fs::remove_file(&file);
     Step::new(valgrind, root)
-        .args(["--tool=callgrind", COLLECT])
+        .args(["--tool=callgrind".to_owned(), format!("--toggle-collect={function}")])
         .args([format!("--callgrind-out-file={}", file.display())])
         .args([root.join("target/release/hither-bench")])
-        .args(["count", "--channel", channel, "--calls", &calls.to_string()])
-        .args(flags)
+        .args(arguments)
         .output()?;
     Ok(file)
 }

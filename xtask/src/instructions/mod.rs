@@ -1,7 +1,8 @@
 //! What a call costs, in what noise cannot touch: instructions and allocations, counted by callgrind, of tonic's own
-//! channel and of hither's.
+//! channel and of hither's; and what a change of a service costs.
 
 mod callgrind;
+mod change;
 
 use std::path::Path;
 
@@ -67,6 +68,7 @@ fn table<'a>(root: &Path, cases: impl Iterator<Item = &'a Case>) -> Result<(), E
         println!("{}", case.row(&direct, &hither));
         exceeded.extend(case.exceeded(&direct, &hither));
     }
+    exceeded.extend(change::check(root, &valgrind).err().map(|error| error.to_string()));
     if exceeded.is_empty() { Ok(()) } else { Err(Error::new(exceeded.join("\n"))) }
 }
 
