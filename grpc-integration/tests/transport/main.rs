@@ -13,6 +13,7 @@ mod deadlines;
 mod download;
 mod goaway;
 mod headers;
+mod hostile;
 mod http;
 mod keepalive;
 mod panics;
