@@ -1,98 +1,116 @@
 //! The head of a call's request, for each of its attempts.
 
-use http::header::USER_AGENT;
+use http::header::{CONTENT_TYPE, TE, USER_AGENT};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
 use tonic::Status;
 
 use super::config::{CallConfig, CalledInstance, WaitForReady};
-use super::deadline::Deadline;
+use super::deadline::{Deadline, GRPC_TIMEOUT};
 use crate::client::transport::Connection;
 
-/// The head of a request.
+const THIS: &str = concat!("hither-tonic/", env!("CARGO_PKG_VERSION"));
+const GRPC: &str = "application/grpc";
+const TRAILERS: &str = "trailers";
+
+/// The head of a request, without its headers, which one attempt after the other has.
 #[derive(Debug)]
 pub(super) struct Head {
     method: Method,
-    uri: Uri,
-    /// Empty while an attempt has them.
-    headers: HeaderMap,
+    path: PathAndQuery,
     kept: KeptHeaders,
+    pub(super) deadline: Option<Deadline>,
     pub(super) wait_for_ready: bool,
     pub(super) called: Option<CalledInstance>,
 }
 
 impl Head {
-    pub(super) fn of(parts: Parts, config: &CallConfig) -> Self {
+    /// Returns the head, and the headers for the first attempt.
+    pub(super) fn of(parts: Parts, config: &CallConfig) -> (Self, HeaderMap) {
         let extensions = &parts.extensions;
         let wait_for_ready = extensions.get().map_or(config.wait_for_ready, |WaitForReady(wait)| *wait);
         let called = extensions.get().cloned();
-        let kept = KeptHeaders::of(&parts.headers);
-        let Parts { method, uri, headers, .. } = parts;
-        Self { method, uri, headers, kept, wait_for_ready, called }
+        let (kept, timeout) = KeptHeaders::of(&parts.headers);
+        let deadline = Deadline::of(timeout, config.default_timeout);
+        let path = parts.uri.into_parts().path_and_query.unwrap_or(PathAndQuery::from_static("/"));
+        (Self { method: parts.method, path, kept, deadline, wait_for_ready, called }, parts.headers)
     }
 
     pub(super) fn path(&self) -> &str {
-        self.uri.path()
-    }
-
-    pub(super) fn headers(&self) -> &HeaderMap {
-        &self.headers
+        self.path.path()
     }
 
     /// Returns the head for an attempt on this connection. `late`: the call has waited before.
     pub(super) fn request(
-        &mut self,
+        &self,
+        mut headers: HeaderMap,
         config: &CallConfig,
         connection: &Connection,
-        deadline: Option<&Deadline>,
         late: bool,
     ) -> Result<Request<()>, Status> {
+        if !self.kept.user_agent {
+            headers.insert(USER_AGENT, HeaderValue::from_static(THIS));
+        }
+        if let Some(deadline) = &self.deadline {
+            deadline.write(&mut headers, late);
+        }
         let mut uri = http::uri::Parts::default();
         uri.scheme = Some(connection.scheme().clone());
         uri.authority = Some(config.authority.of(connection.address()));
-        let path = self.uri.path_and_query().cloned();
-        uri.path_and_query = Some(path.unwrap_or(PathAndQuery::from_static("/")));
+        uri.path_and_query = Some(self.path.clone());
         let mut request = Request::new(());
         *request.uri_mut() = Uri::from_parts(uri).map_err(|error| Status::internal(error.to_string()))?;
         *request.method_mut() = self.method.clone();
         *request.version_mut() = Version::HTTP_2;
-        let headers = request.headers_mut();
-        std::mem::swap(headers, &mut self.headers);
-        if !headers.contains_key(USER_AGENT) {
-            headers.insert(USER_AGENT, HeaderValue::from_static(THIS));
-        }
-        if let Some(deadline) = deadline {
-            deadline.write(headers, late);
-        }
+        *request.headers_mut() = headers;
         Ok(request)
     }
 
-    /// Restores the headers for another attempt.
-    pub(super) fn restore(&mut self) {
-        self.headers = self.kept.restore();
+    /// Returns the headers for another attempt.
+    pub(super) fn headers(&self) -> HeaderMap {
+        self.kept.restore()
     }
 }
 
-const THIS: &str = concat!("hither-tonic/", env!("CARGO_PKG_VERSION"));
-
-/// A copy of headers, to send them again after the server has refused them. The few of nearly every call cost no
-/// allocation and no hashing, as a clone of the map would.
-#[derive(Debug)]
+/// A copy of headers, to send them again after the server has refused them. What every request of gRPC's has costs
+/// nothing, and `grpc-timeout` is always written anew.
+#[derive(Debug, Default)]
 struct KeptHeaders {
-    first: [Option<(HeaderName, HeaderValue)>; 4],
-    more: Vec<(HeaderName, HeaderValue)>,
+    te_trailers: bool,
+    content_type_grpc: bool,
+    user_agent: bool,
+    others: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl KeptHeaders {
-    fn of(headers: &HeaderMap) -> Self {
-        let mut all = headers.iter().map(|(name, value)| (name.clone(), value.clone()));
-        Self { first: std::array::from_fn(|_| all.next()), more: all.collect() }
+    /// Returns the copy, and the value of `grpc-timeout`. One pass, because looking names up costs more.
+    fn of(headers: &HeaderMap) -> (Self, Option<&HeaderValue>) {
+        let (mut kept, mut timeout) = (Self::default(), None);
+        for (name, value) in headers {
+            if *name == TE && !kept.te_trailers && value == TRAILERS {
+                kept.te_trailers = true;
+            } else if *name == CONTENT_TYPE && !kept.content_type_grpc && value == GRPC {
+                kept.content_type_grpc = true;
+            } else if *name == GRPC_TIMEOUT {
+                timeout = timeout.or(Some(value));
+            } else {
+                kept.user_agent |= *name == USER_AGENT;
+                kept.others.push((name.clone(), value.clone()));
+            }
+        }
+        (kept, timeout)
     }
 
     fn restore(&self) -> HeaderMap {
-        let mut headers = HeaderMap::with_capacity(self.first.len() + self.more.len());
-        for (name, value) in self.first.iter().flatten().chain(&self.more) {
+        let mut headers = HeaderMap::with_capacity(self.others.len() + 4);
+        if self.te_trailers {
+            headers.insert(TE, HeaderValue::from_static(TRAILERS));
+        }
+        if self.content_type_grpc {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(GRPC));
+        }
+        for (name, value) in &self.others {
             headers.append(name.clone(), value.clone());
         }
         headers
@@ -104,14 +122,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kept_headers_are_restored_whole_and_in_order() {
-        for count in 0..10 {
+    fn kept_headers_are_restored_whole_but_for_the_timeout() {
+        let header = |name: &'static str, value: &'static str| {
+            (HeaderName::from_static(name), HeaderValue::from_static(value))
+        };
+        let all = [
+            header("te", "trailers"),
+            header("content-type", "application/grpc"),
+            header("user-agent", "me"),
+            header("x-a", "1"),
+            header("x-a", "2"),
+            header("content-type", "application/grpc+json"),
+            header("te", "deflate"),
+            header("te", "trailers"),
+            header("authorization", "secret"),
+        ];
+        for skipped in 0..=all.len() {
             let mut headers = HeaderMap::new();
-            for i in 0..count {
-                let name = HeaderName::try_from(format!("x-{}", i / 2)).unwrap();
-                headers.append(name, HeaderValue::from(i));
+            for (name, value) in all.iter().skip(skipped) {
+                headers.append(name.clone(), value.clone());
             }
-            assert_eq!(KeptHeaders::of(&headers).restore(), headers);
+            let (kept, timeout) = KeptHeaders::of(&headers);
+            assert_eq!((kept.restore(), timeout), (headers.clone(), None), "{skipped}");
+            headers.insert(GRPC_TIMEOUT, HeaderValue::from_static("1S"));
+            assert_eq!(KeptHeaders::of(&headers).1.unwrap(), "1S");
         }
     }
 }

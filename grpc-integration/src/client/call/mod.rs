@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use hither_core::ServiceName;
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use http_body::Body as _;
 use tonic::Status;
 use tonic::body::Body;
@@ -33,11 +33,11 @@ use attempt::Attempt;
 pub(crate) use config::{CallAuthority, CallConfig};
 pub use config::{CalledInstance, WaitForReady};
 use content::Content;
-use deadline::{Deadline, Timer};
+use deadline::Timer;
 use head::Head;
 use pick::Picking;
 use progress::Progress;
-use remainder::Remainder;
+use remainder::{First, Remainder};
 use response_body::CallBody;
 
 /// What all calls of a channel share.
@@ -67,7 +67,6 @@ struct Call {
     calls: Arc<Calls>,
     head: Head,
     content: Content,
-    deadline: Option<Deadline>,
     /// One for the whole call, to the end of its response.
     timer: Option<Timer>,
 }
@@ -81,20 +80,20 @@ impl ResponseFuture {
 impl Stage {
     fn begin(calls: Arc<Calls>, request: Request<Body>, cx: &mut Context<'_>) -> Result<Self, Status> {
         let (parts, body) = request.into_parts();
-        let deadline = Deadline::of(&parts.headers, calls.config.default_timeout);
-        let timer = deadline.map(Timer::new);
         let content = Content::begin(body, cx)?;
-        let mut call = Call { head: Head::of(parts, &calls.config), calls, content, deadline, timer };
-        match call.picking().now(&mut Progress::Picking) {
+        let (head, headers) = Head::of(parts, &calls.config);
+        let timer = head.deadline.map(Timer::new);
+        let call = Call { calls, head, content, timer };
+        match call.picking(&headers).now(&mut Progress::Picking) {
             Some(picked) => {
                 let (attempt, slot) = picked?;
                 let Some(body) = call.content.attempt() else {
                     return Err(Status::internal("the request body was sent before"));
                 };
-                let sending = call.send(&attempt, slot, body, false)?;
+                let sending = call.send(&attempt, slot, headers, body, false)?;
                 Ok(Self::Sent(sending, call, attempt))
             }
-            None => Ok(Self::Remainder(Box::pin(Remainder::of(call).run(None)))),
+            None => Ok(Self::Remainder(Box::pin(Remainder::of(call).run(First::Unpicked(headers))))),
         }
     }
 }
@@ -125,7 +124,7 @@ impl Future for ResponseFuture {
                             return Poll::Ready(Ok(call.respond(response, attempt)));
                         }
                         ended => {
-                            let remainder = Remainder::of(call).run(Some((attempt, ended)));
+                            let remainder = Remainder::of(call).run(First::Ended(attempt, ended));
                             *stage = Stage::Remainder(Box::pin(remainder));
                         }
                     }
@@ -139,29 +138,25 @@ impl Future for ResponseFuture {
 }
 
 impl Call {
-    fn picking(&self) -> Picking<'_> {
-        Picking {
-            state: &self.calls.state,
-            path: self.head.path(),
-            headers: self.head.headers(),
-            wait_for_ready: self.head.wait_for_ready,
-        }
+    fn picking<'a>(&'a self, headers: &'a HeaderMap) -> Picking<'a> {
+        let wait_for_ready = self.head.wait_for_ready;
+        Picking { state: &self.calls.state, path: self.head.path(), headers, wait_for_ready }
     }
 
     /// Sends one attempt. `late`: the call has waited before.
     fn send(
-        &mut self,
+        &self,
         attempt: &Attempt,
         slot: Slot,
+        headers: HeaderMap,
         body: RequestBody,
         late: bool,
     ) -> Result<Sending, Status> {
         if let Some(called) = &self.head.called {
             called.set(attempt.instance());
         }
-        let deadline = self.deadline.as_ref();
-        let request = self.head.request(&self.calls.config, attempt.connection(), deadline, late)?;
-        Ok(slot.send(request, body, deadline.map(|deadline| deadline.at)))
+        let request = self.head.request(headers, &self.calls.config, attempt.connection(), late)?;
+        Ok(slot.send(request, body, self.head.deadline.map(|deadline| deadline.at)))
     }
 
     fn respond(self, response: Response<ResponseBody>, mut attempt: Attempt) -> Response<Body> {

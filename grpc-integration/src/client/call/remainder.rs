@@ -7,7 +7,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use hither_core::Backoff;
-use http::Response;
+use http::{HeaderMap, Response};
 use tokio::time::sleep;
 use tonic::body::Body;
 use tonic::{Code, Status};
@@ -18,8 +18,13 @@ use super::progress::Progress;
 use super::{Call, ResponseBody};
 use crate::client::transport::SendError;
 
-/// How an attempt has ended that got no response of gRPC's.
-pub(super) type Ended = (Attempt, Result<Response<ResponseBody>, SendError>);
+/// What a call comes here with.
+pub(super) enum First {
+    /// It could not be picked for at once.
+    Unpicked(HeaderMap),
+    /// Its first attempt has ended, without a response of gRPC's.
+    Ended(Attempt, Result<Response<ResponseBody>, SendError>),
+}
 
 /// A call, and how far it has come.
 pub(super) struct Remainder {
@@ -33,8 +38,8 @@ impl Remainder {
         Self { call, progress: Progress::Picking, refusals: None }
     }
 
-    /// Runs the call to its response, after its first attempt has ended, or when it could not be picked for at once.
-    pub(super) async fn run(mut self, first: Option<Ended>) -> Result<Response<Body>, Status> {
+    /// Runs the call to its response.
+    pub(super) async fn run(mut self, first: First) -> Result<Response<Body>, Status> {
         let mut timer = self.call.timer.take();
         let outcome = {
             let mut attempts = pin!(self.attempts(first));
@@ -56,14 +61,14 @@ impl Remainder {
     }
 
     /// Sends the call until it is answered. The attempt that was is left in `progress`.
-    async fn attempts(&mut self, first: Option<Ended>) -> Result<Response<ResponseBody>, Status> {
+    async fn attempts(&mut self, first: First) -> Result<Response<ResponseBody>, Status> {
         let Self { call, progress, refusals } = self;
-        let mut ended = match first {
-            Some((attempt, ended)) => {
+        let (mut ended, mut headers) = match first {
+            First::Unpicked(headers) => (None, headers),
+            First::Ended(attempt, ended) => {
                 *progress = Progress::Sent(attempt);
-                Some(ended)
+                (Some(ended), HeaderMap::new())
             }
-            None => None,
         };
         loop {
             if let Some(ended) = ended.take() {
@@ -88,7 +93,7 @@ impl Remainder {
                     }
                 };
                 attempt.ended(Code::Unavailable);
-                call.head.restore();
+                headers = call.head.headers();
                 match refused {
                     None => *progress = Progress::Picking,
                     Some(status) => {
@@ -101,9 +106,10 @@ impl Remainder {
                 Progress::Refused(status) => Some(status),
                 _ => None,
             };
-            let (attempt, slot) = match call.picking().now(progress) {
+            let picking = call.picking(&headers);
+            let (attempt, slot) = match picking.now(progress) {
                 Some(picked) => picked?,
-                None => call.picking().wait(progress).await?,
+                None => picking.wait(progress).await?,
             };
             let Some(body) = call.content.attempt() else {
                 // What was sent before is not buffered any more.
@@ -111,7 +117,7 @@ impl Remainder {
                     refused.unwrap_or_else(|| Status::internal("the request body cannot be replayed"))
                 );
             };
-            let sending = call.send(&attempt, slot, body, true)?;
+            let sending = call.send(&attempt, slot, mem::take(&mut headers), body, true)?;
             *progress = Progress::Sent(attempt);
             ended = Some(sending.await);
         }

@@ -1,7 +1,7 @@
 //! A response's body: the call is in flight until its end.
 
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -10,6 +10,9 @@ use tonic::{Code, Status};
 use super::attempt::Attempt;
 use super::deadline::Timer;
 use crate::client::transport::{ReplayBody, ResponseBody};
+
+/// The deadline is looked at when there is no frame, and for each of so many frames.
+const TIMER_EVERY: u8 = 32;
 
 /// The body of a response. Dropping it before its end cancels the call.
 pub(super) struct CallBody(Option<Open>);
@@ -21,6 +24,7 @@ struct Open {
     request: Option<ReplayBody>,
     attempt: Attempt,
     timer: Option<Timer>,
+    frames: u8,
 }
 
 impl CallBody {
@@ -34,7 +38,7 @@ impl CallBody {
             attempt.ended(Code::Unknown);
             return Self(None);
         }
-        Self(Some(Open { body, request, attempt, timer }))
+        Self(Some(Open { body, request, attempt, timer, frames: 0 }))
     }
 }
 
@@ -49,17 +53,31 @@ impl Body for CallBody {
         let Some(open) = &mut self.0 else {
             return Poll::Ready(None);
         };
-        // Checked first: a stream that always has a frame must end in time, too.
-        if let Some(timer) = &mut open.timer
-            && timer.poll(cx).is_ready()
+        // A stream that always has a frame must end in time, too.
+        open.frames = open.frames.wrapping_add(1);
+        let overdue = |open: &mut Open, cx: &mut Context<'_>| {
+            let timer = open.timer.as_mut()?;
+            let exceeded = timer.poll(cx).is_ready();
+            exceeded.then(|| {
+                let progress = format_args!("the response of {} had begun", open.attempt.peer());
+                let status = timer.deadline().exceeded(progress);
+                open.attempt.ended(status.code());
+                Poll::Ready(Some(Err(status)))
+            })
+        };
+        if open.frames % TIMER_EVERY == 0
+            && let Some(exceeded) = overdue(open, cx)
         {
-            let status =
-                timer.deadline().exceeded(format_args!("the response of {} had begun", open.attempt.peer()));
-            open.attempt.ended(status.code());
             self.0 = None;
-            return Poll::Ready(Some(Err(status)));
+            return exceeded;
         }
-        let frame = ready!(Pin::new(&mut open.body).poll_frame(cx));
+        let Poll::Ready(frame) = Pin::new(&mut open.body).poll_frame(cx) else {
+            if let Some(exceeded) = overdue(open, cx) {
+                self.0 = None;
+                return exceeded;
+            }
+            return Poll::Pending;
+        };
         match frame {
             Some(Ok(frame)) => {
                 if let Some(trailers) = frame.trailers_ref() {

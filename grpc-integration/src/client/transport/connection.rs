@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use h2::client;
+use h2::{RecvStream, client};
 use hither_core::Address;
 use http::uri::Scheme;
 use http::{HeaderMap, Request};
@@ -43,6 +43,9 @@ pub(crate) struct Connection {
     address: Address,
     scheme: Scheme,
     max_response_headers: usize,
+    /// After how much that was read the window of a stream is given back: a part of it, so that the peer is never held
+    /// back, and seldom.
+    pub(super) release_after: usize,
     shared: Arc<Shared>,
 }
 
@@ -94,6 +97,7 @@ impl Connection {
             address: destination.address().clone(),
             scheme,
             max_response_headers: config.max_response_headers as usize,
+            release_after: config.stream_window as usize / 4,
             shared: Arc::clone(&shared),
         };
         tokio::spawn(Driver::new(shared, h2, requests, config).in_current_span());
@@ -172,6 +176,10 @@ impl Connection {
 
     pub(super) fn cancel(&self, cancelled: Cancelled) {
         self.shared.queue.cancel(cancelled);
+    }
+
+    pub(super) fn finish(&self, stream: RecvStream) {
+        self.shared.queue.finish(stream);
     }
 
     pub(super) fn on_answer(&self) {

@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,6 +12,7 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::config::{Lessons, TransportConfig};
 use super::connection::{Shared, streams_that_fit};
+use super::driver_waker::DriverWaker;
 use super::keepalive::Keepalive;
 use super::queue::Work;
 use super::resets::Resets;
@@ -28,6 +29,9 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) struct Driver {
     shared: Arc<Shared>,
     h2: client::Connection<Wire, Bytes>,
+    waker: Arc<DriverWaker>,
+    /// The same, for h2.
+    h2_waker: Waker,
     /// `None` once no requests come any more.
     requests: Option<SendRequest<Bytes>>,
     work: Work,
@@ -50,9 +54,12 @@ impl Driver {
         requests: SendRequest<Bytes>,
         config: &TransportConfig,
     ) -> Self {
+        let waker = Arc::<DriverWaker>::default();
         Self {
             shared,
             h2,
+            h2_waker: Waker::from(Arc::clone(&waker)),
+            waker,
             requests: Some(requests),
             work: Work::default(),
             resets: Resets::new(config.lessons.calm_factor()),
@@ -78,9 +85,13 @@ impl Driver {
                 return Poll::Pending;
             }
             self.yielded = false;
+            self.waker.mute(cx.waker());
+            self.work.finished.clear();
             self.resets.poll(cx, &self.shared.reset_budget, &mut self.work.cancelled);
             self.send(cx);
-            if let Poll::Ready(ended) = Pin::new(&mut self.h2).poll(cx) {
+            self.waker.unmute();
+            if let Poll::Ready(ended) = Pin::new(&mut self.h2).poll(&mut Context::from_waker(&self.h2_waker))
+            {
                 return Poll::Ready(self.end(cx, ended));
             }
             let read = self.shared.wire.read();

@@ -26,6 +26,8 @@ pub(super) struct Keepalive {
     pings: Option<PingPong>,
     /// `None` while there is nothing to wait for.
     tick: Option<Pin<Box<Sleep>>>,
+    /// Whether the tick was polled.
+    armed: bool,
     /// How many bytes had been read at the last tick.
     read: u64,
 }
@@ -40,7 +42,7 @@ impl Keepalive {
             in_a_row: 0,
             last_ping: None,
         });
-        Self { silence, pings: None, tick: None, read: 0 }
+        Self { silence, pings: None, tick: None, armed: false, read: 0 }
     }
 
     /// Pings when it is time to; ready with the reason when the peer has not answered.
@@ -54,10 +56,15 @@ impl Keepalive {
         if self.tick.is_none() && !silence.concerns(shared.reserved() > 0) {
             return Poll::Pending;
         }
+        // Polled once, it wakes the task when it fires; to poll it each time would cost more than all the rest here.
+        if self.armed && self.tick.as_ref().is_some_and(|tick| !tick.is_elapsed()) {
+            return Poll::Pending;
+        }
         let tick = self.tick.get_or_insert_with(|| {
             self.read = shared.wire.read();
             Box::pin(sleep_until(silence.begin(Instant::now())))
         });
+        self.armed = true;
         while tick.as_mut().poll(cx).is_ready() {
             let read = shared.wire.read();
             let heard = std::mem::replace(&mut self.read, read) != read;
@@ -79,7 +86,7 @@ impl Keepalive {
                     }
                 }
                 Step::Rest => {
-                    self.tick = None;
+                    (self.tick, self.armed) = (None, false);
                     return Poll::Pending;
                 }
                 Step::Dead => {

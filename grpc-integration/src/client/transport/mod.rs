@@ -8,6 +8,7 @@
 mod config;
 mod connection;
 mod driver;
+mod driver_waker;
 mod empty_frames;
 mod keepalive;
 mod peer;

@@ -5,8 +5,13 @@ use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
+use h2::RecvStream;
+
 use super::resets::Cancelled;
 use super::ticket::Ticket;
+
+/// How many ended streams are kept until the task runs for another reason.
+const FINISHED: usize = 64;
 
 /// What calls want of a connection's task, in the order in which they came.
 #[derive(Debug, Default)]
@@ -16,6 +21,7 @@ pub(super) struct Queue(Mutex<State>);
 struct State {
     tickets: VecDeque<Arc<Ticket>>,
     cancelled: Vec<Cancelled>,
+    finished: Vec<RecvStream>,
     waker: Option<Waker>,
     /// Whether the task was woken since it looked last, so that it is woken once for many calls.
     woken: bool,
@@ -30,6 +36,8 @@ struct State {
 pub(super) struct Work {
     pub(super) tickets: VecDeque<Arc<Ticket>>,
     pub(super) cancelled: Vec<Cancelled>,
+    /// The streams of responses that have ended.
+    pub(super) finished: Vec<RecvStream>,
     pub(super) orphaned: bool,
 }
 
@@ -58,6 +66,21 @@ impl Queue {
         Self::wake(state);
     }
 
+    /// Hands over the stream of a response that has ended. The task drops it when it runs for another reason: h2 would
+    /// wake it for the drop alone.
+    pub(super) fn finish(&self, stream: RecvStream) {
+        let mut state = self.lock();
+        if state.closed {
+            drop(state);
+            drop(stream);
+            return;
+        }
+        state.finished.push(stream);
+        if state.finished.len() >= FINISHED {
+            Self::wake(state);
+        }
+    }
+
     /// There is no handle of the connection any more.
     pub(super) fn orphan(&self) {
         let mut state = self.lock();
@@ -65,7 +88,7 @@ impl Queue {
         Self::wake(state);
     }
 
-    /// Moves everything into `work`, which is empty but for what was cancelled before; or, if there are requests and
+    /// Moves everything into `work`, which is empty; or, if there are requests and
     /// they are to be held back, nothing. Returns whether they were held back.
     pub(super) fn take(&self, waker: &Waker, hold: bool, work: &mut Work) -> bool {
         let mut state = self.lock();
@@ -78,6 +101,7 @@ impl Queue {
         state.woken = false;
         work.orphaned = state.orphaned;
         work.cancelled.append(&mut state.cancelled);
+        mem::swap(&mut state.finished, &mut work.finished);
         mem::swap(&mut state.tickets, &mut work.tickets);
         false
     }
@@ -90,6 +114,7 @@ impl Queue {
         Work {
             tickets: mem::take(&mut state.tickets),
             cancelled: mem::take(&mut state.cancelled),
+            finished: mem::take(&mut state.finished),
             orphaned: state.orphaned,
         }
     }

@@ -93,6 +93,9 @@ impl Resets {
         budget: &ResetBudget,
         cancelled: &mut Vec<Cancelled>,
     ) {
+        if cancelled.is_empty() && self.due.is_empty() {
+            return;
+        }
         self.due.extend(cancelled.drain(..));
         while !self.due.is_empty() {
             if budget.take() {

@@ -19,6 +19,8 @@ pub(crate) struct ResponseBody {
     /// `None` at its end.
     stream: Option<(RecvStream, Slot)>,
     data_ended: bool,
+    /// How much was read whose window was not given back yet.
+    unreleased: usize,
 }
 
 impl ResponseBody {
@@ -31,12 +33,14 @@ impl ResponseBody {
         }
         let data_ended = stream.is_end_stream();
         let stream = (!data_ended).then_some((stream, slot));
-        Ok(Response::from_parts(head, Self { stream, data_ended }))
+        Ok(Response::from_parts(head, Self { stream, data_ended, unreleased: 0 }))
     }
 
+    /// The response has ended, by itself or with an error.
     fn end(&mut self) {
-        // The stream is dropped before its slot.
-        self.stream = None;
+        if let Some((stream, slot)) = self.stream.take() {
+            slot.connection().finish(stream);
+        }
     }
 }
 
@@ -73,8 +77,11 @@ impl http_body::Body for ResponseBody {
             match ready!(stream.poll_data(cx)) {
                 Some(Ok(data)) => {
                     slot.connection().on_answer();
-                    // An error means that the stream is closed: there is nothing to give back then.
-                    let _ = stream.flow_control().release_capacity(data.len());
+                    this.unreleased += data.len();
+                    if this.unreleased >= slot.connection().release_after {
+                        // An error means that the stream is closed: there is nothing to give back then.
+                        let _ = stream.flow_control().release_capacity(std::mem::take(&mut this.unreleased));
+                    }
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
                 None => this.data_ended = true,
