@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use hither_core::SortedById;
 use http::HeaderMap;
+use tokio::time::Instant;
 use tonic::{Code, Status};
 
 use crate::client::ready_instance::ReadyInstance;
@@ -117,13 +118,25 @@ impl<'a> CallInfo<'a> {
 #[derive(Debug, Clone)]
 pub struct Outcome {
     code: Code,
-    duration: Duration,
+    time: Time,
+}
+
+/// The clock is only read for policies that ask.
+#[derive(Debug, Clone)]
+enum Time {
+    Since(Instant),
+    Took(Duration),
 }
 
 impl Outcome {
     /// Returns the outcome of an attempt that ended with `code` after `duration`: for tests of policies.
     pub fn new(code: Code, duration: Duration) -> Self {
-        Self { code, duration }
+        Self { code, time: Time::Took(duration) }
+    }
+
+    /// Returns the outcome of an attempt that began then and ends now.
+    pub(crate) fn since(code: Code, began: Instant) -> Self {
+        Self { code, time: Time::Since(began) }
     }
 
     /// Returns the gRPC status: `Cancelled` when the caller dropped the call, `Unavailable` when the connection was
@@ -132,8 +145,11 @@ impl Outcome {
         self.code
     }
 
-    /// Returns the time from the pick to the end of the response body.
+    /// Returns the time from the pick to the end of the response body, which is now: [`Picker::done`] is called then.
     pub fn duration(&self) -> Duration {
-        self.duration
+        match self.time {
+            Time::Since(began) => began.elapsed(),
+            Time::Took(duration) => duration,
+        }
     }
 }

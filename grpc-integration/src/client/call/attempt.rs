@@ -69,6 +69,6 @@ impl Drop for Attempt {
     fn drop(&mut self) {
         // An end that was not recorded: the caller has dropped the call.
         let code = self.code.unwrap_or(Code::Cancelled);
-        self.picker.done(self.in_flight.instance(), &Outcome::new(code, self.began.elapsed()));
+        self.picker.done(self.in_flight.instance(), &Outcome::since(code, self.began));
     }
 }

@@ -1,7 +1,7 @@
 //! What a call sends: read once, sent as often as there are attempts.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use http_body::{Body as _, Frame};
@@ -21,8 +21,11 @@ pub(super) enum Content {
 
 impl Content {
     /// Reads what is there at once: for a unary call that is all.
-    pub(super) fn begin(mut body: Body, cx: &mut Context<'_>) -> Result<Self, Status> {
-        let beginning = match contain(|| Beginning::read(&mut body, cx)) {
+    ///
+    /// Nothing is woken by this: what is not there yet is asked for again when the request is sent.
+    pub(super) fn begin(mut body: Body) -> Result<Self, Status> {
+        let mut cx = Context::from_waker(Waker::noop());
+        let beginning = match contain(|| Beginning::read(&mut body, &mut cx)) {
             Ok(read) => read?,
             Err(panic) => {
                 let _ = contain(|| drop(body));

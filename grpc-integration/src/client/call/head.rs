@@ -88,9 +88,11 @@ impl KeptHeaders {
     fn of(headers: &HeaderMap) -> (Self, Option<&HeaderValue>) {
         let (mut kept, mut timeout) = (Self::default(), None);
         for (name, value) in headers {
-            if *name == TE && !kept.te_trailers && value == TRAILERS {
+            // The first of its name, so that the order of several values stays.
+            let first = |name: &HeaderName| kept.others.iter().all(|(other, _)| other != name);
+            if *name == TE && !kept.te_trailers && value == TRAILERS && first(name) {
                 kept.te_trailers = true;
-            } else if *name == CONTENT_TYPE && !kept.content_type_grpc && value == GRPC {
+            } else if *name == CONTENT_TYPE && !kept.content_type_grpc && value == GRPC && first(name) {
                 kept.content_type_grpc = true;
             } else if *name == GRPC_TIMEOUT {
                 timeout = timeout.or(Some(value));

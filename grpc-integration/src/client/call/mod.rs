@@ -15,7 +15,6 @@ mod remainder;
 mod response_body;
 
 use std::fmt;
-use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -51,15 +50,21 @@ pub(crate) struct Calls {
 }
 
 /// The future of a call's response. Dropping it cancels the call.
-#[must_use = "a call does nothing until it is awaited"]
+#[must_use = "a call is cancelled when its future is dropped"]
 pub struct ResponseFuture(Stage);
 
 #[allow(clippy::large_enum_variant, reason = "the large variant is nearly every call's")]
 enum Stage {
-    Begin(Arc<Calls>, Request<Body>),
-    Sent(Sending, Call, Attempt),
+    Sent {
+        sending: Sending,
+        /// These two are `None` once the response has begun.
+        call: Option<Call>,
+        attempt: Option<Attempt>,
+    },
+    /// There was no instance to send it to at once.
+    Unpicked(Option<(Call, HeaderMap)>),
+    Failed(Option<Status>),
     Remainder(Pin<Box<dyn Future<Output = Result<Response<Body>, Status>> + Send>>),
-    Done,
 }
 
 /// A call that was begun.
@@ -67,23 +72,24 @@ struct Call {
     calls: Arc<Calls>,
     head: Head,
     content: Content,
-    /// One for the whole call, to the end of its response.
+    /// One for the whole call, to the end of its response. Made when the call is awaited for the first time, because it
+    /// needs a runtime.
     timer: Option<Timer>,
 }
 
 impl ResponseFuture {
+    /// Begins the call: if there is an instance with capacity, it is sent.
     pub(crate) fn new(calls: Arc<Calls>, request: Request<Body>) -> Self {
-        Self(Stage::Begin(calls, request))
+        Self(Stage::begin(calls, request).unwrap_or_else(|status| Stage::Failed(Some(status))))
     }
 }
 
 impl Stage {
-    fn begin(calls: Arc<Calls>, request: Request<Body>, cx: &mut Context<'_>) -> Result<Self, Status> {
+    fn begin(calls: Arc<Calls>, request: Request<Body>) -> Result<Self, Status> {
         let (parts, body) = request.into_parts();
-        let content = Content::begin(body, cx)?;
+        let content = Content::begin(body)?;
         let (head, headers) = Head::of(parts, &calls.config);
-        let timer = head.deadline.map(Timer::new);
-        let call = Call { calls, head, content, timer };
+        let call = Call { calls, head, content, timer: None };
         match call.picking(&headers).now(&mut Progress::Picking) {
             Some(picked) => {
                 let (attempt, slot) = picked?;
@@ -91,9 +97,9 @@ impl Stage {
                     return Err(Status::internal("the request body was sent before"));
                 };
                 let sending = call.send(&attempt, slot, headers, body, false)?;
-                Ok(Self::Sent(sending, call, attempt))
+                Ok(Self::Sent { sending, call: Some(call), attempt: Some(attempt) })
             }
-            None => Ok(Self::Remainder(Box::pin(Remainder::of(call).run(First::Unpicked(headers))))),
+            None => Ok(Self::Unpicked(Some((call, headers)))),
         }
     }
 }
@@ -104,35 +110,36 @@ impl Future for ResponseFuture {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let stage = &mut self.0;
         loop {
-            match stage {
-                Stage::Begin(..) => {
-                    if let Stage::Begin(calls, request) = mem::replace(stage, Stage::Done) {
-                        *stage = Stage::begin(calls, request, cx)?;
-                    }
-                }
-                Stage::Sent(sending, call, attempt) => {
+            let (call, first) = match stage {
+                Stage::Sent { sending, call, attempt } => {
                     let Poll::Ready(ended) = Pin::new(sending).poll(cx) else {
-                        let Some(timer) = &mut call.timer else { return Poll::Pending };
-                        ready!(timer.poll(cx));
-                        let status = attempt.exceeded(timer.deadline());
-                        *stage = Stage::Done;
+                        let (Some(call), Some(attempt)) = (call, attempt) else { return Poll::Pending };
+                        let Some(deadline) = call.head.deadline else { return Poll::Pending };
+                        ready!(call.timer.get_or_insert_with(|| Timer::new(deadline)).poll(cx));
+                        let status = attempt.exceeded(&deadline);
+                        *stage = Stage::Failed(None);
                         return Poll::Ready(Err(status));
                     };
-                    let Stage::Sent(_, call, attempt) = mem::replace(stage, Stage::Done) else { continue };
+                    let (Some(call), Some(attempt)) = (call.take(), attempt.take()) else {
+                        return Poll::Pending;
+                    };
                     match ended {
                         Ok(response) if http_status::is_grpc(response.status(), response.headers()) => {
                             return Poll::Ready(Ok(call.respond(response, attempt)));
                         }
-                        ended => {
-                            let remainder = Remainder::of(call).run(First::Ended(attempt, ended));
-                            *stage = Stage::Remainder(Box::pin(remainder));
-                        }
+                        ended => (call, First::Ended(attempt, ended)),
                     }
                 }
+                Stage::Unpicked(unpicked) => match unpicked.take() {
+                    Some((call, headers)) => (call, First::Unpicked(headers)),
+                    None => return Poll::Pending,
+                },
+                Stage::Failed(status) => {
+                    return status.take().map_or(Poll::Pending, |status| Poll::Ready(Err(status)));
+                }
                 Stage::Remainder(remainder) => return remainder.as_mut().poll(cx),
-                // Polled again after its end.
-                Stage::Done => return Poll::Pending,
-            }
+            };
+            *stage = Stage::Remainder(Box::pin(Remainder::of(call).run(first)));
         }
     }
 }
@@ -156,7 +163,7 @@ impl Call {
             called.set(attempt.instance());
         }
         let request = self.head.request(headers, &self.calls.config, attempt.connection(), late)?;
-        Ok(slot.send(request, body, self.head.deadline.map(|deadline| deadline.at)))
+        Ok(Sending::new(slot, request, body, self.head.deadline.map(|deadline| deadline.at)))
     }
 
     fn respond(self, response: Response<ResponseBody>, mut attempt: Attempt) -> Response<Body> {

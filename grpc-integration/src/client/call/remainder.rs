@@ -13,6 +13,7 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 
 use super::attempt::Attempt;
+use super::deadline::Timer;
 use super::http_status;
 use super::progress::Progress;
 use super::{Call, ResponseBody};
@@ -40,7 +41,7 @@ impl Remainder {
 
     /// Runs the call to its response.
     pub(super) async fn run(mut self, first: First) -> Result<Response<Body>, Status> {
-        let mut timer = self.call.timer.take();
+        let mut timer = self.call.timer.take().or_else(|| self.call.head.deadline.map(Timer::new));
         let outcome = {
             let mut attempts = pin!(self.attempts(first));
             poll_fn(|cx| match (attempts.as_mut().poll(cx), &mut timer) {

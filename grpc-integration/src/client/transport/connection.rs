@@ -3,32 +3,23 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-use h2::{RecvStream, client};
+use h2::client;
 use hither_core::Address;
+use http::HeaderMap;
 use http::uri::Scheme;
-use http::{HeaderMap, Request};
-use tokio::time::Instant;
 use tonic::Status;
 use tracing::Instrument;
 
 use super::config::TransportConfig;
-use super::driver::{Driver, UNSETTLED};
-use super::peer::{Peer, Stage};
+use super::driver::{CONNECTION_WINDOW, Driver, UNSETTLED};
+use super::peer::Stage;
 use super::protocol::not_http2;
-use super::queue::Queue;
-use super::request_body::RequestBody;
-use super::resets::{Cancelled, ResetBudget};
 use super::send_error::{self, SendError};
-use super::ticket::{Sending, Ticket};
-use super::wire::{Wire, WireFacts};
-use crate::client::capacity::CapacityWaiters;
+use super::shared::Shared;
+use super::wire::Wire;
 use crate::client::connector::{Connector, Destination};
 
-/// The window of the connection: the largest there is, so that it never holds back one stream because another is not
-/// read. What may be in memory unread is bounded by the windows of the streams.
-const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 /// The limit of headers that h2 is given, beside our own: it ends the connection when a peer exceeds that far, and cuts
 /// trailers that exceed it a little without an error.
 const fn h2_headers(max: u32) -> u32 {
@@ -47,18 +38,6 @@ pub(crate) struct Connection {
     /// back, and seldom.
     pub(super) release_after: usize,
     shared: Arc<Shared>,
-}
-
-/// What a connection's handle, its streams and its task share.
-#[derive(Debug)]
-pub(super) struct Shared {
-    pub(super) queue: Queue,
-    pub(super) peer: Peer,
-    pub(super) wire: Arc<WireFacts>,
-    pub(super) reset_budget: ResetBudget,
-    /// How many calls have a slot.
-    reserved: AtomicUsize,
-    capacity: Arc<CapacityWaiters>,
 }
 
 impl Connection {
@@ -84,14 +63,7 @@ impl Connection {
             .handshake(wire)
             .await
             .map_err(|error| io::Error::other(send_error::describe(&error)))?;
-        let shared = Arc::new(Shared {
-            queue: Queue::default(),
-            peer: Peer::new(),
-            wire: facts,
-            reset_budget: ResetBudget::new(),
-            reserved: AtomicUsize::new(0),
-            capacity: Arc::clone(&config.capacity),
-        });
+        let shared = Arc::new(Shared::new(facts, Arc::clone(&config.capacity)));
         let mut stage = shared.peer.stage();
         let connection = Self {
             address: destination.address().clone(),
@@ -124,13 +96,9 @@ impl Connection {
 
     /// Reserves a stream for one call, if there is capacity.
     pub(crate) fn try_reserve(self: &Arc<Self>) -> Option<Slot> {
-        let shared = &self.shared;
-        if !shared.peer.is_open() {
+        if !self.shared.try_reserve() {
             return None;
         }
-        let max = shared.peer.max_streams();
-        let take = |reserved: usize| (reserved < max).then_some(reserved + 1);
-        shared.reserved.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).ok()?;
         Some(Slot(Arc::clone(self)))
     }
 
@@ -168,22 +136,6 @@ impl Connection {
                 _ => "closed".to_owned(),
             }
         }
-    }
-
-    pub(super) fn reset_budget(&self) -> &ResetBudget {
-        &self.shared.reset_budget
-    }
-
-    pub(super) fn cancel(&self, cancelled: Cancelled) {
-        self.shared.queue.cancel(cancelled);
-    }
-
-    pub(super) fn finish(&self, stream: RecvStream) {
-        self.shared.queue.finish(stream);
-    }
-
-    pub(super) fn on_answer(&self) {
-        self.shared.peer.on_answer();
     }
 
     /// An error for headers above the limit.
@@ -233,28 +185,6 @@ impl fmt::Debug for Connection {
     }
 }
 
-impl Shared {
-    pub(super) fn reserved(&self) -> usize {
-        self.reserved.load(Ordering::SeqCst)
-    }
-
-    /// The peer's SETTINGS allow this many streams.
-    pub(super) fn on_settings(&self, max_streams: usize) {
-        if self.peer.on_settings(max_streams) {
-            self.capacity.wake();
-        }
-    }
-
-    /// The connection is gone, for this reason. What was not sent is given back.
-    pub(super) fn close(&self, reason: String) {
-        self.peer.close(reason);
-        let work = self.queue.close();
-        for ticket in &work.tickets {
-            ticket.give_back();
-        }
-    }
-}
-
 /// A stream reserved for one call, released when dropped.
 #[derive(Debug)]
 pub(crate) struct Slot(Arc<Connection>);
@@ -264,28 +194,13 @@ impl Slot {
         &self.0
     }
 
-    /// Sends the request, unless `deadline` passes before that.
-    ///
-    /// # Cancellation
-    /// Cancels the request; if it was not sent yet, it is not sent at all.
-    pub(crate) fn send(self, request: Request<()>, body: RequestBody, deadline: Option<Instant>) -> Sending {
-        let ticket = Arc::new(Ticket::new(request, body, deadline));
-        if !self.0.shared.queue.push(&ticket) {
-            ticket.give_back();
-        }
-        Sending::new(ticket, self)
+    pub(super) fn shared(&self) -> &Shared {
+        &self.0.shared
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let shared = &self.0.shared;
-        shared.reserved.fetch_sub(1, Ordering::SeqCst);
-        shared.capacity.wake();
+        self.0.shared.release();
     }
-}
-
-/// The most streams that fit into the window of the connection, each with a full window of its own.
-pub(super) fn streams_that_fit(stream_window: u32) -> usize {
-    (CONNECTION_WINDOW / stream_window.max(1)).max(1) as usize
 }

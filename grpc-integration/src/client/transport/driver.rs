@@ -11,14 +11,17 @@ use h2::client::{self, SendRequest};
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::config::{Lessons, TransportConfig};
-use super::connection::{Shared, streams_that_fit};
 use super::driver_waker::DriverWaker;
 use super::keepalive::Keepalive;
 use super::queue::Work;
 use super::resets::Resets;
 use super::send_error::describe;
+use super::shared::Shared;
 use super::wire::Wire;
 
+/// The window of a connection: the largest there is, so that it never holds back one stream because another is not
+/// read. What may be in memory unread is bounded by the windows of the streams.
+pub(super) const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 /// The number of streams that h2 reports until the peer's SETTINGS have arrived: none that it can report after.
 pub(super) const UNSETTLED: usize = usize::MAX - 1;
 /// How long a peer may take to read our last frames before the connection is closed.
@@ -200,4 +203,9 @@ impl Drop for Driver {
         // After a panic, or with its runtime.
         self.shared.close("the connection's task has ended".to_owned());
     }
+}
+
+/// The most streams that fit into the window of the connection, each with a full window of its own.
+fn streams_that_fit(stream_window: u32) -> usize {
+    (CONNECTION_WINDOW / stream_window.max(1)).max(1) as usize
 }

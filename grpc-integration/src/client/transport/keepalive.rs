@@ -9,7 +9,7 @@ use h2::{Ping, PingPong, client};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::config::KeepaliveConfig;
-use super::connection::Shared;
+use super::shared::Shared;
 use super::wire::Wire;
 
 /// How many pings are sent in a row to a peer that sends neither headers nor data. grpc-go and grpc-java close the

@@ -1,6 +1,7 @@
 //! The queue between calls and the task of their connection.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
@@ -14,10 +15,10 @@ use super::ticket::Ticket;
 const FINISHED: usize = 64;
 
 /// What calls want of a connection's task, in the order in which they came.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Queue(Mutex<State>);
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct State {
     tickets: VecDeque<Arc<Ticket>>,
     cancelled: Vec<Cancelled>,
@@ -32,7 +33,7 @@ struct State {
 }
 
 /// What the task was given.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Work {
     pub(super) tickets: VecDeque<Arc<Ticket>>,
     pub(super) cancelled: Vec<Cancelled>,
@@ -132,5 +133,11 @@ impl Queue {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Queue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Queue")
     }
 }

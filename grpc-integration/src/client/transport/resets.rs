@@ -2,16 +2,11 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::Context;
 use std::time::Duration;
 
-use h2::RecvStream;
-use h2::client::ResponseFuture;
 use tokio::time::{Sleep, sleep};
-
-use super::connection::Slot;
 
 /// How many streams are reset at once. Servers on h2 close a connection on which twenty streams were reset that they
 /// had not accepted yet (CVE-2023-44487, rapid reset), and a burst of short deadlines would do that; half of it leaves
@@ -20,32 +15,9 @@ const AT_ONCE: u32 = 10;
 /// After how long more are reset where the server has sent nothing since.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The stream of a cancelled call. The peer gets RST_STREAM when it is dropped, if the response has not ended by then.
-#[derive(Debug)]
-pub(super) struct Cancelled {
-    _response: Option<ResponseFuture>,
-    _body: Option<RecvStream>,
-    /// It counts as open until then. Dropped last.
-    slot: Slot,
-}
-
-impl Cancelled {
-    pub(super) fn response(response: ResponseFuture, slot: Slot) -> Self {
-        Self { _response: Some(response), _body: None, slot }
-    }
-
-    pub(super) fn body(body: RecvStream, slot: Slot) -> Self {
-        Self { _response: None, _body: Some(body), slot }
-    }
-
-    /// Drops it now, or as soon as the server has taken in what was reset before.
-    pub(super) fn end(self) {
-        let connection = Arc::clone(self.slot.connection());
-        if !connection.reset_budget().take() {
-            connection.cancel(self);
-        }
-    }
-}
+/// The stream of a cancelled call, and its slot. The peer gets RST_STREAM when it is dropped, if the response has not
+/// ended by then.
+pub(super) type Cancelled = Box<dyn Send>;
 
 /// How many streams may be reset before the server has sent something.
 #[derive(Debug)]
@@ -56,7 +28,8 @@ impl ResetBudget {
         Self(AtomicU32::new(AT_ONCE))
     }
 
-    fn take(&self) -> bool {
+    /// Takes one, if there is one left.
+    pub(super) fn take(&self) -> bool {
         self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
     }
 
@@ -66,7 +39,6 @@ impl ResetBudget {
 }
 
 /// The streams that are to be reset when there is a budget again, first come first served.
-#[derive(Debug)]
 pub(super) struct Resets {
     due: VecDeque<Cancelled>,
     /// How much longer than usual the pauses are.

@@ -1,6 +1,7 @@
 //! A response, from its headers on.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -10,7 +11,6 @@ use http_body::{Frame, SizeHint};
 use tonic::Status;
 
 use super::connection::Slot;
-use super::resets::Cancelled;
 use super::send_error::SendError;
 
 /// The body of a response. Dropping it before its end cancels the call.
@@ -25,10 +25,10 @@ pub(crate) struct ResponseBody {
 
 impl ResponseBody {
     pub(super) fn begin(response: Response<RecvStream>, slot: Slot) -> Result<Response<Self>, SendError> {
-        slot.connection().on_answer();
+        slot.shared().peer.on_answer();
         let (head, stream) = response.into_parts();
         if let Err(status) = slot.connection().check_headers(&head.headers) {
-            Cancelled::body(stream, slot).end();
+            reset(stream, slot);
             return Err(SendError::Failed(status));
         }
         let data_ended = stream.is_end_stream();
@@ -39,7 +39,7 @@ impl ResponseBody {
     /// The response has ended, by itself or with an error.
     fn end(&mut self) {
         if let Some((stream, slot)) = self.stream.take() {
-            slot.connection().finish(stream);
+            slot.shared().queue.finish(stream);
         }
     }
 }
@@ -76,7 +76,7 @@ impl http_body::Body for ResponseBody {
             }
             match ready!(stream.poll_data(cx)) {
                 Some(Ok(data)) => {
-                    slot.connection().on_answer();
+                    slot.shared().peer.on_answer();
                     this.unreleased += data.len();
                     if this.unreleased >= slot.connection().release_after {
                         // An error means that the stream is closed: there is nothing to give back then.
@@ -116,7 +116,19 @@ impl Drop for ResponseBody {
             if stream.is_end_stream() {
                 return;
             }
-            Cancelled::body(stream, slot).end();
+            reset(stream, slot);
         }
+    }
+}
+
+/// Drops the stream of a cancelled call: now, or as soon as the server has taken in what was reset before.
+pub(super) fn reset(stream: impl Send + 'static, slot: Slot) {
+    if slot.shared().reset_budget.take() {
+        drop(stream);
+        drop(slot);
+    } else {
+        let connection = Arc::clone(slot.connection());
+        // The stream is dropped before its slot here, too.
+        connection.shared().queue.cancel(Box::new((stream, slot)));
     }
 }

@@ -1,20 +1,17 @@
-//! One request on its way to the connection's task, and the response on its way back.
+//! One request between a call and the task of its connection.
 
 use std::mem;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
+use h2::RecvStream;
 use h2::client::{ResponseFuture, SendRequest};
 use http::{Request, Response};
 use tokio::time::Instant;
 
-use super::connection::Slot;
 use super::request_body::RequestBody;
-use super::resets::Cancelled;
-use super::response_body::ResponseBody;
-use super::send_error::SendError;
 use super::upload;
 
 /// A request, until its response has begun. It is in the queue of a connection until the connection's task sends it.
@@ -97,65 +94,50 @@ impl Ticket {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The future of a response's headers. Dropping it cancels the request: if it was not sent yet, nothing is sent.
-#[derive(Debug)]
-pub(crate) struct Sending {
-    ticket: Arc<Ticket>,
-    /// `None` once the response has begun.
-    slot: Option<Slot>,
-}
-
-impl Sending {
-    pub(super) fn new(ticket: Arc<Ticket>, slot: Slot) -> Self {
-        Self { ticket, slot: Some(slot) }
-    }
-}
-
-impl Future for Sending {
-    type Output = Result<Response<ResponseBody>, SendError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = &mut *self;
-        let mut state = this.ticket.lock();
-        let ended = match &mut *state {
+    /// Polls for the response.
+    pub(super) fn poll(&self, cx: &mut Context<'_>) -> Poll<Outcome> {
+        let mut state = self.lock();
+        let outcome = match &mut *state {
             State::Queued { waker, .. } => {
                 if !waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
                     *waker = Some(cx.waker().clone());
                 }
                 return Poll::Pending;
             }
-            State::Sent { response, written } => match Pin::new(response).poll(cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(response)) => Ok(response),
-                Poll::Ready(Err(error)) => Err(Some((error, *written))),
+            State::Sent { response, written } => match ready!(Pin::new(response).poll(cx)) {
+                Ok(response) => Outcome::Response(response),
+                Err(error) => Outcome::Failed { error, written: *written },
             },
-            State::Unsent => Err(None),
-            // Deadline passed before it was sent.
+            State::Unsent => Outcome::Unsent,
+            // Its deadline had passed before it was sent, or it was polled after its end.
             State::Over => return Poll::Pending,
         };
         *state = State::Over;
-        drop(state);
-        let Some(slot) = this.slot.take() else { return Poll::Pending };
-        Poll::Ready(match ended {
-            Ok(response) => ResponseBody::begin(response, slot),
-            Err(Some((error, written))) => Err(slot.connection().classify(&error, written)),
-            Err(None) => Err(SendError::Unsent),
-        })
+        Poll::Ready(outcome)
+    }
+
+    /// The call is over. Returns the stream, if there is one that has no response yet.
+    pub(super) fn cancel(&self) -> Option<ResponseFuture> {
+        // The request, and with it the caller's body, are dropped without the lock.
+        match mem::replace(&mut *self.lock(), State::Over) {
+            State::Sent { response, .. } => Some(response),
+            State::Queued { .. } | State::Unsent | State::Over => None,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Sending {
-    fn drop(&mut self) {
-        let Some(slot) = self.slot.take() else { return };
-        // The request and the caller's body are dropped without the lock.
-        let state = mem::replace(&mut *self.ticket.lock(), State::Over);
-        if let State::Sent { response, .. } = state {
-            Cancelled::response(response, slot).end();
-        }
-    }
+/// What has become of a request.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    Response(Response<RecvStream>),
+    /// `written`: how many bytes the connection had written before the request was sent.
+    Failed {
+        error: h2::Error,
+        written: u64,
+    },
+    Unsent,
 }

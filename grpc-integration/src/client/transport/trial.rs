@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::connection::{Connection, Shared};
+use super::connection::Connection;
+use super::shared::Shared;
 
 /// A connection on which no call was made, and that was open for as long, was of use.
 const UNUSED: Duration = Duration::from_millis(100);

@@ -1,0 +1,61 @@
+//! Sending one request on a reserved stream.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use http::{Request, Response};
+use tokio::time::Instant;
+
+use super::connection::Slot;
+use super::request_body::RequestBody;
+use super::response_body::{ResponseBody, reset};
+use super::send_error::SendError;
+use super::ticket::{Outcome, Ticket};
+
+/// The future of a response's headers. Dropping it cancels the request: if it was not sent yet, nothing is sent.
+#[derive(Debug)]
+pub(crate) struct Sending {
+    ticket: Arc<Ticket>,
+    /// `None` once there is an outcome.
+    slot: Option<Slot>,
+}
+
+impl Sending {
+    /// Sends the request, unless `deadline` passes before that.
+    pub(crate) fn new(
+        slot: Slot,
+        request: Request<()>,
+        body: RequestBody,
+        deadline: Option<Instant>,
+    ) -> Self {
+        let ticket = Arc::new(Ticket::new(request, body, deadline));
+        if !slot.shared().queue.push(&ticket) {
+            ticket.give_back();
+        }
+        Self { ticket, slot: Some(slot) }
+    }
+}
+
+impl Future for Sending {
+    type Output = Result<Response<ResponseBody>, SendError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let outcome = ready!(self.ticket.poll(cx));
+        let Some(slot) = self.slot.take() else { return Poll::Pending };
+        Poll::Ready(match outcome {
+            Outcome::Response(response) => ResponseBody::begin(response, slot),
+            Outcome::Failed { error, written } => Err(slot.connection().classify(&error, written)),
+            Outcome::Unsent => Err(SendError::Unsent),
+        })
+    }
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        let Some(slot) = self.slot.take() else { return };
+        if let Some(response) = self.ticket.cancel() {
+            reset(response, slot);
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! What a connection's handle, its streams and its task share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::peer::Peer;
+use super::queue::Queue;
+use super::resets::ResetBudget;
+use super::wire::WireFacts;
+use crate::client::capacity::CapacityWaiters;
+
+/// What a connection's handle, its streams and its task share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) queue: Queue,
+    pub(super) peer: Peer,
+    pub(super) wire: Arc<WireFacts>,
+    pub(super) reset_budget: ResetBudget,
+    /// How many calls have a slot.
+    reserved: AtomicUsize,
+    capacity: Arc<CapacityWaiters>,
+}
+
+impl Shared {
+    pub(super) fn new(wire: Arc<WireFacts>, capacity: Arc<CapacityWaiters>) -> Self {
+        Self {
+            queue: Queue::default(),
+            peer: Peer::new(),
+            wire,
+            reset_budget: ResetBudget::new(),
+            reserved: AtomicUsize::new(0),
+            capacity,
+        }
+    }
+
+    /// Returns how many streams are reserved or open.
+    pub(super) fn reserved(&self) -> usize {
+        self.reserved.load(Ordering::SeqCst)
+    }
+
+    /// Reserves a stream, if there is capacity.
+    pub(super) fn try_reserve(&self) -> bool {
+        if !self.peer.is_open() {
+            return false;
+        }
+        let max = self.peer.max_streams();
+        let take = |reserved: usize| (reserved < max).then_some(reserved + 1);
+        self.reserved.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).is_ok()
+    }
+
+    pub(super) fn release(&self) {
+        self.reserved.fetch_sub(1, Ordering::SeqCst);
+        self.capacity.wake();
+    }
+
+    /// The peer's SETTINGS allow this many streams.
+    pub(super) fn on_settings(&self, max_streams: usize) {
+        if self.peer.on_settings(max_streams) {
+            self.capacity.wake();
+        }
+    }
+
+    /// The connection is gone, for this reason. What was not sent is given back.
+    pub(super) fn close(&self, reason: String) {
+        self.peer.close(reason);
+        let work = self.queue.close();
+        for ticket in &work.tickets {
+            ticket.give_back();
+        }
+    }
+}
