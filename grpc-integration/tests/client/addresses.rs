@@ -89,11 +89,9 @@ async fn the_error_names_the_failure_at_each_address() {
     let channel = builder.connect_lazy().unwrap();
     let client = Client::new(&channel);
     let message = client.name().await.unwrap_err().message().to_owned();
-    assert!(
-        message
-            .starts_with("0 of 1 instances of greeter ready; last error: no-such-host.invalid not resolved"),
-        "{message}"
-    );
+    assert!(message.starts_with("0 of 1 instances of greeter ready; last error: "), "{message}");
+    // In the order in which they fail: a lookup may take long. The last one, after half a second, is the silent one.
+    assert!(message.contains("no-such-host.invalid not resolved"), "{message}");
     assert!(message.contains(&format!("at {refused}; ")), "{message}");
     assert!(message.contains("at unix:///no/such/socket"), "{message}");
     assert!(message.ends_with("; and 1 more"), "{message}");
