@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::{Instance, InstanceId, ServiceName, SortedById, SortedIter};
+use crate::{Change, Instance, InstanceId, ServiceName, SortedById, SortedIter};
 
 /// The revision of a registry at which a snapshot was taken: opaque, and good only for equality.
 ///
@@ -129,24 +129,6 @@ impl<'a> IntoIterator for &'a Snapshot {
     fn into_iter(self) -> Self::IntoIter {
         self.iter()
     }
-}
-
-/// One difference between two snapshots.
-///
-/// Exhaustive, because an id can do nothing else: it appears, it changes or it disappears.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Change {
-    /// An instance that was not there before.
-    Insert(Arc<Instance>),
-    /// An instance whose content has changed.
-    Update {
-        /// The content before.
-        from: Arc<Instance>,
-        /// The content now.
-        to: Arc<Instance>,
-    },
-    /// An instance that is no longer there.
-    Remove(Arc<Instance>),
 }
 
 #[cfg(test)]

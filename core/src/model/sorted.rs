@@ -8,7 +8,8 @@ use std::ops::Index;
 use std::slice;
 use std::sync::Arc;
 
-use crate::{Change, Instance, InstanceId};
+use super::change::{Change, change};
+use crate::{Instance, InstanceId};
 
 /// The most elements of a chunk. A change copies one chunk and the list of chunks: some microseconds for each, which are
 /// the same size at 50,000 elements.
@@ -236,17 +237,6 @@ impl SortedById<Arc<Instance>> {
     /// Instances that share an [`Arc`] are compared by pointer, all others by content.
     pub fn diff(&self, previous: &Self) -> Vec<Change> {
         self.merge(previous).filter_map(change).collect()
-    }
-}
-
-/// What has happened to an id, if anything has.
-pub(crate) fn change(pair: (Option<&Arc<Instance>>, Option<&Arc<Instance>>)) -> Option<Change> {
-    match pair {
-        (Some(old), Some(new)) if Arc::ptr_eq(old, new) || old == new => None,
-        (Some(old), Some(new)) => Some(Change::Update { from: Arc::clone(old), to: Arc::clone(new) }),
-        (Some(old), None) => Some(Change::Remove(Arc::clone(old))),
-        (None, Some(new)) => Some(Change::Insert(Arc::clone(new))),
-        (None, None) => None,
     }
 }
 
