@@ -11,6 +11,7 @@ mod driver;
 mod driver_waker;
 mod empty_frames;
 mod keepalive;
+mod locks;
 mod peer;
 mod protocol;
 mod queue;

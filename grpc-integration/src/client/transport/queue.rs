@@ -3,11 +3,12 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::mem;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::Waker;
 
 use h2::RecvStream;
 
+use super::locks::{Mutex, MutexGuard};
 use super::resets::Cancelled;
 use super::ticket::Ticket;
 

@@ -1,0 +1,134 @@
+//! The queue between calls and the task of their connection, under every order in which threads may run (loom).
+//!
+//! The queue is compiled again, with loom's locks, and with requests and streams of which it needs nothing.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "these are tests")]
+
+#[allow(dead_code, reason = "not all of it is modelled")]
+#[path = "../../src/client/transport/queue.rs"]
+mod queue;
+
+mod locks {
+    pub(crate) use loom::sync::{Mutex, MutexGuard};
+}
+
+mod ticket {
+    #[derive(Debug)]
+    pub(crate) struct Ticket(pub(crate) usize);
+}
+
+mod resets {
+    #[derive(Debug)]
+    pub(crate) struct Cancelled(pub(crate) Box<()>);
+
+    impl Drop for Cancelled {
+        fn drop(&mut self) {
+            let _stream = &self.0;
+        }
+    }
+}
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+
+use loom::future::block_on;
+use loom::sync::Arc as Shared;
+use loom::thread;
+
+use queue::{Queue, Work};
+use ticket::Ticket;
+
+/// Runs it in every order with three changes of thread at most where a thread could go on: with more of them it takes
+/// minutes, and faults are found with two.
+fn model(run: impl Fn() + Send + Sync + 'static) {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(run);
+}
+
+/// Takes from the queue until `enough` of the work says so, as the connection's task does; fails where the task would
+/// sleep for ever.
+fn take_until(queue: &Queue, hold_once: bool, enough: impl Fn(&Work) -> bool) -> Work {
+    let (mut work, mut all, mut hold) = (Work::default(), Work::default(), hold_once);
+    block_on(poll_fn(|cx| {
+        if queue.take(cx.waker(), hold, &mut work) {
+            // With company the task yields once.
+            hold = false;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        hold = hold_once;
+        all.tickets.append(&mut work.tickets);
+        all.cancelled.append(&mut work.cancelled);
+        all.orphaned = work.orphaned;
+        if enough(&all) { Poll::Ready(()) } else { Poll::Pending }
+    }));
+    all
+}
+
+#[test]
+fn no_request_is_lost_and_no_wake_up() {
+    for hold in [false, true] {
+        model(move || {
+            let queue = Shared::new(Queue::default());
+            let callers: Vec<_> = (0..2)
+                .map(|number| {
+                    let queue = Shared::clone(&queue);
+                    thread::spawn(move || assert!(queue.push(&Arc::new(Ticket(number)))))
+                })
+                .collect();
+            let work = take_until(&queue, hold, |work| work.tickets.len() == 2);
+            assert_eq!(work.tickets.iter().map(|ticket| ticket.0).sum::<usize>(), 1);
+            for caller in callers {
+                caller.join().unwrap();
+            }
+        });
+    }
+}
+
+#[test]
+fn requests_of_one_caller_stay_in_order() {
+    model(|| {
+        let queue = Shared::new(Queue::default());
+        let caller = {
+            let queue = Shared::clone(&queue);
+            thread::spawn(move || {
+                for number in 0..3 {
+                    assert!(queue.push(&Arc::new(Ticket(number))));
+                }
+            })
+        };
+        let work = take_until(&queue, true, |work| work.tickets.len() == 3);
+        assert!(work.tickets.iter().map(|ticket| ticket.0).eq(0..3));
+        caller.join().unwrap();
+    });
+}
+
+#[test]
+fn a_request_is_refused_or_returned_when_the_connection_closes() {
+    model(|| {
+        let queue = Shared::new(Queue::default());
+        let caller = {
+            let queue = Shared::clone(&queue);
+            thread::spawn(move || queue.push(&Arc::new(Ticket(7))))
+        };
+        let returned = queue.close().tickets.len();
+        let accepted = caller.join().unwrap();
+        assert_eq!(usize::from(accepted), returned);
+        assert!(!queue.push(&Arc::new(Ticket(8))));
+    });
+}
+
+#[test]
+fn the_end_of_the_last_handle_and_a_cancelled_call_wake_the_task() {
+    model(|| {
+        let queue = Shared::new(Queue::default());
+        let (canceller, owner) = (Shared::clone(&queue), Shared::clone(&queue));
+        let canceller = thread::spawn(move || canceller.cancel(resets::Cancelled(Box::default())));
+        let owner = thread::spawn(move || owner.orphan());
+        let work = take_until(&queue, false, |work| work.orphaned && work.cancelled.len() == 1);
+        assert!(work.tickets.is_empty());
+        canceller.join().unwrap();
+        owner.join().unwrap();
+    });
+}
