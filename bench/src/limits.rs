@@ -1,7 +1,7 @@
 //! Limits of this process, and the processors that processes run on.
 
 use rustix::process::{Pid, Resource, getrlimit, setrlimit};
-use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use crate::Result;
 
@@ -14,10 +14,20 @@ pub(crate) fn raise_open_files() {
     let _ = setrlimit(Resource::Nofile, limit);
 }
 
-/// Lets a process, or without one this thread, run on this processor alone.
-pub(crate) fn pin(process: Option<u32>, processor: usize) -> Result<()> {
+/// Returns the processors that this thread may run on.
+pub(crate) fn processors() -> Result<CpuSet> {
+    Ok(sched_getaffinity(None)?)
+}
+
+/// Lets a process, or without one this thread and those that it starts, run on these processors alone.
+pub(crate) fn run_on(process: Option<u32>, processors: &CpuSet) -> Result<()> {
     let process = process.map(i32::try_from).transpose()?.and_then(Pid::from_raw);
+    Ok(sched_setaffinity(process, processors)?)
+}
+
+/// Returns one processor.
+pub(crate) fn only(processor: usize) -> CpuSet {
     let mut processors = CpuSet::new();
     processors.set(processor);
-    Ok(sched_setaffinity(process, &processors)?)
+    processors
 }

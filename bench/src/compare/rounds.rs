@@ -11,7 +11,7 @@ use crate::Result;
 use crate::calls::{Amount, Call};
 use crate::cell::Cell;
 use crate::client::{Client, Setup, Variant};
-use crate::limits::{pin, raise_open_files};
+use crate::limits::{only, processors, raise_open_files, run_on};
 use crate::server::ServerProcess;
 use crate::tls::Identity;
 
@@ -51,11 +51,19 @@ struct Contestant {
 /// Compares all variants under one load.
 pub(super) fn measure(cell: &Cell, settings: &Settings) -> Result<Outcome> {
     raise_open_files();
+    let before = processors()?;
+    let outcome = compare(cell, settings);
+    // The next load may have more threads.
+    run_on(None, &before)?;
+    outcome
+}
+
+fn compare(cell: &Cell, settings: &Settings) -> Result<Outcome> {
     let tls = cell.tls.then(Identity::new).transpose()?;
     let server = ServerProcess::start(cell.servers, tls.as_ref())?;
     if settings.pin && cell.threads == 1 {
-        pin(None, 0)?;
-        pin(Some(server.id()), 1)?;
+        run_on(None, &only(0))?;
+        run_on(Some(server.id()), &only(1))?;
     }
     let runtime = runtime(cell.threads)?;
     let grpc_go = settings.grpc_go.as_ref();
