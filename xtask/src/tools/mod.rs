@@ -36,13 +36,15 @@ static TOOLS: [Tool; 3] = [
     },
 ];
 
-/// Of the benchmarks alone, and of Linux alone.
+/// Of the benchmarks alone, and of Linux alone. Only valgrind is fetched for `ci`.
 static VALGRIND: [Tool; 1] = [Tool {
     name: "valgrind",
     variable: "VALGRIND",
     packages: &["valgrind"],
     check: &["--tool=callgrind", "--version"],
 }];
+static STRACE: [Tool; 1] =
+    [Tool { name: "strace", variable: "STRACE", packages: &["strace"], check: &["--version"] }];
 
 /// The paths of the tools.
 #[derive(Debug)]
@@ -104,13 +106,23 @@ impl Tools {
     }
 }
 
-/// Finds valgrind in the same ways, and returns its path. It is not linked to, because Debian's does not run from a link.
+/// Finds valgrind in the same ways, and returns its path.
 pub(crate) fn valgrind(root: &Path) -> Result<PathBuf, Error> {
-    let [tool] = &VALGRIND;
+    alone(root, &VALGRIND)
+}
+
+/// Finds strace in the same ways, and returns its path.
+pub(crate) fn strace(root: &Path) -> Result<PathBuf, Error> {
+    alone(root, &STRACE)
+}
+
+/// The system's is not linked to, because Debian's valgrind does not run from a link.
+fn alone(root: &Path, wanted: &'static [Tool; 1]) -> Result<PathBuf, Error> {
+    let [tool] = wanted;
     if let Some(found) = named(root, tool)?.or_else(|| in_path(tool)) {
         return Ok(found);
     }
-    ensure(root, &VALGRIND)?;
+    ensure(root, wanted)?;
     Ok(root.join("target/tools/bin").join(tool.name))
 }
 
