@@ -36,7 +36,7 @@ pub(super) fn draw(outcomes: &[Outcome]) -> String {
         let middle = y + (group - GAP) / 2.0 + 4.0;
         let load = outcome.cell.to_string();
         // Writing to a string does not fail.
-        let _ = writeln!(svg, "<text x=\"10\" y=\"{middle:.0}\">{load}</text>");
+        let _ = writeln!(svg, "<text x=\"10\" y=\"{middle:.0}\" font-size=\"10\">{load}</text>");
         for (variant, ratio) in &outcome.ratios {
             let Some(color) = color(*variant) else { continue };
             let (length, center) = (ratio.median.min(most) * scale, y + BAR / 2.0);
