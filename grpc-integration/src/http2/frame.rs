@@ -12,6 +12,8 @@ pub(crate) const HEADER_LEN: usize = 9;
 /// Frame types.
 pub(crate) const DATA: u8 = 0;
 pub(crate) const HEADERS: u8 = 1;
+pub(crate) const SETTINGS: u8 = 4;
+pub(crate) const GOAWAY: u8 = 7;
 
 /// Flags.
 pub(crate) const END_STREAM: u8 = 0x1;

@@ -58,8 +58,8 @@ impl LeastRequestPicker {
         if count < 2 {
             return self.ready.at(0).map(|only| (only, only));
         }
-        let first = self.random.below(count);
-        let second = (first + 1 + self.random.below(count - 1)) % count;
+        let (first, further) = self.random.two_below(count, count - 1);
+        let second = (first + 1 + further) % count;
         Some((&self.ready[first], &self.ready[second]))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// SplitMix64, whose state is a counter: a number costs one atomic addition.
+/// SplitMix64, whose state is a counter: two numbers cost one atomic addition.
 #[derive(Debug)]
 pub(crate) struct Random(AtomicU64);
 
@@ -11,17 +11,25 @@ impl Random {
         Self(AtomicU64::new(seed))
     }
 
-    /// Returns a number below `bound`, which is not zero.
-    pub(crate) fn below(&self, bound: usize) -> usize {
+    /// Returns a number below each of the bounds, which are not zero and fit into 32 bits.
+    pub(crate) fn two_below(&self, first: usize, second: usize) -> (usize, usize) {
+        let drawn = self.draw();
+        (scaled(drawn >> 32, first), scaled(drawn & u64::from(u32::MAX), second))
+    }
+
+    fn draw(&self) -> u64 {
         const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
         let mut z = self.0.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^= z >> 31;
-        // The high half of the product: even without a division.
-        let scaled = (u128::from(z) * bound as u128) >> 64;
-        usize::try_from(scaled).unwrap_or_default()
+        z ^ (z >> 31)
     }
+}
+
+/// Scales a random number of 32 bits to one below `bound`: the high half of the product, even without a division.
+fn scaled(random: u64, bound: usize) -> usize {
+    let scaled = random.wrapping_mul(bound as u64) >> 32;
+    usize::try_from(scaled).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -31,12 +39,14 @@ mod tests {
     #[test]
     fn numbers_are_even_and_follow_the_seed() {
         let (random, again) = (Random::new(7), Random::new(7));
-        let mut counts = [0_usize; 5];
+        let (mut first, mut second) = ([0_usize; 5], [0_usize; 4]);
         for _ in 0..10_000 {
-            let drawn = random.below(5);
-            assert_eq!(drawn, again.below(5));
-            counts[drawn] += 1;
+            let drawn = random.two_below(5, 4);
+            assert_eq!(drawn, again.two_below(5, 4));
+            first[drawn.0] += 1;
+            second[drawn.1] += 1;
         }
-        assert!(counts.iter().all(|count| (1_800..2_200).contains(count)), "{counts:?}");
+        assert!(first.iter().all(|count| (1_800..2_200).contains(count)), "{first:?}");
+        assert!(second.iter().all(|count| (2_300..2_700).contains(count)), "{second:?}");
     }
 }

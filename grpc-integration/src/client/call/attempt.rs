@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use hither_core::Address;
-use http::{HeaderMap, HeaderName};
+use http::HeaderMap;
 use tokio::time::Instant;
 use tonic::{Code, Status};
 
@@ -12,7 +12,7 @@ use crate::client::balance::{Outcome, Picker};
 use crate::client::ready_instance::{InFlight, ReadyInstance};
 use crate::client::transport::Connection;
 
-pub(super) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+pub(super) const GRPC_STATUS: &str = "grpc-status";
 
 /// One attempt of a call. It counts as load of its instance until it is dropped; then the picker gets its outcome.
 #[derive(Debug)]
@@ -59,7 +59,8 @@ impl Attempt {
 
     /// Records the status, if it is among these headers or trailers.
     pub(super) fn ended_with(&mut self, headers: &HeaderMap) {
-        if let Some(status) = headers.get(GRPC_STATUS) {
+        // There are few, and comparing costs less than hashing.
+        if let Some((_, status)) = headers.iter().find(|(name, _)| name.as_str() == GRPC_STATUS) {
             self.ended(Code::from_bytes(status.as_bytes()));
         }
     }

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::Status;
 
-pub(super) const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+pub(super) const GRPC_TIMEOUT: &str = "grpc-timeout";
 
 /// The deadline of a call: for its attempts, its waiting, and its response's body to the end.
 #[derive(Debug, Clone, Copy)]
@@ -47,7 +47,7 @@ impl Deadline {
             return;
         }
         let left = self.at.saturating_duration_since(Instant::now());
-        headers.insert(GRPC_TIMEOUT, format(left));
+        headers.insert(HeaderName::from_static(GRPC_TIMEOUT), format(left));
     }
 }
 
@@ -91,18 +91,21 @@ fn parse(value: &HeaderValue) -> Option<Duration> {
     })
 }
 
-/// Formats it in the finest unit for which eight digits suffice.
+/// Formats it in the finest unit for which eight digits suffice, rounded up as by grpc-go: a server whose deadline came
+/// before ours would cancel the call.
 fn format(left: Duration) -> HeaderValue {
     const MAX: u128 = 99_999_999;
+    let nanos = left.as_nanos();
     let units = [
-        (left.as_nanos(), 'n'),
-        (left.as_micros(), 'u'),
-        (left.as_millis(), 'm'),
-        (u128::from(left.as_secs()), 'S'),
-        (u128::from(left.as_secs() / 60), 'M'),
-        (u128::from(left.as_secs() / 3600), 'H'),
+        (1, 'n'),
+        (1_000, 'u'),
+        (1_000_000, 'm'),
+        (1_000_000_000, 'S'),
+        (60_000_000_000, 'M'),
+        (3_600_000_000_000, 'H'),
     ];
-    let (count, unit) = units.into_iter().find(|(count, _)| *count <= MAX).unwrap_or((MAX, 'H'));
+    let counts = units.into_iter().map(|(unit, name)| (nanos.div_ceil(unit), name));
+    let (count, unit) = counts.into_iter().find(|(count, _)| *count <= MAX).unwrap_or((MAX, 'H'));
     // Digits and a letter are always a header's value.
     HeaderValue::try_from(format!("{count}{unit}")).unwrap_or(HeaderValue::from_static("0n"))
 }
@@ -129,12 +132,12 @@ mod tests {
     }
 
     #[test]
-    fn a_formatted_timeout_parses_to_the_same_time_and_never_to_a_longer_one() {
+    fn a_formatted_timeout_parses_to_the_same_time_and_never_to_a_shorter_one() {
         let mut random = fastrand::Rng::with_seed(5);
         for _ in 0..1000 {
             let left = Duration::from_nanos(random.u64(..) >> random.u32(..64));
             let read = parse(&format(left)).unwrap();
-            assert!(read <= left && left - read <= left / 10_000, "{left:?} became {read:?}");
+            assert!(read >= left && read - left <= left / 10_000, "{left:?} became {read:?}");
         }
         assert_eq!(format(Duration::MAX), "99999999H");
     }

@@ -42,6 +42,7 @@ impl Head {
     }
 
     /// Returns the head for an attempt on this connection. `late`: the call has waited before.
+    #[inline]
     pub(super) fn request(
         &self,
         mut headers: HeaderMap,
@@ -94,7 +95,7 @@ impl KeptHeaders {
                 kept.te_trailers = true;
             } else if *name == CONTENT_TYPE && !kept.content_type_grpc && value == GRPC && first(name) {
                 kept.content_type_grpc = true;
-            } else if *name == GRPC_TIMEOUT {
+            } else if name.as_str() == GRPC_TIMEOUT {
                 timeout = timeout.or(Some(value));
             } else {
                 kept.user_agent |= *name == USER_AGENT;

@@ -25,7 +25,9 @@ pub(super) fn is_grpc(status: StatusCode, headers: &HeaderMap) -> bool {
         let rest = value.as_bytes().strip_prefix(b"application/grpc");
         rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
     };
-    status == StatusCode::OK && headers.get(CONTENT_TYPE).is_some_and(is_grpc)
+    // There are few, and comparing costs less than hashing.
+    let mut kind = headers.iter().filter(|(name, _)| **name == CONTENT_TYPE);
+    status == StatusCode::OK && kind.next().is_some_and(|(_, kind)| is_grpc(kind))
         || headers.contains_key(GRPC_STATUS)
 }
 

@@ -101,7 +101,9 @@ impl Driver {
             if read != self.read {
                 self.read = read;
                 self.resets.on_read(&self.shared.reset_budget);
-                self.look_at_peer(cx);
+                if self.shared.wire.take_control() {
+                    self.look_at_peer(cx);
+                }
             }
             if let Poll::Ready(silent) = self.keepalive.poll(cx, &mut self.h2, &self.shared) {
                 return Poll::Ready(silent);

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::ReadBuf;
 
-use crate::http2::frame::{DATA, END_STREAM, FrameHeader, HEADER_LEN, PADDED};
+use crate::http2::frame::{DATA, END_STREAM, FrameHeader, GOAWAY, HEADER_LEN, PADDED, SETTINGS};
 
 /// Follows the frames that are read.
 #[derive(Debug, Default)]
@@ -23,9 +23,18 @@ pub(super) struct EmptyFrames {
     handed: usize,
     /// There is no more to read.
     ended: bool,
+    /// Whether there may have been SETTINGS or GOAWAY since this was reset.
+    control: bool,
+    /// Whether the present frame may be one of these.
+    in_control: bool,
 }
 
 impl EmptyFrames {
+    /// Returns whether SETTINGS or GOAWAY may have been read since the last time.
+    pub(super) fn take_control(&mut self) -> bool {
+        std::mem::take(&mut self.control)
+    }
+
     /// Reads with `read`, and leaves out the empty frames.
     ///
     /// `read` is called again while it yields nothing else.
@@ -42,6 +51,7 @@ impl EmptyFrames {
             if self.gathered == HEADER_LEN {
                 let header = FrameHeader::parse(&self.header);
                 (self.payload, self.gathered, self.handed) = (header.length, 0, 0);
+                (self.control, self.in_control) = (true, true);
             }
             if self.gathered == 0 {
                 let before = buf.filled().len();
@@ -85,6 +95,29 @@ impl EmptyFrames {
 
     /// Moves what is to be handed on to the front of `bytes`, and returns its length.
     fn filter(&mut self, bytes: &mut [u8]) -> usize {
+        // Nearly always that is all of it: whole frames, none of them empty, from one header to the next.
+        let mut at = self.payload;
+        self.control |= at > 0 && self.in_control;
+        while let Some(header) = bytes.get(at..).and_then(<[u8]>::first_chunk::<HEADER_LEN>) {
+            if may_be_empty_data(header) {
+                return self.filter_slowly(bytes);
+            }
+            let header = FrameHeader::parse(header);
+            self.in_control = matches!(header.kind, SETTINGS | GOAWAY);
+            self.control |= self.in_control;
+            at += HEADER_LEN + header.length;
+        }
+        if at < bytes.len() {
+            // A part of a header.
+            return self.filter_slowly(bytes);
+        }
+        self.payload = at - bytes.len();
+        bytes.len()
+    }
+
+    fn filter_slowly(&mut self, bytes: &mut [u8]) -> usize {
+        // Whatever was split may be one.
+        (self.control, self.in_control) = (true, true);
         let (mut at, mut kept) = (0, 0);
         while at < bytes.len() {
             let mut length = self.payload.min(bytes.len() - at);

@@ -23,6 +23,7 @@ pub(crate) struct Sending {
 
 impl Sending {
     /// Sends the request, unless `deadline` passes before that.
+    #[inline]
     pub(crate) fn new(
         slot: Slot,
         request: Request<()>,

@@ -39,6 +39,7 @@ enum State {
 }
 
 impl Ticket {
+    #[inline]
     pub(super) fn new(request: Request<()>, body: RequestBody, deadline: Option<Instant>) -> Self {
         Self(Mutex::new(State::Queued { request, body, deadline, waker: None }))
     }

@@ -25,6 +25,8 @@ pub(super) struct WireFacts {
     read: AtomicU64,
     written: AtomicU64,
     blocked: AtomicBool,
+    /// SETTINGS or GOAWAY may have been read.
+    control: AtomicBool,
     first: OnceLock<Box<[u8]>>,
 }
 
@@ -42,6 +44,15 @@ impl WireFacts {
     /// Returns whether the peer takes no more bytes at the moment.
     pub(super) fn is_blocked(&self) -> bool {
         self.blocked.load(Ordering::Relaxed)
+    }
+
+    /// Returns whether SETTINGS or GOAWAY may have been read since the last time. It saves asking h2 after each read.
+    pub(super) fn take_control(&self) -> bool {
+        let control = self.control.load(Ordering::Relaxed);
+        if control {
+            self.control.store(false, Ordering::Relaxed);
+        }
+        control
     }
 
     /// Returns the beginning of what the peer has sent.
@@ -117,7 +128,7 @@ impl AsyncRead for Wire {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let Self { io, facts, empty_frames, broken } = &mut *self;
-        empty_frames.poll_read(cx, buf, |cx, buf| {
+        let read = empty_frames.poll_read(cx, buf, |cx, buf| {
             let before = buf.filled().len();
             match (Pin::new(&mut *io).poll_read(cx, buf), &mut *broken) {
                 (Poll::Ready(read), _) => read?,
@@ -129,7 +140,11 @@ impl AsyncRead for Wire {
             }
             facts.on_read(buf.filled().get(before..).unwrap_or_default());
             Poll::Ready(Ok(()))
-        })
+        });
+        if empty_frames.take_control() {
+            facts.control.store(true, Ordering::Relaxed);
+        }
+        read
     }
 }
 
