@@ -13,7 +13,7 @@ const VERSIONS: [&str; 3] = ["newest", "v3.5.26", "v3.5.9"];
 const CONCURRENCY: &str = "4";
 
 pub(crate) fn run(root: &Path) -> Result<(), Error> {
-    let tools = Tools::ensure(root)?;
+    let tools = Tools::ensure_all(root)?;
     let peers = root.join("target/interop");
     for version in VERSIONS {
         go::build(&root.join("examples/tests/interop/go").join(version), &peers.join(version))?;

@@ -76,7 +76,7 @@ fn run(command: Option<&str>, rest: &[String]) -> Result<(), Error> {
         (Some("interop"), []) => interop::run(&root),
         (Some("package"), []) => tiers::package(&root),
         (Some("tools"), []) => {
-            Tools::ensure(&root)?.announce();
+            Tools::ensure_all(&root)?.announce();
             if cfg!(target_os = "linux") {
                 tools::valgrind(&root)?;
             }

@@ -12,7 +12,7 @@ use crate::{bench, faults, instructions, interop};
 pub(crate) fn run(root: &Path) -> Result<(), Error> {
     // First what may be missing, then what needs a network.
     requirements::check(root)?;
-    Tools::ensure(root)?.announce();
+    Tools::ensure_all(root)?.announce();
     go::download(root)?;
 
     check::without_tests(root)?;

@@ -1,5 +1,6 @@
 //! `target/tools/bin`: links to programs of the system, and scripts that run those which were unpacked.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -17,7 +18,7 @@ pub(super) fn link(program: &Path, at: &Path) -> Result<(), Error> {
 /// so that a signal to its process reaches the program.
 pub(super) fn write_wrapper(unpacked: &Path, at: &Path) -> Result<(), Error> {
     remove(at)?;
-    let program = unpacked.join("usr/bin").join(at.file_name().unwrap_or_default());
+    let program = program(unpacked, at.file_name().unwrap_or_default());
     let mut script = wrapper(&program, &apt::library_directories(unpacked));
     let valgrind = unpacked.join("usr/libexec/valgrind");
     if program.ends_with("valgrind") && valgrind.is_dir() {
@@ -27,6 +28,12 @@ pub(super) fn write_wrapper(unpacked: &Path, at: &Path) -> Result<(), Error> {
     }
     fs::write(at, script).map_err(|error| Error::io("write", at, &error))?;
     fs::set_permissions(at, fs::Permissions::from_mode(0o755)).map_err(|error| Error::io("mark", at, &error))
+}
+
+/// Returns the path of an unpacked program: those of servers are in `sbin`.
+fn program(unpacked: &Path, name: &OsStr) -> PathBuf {
+    let of_servers = unpacked.join("usr/sbin").join(name);
+    if of_servers.is_file() { of_servers } else { unpacked.join("usr/bin").join(name) }
 }
 
 fn wrapper(program: &Path, libraries: &[PathBuf]) -> String {
@@ -79,6 +86,16 @@ mod tests {
         assert_eq!(output(&script, "two words"), "/a'b:/c <two words>\n");
         fs::write(&script, wrapper(&program, &[])).unwrap();
         assert_eq!(output(&script, ""), " <>\n");
+    }
+
+    #[test]
+    fn a_program_may_be_among_those_of_servers() {
+        let unpacked = tempfile::tempdir().unwrap();
+        let sbin = unpacked.path().join("usr/sbin");
+        fs::create_dir_all(&sbin).unwrap();
+        fs::write(sbin.join("nginx"), "").unwrap();
+        assert_eq!(program(unpacked.path(), OsStr::new("nginx")), sbin.join("nginx"));
+        assert_eq!(program(unpacked.path(), OsStr::new("etcd")), unpacked.path().join("usr/bin/etcd"));
     }
 
     #[test]

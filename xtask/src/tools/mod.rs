@@ -1,4 +1,4 @@
-//! etcd, etcdctl, protoc and valgrind: used where they are installed, fetched where they are not.
+//! Programs that the build and the tests need: used where they are installed, fetched where they are not.
 
 use std::ffi::OsString;
 use std::fs;
@@ -20,31 +20,82 @@ struct Tool {
     variable: &'static str,
     /// The packages of Debian and Ubuntu that have it, and the files that it needs.
     packages: &'static [&'static str],
+    /// The package of Homebrew that has it.
+    brew: &'static str,
     /// Arguments of a run that succeeds only if the tool works.
     check: &'static [&'static str],
 }
 
+/// What the build and every test needs.
 static TOOLS: [Tool; 3] = [
-    Tool { name: "etcd", variable: "ETCD_BIN", packages: &["etcd-server"], check: &["--version"] },
-    Tool { name: "etcdctl", variable: "ETCDCTL_BIN", packages: &["etcd-client"], check: &["version"] },
+    Tool {
+        name: "etcd",
+        variable: "ETCD_BIN",
+        packages: &["etcd-server"],
+        brew: "etcd",
+        check: &["--version"],
+    },
+    Tool {
+        name: "etcdctl",
+        variable: "ETCDCTL_BIN",
+        packages: &["etcd-client"],
+        brew: "etcd",
+        check: &["version"],
+    },
     Tool {
         name: "protoc",
         variable: "PROTOC",
         // The compiler, and the files of `google/protobuf`, which others import.
         packages: &["protobuf-compiler", "libprotobuf-dev"],
+        brew: "protobuf",
         check: &["-o/dev/null", "google/protobuf/descriptor.proto"],
     },
 ];
 
 /// Of the benchmarks alone, and of Linux alone. Only valgrind is fetched for `ci`.
-static VALGRIND: [Tool; 1] = [Tool {
+static VALGRIND: Tool = Tool {
     name: "valgrind",
     variable: "VALGRIND",
     packages: &["valgrind"],
+    brew: "valgrind",
     check: &["--tool=callgrind", "--version"],
-}];
-static STRACE: [Tool; 1] =
-    [Tool { name: "strace", variable: "STRACE", packages: &["strace"], check: &["--version"] }];
+};
+static STRACE: Tool =
+    Tool { name: "strace", variable: "STRACE", packages: &["strace"], brew: "strace", check: &["--version"] };
+
+/// What `interop` needs beside those: proxies, servers and clients of HTTP/2.
+static PEERS: [Tool; 5] = [
+    Tool { name: "nginx", variable: "NGINX_BIN", packages: &["nginx"], brew: "nginx", check: &["-v"] },
+    Tool {
+        name: "haproxy",
+        variable: "HAPROXY_BIN",
+        packages: &["haproxy"],
+        brew: "haproxy",
+        check: &["-v"],
+    },
+    Tool {
+        name: "nghttpd",
+        variable: "NGHTTPD_BIN",
+        packages: &["nghttp2-server"],
+        brew: "nghttp2",
+        check: &["--version"],
+    },
+    Tool {
+        name: "h2load",
+        variable: "H2LOAD_BIN",
+        packages: &["nghttp2-client"],
+        brew: "nghttp2",
+        check: &["--version"],
+    },
+    Tool {
+        name: "curl",
+        variable: "CURL_BIN",
+        packages: &["curl"],
+        brew: "curl",
+        // Fails if it was built without HTTP/2.
+        check: &["--http2-prior-knowledge", "--version"],
+    },
+];
 
 /// The paths of the tools.
 #[derive(Debug)]
@@ -56,29 +107,34 @@ impl Tools {
     /// Finds each tool: named by its variable, or in `target/tools/bin`, or in the `PATH`, or fetched. What
     /// was not named is in `target/tools/bin` afterwards.
     pub(crate) fn ensure(root: &Path) -> Result<Self, Error> {
-        ensure(root, &TOOLS)?;
-        let bin = root.join("target/tools/bin");
-        let place =
-            |tool: &'static Tool| Ok((tool, named(root, tool)?.unwrap_or_else(|| bin.join(tool.name))));
-        Ok(Self { found: TOOLS.iter().map(place).collect::<Result<_, Error>>()? })
+        Self::found(root, TOOLS.iter().collect())
+    }
+
+    /// Does the same for all tools, with those that only `interop` needs.
+    pub(crate) fn ensure_all(root: &Path) -> Result<Self, Error> {
+        Self::found(root, all())
     }
 
     /// Does the same for the one tool that a build needs: protoc.
     pub(crate) fn ensure_for_build(root: &Path) -> Result<(), Error> {
-        ensure(root, &TOOLS[2..])
+        Self::found(root, vec![&TOOLS[2]]).map(drop)
     }
 
-    /// Returns the error that `ensure` is bound to return, if any, and fetches nothing.
+    fn found(root: &Path, wanted: Vec<&'static Tool>) -> Result<Self, Error> {
+        ensure(root, &wanted)?;
+        let bin = root.join("target/tools/bin");
+        let place =
+            |tool: &'static Tool| Ok((tool, named(root, tool)?.unwrap_or_else(|| bin.join(tool.name))));
+        Ok(Self { found: wanted.into_iter().map(place).collect::<Result<_, Error>>()? })
+    }
+
+    /// Returns the error that `ensure_all` is bound to return, if any, and fetches nothing.
     pub(crate) fn lacks(root: &Path) -> Option<Error> {
-        let valgrind: &[Tool] = if cfg!(target_os = "linux") { &VALGRIND } else { &[] };
-        let mut lacking = Vec::new();
-        for wanted in [&TOOLS[..], valgrind] {
-            match missing(root, wanted) {
-                Ok(missing) => lacking.extend(missing.into_iter().filter(|tool| in_path(tool).is_none())),
-                Err(error) => return Some(error),
-            }
-        }
-        let missing = lacking;
+        let valgrind = cfg!(target_os = "linux").then_some(&VALGRIND);
+        let missing = match missing(root, &all().into_iter().chain(valgrind).collect::<Vec<_>>()) {
+            Ok(missing) => missing.into_iter().filter(|tool| in_path(tool).is_none()).collect::<Vec<_>>(),
+            Err(error) => return Some(error),
+        };
         let why = apt::check().err().filter(|_| !missing.is_empty())?;
         Some(advice(&missing, &why))
     }
@@ -117,16 +173,19 @@ pub(crate) fn strace(root: &Path) -> Result<PathBuf, Error> {
 }
 
 /// The system's is not linked to, because Debian's valgrind does not run from a link.
-fn alone(root: &Path, wanted: &'static [Tool; 1]) -> Result<PathBuf, Error> {
-    let [tool] = wanted;
+fn alone(root: &Path, tool: &'static Tool) -> Result<PathBuf, Error> {
     if let Some(found) = named(root, tool)?.or_else(|| in_path(tool)) {
         return Ok(found);
     }
-    ensure(root, wanted)?;
+    ensure(root, &[tool])?;
     Ok(root.join("target/tools/bin").join(tool.name))
 }
 
-fn ensure(root: &Path, wanted: &'static [Tool]) -> Result<(), Error> {
+fn all() -> Vec<&'static Tool> {
+    TOOLS.iter().chain(&PEERS).collect()
+}
+
+fn ensure(root: &Path, wanted: &[&'static Tool]) -> Result<(), Error> {
     let tools = root.join("target/tools");
     let bin = tools.join("bin");
     fs::create_dir_all(&bin).map_err(|error| Error::io("create", &bin, &error))?;
@@ -154,10 +213,10 @@ fn ensure(root: &Path, wanted: &'static [Tool]) -> Result<(), Error> {
 }
 
 /// Returns the tools that no variable names and `target/tools/bin` lacks.
-fn missing(root: &Path, wanted: &'static [Tool]) -> Result<Vec<&'static Tool>, Error> {
+fn missing(root: &Path, wanted: &[&'static Tool]) -> Result<Vec<&'static Tool>, Error> {
     let bin = root.join("target/tools/bin");
     let mut missing = Vec::new();
-    for tool in wanted {
+    for &tool in wanted {
         if named(root, tool)?.is_none() && !runs(&bin.join(tool.name), tool) {
             missing.push(tool);
         }
@@ -197,14 +256,17 @@ fn in_path(tool: &Tool) -> Option<PathBuf> {
 fn advice(missing: &[&Tool], why: &Error) -> Error {
     let names: Vec<_> = missing.iter().map(|tool| tool.name).collect();
     let packages: Vec<_> = missing.iter().flat_map(|tool| tool.packages).copied().collect();
+    let mut brew: Vec<_> = missing.iter().map(|tool| tool.brew).collect();
+    brew.dedup();
     let variables: Vec<_> = missing.iter().map(|tool| tool.variable).collect();
     Error::new(format!(
         "{} missing, and could not be fetched: {why}\n\
-         Install {} (on Debian and Ubuntu the packages {}; on macOS `brew install etcd protobuf`) so that they \
+         Install {} (on Debian and Ubuntu the packages {}; on macOS `brew install {}`) so that they \
          are in the PATH, or name them in {}.",
         if names.len() == 1 { format!("{} is", names[0]) } else { format!("{} are", names.join(", ")) },
         names.join(", "),
         packages.join(", "),
+        brew.join(" "),
         variables.join(", "),
     ))
 }
@@ -225,9 +287,13 @@ mod tests {
     #[test]
     fn the_advice_names_programs_packages_and_variables() {
         let advice = advice(&[&TOOLS[0], &TOOLS[2]], &Error::new("no network")).to_string();
-        for word in
-            ["etcd, protoc are missing", "no network", "etcd-server, protobuf-compiler", "ETCD_BIN, PROTOC"]
-        {
+        for word in [
+            "etcd, protoc are missing",
+            "no network",
+            "etcd-server, protobuf-compiler",
+            "brew install etcd protobuf",
+            "ETCD_BIN, PROTOC",
+        ] {
             assert!(advice.contains(word), "{advice}");
         }
     }
