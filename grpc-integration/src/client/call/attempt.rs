@@ -46,6 +46,17 @@ impl Attempt {
         Status::new(status.code(), format!("{} at {}", status.message(), self.peer()))
     }
 
+    /// Returns the status of an attempt that has failed. A server that knows the deadline may cancel the call before the
+    /// timer here fires, as grpc-go does: that is DEADLINE_EXCEEDED all the same.
+    pub(super) fn failed(&self, status: &Status, deadline: Option<&Deadline>) -> Status {
+        match deadline {
+            Some(deadline) if status.code() == Code::Cancelled && deadline.at <= Instant::now() => {
+                deadline.exceeded(format_args!("{} has cancelled it", self.peer()))
+            }
+            _ => self.at_peer(status),
+        }
+    }
+
     /// The deadline has passed before its response has begun: returns the status.
     pub(super) fn exceeded(&mut self, deadline: &Deadline) -> Status {
         self.ended(Code::DeadlineExceeded);

@@ -88,7 +88,9 @@ impl Remainder {
                     Err(SendError::Unsent) => None,
                     Err(SendError::Refused(status)) => Some(attempt.at_peer(&status)),
                     Err(SendError::Failed(status)) => {
-                        let status = call.content.failed().unwrap_or_else(|| attempt.at_peer(&status));
+                        let failed = call.content.failed();
+                        let status =
+                            failed.unwrap_or_else(|| attempt.failed(&status, call.head.deadline.as_ref()));
                         attempt.ended(status.code());
                         return Err(status);
                     }

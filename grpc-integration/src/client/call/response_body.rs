@@ -88,7 +88,8 @@ impl Body for CallBody {
             }
             Some(Err(status)) => {
                 let failed = open.request.as_ref().and_then(ReplayBody::failed);
-                let status = failed.unwrap_or_else(|| open.attempt.at_peer(&status));
+                let deadline = open.timer.as_ref().map(Timer::deadline);
+                let status = failed.unwrap_or_else(|| open.attempt.failed(&status, deadline));
                 open.attempt.ended(status.code());
                 self.0 = None;
                 Poll::Ready(Some(Err(status)))
