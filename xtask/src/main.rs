@@ -32,7 +32,9 @@ Parts of them, and tools:
 
   cargo xtask faults [NAME] a registration and a watch through every fault of etcd, on two versions of etcd (and with
                             users on a third), one row a fault; NAME is a part of a test's name; needs Go
-  cargo xtask interop       Rust and Go in one fleet on a real etcd; needs Go
+  cargo xtask interop [NAME]
+                            Rust and Go in one fleet on a real etcd, and our channel beside nginx, HAProxy, nghttp2 and
+                            grpc-go's server; NAME is a part of a test's name; needs Go
   cargo xtask bench [FLAGS] calls per second of hither's channel beside tonic's, ginepro and grpc-go, as ratios; FLAGS
                             are those of `hither-bench compare`, as in `bench --callers 1,16 --threads 2`; needs Linux,
                             and Go for grpc-go
@@ -40,9 +42,9 @@ Parts of them, and tools:
                             instructions and allocations of a call on hither's channel beside tonic's, counted by
                             callgrind, and the bounds on them; with a channel, what functions they are in: FLAGS are
                             those of `hither-bench count`, as in `instructions hither --callers 1`; needs Linux
-  cargo xtask tools         finds etcd, etcdctl, protoc, valgrind and cargo-deny, and fetches what is missing into
-                            target/tools: the packages of Debian or Ubuntu, unpacked there; nothing is installed or
-                            started
+  cargo xtask tools         finds etcd, etcdctl, protoc, valgrind, cargo-deny and what `interop` needs (nginx, haproxy,
+                            nghttpd, h2load, curl), and fetches what is missing into target/tools: the packages of
+                            Debian or Ubuntu, unpacked there; nothing is installed or started
   cargo xtask package       makes the packages as `cargo publish` would, and builds each from its package alone
   cargo xtask etcd          builds an etcd of 3.6 with Go, and prints how to run the tests on it
   cargo xtask help          this
@@ -73,7 +75,7 @@ fn run(command: Option<&str>, rest: &[String]) -> Result<(), Error> {
         (Some("bench"), arguments) => bench::run(&root, arguments),
         (Some("faults"), filter) => faults::run(&root, filter, 1),
         (Some("instructions"), arguments) => instructions::run(&root, arguments),
-        (Some("interop"), []) => interop::run(&root),
+        (Some("interop"), filter) => interop::run(&root, filter),
         (Some("package"), []) => tiers::package(&root),
         (Some("tools"), []) => {
             Tools::ensure_all(&root)?.announce();
@@ -87,7 +89,7 @@ fn run(command: Option<&str>, rest: &[String]) -> Result<(), Error> {
             print!("{HELP}");
             Ok(())
         }
-        (Some(command @ ("check" | "package" | "tools" | "ci" | "nightly" | "interop" | "etcd")), _) => {
+        (Some(command @ ("check" | "package" | "tools" | "ci" | "nightly" | "etcd")), _) => {
             Err(Error::usage(format!("`{command}` takes no arguments")))
         }
         (Some(other), _) => Err(Error::usage(format!("no command `{other}`; `cargo xtask help` lists them"))),

@@ -1,10 +1,12 @@
-//! Rust and Go in one fleet: the example programs beside peers on Go's own packages, in three versions, on a real etcd.
+//! Beside what others wrote. Rust and Go in one fleet: the example programs beside peers on Go's own packages, in three
+//! versions, on a real etcd (`cases`). A `DiscoveryChannel` beside proxies and servers (`channel`).
 //!
-//! `cargo xtask interop` builds the peers (`go`), and runs these tests. They are no part of `cargo test`, because they
-//! need Go.
+//! `cargo xtask interop` builds the peers in Go (`go`), finds or fetches the others, and runs these tests. They are no part
+//! of `cargo test`, because they need Go.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "these are tests")]
 
 mod cases;
+mod channel;
 #[allow(dead_code, reason = "it is shared with the tests of hither-etcd")]
 #[path = "../../../backend-etcd/tests/support/etcd.rs"]
 mod etcd;

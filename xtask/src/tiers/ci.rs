@@ -28,7 +28,7 @@ pub(crate) fn run(root: &Path) -> Result<(), Error> {
     instructions::check(root)?;
     package::run(root)?;
     faults::run(root, &[], 1)?;
-    interop::run(root)
+    interop::run(root, &[])
 }
 
 /// Checks each package without features, and with each feature alone; without features the facade's own tests run, which

@@ -1,0 +1,81 @@
+// Command server is gRPC's test service on grpc-go's server, with the settings that end connections.
+//
+// SIGTERM stops it gracefully, and SIGINT at once.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/interop"
+	testgrpc "google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/grpc/keepalive"
+)
+
+func main() {
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, "error:", err)
+		os.Exit(1)
+	}
+}
+
+func run() error {
+	addr := flag.String("addr", "127.0.0.1:0", "the address")
+	certificate := flag.String("cert", "", "a PEM file with the certificate; none is no TLS")
+	key := flag.String("key", "", "a PEM file with its key")
+	age := flag.Duration("age", 0, "MaxConnectionAge; 0 is none")
+	grace := flag.Duration("grace", 0, "MaxConnectionAgeGrace; 0 is none")
+	idle := flag.Duration("idle", 0, "MaxConnectionIdle; 0 is none")
+	streams := flag.Uint("streams", 0, "MaxConcurrentStreams; 0 is no limit")
+	minTime := flag.Duration("min-time", 0, "the enforcement policy's MinTime; 0 is grpc-go's default")
+	headers := flag.Uint("headers", 0, "MaxHeaderListSize; 0 is grpc-go's default")
+	flag.Parse()
+
+	options := []grpc.ServerOption{
+		grpc.KeepaliveParams(keepalive.ServerParameters{
+			MaxConnectionAge:      *age,
+			MaxConnectionAgeGrace: *grace,
+			MaxConnectionIdle:     *idle,
+		}),
+	}
+	if *streams > 0 {
+		options = append(options, grpc.MaxConcurrentStreams(uint32(*streams)))
+	}
+	if *minTime > 0 {
+		options = append(options, grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: *minTime}))
+	}
+	if *headers > 0 {
+		options = append(options, grpc.MaxHeaderListSize(uint32(*headers)))
+	}
+	if *certificate != "" {
+		tls, err := credentials.NewServerTLSFromFile(*certificate, *key)
+		if err != nil {
+			return err
+		}
+		options = append(options, grpc.Creds(tls))
+	}
+
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	listener, err := net.Listen("tcp", *addr)
+	if err != nil {
+		return err
+	}
+	server := grpc.NewServer(options...)
+	testgrpc.RegisterTestServiceServer(server, interop.NewTestServer())
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(listener) }()
+	fmt.Println("listening on", listener.Addr())
+	if <-signals == syscall.SIGTERM {
+		server.GracefulStop()
+	} else {
+		server.Stop()
+	}
+	return <-served
+}
