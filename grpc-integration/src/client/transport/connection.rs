@@ -75,12 +75,13 @@ impl Connection {
         tokio::spawn(Driver::new(shared, h2, requests, config).in_current_span());
         let stage = stage.wait_for(|stage| *stage != Stage::Handshake).await.map(|stage| stage.clone());
         match stage {
-            Ok(Stage::Open) => Ok(connection),
+            // GOAWAY may have come with the SETTINGS, or before this was polled again. The peer can be connected to: what
+            // such connections are worth is for those who made them to judge.
+            Ok(Stage::Open | Stage::GoingAway(_)) => Ok(connection),
             Ok(Stage::Closed(reason)) => {
                 let first = connection.shared.wire.first();
                 Err(io::Error::other(not_http2(first).unwrap_or(reason)))
             }
-            Ok(Stage::GoingAway(reason)) => Err(io::Error::other(reason)),
             Ok(Stage::Handshake) | Err(_) => Err(io::Error::other("the connection's task has ended")),
         }
     }
