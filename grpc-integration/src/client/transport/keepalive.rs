@@ -12,8 +12,8 @@ use super::config::KeepaliveConfig;
 use super::shared::Shared;
 use super::wire::Wire;
 
-/// How many pings are sent in a row to a peer that sends neither headers nor data. grpc-go and grpc-java close the
-/// connection (too_many_pings) at the fourth.
+/// How many pings are sent in a row to a peer that sends neither headers nor data. grpc-java closes a connection that is
+/// younger than five minutes at the third (too_many_pings), and grpc-go any at the fourth.
 const IN_A_ROW: u32 = 2;
 /// After how long one more is always allowed: five minutes by default in grpc-go and grpc-java, and a margin.
 const PERMITTED: Duration = Duration::from_secs(310);
@@ -144,7 +144,8 @@ impl Silence {
     /// `heard`: whether anything was read since the last step; `active`: whether headers or data were.
     fn step(&mut self, now: Instant, heard: bool, active: bool, calls: bool) -> Step {
         if active {
-            self.in_a_row = 0;
+            // What the peer had sent before it read the last ping does not excuse that one.
+            self.in_a_row = u32::from(matches!(self.state, State::Pinged(_)));
         }
         let half = now + self.interval / 2;
         match self.state {
@@ -220,6 +221,25 @@ mod tests {
         assert_eq!(pinged, Some(1), "{steps:?}");
         assert_eq!(steps.last(), Some(&Step::Dead), "{steps:?}");
         assert_eq!(now, Instant::now() + 20 * SECOND);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_crosses_a_ping_does_not_excuse_it() {
+        let (mut silence, mut now) = (silence(), Instant::now());
+        assert!(matches!(run(&mut silence, &mut now, |_| (false, false)).0, Step::Ping(_)));
+        now += SECOND;
+        assert!(matches!(silence.step(now, true, true, true), Step::Wait(_)));
+        let mut pings = 0;
+        for _ in 0..20 {
+            now += 5 * SECOND;
+            // Pongs, and nothing else.
+            let heard = matches!(silence.state, State::Pinged(_));
+            pings += u32::from(matches!(silence.step(now, heard, false, true), Step::Ping(_)));
+        }
+        assert_eq!(pings, 1);
+        // An answer that comes when no ping is under way excuses all.
+        assert!(matches!(silence.step(now, true, true, true), Step::Wait(_)));
+        assert_eq!(silence.in_a_row, 0);
     }
 
     #[tokio::test(start_paused = true)]
