@@ -14,6 +14,10 @@ const THIS: &str = concat!("hither-tonic/", env!("CARGO_PKG_VERSION"));
 const GRPC: &str = "application/grpc";
 const TRAILERS: &str = "trailers";
 
+/// What has a meaning for a connection of HTTP/1 alone, and is an error in HTTP/2 (RFC 9113, section 8.2.2): gateways may
+/// forward it.
+const FORBIDDEN: [&str; 5] = ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"];
+
 /// The head of a request, without its headers, which one attempt after the other has.
 #[derive(Debug)]
 pub(super) struct Head {
@@ -31,8 +35,16 @@ impl Head {
         let extensions = &parts.extensions;
         let wait_for_ready = extensions.get().map_or(config.wait_for_ready, |WaitForReady(wait)| *wait);
         let called = extensions.get().cloned();
+        let mut parts = parts;
         let (kept, timeout) = KeptHeaders::of(&parts.headers);
         let deadline = Deadline::of(timeout, config.default_timeout);
+        if kept.forbidden {
+            for name in FORBIDDEN {
+                parts.headers.remove(name);
+            }
+            // Of `te` only this value is allowed.
+            parts.headers.insert(TE, HeaderValue::from_static(TRAILERS));
+        }
         let path = parts.uri.into_parts().path_and_query.unwrap_or(PathAndQuery::from_static("/"));
         (Self { method: parts.method, path, kept, deadline, wait_for_ready, called }, parts.headers)
     }
@@ -81,6 +93,8 @@ struct KeptHeaders {
     te_trailers: bool,
     content_type_grpc: bool,
     user_agent: bool,
+    /// Whether there are headers that must not be sent.
+    forbidden: bool,
     others: Vec<(HeaderName, HeaderValue)>,
 }
 
@@ -91,12 +105,14 @@ impl KeptHeaders {
         for (name, value) in headers {
             // The first of its name, so that the order of several values stays.
             let first = |name: &HeaderName| kept.others.iter().all(|(other, _)| other != name);
-            if *name == TE && !kept.te_trailers && value == TRAILERS && first(name) {
+            if *name == TE && value == TRAILERS {
                 kept.te_trailers = true;
             } else if *name == CONTENT_TYPE && !kept.content_type_grpc && value == GRPC && first(name) {
                 kept.content_type_grpc = true;
             } else if name.as_str() == GRPC_TIMEOUT {
                 timeout = timeout.or(Some(value));
+            } else if *name == TE || FORBIDDEN.contains(&name.as_str()) {
+                (kept.forbidden, kept.te_trailers) = (true, true);
             } else {
                 kept.user_agent |= *name == USER_AGENT;
                 kept.others.push((name.clone(), value.clone()));
@@ -136,8 +152,6 @@ mod tests {
             header("x-a", "1"),
             header("x-a", "2"),
             header("content-type", "application/grpc+json"),
-            header("te", "deflate"),
-            header("te", "trailers"),
             header("authorization", "secret"),
         ];
         for skipped in 0..=all.len() {
@@ -150,5 +164,28 @@ mod tests {
             headers.insert(GRPC_TIMEOUT, HeaderValue::from_static("1S"));
             assert_eq!(KeptHeaders::of(&headers).1.unwrap(), "1S");
         }
+    }
+
+    #[test]
+    fn headers_of_http_1_connections_are_not_sent() {
+        let mut headers = HeaderMap::new();
+        for name in FORBIDDEN {
+            headers.append(name, HeaderValue::from_static("x"));
+        }
+        headers.append(TE, HeaderValue::from_static("gzip"));
+        headers.append("x-a", HeaderValue::from_static("1"));
+        let (mut parts, ()) = Request::new(()).into_parts();
+        parts.headers = headers;
+        let config = CallConfig {
+            authority: super::super::CallAuthority::PerInstance,
+            default_timeout: None,
+            wait_for_ready: false,
+        };
+        let (head, sent) = Head::of(parts, &config);
+        let expected = HeaderMap::from_iter(
+            [(TE, "trailers"), (HeaderName::from_static("x-a"), "1")]
+                .map(|(name, value)| (name, HeaderValue::from_static(value))),
+        );
+        assert_eq!((sent, head.headers()), (expected.clone(), expected));
     }
 }

@@ -19,6 +19,10 @@ use super::progress::Progress;
 use super::{Call, ResponseBody};
 use crate::client::transport::SendError;
 
+/// How often a call is sent again after the server has closed the connection with an error. The call may be the cause, for
+/// example with headers that are too large for the server, and would end one connection after the other.
+const BLAMES: u32 = 2;
+
 /// What a call comes here with.
 pub(super) enum First {
     /// It could not be picked for at once.
@@ -32,11 +36,13 @@ pub(super) struct Remainder {
     call: Call,
     progress: Progress,
     refusals: Option<Backoff>,
+    /// How many connections were closed with an error under it.
+    blames: u32,
 }
 
 impl Remainder {
     pub(super) fn of(call: Call) -> Self {
-        Self { call, progress: Progress::Picking, refusals: None }
+        Self { call, progress: Progress::Picking, refusals: None, blames: 0 }
     }
 
     /// Runs the call to its response.
@@ -63,7 +69,7 @@ impl Remainder {
 
     /// Sends the call until it is answered. The attempt that was is left in `progress`.
     async fn attempts(&mut self, first: First) -> Result<Response<ResponseBody>, Status> {
-        let Self { call, progress, refusals } = self;
+        let Self { call, progress, refusals, blames } = self;
         let (mut ended, mut headers) = match first {
             First::Unpicked(headers) => (None, headers),
             First::Ended(attempt, ended) => {
@@ -76,6 +82,7 @@ impl Remainder {
                 let Progress::Sent(attempt) = progress else {
                     return Err(Status::internal("an attempt has ended that was not made"));
                 };
+                let mut hasty = false;
                 let refused = match ended {
                     Ok(response) if http_status::is_grpc(response.status(), response.headers()) => {
                         return Ok(response);
@@ -85,8 +92,20 @@ impl Remainder {
                         attempt.ended(status.code());
                         return Err(status);
                     }
-                    Err(SendError::Unsent) => None,
-                    Err(SendError::Refused(status)) => Some(attempt.at_peer(&status)),
+                    Err(SendError::Unsent) => {
+                        // A connection that accepts requests and sends none would be asked again and again.
+                        hasty = attempt.connection().is_usable();
+                        None
+                    }
+                    Err(SendError::Refused { status, blamed }) => {
+                        let status = attempt.at_peer(&status);
+                        *blames += u32::from(blamed);
+                        if *blames > BLAMES {
+                            attempt.ended(status.code());
+                            return Err(status);
+                        }
+                        Some(status)
+                    }
                     Err(SendError::Failed(status)) => {
                         let failed = call.content.failed();
                         let status =
@@ -98,7 +117,12 @@ impl Remainder {
                 attempt.ended(Code::Unavailable);
                 headers = call.head.headers();
                 match refused {
-                    None => *progress = Progress::Picking,
+                    None => {
+                        *progress = Progress::Picking;
+                        if hasty {
+                            pause(refusals).await;
+                        }
+                    }
                     Some(status) => {
                         *progress = Progress::Refused(status);
                         pause(refusals).await;

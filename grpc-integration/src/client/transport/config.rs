@@ -16,7 +16,7 @@ pub(crate) struct TransportConfig {
     pub(crate) keepalive: KeepaliveConfig,
     /// Woken when a connection has capacity again.
     pub(crate) capacity: Arc<CapacityWaiters>,
-    /// What earlier connections to the same instance have taught.
+    /// What the peer has refused on earlier connections to the same instance.
     pub(crate) lessons: Arc<Lessons>,
 }
 
@@ -56,18 +56,18 @@ pub(crate) struct KeepaliveConfig {
     pub(crate) while_idle: bool,
 }
 
-/// What the connections to one instance have taught the next ones.
+/// What the peer of one instance has refused on earlier connections.
 #[derive(Debug, Default)]
 pub(crate) struct Lessons {
-    /// How often the peer has complained about too many pings.
+    /// How often it has closed a connection for too many pings.
     pings: AtomicU32,
-    /// How often the peer has complained about anything else with ENHANCE_YOUR_CALM.
+    /// How often it has closed one with ENHANCE_YOUR_CALM for anything else.
     calm: AtomicU32,
 }
 
 impl Lessons {
-    /// The most that is learned: an interval is doubled ten times at most.
-    const MOST: u32 = 10;
+    /// An interval or a pause is doubled so many times at most.
+    const MOST: u32 = 4;
 
     pub(super) fn on_too_many_pings(&self) {
         self.pings.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| Some((n + 1).min(Self::MOST))).ok();

@@ -21,13 +21,18 @@ use super::wire::Wire;
 use crate::client::connector::{Connector, Destination};
 
 /// The limit of headers that h2 is given, beside our own: it ends the connection when a peer exceeds that far, and cuts
-/// trailers that exceed it a little without an error.
-const fn h2_headers(max: u32) -> u32 {
-    max.saturating_mul(2)
+/// trailers that exceed it a little without an error. So it is never small.
+fn h2_headers(max: u32) -> u32 {
+    max.saturating_mul(2).max(32 * 1024 * 1024)
 }
 /// h2 ends a connection whose peer sends many small DATA frames, unless they are read. That bounds memory, as the window
 /// of a stream does too.
 const DATA_FRAMES: usize = usize::MAX / 2;
+
+/// How many streams h2 remembers that were reset a moment ago, whose frames are still under way. Frames of those that it
+/// has forgotten are errors of the stream, of which it allows no more than a thousand on a connection: no limit is right for
+/// a client whose program cancels many calls.
+const RESET_STREAMS: usize = 4096;
 
 /// One open HTTP/2 connection. It closes when it is dropped and its last stream has ended.
 pub(crate) struct Connection {
@@ -59,6 +64,8 @@ impl Connection {
             .max_header_list_size(h2_headers(config.max_response_headers))
             .initial_max_send_streams(UNSETTLED)
             .data_frame_budget(DATA_FRAMES)
+            .max_concurrent_reset_streams(RESET_STREAMS)
+            .max_local_error_reset_streams(None)
             .enable_push(false)
             .handshake(wire)
             .await
@@ -165,7 +172,7 @@ impl Connection {
         }
         let status = self.status_of(error);
         match send_error::is_refusal(error) {
-            true => SendError::Refused(status),
+            true => SendError::Refused { status, blamed: send_error::is_blamed(error) },
             false => SendError::Failed(status),
         }
     }

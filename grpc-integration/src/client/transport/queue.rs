@@ -12,6 +12,8 @@ use super::locks::{Mutex, MutexGuard};
 use super::resets::Cancelled;
 use super::ticket::Ticket;
 
+/// How many requests may be queued before those of ended calls are removed.
+const SWEEP: usize = 256;
 /// How many ended streams are kept until the task runs for another reason.
 const FINISHED: usize = 64;
 
@@ -27,6 +29,8 @@ struct State {
     waker: Option<Waker>,
     /// Whether the task was woken since it looked last, so that it is woken once for many calls.
     woken: bool,
+    /// At how many requests those are removed whose calls have ended.
+    sweep_at: usize,
     /// The task accepts nothing any more.
     closed: bool,
     /// There is no handle of the connection any more.
@@ -49,6 +53,11 @@ impl Queue {
         let mut state = self.lock();
         if state.closed {
             return false;
+        }
+        if state.tickets.len() >= state.sweep_at {
+            // The task holds them back, because the peer does not read: those of calls that have ended need not wait.
+            state.tickets.retain(|ticket| !ticket.is_over());
+            state.sweep_at = state.tickets.len().saturating_mul(2).max(SWEEP);
         }
         state.tickets.push_back(Arc::clone(ticket));
         Self::wake(state);
@@ -90,21 +99,23 @@ impl Queue {
         Self::wake(state);
     }
 
-    /// Moves everything into `work`, which is empty; or, if there are requests and
-    /// they are to be held back, nothing. Returns whether they were held back.
+    /// Moves everything into `work`, which is empty, but for the requests if they are to be held back. Returns whether any
+    /// were.
     pub(super) fn take(&self, waker: &Waker, hold: bool, work: &mut Work) -> bool {
         let mut state = self.lock();
         if !state.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
             state.waker = Some(waker.clone());
         }
-        if hold && !state.tickets.is_empty() {
-            return true;
-        }
+        // From here on whatever comes wakes the task again.
         state.woken = false;
         work.orphaned = state.orphaned;
         work.cancelled.append(&mut state.cancelled);
         mem::swap(&mut state.finished, &mut work.finished);
+        if hold && !state.orphaned && !state.tickets.is_empty() {
+            return true;
+        }
         mem::swap(&mut state.tickets, &mut work.tickets);
+        state.sweep_at = SWEEP;
         false
     }
 

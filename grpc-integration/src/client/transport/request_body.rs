@@ -40,6 +40,7 @@ impl ReplayBody {
     pub(crate) fn new(read: impl IntoIterator<Item = Frame<Bytes>>, rest: Option<Body>) -> Self {
         let mut state = ReplayState {
             source: rest,
+            polled: false,
             buffered: Vec::new(),
             size: 0,
             phase: Phase::Buffering,
@@ -105,8 +106,9 @@ pub(crate) struct StreamedBody {
 
 #[derive(Debug)]
 struct ReplayState {
-    /// What was not read yet; `None` at its end.
+    /// What was not read yet; `None` at its end, and while it is polled.
     source: Option<Body>,
+    polled: bool,
     buffered: Vec<Buffered>,
     size: usize,
     phase: Phase,
@@ -152,6 +154,20 @@ impl ReplayState {
     }
 }
 
+impl StreamedBody {
+    /// Ready once the call is over, or this attempt of it.
+    pub(super) fn poll_over(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut shared = lock(&self.shared);
+        if shared.phase == Phase::Over || shared.attempt != self.attempt {
+            return Poll::Ready(());
+        }
+        if !shared.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            shared.waker = Some(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+}
+
 impl http_body::Body for StreamedBody {
     type Data = Bytes;
     type Error = Status;
@@ -175,27 +191,49 @@ impl http_body::Body for StreamedBody {
         if shared.phase == Phase::Committed {
             shared.buffered = Vec::new();
         }
-        let Some(source) = shared.source.as_mut() else {
+        if shared.polled {
+            // By the attempt before, at this moment: it wakes this one.
+            shared.waker = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        let Some(mut source) = shared.source.take() else {
             return Poll::Ready(None);
         };
-        let polled = match contain(|| Pin::new(source).poll_frame(cx)) {
+        // The caller's code runs without the lock: it may end its own call.
+        shared.polled = true;
+        shared.waker = Some(cx.waker().clone());
+        drop(shared);
+        let polled = match contain(|| Pin::new(&mut source).poll_frame(cx)) {
             Ok(polled) => polled,
             Err(panic) => Poll::Ready(Some(Err(panicked(&panic)))),
         };
-        match &polled {
-            Poll::Pending => shared.waker = Some(cx.waker().clone()),
-            Poll::Ready(None) => shared.source = None,
-            Poll::Ready(Some(Err(status))) => {
-                shared.failed = Some(status.clone());
-                let source = shared.source.take();
-                drop(shared);
-                let _ = contain(|| drop(source));
-            }
-            Poll::Ready(Some(Ok(frame))) if shared.phase == Phase::Buffering => {
-                shared.buffer(frame);
-                this.next = shared.buffered.len();
-            }
-            Poll::Ready(Some(Ok(_))) => {}
+        let ended = matches!(polled, Poll::Ready(None | Some(Err(_))));
+        let mut source = Some(source);
+        let dropped = if ended { contain(|| drop(source.take())) } else { Ok(()) };
+        let mut shared = lock(&this.shared);
+        shared.polled = false;
+        if shared.phase != Phase::Over {
+            shared.source = source.take();
+        }
+        if let Poll::Ready(Some(Ok(frame))) = &polled
+            && shared.phase == Phase::Buffering
+        {
+            shared.buffer(frame);
+            this.next = shared.buffered.len();
+        }
+        let polled = match (polled, dropped) {
+            (Poll::Ready(None), Err(panic)) => Poll::Ready(Some(Err(panicked(&panic)))),
+            (polled, _) => polled,
+        };
+        if let Poll::Ready(Some(Err(status))) = &polled {
+            shared.failed = Some(status.clone());
+        }
+        let next = if shared.attempt == this.attempt { None } else { shared.waker.take() };
+        drop(shared);
+        // The call has ended in the meantime.
+        let _ = contain(|| drop(source));
+        if let Some(next) = next {
+            next.wake();
         }
         polled
     }
@@ -205,6 +243,7 @@ impl http_body::Body for StreamedBody {
         shared.attempt == self.attempt
             && shared.phase != Phase::Over
             && self.next >= shared.buffered.len()
+            && !shared.polled
             && shared.source.as_ref().is_none_or(http_body::Body::is_end_stream)
     }
 }

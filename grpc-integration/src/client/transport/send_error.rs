@@ -12,7 +12,9 @@ pub(crate) enum SendError {
     /// It was never sent.
     Unsent,
     /// The server refused it before it was processed: it may be retried (transparent retry, gRFC A6).
-    Refused(Status),
+    ///
+    /// `blamed`: the server has closed the connection with an error, which this very request may have caused.
+    Refused { status: Status, blamed: bool },
     /// The server may have processed it: it must not be retried.
     Failed(Status),
 }
@@ -22,6 +24,11 @@ pub(crate) enum SendError {
 pub(super) fn is_refusal(error: &h2::Error) -> bool {
     error.is_remote()
         && (error.is_go_away() || error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM))
+}
+
+/// Returns whether the server has closed the connection because of an error.
+pub(super) fn is_blamed(error: &h2::Error) -> bool {
+    error.is_go_away() && error.reason() != Some(Reason::NO_ERROR)
 }
 
 /// Returns the gRPC status for an HTTP/2 error. An error that is not the server's answer to this very call is a lost

@@ -81,6 +81,11 @@ impl Ticket {
         }
     }
 
+    /// Returns whether its call has ended.
+    pub(super) fn is_over(&self) -> bool {
+        matches!(*self.lock(), State::Over)
+    }
+
     /// It is not going to be sent.
     pub(super) fn give_back(&self) {
         let mut state = self.lock();
@@ -119,8 +124,9 @@ impl Ticket {
 
     /// The call is over. Returns the stream, if there is one that has no response yet.
     pub(super) fn cancel(&self) -> Option<ResponseFuture> {
+        let state = mem::replace(&mut *self.lock(), State::Over);
         // The request, and with it the caller's body, are dropped without the lock.
-        match mem::replace(&mut *self.lock(), State::Over) {
+        match state {
             State::Sent { response, .. } => Some(response),
             State::Queued { .. } | State::Unsent | State::Over => None,
         }

@@ -37,8 +37,9 @@ impl Upload {
     /// Sends what the body yields while the peer has capacity for it. Ready at the end.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            // Reset by the peer, or the connection is gone.
-            if self.stream.poll_reset(cx).is_ready() {
+            // The call is over, the stream was reset by the peer, or the connection is gone. Of a call that is over the
+            // stream is reset when its last handle is dropped, which may not be this one.
+            if self.body.poll_over(cx).is_ready() || self.stream.poll_reset(cx).is_ready() {
                 return Poll::Ready(());
             }
             let sent = match self.next.take() {
@@ -60,7 +61,7 @@ impl Upload {
                         let _ = self.stream.send_data(Bytes::new(), true);
                         return Poll::Ready(());
                     }
-                    // The call knows the error from the body.
+                    // The call gets the error from the body.
                     Some(Err(_)) => {
                         self.stream.send_reset(Reason::CANCEL);
                         return Poll::Ready(());
