@@ -338,3 +338,28 @@ async fn dropped_responses_leave_no_hole_in_the_window() {
     }
     assert_eq!(peer.seen.accepted(), 1);
 }
+
+/// What is still under way on many streams that were dropped harms nothing, however many there are.
+#[tokio::test]
+async fn data_of_many_dropped_streams_harms_no_neighbour() {
+    let peer = Peer::start(|mut conn: Conn| async move {
+        conn.greet(&[]).await?;
+        loop {
+            let frame = conn.frame().await?;
+            while let Some(stream) = conn.next_request() {
+                conn.accept(stream).await?;
+            }
+            if frame.is(super::raw::RST_STREAM) {
+                for _ in 0..2 {
+                    conn.data(frame.stream, &message("late")).await?;
+                }
+            }
+        }
+    })
+    .await;
+    let (_registry, client) = client(&[&peer.address]).await;
+    for _ in 0..2000 {
+        drop(soon("a stream", client.stream("Stream", String::new())).await.unwrap());
+    }
+    assert_eq!(peer.seen.accepted(), 1);
+}

@@ -271,3 +271,33 @@ async fn half_a_header_block_ends_calls_at_their_deadlines() {
     assert_eq!((ended.len(), late.len()), (2, 2));
     assert!(late.into_iter().all(|late| late.unwrap_err().code() == Code::DeadlineExceeded));
 }
+
+/// A call that may be why its server closes one connection after the other ends a few of them, and not all.
+#[tokio::test]
+async fn request_headers_that_a_server_refuses_end_few_connections() {
+    let server = super::support::Server::start().await;
+    let (_registry, client) = client(&[&server.address]).await;
+    let mut request = tonic::Request::new(String::new());
+    // tonic's server accepts 16 KiB.
+    request.metadata_mut().insert("large", "x".repeat(300_000).parse().unwrap());
+    let status = soon("the call without a deadline", client.call("Name", request)).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+    assert!(status.message().contains("the server closed the connection with"), "{status:?}");
+    assert!(server.accepted() <= 4, "{} connections", server.accepted());
+    soon("the next call", client.name()).await.unwrap();
+}
+
+/// What a gateway forwards of an HTTP/1 request.
+#[tokio::test]
+async fn headers_of_an_http_1_connection_are_left_out() {
+    let server = super::support::Server::start().await;
+    let (_registry, client) = client(&[&server.address]).await;
+    for name in ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"] {
+        let mut request = tonic::Request::new(name.to_owned());
+        request.metadata_mut().insert(name, "keep-alive".parse().unwrap());
+        request.metadata_mut().insert("other", "1".parse().unwrap());
+        let answer = soon("the call", client.call("Name", request)).await;
+        assert!(answer.is_ok(), "{name}: {answer:?}");
+    }
+    assert_eq!(server.accepted(), 1);
+}

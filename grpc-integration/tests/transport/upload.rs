@@ -207,3 +207,36 @@ async fn a_window_that_overflows_harms_its_own_stream() {
     soon("the call", client.name()).await.unwrap();
     assert_eq!(peer.seen.accepted(), 1);
 }
+
+/// Sends messages that are all there at once: it is the server that is waited for, and not the caller's stream.
+async fn streamed(client: &Client, timeout: Duration) -> Result<String, tonic::Status> {
+    let messages = tokio_stream::iter((0..300).map(|_| "x".repeat(1000)));
+    let mut request = tonic::Request::new(messages);
+    request.set_timeout(timeout);
+    let mut grpc = client.grpc.clone();
+    grpc.ready().await?;
+    let codec = ProstCodec::<String, String>::default();
+    grpc.client_streaming(request, path("Length"), codec).await.map(tonic::Response::into_inner)
+}
+
+#[tokio::test]
+async fn a_streamed_upload_without_window_ends_with_its_call() {
+    let peer = Peer::start(reading_little).await;
+    let (_registry, client) = client(&[&peer.address]).await;
+    soon("a call", client.name()).await.unwrap();
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let before = tasks();
+    let status = soon("the upload", streamed(&client, SECOND / 2)).await.unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
+    until("the stream is reset", || peer.seen.resets() == 1).await;
+    let upload = tokio::spawn({
+        let client = client.clone();
+        async move { streamed(&client, 60 * SECOND).await }
+    });
+    until("the window is used up", || peer.seen.data() >= 2 * 65_535).await;
+    upload.abort();
+    until("the stream is reset", || peer.seen.resets() == 2).await;
+    until("the tasks have ended", || tasks() == before).await;
+    assert_eq!(soon("the neighbour", client.name()).await.unwrap(), "neighbour");
+    assert_eq!(peer.seen.accepted(), 1);
+}
