@@ -257,7 +257,9 @@ impl ChannelBuilder {
     ///
     /// The silence is measured to half of this. Servers close connections on which they find too many pings, but not at
     /// the default settings here: at most two are sent in a row without an answer to a call in between, and then one in five
-    /// minutes. Where a server complains nevertheless (too_many_pings), the interval is doubled.
+    /// minutes. So behind a watch that is silent for long, a server that freezes is detected within those five minutes and
+    /// not sooner. Where a server closes a connection for too many pings nevertheless, the interval is doubled, up to
+    /// sixteen times. At most a day.
     pub fn keepalive_interval(mut self, interval: Option<Duration>) -> Self {
         self.transport.keepalive.interval = interval;
         self

@@ -42,10 +42,16 @@ use crate::task::Task;
 /// # Connections
 ///
 /// A task follows the registry all the time, connects to the instances that it finds in the background, and retries
-/// with gRPC's exponential backoff (1 s, growing to 120 s). Only an instance that has sent its HTTP/2 SETTINGS is
+/// with gRPC's exponential backoff (1 s, growing to 120 s); a connection that was lost, or that the server is about to
+/// close (GOAWAY), is replaced at once, and calls wait meanwhile. Only an instance that has sent its HTTP/2 SETTINGS is
 /// called. One that is removed, or announces `Draining`, gets no new calls and finishes those in flight. While the
 /// registry cannot be reached, calls go on to the instances known last (stale). Everything stops when the last clone
 /// is dropped, except for responses in flight, which finish.
+///
+/// A server that owes answers and is silent is pinged
+/// ([`keepalive_interval`](crate::ChannelBuilder::keepalive_interval)). A response that is not read holds at most
+/// [`stream_window`](crate::ChannelBuilder::stream_window) bytes in memory and slows no other; its headers are bounded by
+/// [`max_response_headers`](crate::ChannelBuilder::max_response_headers).
 ///
 /// # Calls
 ///

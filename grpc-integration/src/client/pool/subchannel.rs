@@ -33,8 +33,9 @@ pub(super) enum Connectivity {
     Connecting,
     /// Calls can be sent.
     Ready,
-    /// The last attempt failed, or one connection after the other ends without an answer, for this reason. It stays until the subchannel is ready again, so that the attempts
-    /// in between do not hide the failure (gRFC A48, A62).
+    /// The last attempt failed, or one connection after the other ended without an answer, for this reason. The state
+    /// stays until the subchannel is ready again, so that the attempts in between do not hide the failure (gRFC A48,
+    /// A62).
     TransientFailure(Arc<str>),
 }
 

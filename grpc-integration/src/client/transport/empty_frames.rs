@@ -139,7 +139,7 @@ impl EmptyFrames {
                     if may_be_empty_data(rest) {
                         break;
                     }
-                    // h2 knows from less than a header that a peer does not speak HTTP/2.
+                    // Less than a header suffices for h2 to find that a peer does not speak HTTP/2.
                     (length, self.handed) = (rest.len(), rest.len());
                 }
             }

@@ -17,7 +17,7 @@ const SWEEP: usize = 256;
 /// How many ended streams are kept until the task runs for another reason.
 const FINISHED: usize = 64;
 
-/// What calls want of a connection's task, in the order in which they came.
+/// The requests and cancellations for a connection's task, in the order in which they came.
 #[derive(Default)]
 pub(super) struct Queue(Mutex<State>);
 
