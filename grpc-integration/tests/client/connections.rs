@@ -375,6 +375,32 @@ async fn a_peer_that_does_not_read_keeps_no_connection_open_and_is_named_in_the_
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_connection_that_is_blocked_is_closed_with_requests_in_its_queue() {
+    let mut registry = Registry::new();
+    registry.up("a:1").await;
+    let open = Arc::<AtomicUsize>::default();
+    let tasks = || Handle::current().metrics().num_alive_tasks();
+    let before = tasks();
+    let builder =
+        DiscoveryChannel::builder(registry.discovery(), SERVICE).connector(Stuck(Arc::clone(&open)));
+    let channel = builder.keepalive_interval(None).connect().await.unwrap();
+    let client = Client::new(&channel);
+    let mut calls = Vec::new();
+    for _ in 0..3 {
+        let client = client.clone();
+        calls.push(tokio::spawn(async move { client.name().await }));
+        // The first one fills the pipe; the others are queued.
+        sleep(SECOND).await;
+    }
+    for call in calls {
+        call.abort();
+    }
+    drop((client, channel));
+    until("the connection is cut", || open.load(Ordering::SeqCst) == 0).await;
+    until("the tasks have ended", || tasks() == before).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn after_goaway_a_new_connection_is_opened_while_calls_on_the_old_one_finish() {
     let (mut registry, net) = (Registry::new(), Net::new());
     let mut old = Server::on(&net, "a:1");

@@ -363,3 +363,25 @@ async fn data_of_many_dropped_streams_harms_no_neighbour() {
     }
     assert_eq!(peer.seen.accepted(), 1);
 }
+
+/// The window of a stream is a setting, and bounded.
+#[tokio::test]
+async fn the_window_of_a_stream_is_as_it_was_set() {
+    for (set, announced) in [(1, 64 * 1024), (256 * 1024, 256 * 1024), (u32::MAX, 16 * 1024 * 1024)] {
+        let (sender, mut windows) = tokio::sync::mpsc::unbounded_channel();
+        let peer = Peer::start(move |mut conn: Conn| {
+            let sender = sender.clone();
+            async move {
+                conn.greet(&[]).await?;
+                let stream = conn.request().await?;
+                sender.send(conn.windows.initial).unwrap();
+                conn.answer(stream, "neighbour").await
+            }
+        })
+        .await;
+        let (_registry, builder) = super::channel(&[&peer.address]).await;
+        let client = Client::new(&builder.stream_window(set).connect().await.unwrap());
+        soon("the call", client.name()).await.unwrap();
+        assert_eq!(windows.recv().await, Some(announced));
+    }
+}

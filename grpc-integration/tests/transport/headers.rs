@@ -159,6 +159,29 @@ async fn headers_beyond_the_limit_harm_their_own_call_alone() {
     }
 }
 
+/// The limit is a setting.
+#[tokio::test]
+async fn headers_beyond_a_lower_limit_harm_their_own_call_alone() {
+    for length in [6_000, 20_000, 200_000, 1 << 20] {
+        for place in [Place::TrailersOnly, Place::Headers, Place::Trailers] {
+            let peer = answering_large(place, length).await;
+            let (_registry, builder) = super::channel(&[&peer.address]).await;
+            let client = Client::new(&builder.max_response_headers(8 * 1024).connect().await.unwrap());
+            let (answer, neighbours) = eleven(&client).await;
+            let answer = answer.unwrap();
+            match length {
+                6_000 => assert!(!answer.is_err_and(|status| status.code() == Code::ResourceExhausted)),
+                _ => {
+                    let status = answer.unwrap_err();
+                    assert_eq!(status.code(), Code::ResourceExhausted, "{place:?}: {status:?}");
+                    assert!(status.message().contains("exceed the limit of 8192"), "{status:?}");
+                }
+            }
+            assert_eq!((neighbours, peer.seen.accepted()), (10, 1), "{place:?}, {length}");
+        }
+    }
+}
+
 /// A block that never ends (CVE-2024-27316): the connection is ended with words, and its memory stays bounded.
 #[tokio::test]
 async fn a_flood_of_continuation_ends_its_connection() {
