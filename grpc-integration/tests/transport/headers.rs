@@ -306,7 +306,7 @@ async fn request_headers_that_a_server_refuses_end_few_connections() {
     let status = soon("the call without a deadline", client.call("Name", request)).await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable, "{status:?}");
     assert!(status.message().contains("the server closed the connection with"), "{status:?}");
-    assert!(server.accepted() <= 4, "{} connections", server.accepted());
+    assert!(server.accepted() <= 6, "{} connections", server.accepted());
     soon("the next call", client.name()).await.unwrap();
 }
 

@@ -21,7 +21,7 @@ use crate::client::transport::SendError;
 
 /// How often a call is sent again after the server has closed the connection with an error. The call may be the cause, for
 /// example with headers that are too large for the server, and would end one connection after the other.
-const BLAMES: u32 = 2;
+const BLAMES: u32 = 4;
 
 /// What a call comes here with.
 pub(super) enum First {
