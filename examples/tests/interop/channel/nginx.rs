@@ -181,11 +181,15 @@ async fn its_other_answers_have_the_code_that_grpc_maps_them_to() {
 
 /// Its limit is 8 kB for one header by default. It does not answer but end the connection, with all that is in flight.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_request_header_over_its_limit_is_named_and_calls_go_on() {
+async fn a_request_header_over_its_limit_fails_and_calls_go_on() {
     let (_upstream, _nginx, mut client) = in_front("").await;
     client.empty_call(Empty {}).await.unwrap();
     let status = client.empty_call(with(ECHO_INITIAL, &"x".repeat(20_000))).await.unwrap_err();
-    says(&status, Code::Unavailable, &["ENHANCE_YOUR_CALM"]);
+    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+    // nginx closes with data of ours unread, so that the kernel resets the connection; with that its GOAWAY may be lost.
+    let words =
+        ["closed the connection with ENHANCE_YOUR_CALM", "the connection was closed", "reset by peer"];
+    assert!(words.iter().any(|words| status.message().contains(words)), "{status:?}");
     let load = Load::start(&client, CALLERS, empty_call);
     load.more(100).await;
     load.stop().await.assert_all_ok();
