@@ -52,7 +52,7 @@ fn model(run: impl Fn() + Send + Sync + 'static) {
     model.check(run);
 }
 
-/// Takes from the queue until `enough` of the work says so, as the connection's task does; fails where the task would
+/// Takes from the queue until `enough` returns true for the work, as the connection's task does; fails where the task would
 /// sleep for ever.
 fn take_until(queue: &Queue, hold_once: bool, enough: impl Fn(&Work) -> bool) -> Work {
     let (mut work, mut all, mut hold) = (Work::default(), Work::default(), hold_once);

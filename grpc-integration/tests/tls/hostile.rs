@@ -35,7 +35,7 @@ const BEGINNING: &[u8] = &[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3];
 
 /// Handshakes in the loop that accepts let one client keep out all others (Govcraft/acton-service#94).
 #[tokio::test]
-async fn a_hundred_clients_that_never_finish_their_handshake_keep_nobody_waiting() {
+async fn a_hundred_clients_that_never_finish_their_handshake_delay_no_other() {
     let ca = Ca::new();
     let server = Running::start(tls(&ca).with_handshake_timeout(Duration::from_secs(3600))).await;
     let mut held = Vec::new();

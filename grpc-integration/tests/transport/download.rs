@@ -29,7 +29,7 @@ async fn read_all(mut stream: Streaming<String>) -> usize {
 
 impl Conn {
     /// Sends `messages` messages on each of these streams and ends them, as the windows allow; meanwhile requests that
-    /// come are answered. Returns when `enough` of the sent bytes says so.
+    /// come are answered. Returns when `enough` returns true for the sent bytes.
     async fn pour(
         &mut self,
         streams: &[u32],

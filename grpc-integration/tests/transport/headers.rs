@@ -141,7 +141,7 @@ async fn headers_of_1_mb_arrive() {
     arrives(1_000_000).await;
 }
 
-/// Headers beyond the limit (16 MiB by default, as grpc-go's) harm their own call, which says so; grpc/grpc-go#4265,
+/// Headers beyond the limit (16 MiB by default, as grpc-go's) harm their own call, whose status names them; grpc/grpc-go#4265,
 /// temporalio/temporal#3284.
 #[tokio::test]
 async fn headers_beyond_the_limit_harm_their_own_call_alone() {

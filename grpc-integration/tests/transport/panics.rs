@@ -97,7 +97,7 @@ async fn a_panic_in_a_request_stream_ends_its_call_alone() {
     }
 }
 
-/// The server hears of it: the stream is reset, not ended as if it were complete.
+/// The stream is reset, and not ended as if the request were complete.
 #[tokio::test]
 async fn the_server_sees_a_panic_as_a_reset() {
     use super::raw::{Conn, END_STREAM, Peer, RST_STREAM};

@@ -80,7 +80,7 @@ async fn a_refused_call_goes_to_another_instance() {
     }
 }
 
-/// A request stream cannot be replayed beyond what is buffered, and its call says so.
+/// A request stream cannot be replayed beyond what is buffered: its call fails with the reason.
 #[tokio::test]
 async fn a_refused_upload_that_is_not_buffered_any_more_fails_with_the_reason() {
     let peer = Peer::start(|mut conn: Conn| async move {

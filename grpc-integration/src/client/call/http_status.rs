@@ -19,7 +19,7 @@ const SHOWN: usize = 256;
 const READ: usize = 4 * 1024;
 const WAIT: Duration = Duration::from_secs(1);
 
-/// Returns whether a response is gRPC's: it says so, or at least has a status.
+/// Returns whether a response is gRPC's: by its content type, or because it has a gRPC status.
 pub(super) fn is_grpc(status: StatusCode, headers: &HeaderMap) -> bool {
     let is_grpc = |value: &HeaderValue| {
         let rest = value.as_bytes().strip_prefix(b"application/grpc");

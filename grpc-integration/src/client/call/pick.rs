@@ -73,7 +73,7 @@ impl Picking<'_> {
                 changes.mark_unchanged();
                 match self.look(progress) {
                     Look::Done(picked) => return picked,
-                    // It waits for something else, and holds back nobody meanwhile.
+                    // It waits for something else, and leaves the line meanwhile.
                     Look::Queued => break,
                     Look::Full => tokio::select! {
                         _ = changes.changed() => {}

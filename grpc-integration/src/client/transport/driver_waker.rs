@@ -21,7 +21,7 @@ impl DriverWaker {
         self.muted.store(true, Ordering::SeqCst);
     }
 
-    /// Has to be followed by a poll of h2. What woke before is found by that: whoever wakes changes the state first.
+    /// Has to be followed by a poll of h2, which finds what was changed meanwhile: the state is changed before the wake-up.
     pub(super) fn unmute(&self) {
         self.muted.store(false, Ordering::SeqCst);
         // With the one in `wake`: either the poll sees the changed state, or `wake` sees that it is not muted.
