@@ -1,8 +1,12 @@
 //! Large headers and trailers: up to a limit they arrive, beyond it they harm their own call alone.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use hither_core::SortedById;
+use hither_tonic::{CallInfo, LoadBalancingPolicy, Outcome, Pick, Picker, ReadyInstance};
 use tonic::{Code, Status};
 
 use super::raw::{
@@ -310,17 +314,46 @@ async fn request_headers_that_a_server_refuses_end_few_connections() {
     soon("the next call", client.name()).await.unwrap();
 }
 
-/// What a gateway forwards of an HTTP/1 request.
+/// Picks the first instance, and counts how often.
+#[derive(Debug, Clone, Default)]
+struct Counting(Arc<AtomicUsize>);
+
+#[derive(Debug)]
+struct CountingPicker(Counting, ReadyInstance);
+
+impl LoadBalancingPolicy for Counting {
+    fn picker(
+        &self,
+        ready: &SortedById<ReadyInstance>,
+        _previous: Option<&Arc<dyn Picker>>,
+    ) -> Arc<dyn Picker> {
+        Arc::new(CountingPicker(self.clone(), ready.at(0).unwrap().clone()))
+    }
+}
+
+impl Picker for CountingPicker {
+    fn pick(&self, _call: &CallInfo<'_>) -> Pick {
+        self.0.0.fetch_add(1, Ordering::SeqCst);
+        Pick::Instance(self.1.clone())
+    }
+
+    fn done(&self, _instance: &ReadyInstance, _outcome: &Outcome) {}
+}
+
+/// What a gateway forwards of an HTTP/1 request is left out at the first attempt: h2 refuses such a request.
 #[tokio::test]
 async fn headers_of_an_http_1_connection_are_left_out() {
     let server = super::support::Server::start().await;
-    let (_registry, client) = client(&[&server.address]).await;
-    for name in ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"] {
+    let (_registry, builder) = super::channel(&[&server.address]).await;
+    let picks = Counting::default();
+    let client = Client::new(&builder.policy(picks.clone()).connect().await.unwrap());
+    let names = ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"];
+    for name in names {
         let mut request = tonic::Request::new(name.to_owned());
         request.metadata_mut().insert(name, "keep-alive".parse().unwrap());
         request.metadata_mut().insert("other", "1".parse().unwrap());
         let answer = soon("the call", client.call("Name", request)).await;
         assert!(answer.is_ok(), "{name}: {answer:?}");
     }
-    assert_eq!(server.accepted(), 1);
+    assert_eq!((picks.0.load(Ordering::SeqCst), server.accepted()), (names.len(), 1));
 }
