@@ -246,7 +246,8 @@ impl ChannelBuilder {
     }
 
     /// Sets the maximum size of a response's headers and of its trailers, with 32 bytes for each (HTTP/2's header
-    /// list size). Of a response with more only the call fails, with RESOURCE_EXHAUSTED or INTERNAL. Default 16 MiB.
+    /// list size). Of a response with more only the call fails, with RESOURCE_EXHAUSTED or INTERNAL; one of more
+    /// than 2.5 times as much, and at least 40 MiB, may end its connection. Default 16 MiB.
     pub fn max_response_headers(mut self, bytes: u32) -> Self {
         self.transport.max_response_headers = bytes;
         self

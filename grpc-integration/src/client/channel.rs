@@ -61,7 +61,8 @@ use crate::task::Task;
 /// - While an instance is being connected to for the first time, calls wait. Once it is known that no instance is
 ///   ready they fail with UNAVAILABLE and the reason, unless they are [wait-for-ready](crate::WaitForReady).
 /// - Transparent retry: a request that was never sent, or that the server refused before it was processed
-///   (REFUSED_STREAM, GOAWAY), is sent again until its deadline, with backoff from the second refusal on. The request of a
+///   (REFUSED_STREAM, GOAWAY), is sent again until its deadline, with backoff from the second refusal on; at the fifth
+///   connection that the server closes with an error under it, it fails, because it may be the cause. The request of a
 ///   stream can be sent again if its beginning is still buffered: up to 64 KiB. Nothing else is ever retried.
 /// - A [`CalledInstance`](crate::CalledInstance) in the request's extensions tells which instance a call was sent to.
 ///
