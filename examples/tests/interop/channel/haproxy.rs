@@ -43,7 +43,7 @@ async fn calls_pass_again_after_the_server_behind_it_was_restarted() {
     let (upstream, _haproxy, mut client) = in_front("").await;
     client.empty_call(Empty {}).await.unwrap();
     let address = upstream.address.clone();
-    drop(upstream);
+    upstream.kill().await;
     client.empty_call(Empty {}).await.unwrap_err();
     let _upstream = Upstream::at(&address, |builder| builder).await;
     client.empty_call(Empty {}).await.unwrap();
@@ -91,7 +91,7 @@ async fn stopped_by(signal: Signal) -> Tally {
 async fn its_503_is_unavailable_and_in_words() {
     let (upstream, _haproxy, mut client) = in_front("").await;
     client.empty_call(Empty {}).await.unwrap();
-    drop(upstream);
+    upstream.kill().await;
     let status = client.empty_call(Empty {}).await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable, "{status:?}");
     let status = client.empty_call(Empty {}).await.unwrap_err();

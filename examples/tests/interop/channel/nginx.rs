@@ -93,7 +93,7 @@ async fn calls_pass_again_after_the_server_behind_it_was_restarted() {
     let (upstream, _nginx, mut client) = in_front("").await;
     client.empty_call(Empty {}).await.unwrap();
     let address = upstream.address.clone();
-    drop(upstream);
+    upstream.kill().await;
     client.empty_call(Empty {}).await.unwrap_err();
     let _upstream = Upstream::at(&address, |builder| builder).await;
     client.empty_call(Empty {}).await.unwrap();
@@ -141,7 +141,7 @@ async fn stopped_by(signal: &str) -> Tally {
 async fn its_502_is_unavailable_and_in_words() {
     let (upstream, _nginx, mut client) = in_front("").await;
     client.empty_call(Empty {}).await.unwrap();
-    drop(upstream);
+    upstream.kill().await;
     let status = client.empty_call(Empty {}).await.unwrap_err();
     says(&status, Code::Unavailable, &["502", "text/html", "Bad Gateway"]);
 }

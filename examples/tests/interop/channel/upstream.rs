@@ -58,6 +58,13 @@ impl Upstream {
         });
         Self { address, served }
     }
+
+    /// Ends it with all its connections. Once this has returned it answers nothing any more.
+    pub(super) async fn kill(mut self) {
+        self.served.abort();
+        let ended = (&mut self.served).await;
+        assert!(ended.is_err_and(|error| error.is_cancelled()), "it had ended before");
+    }
 }
 
 impl Drop for Upstream {
