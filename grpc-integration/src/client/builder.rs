@@ -248,6 +248,9 @@ impl ChannelBuilder {
     /// Sets the maximum size of a response's headers and of its trailers, with 32 bytes for each (HTTP/2's header
     /// list size). Of a response with more only the call fails, with RESOURCE_EXHAUSTED or INTERNAL; one of more
     /// than 2.5 times as much, and at least 40 MiB, may end its connection. Default 16 MiB.
+    ///
+    /// For the headers of requests the limit is the server's: one over what it has announced (tonic's servers announce
+    /// 16 KiB) fails with RESOURCE_EXHAUSTED, unsent, and is not tried at another instance.
     pub fn max_response_headers(mut self, bytes: u32) -> Self {
         self.transport.max_response_headers = bytes;
         self

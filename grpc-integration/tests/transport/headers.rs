@@ -1,17 +1,11 @@
-//! Large headers and trailers: up to a limit they arrive, beyond it they harm their own call alone.
+//! Large headers and trailers of responses: up to a limit they arrive, beyond it they harm their own call alone.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use hither_core::SortedById;
-use hither_tonic::{CallInfo, LoadBalancingPolicy, Outcome, Pick, Picker, ReadyInstance};
 use tonic::{Code, Status};
 
-use super::raw::{
-    CONTINUATION, Conn, END_HEADERS, HEADERS, INITIAL_WINDOW_SIZE, MAX_HEADER_LIST_SIZE, Peer, block,
-};
+use super::raw::{CONTINUATION, Conn, END_HEADERS, HEADERS, Peer, block};
 use super::support::{Client, until};
 use super::{SECOND, client, soon, within};
 
@@ -231,50 +225,6 @@ async fn a_flood_of_empty_continuation_ends_its_connection() {
     assert_eq!(soon("the next call", client.name()).await.unwrap(), "new");
 }
 
-/// Our own headers, over what the server says it takes: as in grpc/grpc-java#4284 and grpc/grpc-java#2601. The setting
-/// is advice; a server that resets such a stream harms no other.
-#[tokio::test]
-async fn request_headers_over_the_servers_limit_harm_their_own_call_alone() {
-    let peer = Peer::start(|mut conn: Conn| async move {
-        conn.greet(&[(MAX_HEADER_LIST_SIZE, 8192), (INITIAL_WINDOW_SIZE, 65_535)]).await?;
-        loop {
-            let frame = conn.frame().await?;
-            if frame.is(HEADERS) && frame.payload.len() > 8192 {
-                conn.reset(frame.stream, super::raw::ENHANCE_YOUR_CALM).await?;
-            }
-            while let Some(stream) = conn.next_request() {
-                conn.answer(stream, "neighbour").await?;
-            }
-        }
-    })
-    .await;
-    let (_registry, client) = client(&[&peer.address]).await;
-    for length in [9000, 100_000] {
-        let mut request = within(5 * SECOND);
-        request.metadata_mut().insert("large", "~".repeat(length).parse().unwrap());
-        let (large, neighbour) = tokio::join!(client.call("Name", request), client.name());
-        let status = large.unwrap_err();
-        assert!(matches!(status.code(), Code::ResourceExhausted | Code::Internal), "{status:?}");
-        neighbour.unwrap();
-    }
-    soon("the call", client.name()).await.unwrap();
-    assert_eq!(peer.seen.accepted(), 1);
-}
-
-/// Within what the server says, large headers of ours arrive in HEADERS and CONTINUATION.
-#[tokio::test]
-async fn large_request_headers_arrive() {
-    let peer = Peer::start(|mut conn: Conn| async move {
-        conn.greet(&[]).await?;
-        conn.serve("a").await
-    })
-    .await;
-    let (_registry, client) = client(&[&peer.address]).await;
-    let mut request = within(5 * SECOND);
-    request.metadata_mut().insert("large", "~".repeat(200_000).parse().unwrap());
-    client.call("Name", request).await.unwrap();
-}
-
 /// A peer that lets the client wait in the middle of a block: the call ends at its deadline, and the connection's calls
 /// with it, for nothing else can be read; keep-alive is for that. Calls elsewhere go on.
 #[tokio::test]
@@ -297,63 +247,4 @@ async fn half_a_header_block_ends_calls_at_their_deadlines() {
     let (ended, late): (Vec<_>, Vec<_>) = join_all(calls).await.into_iter().partition(Result::is_ok);
     assert_eq!((ended.len(), late.len()), (2, 2));
     assert!(late.into_iter().all(|late| late.unwrap_err().code() == Code::DeadlineExceeded));
-}
-
-/// A call that may be why its server closes one connection after the other ends a few of them, and not all.
-#[tokio::test]
-async fn request_headers_that_a_server_refuses_end_few_connections() {
-    let server = super::support::Server::start().await;
-    let (_registry, client) = client(&[&server.address]).await;
-    let mut request = tonic::Request::new(String::new());
-    // tonic's server accepts 16 KiB.
-    request.metadata_mut().insert("large", "x".repeat(300_000).parse().unwrap());
-    let status = soon("the call without a deadline", client.call("Name", request)).await.unwrap_err();
-    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
-    assert!(status.message().contains("the server closed the connection with"), "{status:?}");
-    assert!(server.accepted() <= 6, "{} connections", server.accepted());
-    soon("the next call", client.name()).await.unwrap();
-}
-
-/// Picks the first instance, and counts how often.
-#[derive(Debug, Clone, Default)]
-struct Counting(Arc<AtomicUsize>);
-
-#[derive(Debug)]
-struct CountingPicker(Counting, ReadyInstance);
-
-impl LoadBalancingPolicy for Counting {
-    fn picker(
-        &self,
-        ready: &SortedById<ReadyInstance>,
-        _previous: Option<&Arc<dyn Picker>>,
-    ) -> Arc<dyn Picker> {
-        Arc::new(CountingPicker(self.clone(), ready.at(0).unwrap().clone()))
-    }
-}
-
-impl Picker for CountingPicker {
-    fn pick(&self, _call: &CallInfo<'_>) -> Pick {
-        self.0.0.fetch_add(1, Ordering::SeqCst);
-        Pick::Instance(self.1.clone())
-    }
-
-    fn done(&self, _instance: &ReadyInstance, _outcome: &Outcome) {}
-}
-
-/// What a gateway forwards of an HTTP/1 request is left out at the first attempt: h2 refuses such a request.
-#[tokio::test]
-async fn headers_of_an_http_1_connection_are_left_out() {
-    let server = super::support::Server::start().await;
-    let (_registry, builder) = super::channel(&[&server.address]).await;
-    let picks = Counting::default();
-    let client = Client::new(&builder.policy(picks.clone()).connect().await.unwrap());
-    let names = ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"];
-    for name in names {
-        let mut request = tonic::Request::new(name.to_owned());
-        request.metadata_mut().insert(name, "keep-alive".parse().unwrap());
-        request.metadata_mut().insert("other", "1".parse().unwrap());
-        let answer = soon("the call", client.call("Name", request)).await;
-        assert!(answer.is_ok(), "{name}: {answer:?}");
-    }
-    assert_eq!((picks.0.load(Ordering::SeqCst), server.accepted()), (names.len(), 1));
 }

@@ -19,6 +19,7 @@ mod keepalive;
 mod panics;
 mod pings;
 mod refused;
+mod request_headers;
 mod streams;
 mod upload;
 mod words;

@@ -8,11 +8,13 @@ use tonic::Status;
 
 use super::config::{CallConfig, CalledInstance, WaitForReady};
 use super::deadline::{Deadline, GRPC_TIMEOUT};
-use crate::client::transport::Connection;
+use crate::client::transport::{Connection, HEADER_OVERHEAD};
 
 const THIS: &str = concat!("hither-tonic/", env!("CARGO_PKG_VERSION"));
 const GRPC: &str = "application/grpc";
 const TRAILERS: &str = "trailers";
+/// More than the size of all headers that are added to the caller's, with the names of the pseudo-headers.
+const ADDED: usize = 1024;
 
 /// What has a meaning for a connection of HTTP/1 alone, and is an error in HTTP/2 (RFC 9113, section 8.2.2): gateways may
 /// forward it.
@@ -77,6 +79,9 @@ impl Head {
         *request.method_mut() = self.method.clone();
         *request.version_mut() = Version::HTTP_2;
         *request.headers_mut() = headers;
+        let authority = request.uri().authority().map_or(0, |authority| authority.as_str().len());
+        let line = self.method.as_str().len() + self.path.as_str().len() + authority;
+        connection.check_request(&request, self.kept.size + line + ADDED)?;
         Ok(request)
     }
 
@@ -96,6 +101,8 @@ struct KeptHeaders {
     /// Whether there are headers that must not be sent.
     forbidden: bool,
     others: Vec<(HeaderName, HeaderValue)>,
+    /// The size of all headers, as HTTP/2 counts it.
+    size: usize,
 }
 
 impl KeptHeaders {
@@ -103,6 +110,7 @@ impl KeptHeaders {
     fn of(headers: &HeaderMap) -> (Self, Option<&HeaderValue>) {
         let (mut kept, mut timeout) = (Self::default(), None);
         for (name, value) in headers {
+            kept.size += name.as_str().len() + value.len() + HEADER_OVERHEAD;
             // The first of its name, so that the order of several values stays.
             let first = |name: &HeaderName| kept.others.iter().all(|(other, _)| other != name);
             if *name == TE && value == TRAILERS {

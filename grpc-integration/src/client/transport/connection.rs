@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use h2::client;
 use hither_core::Address;
-use http::HeaderMap;
 use http::uri::Scheme;
+use http::{HeaderMap, Request};
 use tonic::Status;
 use tracing::Instrument;
 
 use super::config::TransportConfig;
 use super::driver::{CONNECTION_WINDOW, Driver, UNSETTLED};
+use super::header_list;
 use super::peer::Stage;
 use super::protocol::not_http2;
 use super::send_error::{self, SendError};
@@ -149,12 +150,27 @@ impl Connection {
     /// An error for headers above the limit.
     pub(super) fn check_headers(&self, headers: &HeaderMap) -> Result<(), Status> {
         let max = self.max_response_headers;
-        let size: usize =
-            headers.iter().map(|(name, value)| name.as_str().len() + value.len() + HEADER_OVERHEAD).sum();
+        let size = header_list::size(headers);
         if size <= max {
             return Ok(());
         }
         let error = format!("headers of {size} bytes exceed the limit of {max}");
+        Err(Status::resource_exhausted(error))
+    }
+
+    /// An error for a request whose headers exceed what the server has announced that it accepts. They are no larger than
+    /// `bound`, which costs less to know than their size.
+    #[inline]
+    pub(crate) fn check_request(&self, request: &Request<()>, bound: usize) -> Result<(), Status> {
+        let max = self.shared.wire.max_request_headers() as usize;
+        if bound <= max {
+            return Ok(());
+        }
+        let size = header_list::request_size(request);
+        if size <= max {
+            return Ok(());
+        }
+        let error = format!("request headers of {size} bytes exceed the {max} that {} accepts", self.address);
         Err(Status::resource_exhausted(error))
     }
 
@@ -177,9 +193,6 @@ impl Connection {
         }
     }
 }
-
-/// What HTTP/2 adds to the size of each header (RFC 9113, section 6.5.2).
-const HEADER_OVERHEAD: usize = 32;
 
 impl Drop for Connection {
     fn drop(&mut self) {

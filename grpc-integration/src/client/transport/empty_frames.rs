@@ -1,4 +1,4 @@
-//! Drops empty DATA frames, which mean nothing, before h2 counts them.
+//! Drops empty DATA frames, which mean nothing, before h2 counts them, and passes SETTINGS on to those who read them.
 //!
 //! Jetty (jetty/jetty.project#2454), Bun (oven-sh/bun#37712) and older versions of Haskell's http2 send one before the
 //! trailers of each response. h2 (hyperium/h2#935) ends a connection, and all calls on it, at the hundred and first, in
@@ -9,7 +9,8 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::ReadBuf;
 
-use crate::http2::frame::{DATA, END_STREAM, FrameHeader, GOAWAY, HEADER_LEN, PADDED, SETTINGS};
+use super::peer_settings::PeerSettings;
+use crate::http2::frame::{ACK, DATA, END_STREAM, FrameHeader, GOAWAY, HEADER_LEN, PADDED, SETTINGS};
 
 /// Follows the frames that are read.
 #[derive(Debug, Default)]
@@ -27,9 +28,16 @@ pub(super) struct EmptyFrames {
     control: bool,
     /// Whether the present frame may be one of these.
     in_control: bool,
+    settings: PeerSettings,
+    in_settings: bool,
 }
 
 impl EmptyFrames {
+    /// Returns what the peer has announced in its SETTINGS.
+    pub(super) fn settings(&self) -> &PeerSettings {
+        &self.settings
+    }
+
     /// Returns whether SETTINGS or GOAWAY may have been read since the last time.
     pub(super) fn take_control(&mut self) -> bool {
         std::mem::take(&mut self.control)
@@ -49,8 +57,8 @@ impl EmptyFrames {
                 return Poll::Ready(Ok(()));
             }
             if self.gathered == HEADER_LEN {
-                let header = FrameHeader::parse(&self.header);
-                (self.payload, self.gathered, self.handed) = (header.length, 0, 0);
+                self.begin(&FrameHeader::parse(&self.header));
+                (self.gathered, self.handed) = (0, 0);
                 (self.control, self.in_control) = (true, true);
             }
             if self.gathered == 0 {
@@ -76,6 +84,15 @@ impl EmptyFrames {
         }
     }
 
+    /// A frame begins.
+    fn begin(&mut self, header: &FrameHeader) {
+        self.payload = header.length;
+        self.in_settings = header.kind == SETTINGS && !header.has(ACK);
+        if self.in_settings {
+            self.settings.begin();
+        }
+    }
+
     /// Hands on the header as far as it was read, unless it may be that of an empty frame; returns whether there was
     /// anything to hand on.
     fn hand_on(&mut self, buf: &mut ReadBuf<'_>) -> bool {
@@ -98,12 +115,18 @@ impl EmptyFrames {
         // Nearly always that is all of it: whole frames, none of them empty, from one header to the next.
         let mut at = self.payload;
         self.control |= at > 0 && self.in_control;
+        if at > 0 && self.in_settings {
+            return self.filter_slowly(bytes);
+        }
         while let Some(header) = bytes.get(at..).and_then(<[u8]>::first_chunk::<HEADER_LEN>) {
             if may_be_empty_data(header) {
                 return self.filter_slowly(bytes);
             }
             let header = FrameHeader::parse(header);
-            self.in_control = matches!(header.kind, SETTINGS | GOAWAY);
+            if header.kind == SETTINGS {
+                return self.filter_slowly(bytes);
+            }
+            self.in_control = header.kind == GOAWAY;
             self.control |= self.in_control;
             at += HEADER_LEN + header.length;
         }
@@ -122,6 +145,9 @@ impl EmptyFrames {
         while at < bytes.len() {
             let mut length = self.payload.min(bytes.len() - at);
             self.payload -= length;
+            if self.in_settings {
+                self.settings.read(bytes.get(at..at + length).unwrap_or_default());
+            }
             if length == 0 {
                 let rest = bytes.get(at..).unwrap_or_default();
                 if let Some(header) = rest.first_chunk::<HEADER_LEN>() {
@@ -129,7 +155,7 @@ impl EmptyFrames {
                         at += HEADER_LEN;
                         continue;
                     }
-                    self.payload = FrameHeader::parse(header).length;
+                    self.begin(&FrameHeader::parse(header));
                     length = HEADER_LEN;
                 } else {
                     for (header, byte) in self.header.iter_mut().zip(rest) {
@@ -167,7 +193,15 @@ mod tests {
     use crate::http2::frame::{HEADERS, frame};
 
     /// What is handed on of `bytes`, which arrive in these pieces, to a reader with so much room.
-    fn handed_on(bytes: &[u8], mut piece: impl FnMut() -> usize, mut room: impl FnMut() -> usize) -> Vec<u8> {
+    fn handed_on(bytes: &[u8], piece: impl FnMut() -> usize, room: impl FnMut() -> usize) -> Vec<u8> {
+        follow(bytes, piece, room).0
+    }
+
+    fn follow(
+        bytes: &[u8],
+        mut piece: impl FnMut() -> usize,
+        mut room: impl FnMut() -> usize,
+    ) -> (Vec<u8>, EmptyFrames) {
         let (mut frames, mut rest, mut handed) = (EmptyFrames::default(), bytes, Vec::new());
         let mut cx = Context::from_waker(std::task::Waker::noop());
         loop {
@@ -182,7 +216,7 @@ mod tests {
             assert!(matches!(read, Poll::Ready(Ok(()))));
             if buf.filled().is_empty() {
                 assert!(rest.is_empty());
-                return handed;
+                return (handed, frames);
             }
             handed.extend_from_slice(buf.filled());
         }
@@ -222,6 +256,29 @@ mod tests {
         for _ in 0..500 {
             assert_eq!(handed_on(&bytes, || random.usize(1..30), || other.usize(1..30)), expected);
         }
+    }
+
+    #[test]
+    fn settings_are_read_wherever_the_bytes_are_split() {
+        let unlike = [0, 6, 0, 0, 0, 9];
+        let bytes = [
+            // Half an entry at its end.
+            frame(SETTINGS, 0, 0, &[0, 6, 0, 0, 16, 0, 0, 6, 1]),
+            frame(SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 1, 0, 6, 0, 0, 32, 2, 0, 1, 0, 0, 0, 6]),
+            // What looks like settings and is none.
+            frame(DATA, 0, 1, &frame(SETTINGS, 0, 0, &unlike)),
+            empty(1),
+            frame(SETTINGS, ACK, 0, &unlike),
+            frame(HEADERS, 4, 1, &unlike),
+        ]
+        .concat();
+        for piece in 1..=bytes.len() {
+            for room in [1, 7, 9, 10, 1000] {
+                let frames = follow(&bytes, || piece, || room).1;
+                assert_eq!(frames.settings().max_header_list(), 0x2002, "in pieces of {piece} into {room}");
+            }
+        }
+        assert_eq!(EmptyFrames::default().settings().max_header_list(), u32::MAX);
     }
 
     #[test]

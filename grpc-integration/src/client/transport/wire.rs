@@ -2,7 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -20,17 +20,29 @@ const READ_AFTER_BROKEN_WRITE: Duration = Duration::from_secs(1);
 const FIRST_BYTES: usize = 64;
 
 /// What is known about the byte stream of a connection. Only the connection's task writes it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct WireFacts {
     read: AtomicU64,
     written: AtomicU64,
     blocked: AtomicBool,
     /// SETTINGS or GOAWAY may have been read.
     control: AtomicBool,
+    max_request_headers: AtomicU32,
     first: OnceLock<Box<[u8]>>,
 }
 
 impl WireFacts {
+    fn new() -> Self {
+        Self {
+            read: AtomicU64::new(0),
+            written: AtomicU64::new(0),
+            blocked: AtomicBool::new(false),
+            control: AtomicBool::new(false),
+            max_request_headers: AtomicU32::new(u32::MAX),
+            first: OnceLock::new(),
+        }
+    }
+
     /// Returns how many bytes were read.
     pub(super) fn read(&self) -> u64 {
         self.read.load(Ordering::Relaxed)
@@ -53,6 +65,11 @@ impl WireFacts {
             self.control.store(false, Ordering::Relaxed);
         }
         control
+    }
+
+    /// Returns the largest size of a request's headers that the peer accepts, as HTTP/2 counts it.
+    pub(super) fn max_request_headers(&self) -> u32 {
+        self.max_request_headers.load(Ordering::Relaxed)
     }
 
     /// Returns the beginning of what the peer has sent.
@@ -89,7 +106,7 @@ pub(super) struct Wire {
 
 impl Wire {
     pub(super) fn new(io: BoxedIo) -> (Self, Arc<WireFacts>) {
-        let facts = Arc::new(WireFacts::default());
+        let facts = Arc::new(WireFacts::new());
         (Self { io, facts: Arc::clone(&facts), empty_frames: EmptyFrames::default(), broken: None }, facts)
     }
 
@@ -142,6 +159,7 @@ impl AsyncRead for Wire {
             Poll::Ready(Ok(()))
         });
         if empty_frames.take_control() {
+            facts.max_request_headers.store(empty_frames.settings().max_header_list(), Ordering::Relaxed);
             facts.control.store(true, Ordering::Relaxed);
         }
         read

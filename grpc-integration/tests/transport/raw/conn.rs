@@ -68,6 +68,11 @@ impl Conn {
     /// Sends SETTINGS and reads the client's preface.
     pub(crate) async fn greet(&mut self, entries: &[(u16, u32)]) -> io::Result<()> {
         self.send(SETTINGS, 0, 0, settings(entries)).await?;
+        self.preface().await
+    }
+
+    /// Reads the client's preface.
+    pub(crate) async fn preface(&mut self) -> io::Result<()> {
         while self.bytes.len() < PREFACE.len() {
             self.fill().await?;
         }
