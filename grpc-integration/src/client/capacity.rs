@@ -1,9 +1,6 @@
 //! Calls waiting for stream capacity (MAX_CONCURRENT_STREAMS), first come first served.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-use tokio::sync::futures::Notified;
-use tokio::sync::{Notify, Semaphore, SemaphorePermit};
+use super::sync::{AtomicUsize, Notified, Notify, Ordering, Semaphore, SemaphorePermit};
 
 /// The calls that wait for capacity on a connection. Shared by all instances of a channel.
 ///
@@ -72,41 +69,5 @@ struct Waiter<'a>(&'a CapacityWaiters);
 impl Drop for Waiter<'_> {
     fn drop(&mut self) {
         self.0.waiting.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use futures_util::FutureExt;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn calls_are_served_in_the_order_in_which_they_joined() {
-        let waiters = Arc::new(CapacityWaiters::default());
-        let first = waiters.join().await;
-        let (mut second, mut third) = (Box::pin(waiters.join()), Box::pin(waiters.join()));
-        assert!(third.as_mut().now_or_never().is_none() || second.as_mut().now_or_never().is_none());
-        drop(first);
-        assert!(waiters.any());
-        let head = third.as_mut().now_or_never();
-        assert!(head.is_some(), "the one that was polled first is next");
-        drop(head);
-        assert!(second.as_mut().now_or_never().is_some());
-    }
-
-    #[tokio::test]
-    async fn capacity_that_was_freed_before_the_head_waits_is_not_missed() {
-        let waiters = CapacityWaiters::default();
-        let head = waiters.join().await;
-        waiters.wake();
-        head.freed().await;
-        drop(head);
-        assert!(!waiters.any());
-        // A call that leaves the line passes nothing on, and holds nothing back.
-        drop(Box::pin(waiters.join()));
-        assert!(waiters.join().now_or_never().is_some());
     }
 }

@@ -10,6 +10,7 @@ mod channel;
 mod connector;
 mod pool;
 mod ready_instance;
+mod sync;
 #[cfg(feature = "tls")]
 mod tls;
 mod transport;

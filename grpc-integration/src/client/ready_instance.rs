@@ -2,13 +2,11 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use arc_swap::ArcSwap;
 use hither_core::{HasId, Instance, InstanceId};
-use tokio::sync::Notify;
 
 use super::capacity::CapacityWaiters;
+use super::sync::{ArcSwap, AtomicBool, AtomicUsize, Notify, Ordering};
 use super::transport::{Connection, Slot};
 
 /// An instance that is connected, as load balancing policies see it. Cheap to clone; clones are equal and share the

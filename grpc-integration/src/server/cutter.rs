@@ -1,10 +1,11 @@
 //! The switch that cuts all connections of a server.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::BTreeMap;
+use std::io::{self, ErrorKind};
+use std::sync::{Arc, PoisonError};
+use std::task::{Context, Poll};
 
-use futures_util::task::AtomicWaker;
+use super::sync::{AtomicBool, AtomicWaker, Mutex, MutexGuard, Ordering};
 
 /// Cuts all connections of one server at once, and those that are accepted later too. Dropping it does so.
 #[derive(Debug, Default)]
@@ -37,7 +38,7 @@ pub(super) struct Switch {
 #[derive(Debug, Default)]
 struct Connections {
     next: u64,
-    open: HashMap<u64, Arc<Wakers>>,
+    open: BTreeMap<u64, Arc<Wakers>>,
 }
 
 /// The tasks that wait on one connection. Two, because reading and writing may be two tasks.
@@ -58,8 +59,28 @@ impl Switch {
         open.len()
     }
 
-    pub(super) fn is_cut(&self) -> bool {
-        self.cut.load(Ordering::SeqCst)
+    /// Does `io` unless it was cut, and registers the task with `waker`, one of the connection's, to be woken by a cut.
+    pub(super) fn unless_cut<T>(
+        &self,
+        cx: &mut Context<'_>,
+        waker: &AtomicWaker,
+        io: impl FnOnce(&mut Context<'_>) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if !self.is_cut() {
+            let outcome = io(cx);
+            if outcome.is_ready() {
+                return outcome;
+            }
+            // Registered first and checked after: a cut in between is not missed.
+            waker.register(cx.waker());
+            if !self.is_cut() {
+                return Poll::Pending;
+            }
+        }
+        Poll::Ready(Err(io::Error::new(
+            ErrorKind::ConnectionAborted,
+            "cut: the server's drain timeout is over",
+        )))
     }
 
     /// Adds a connection; returns its key and its wakers.
@@ -74,6 +95,10 @@ impl Switch {
 
     pub(super) fn remove(&self, key: u64) {
         self.connections().open.remove(&key);
+    }
+
+    pub(super) fn is_cut(&self) -> bool {
+        self.cut.load(Ordering::SeqCst)
     }
 
     fn connections(&self) -> MutexGuard<'_, Connections> {

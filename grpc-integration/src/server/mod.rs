@@ -21,6 +21,7 @@ mod registrations;
 mod rewritten;
 mod shutdown;
 mod signals;
+mod sync;
 #[cfg(feature = "tls")]
 mod tls;
 

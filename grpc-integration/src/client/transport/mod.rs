@@ -12,7 +12,6 @@ mod driver_waker;
 mod empty_frames;
 mod header_list;
 mod keepalive;
-mod locks;
 mod peer;
 mod peer_settings;
 mod protocol;

@@ -1,10 +1,11 @@
 //! What is known about the peer of a connection, and how far the connection has come.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::sync::watch;
 use tokio::time::Instant;
+
+use crate::client::sync::{AtomicBool, AtomicUsize, Ordering};
 
 /// How far a connection has come.
 #[derive(Debug, Clone, PartialEq, Eq)]

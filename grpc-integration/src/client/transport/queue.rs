@@ -8,9 +8,9 @@ use std::task::Waker;
 
 use h2::RecvStream;
 
-use super::locks::{Mutex, MutexGuard};
 use super::resets::Cancelled;
 use super::ticket::Ticket;
+use crate::client::sync::{Mutex, MutexGuard};
 
 /// How many requests may be queued before those of ended calls are removed.
 const SWEEP: usize = 256;

@@ -1,7 +1,7 @@
 //! Request bodies. Those of streams can be replayed.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
@@ -10,6 +10,7 @@ use http_body::Frame;
 use tonic::Status;
 use tonic::body::Body;
 
+use crate::client::sync::{Mutex, MutexGuard};
 use crate::task::contain;
 
 /// A request's body, for one attempt of its call.

@@ -2,11 +2,12 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::Context;
 use std::time::Duration;
 
 use tokio::time::{Sleep, sleep};
+
+use crate::client::sync::{AtomicU32, Ordering};
 
 /// How many streams are reset at once. Servers on h2 close a connection on which twenty streams were reset that they
 /// had not accepted yet (CVE-2023-44487, rapid reset), and a burst of short deadlines would do that; half of it leaves

@@ -1,13 +1,13 @@
 //! What a connection's handle, its streams and its task share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::peer::Peer;
 use super::queue::Queue;
 use super::resets::ResetBudget;
 use super::wire::WireFacts;
 use crate::client::capacity::CapacityWaiters;
+use crate::client::sync::{AtomicUsize, Ordering};
 
 /// What a connection's handle, its streams and its task share.
 #[derive(Debug)]

@@ -1,37 +1,4 @@
-//! The queue between calls and the task of their connection, under every order in which threads may run (loom).
-//!
-//! The queue is compiled again, with loom's locks, and with requests and streams of which it needs nothing.
-#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "these are tests")]
-
-#[allow(dead_code, reason = "not all of it is modelled")]
-#[path = "../../src/client/transport/queue.rs"]
-mod queue;
-
-mod locks {
-    pub(crate) use loom::sync::{Mutex, MutexGuard};
-}
-
-mod ticket {
-    #[derive(Debug)]
-    pub(crate) struct Ticket(pub(crate) usize);
-
-    impl Ticket {
-        pub(crate) fn is_over(&self) -> bool {
-            false
-        }
-    }
-}
-
-mod resets {
-    #[derive(Debug)]
-    pub(crate) struct Cancelled(pub(crate) Box<()>);
-
-    impl Drop for Cancelled {
-        fn drop(&mut self) {
-            let _stream = &self.0;
-        }
-    }
-}
+//! The queue between calls and the task of their connection.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -41,16 +8,9 @@ use loom::future::block_on;
 use loom::sync::Arc as Shared;
 use loom::thread;
 
-use queue::{Queue, Work};
-use ticket::Ticket;
-
-/// Runs it in every order with three changes of thread at most where a thread could go on: with more of them it takes
-/// minutes, and faults are found with two.
-fn model(run: impl Fn() + Send + Sync + 'static) {
-    let mut model = loom::model::Builder::new();
-    model.preemption_bound = Some(3);
-    model.check(run);
-}
+use crate::model;
+use crate::queue::{Queue, Work};
+use crate::ticket::Ticket;
 
 /// Takes from the queue until `enough` returns true for the work, as the connection's task does; fails where the task would
 /// sleep for ever.
@@ -130,7 +90,7 @@ fn the_end_of_the_last_handle_and_a_cancelled_call_wake_the_task() {
     model(|| {
         let queue = Shared::new(Queue::default());
         let (canceller, owner) = (Shared::clone(&queue), Shared::clone(&queue));
-        let canceller = thread::spawn(move || canceller.cancel(resets::Cancelled(Box::default())));
+        let canceller = thread::spawn(move || canceller.cancel(Box::new(())));
         let owner = thread::spawn(move || owner.orphan());
         let work = take_until(&queue, false, |work| work.orphaned && work.cancelled.len() == 1);
         assert!(work.tickets.is_empty());

@@ -1,0 +1,120 @@
+//! The connections of an instance: set by its subchannel, released by the pool, used by calls.
+
+use std::pin::pin;
+use std::sync::Arc;
+
+use hither_core::Instance;
+use loom::future::block_on;
+use loom::thread;
+
+use crate::capacity::CapacityWaiters;
+use crate::model;
+use crate::ready_instance::{InFlight, ReadyInstance};
+use crate::transport::{Connection, Slot};
+
+fn instance(capacity: &Arc<CapacityWaiters>) -> ReadyInstance {
+    ReadyInstance::in_pool(Arc::new(Instance::new("10.0.0.1:1".parse().unwrap())), capacity)
+}
+
+/// Reserves a stream as a call does (`client/call/pick.rs`), where this is the only instance.
+async fn reserve(instance: &ReadyInstance, capacity: &CapacityWaiters) -> (InFlight, Slot) {
+    let head = capacity.join().await;
+    loop {
+        let mut freed = pin!(head.freed());
+        freed.as_mut().enable();
+        if let Some(reserved) = instance.clone().reserve() {
+            return reserved;
+        }
+        freed.await;
+    }
+}
+
+#[test]
+fn a_connection_that_is_set_while_the_instance_is_removed_is_released() {
+    model(|| {
+        let capacity = Arc::default();
+        let instance = instance(&capacity);
+        let connection = Connection::open(1, &capacity);
+        let released = Arc::downgrade(&connection);
+        let subchannel = {
+            let instance = instance.clone();
+            thread::spawn(move || instance.set_connections(vec![connection]))
+        };
+        instance.close();
+        subchannel.join().unwrap();
+        assert!(released.upgrade().is_none());
+        assert!(instance.reserve().is_none());
+    });
+}
+
+#[test]
+fn a_call_keeps_the_connection_of_an_instance_that_is_removed() {
+    model(|| {
+        let capacity = Arc::default();
+        let instance = instance(&capacity);
+        let connection = Connection::open(1, &capacity);
+        let weak = Arc::downgrade(&connection);
+        let subchannel = {
+            let instance = instance.clone();
+            thread::spawn(move || instance.set_connections(vec![connection]))
+        };
+        let call = {
+            let instance = instance.clone();
+            thread::spawn(move || instance.reserve())
+        };
+        instance.close();
+        subchannel.join().unwrap();
+        let reserved = call.join().unwrap();
+        assert_eq!(weak.upgrade().is_some(), reserved.is_some());
+        assert_eq!(instance.in_flight(), usize::from(reserved.is_some()));
+        drop(reserved);
+        assert!(weak.upgrade().is_none());
+        assert_eq!(instance.in_flight(), 0);
+    });
+}
+
+#[test]
+fn a_connection_that_is_set_while_a_call_begins_to_wait_is_not_missed() {
+    model(|| {
+        let capacity = Arc::default();
+        let instance = instance(&capacity);
+        let connection = Connection::open(1, &capacity);
+        let subchannel = {
+            let instance = instance.clone();
+            thread::spawn(move || instance.set_connections(vec![connection]))
+        };
+        let reserved = block_on(reserve(&instance, &capacity));
+        subchannel.join().unwrap();
+        assert_eq!(instance.in_flight(), 1);
+        drop(reserved);
+    });
+}
+
+/// A subchannel opens a further connection only if calls wait when it looks.
+#[test]
+fn a_call_that_finds_no_capacity_gets_a_further_connection() {
+    model(|| {
+        let capacity = Arc::default();
+        let instance = instance(&capacity);
+        let full = Connection::open(0, &capacity);
+        instance.set_connections(vec![Arc::clone(&full)]);
+        let further = Connection::open(1, &capacity);
+        let subchannel = {
+            let instance = instance.clone();
+            thread::spawn(move || {
+                block_on(async {
+                    loop {
+                        instance.no_capacity().await;
+                        if instance.is_awaited() {
+                            return instance.set_connections(vec![full, further]);
+                        }
+                    }
+                });
+            })
+        };
+        // It looks before it joins the line, too.
+        assert!(instance.clone().reserve().is_none());
+        drop(block_on(reserve(&instance, &capacity)));
+        subchannel.join().unwrap();
+    });
+}

@@ -1,0 +1,63 @@
+//! The hand-written synchronisation, under every order in which threads may run (loom).
+//!
+//! The library's own files are compiled again, with loom's primitives in place of those that `client/sync.rs` and
+//! `server/sync.rs` name, and with stand-ins for connections and requests.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "these are tests")]
+#![allow(dead_code, unreachable_pub, reason = "these are parts of the library")]
+
+#[path = "../../src/client/capacity.rs"]
+mod capacity;
+#[path = "../../src/server/cutter.rs"]
+mod cutter;
+#[path = "../../src/client/transport/driver_waker.rs"]
+mod driver_waker;
+#[path = "../../src/client/transport/peer.rs"]
+mod peer;
+#[path = "../../src/client/transport/queue.rs"]
+mod queue;
+#[path = "../../src/client/ready_instance.rs"]
+mod ready_instance;
+#[path = "../../src/client/transport/request_body.rs"]
+mod request_body;
+#[path = "../../src/client/transport/resets.rs"]
+mod resets;
+#[path = "../../src/client/transport/shared.rs"]
+mod shared;
+#[path = "../../src/task.rs"]
+mod task;
+
+mod cases;
+mod sync;
+mod transport;
+
+/// Where those files look for each other.
+mod client {
+    pub(crate) use crate::{capacity, sync};
+}
+
+mod ticket {
+    /// A request.
+    #[derive(Debug)]
+    pub(crate) struct Ticket(pub(crate) usize);
+
+    impl Ticket {
+        pub(crate) fn is_over(&self) -> bool {
+            false
+        }
+
+        pub(crate) fn give_back(&self) {}
+    }
+}
+
+mod wire {
+    #[derive(Debug, Default)]
+    pub(crate) struct WireFacts;
+}
+
+/// Runs it in every order with three changes of thread at most where a thread could go on: with more of them it takes
+/// minutes, and faults are found with two.
+fn model(run: impl Fn() + Send + Sync + 'static) {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(run);
+}
