@@ -18,9 +18,20 @@ use super::send_error::SendError;
 pub(crate) struct ResponseBody {
     /// `None` at its end.
     stream: Option<(RecvStream, Slot)>,
-    data_ended: bool,
+    next: Next,
     /// How much was read whose window was not given back yet.
     unreleased: usize,
+}
+
+/// What is expected next of a response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    FirstData,
+    /// Trailers follow the only message of a unary call. Where they have arrived, asking for them first saves asking for
+    /// data in vain.
+    TrailersOrData,
+    Data,
+    Trailers,
 }
 
 impl ResponseBody {
@@ -31,9 +42,8 @@ impl ResponseBody {
             reset(stream, slot);
             return Err(SendError::Failed(status));
         }
-        let data_ended = stream.is_end_stream();
-        let stream = (!data_ended).then_some((stream, slot));
-        Ok(Response::from_parts(head, Self { stream, data_ended, unreleased: 0 }))
+        let stream = (!stream.is_end_stream()).then_some((stream, slot));
+        Ok(Response::from_parts(head, Self { stream, next: Next::FirstData, unreleased: 0 }))
     }
 
     /// The response has ended, by itself or with an error.
@@ -57,26 +67,25 @@ impl http_body::Body for ResponseBody {
             return Poll::Ready(None);
         };
         let failed = loop {
-            if this.data_ended {
-                match ready!(stream.poll_trailers(cx)) {
-                    Ok(None) => {
+            if matches!(this.next, Next::TrailersOrData | Next::Trailers) {
+                match stream.poll_trailers(cx) {
+                    Poll::Ready(Ok(trailers)) => {
+                        let checked = trailers.map(|trailers| {
+                            slot.connection().check_headers(&trailers).map(|()| Frame::trailers(trailers))
+                        });
                         this.end();
-                        return Poll::Ready(None);
+                        return Poll::Ready(checked);
                     }
-                    Ok(Some(trailers)) => {
-                        if let Err(status) = slot.connection().check_headers(&trailers) {
-                            this.end();
-                            return Poll::Ready(Some(Err(status)));
-                        }
-                        this.end();
-                        return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
-                    }
-                    Err(error) => break error,
+                    Poll::Ready(Err(error)) => break error,
+                    Poll::Pending if this.next == Next::Trailers => return Poll::Pending,
+                    // There is data, or nothing yet.
+                    Poll::Pending => {}
                 }
             }
             match ready!(stream.poll_data(cx)) {
                 Some(Ok(data)) => {
                     slot.shared().peer.on_answer();
+                    this.next = if this.next == Next::FirstData { Next::TrailersOrData } else { Next::Data };
                     this.unreleased += data.len();
                     if this.unreleased >= slot.connection().release_after {
                         // An error means that the stream is closed: there is nothing to give back then.
@@ -84,18 +93,15 @@ impl http_body::Body for ResponseBody {
                     }
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
-                None => this.data_ended = true,
-                // The response is complete, and the server does not want the rest of the request.
-                Some(Err(error)) if error.is_reset() && error.reason() == Some(Reason::NO_ERROR) => {
-                    this.end();
-                    return Poll::Ready(None);
-                }
+                None => this.next = Next::Trailers,
                 Some(Err(error)) => break error,
             }
         };
-        let status = slot.connection().status_of(&failed);
+        // Unless the response is complete, and the server does not want the rest of the request.
+        let is_complete = failed.is_reset() && failed.reason() == Some(Reason::NO_ERROR);
+        let status = (!is_complete).then(|| slot.connection().status_of(&failed));
         this.end();
-        Poll::Ready(Some(Err(status)))
+        Poll::Ready(status.map(Err))
     }
 
     fn is_end_stream(&self) -> bool {
