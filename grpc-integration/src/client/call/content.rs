@@ -15,8 +15,14 @@ use crate::task::contain;
 #[derive(Debug)]
 pub(super) enum Content {
     /// All of it, as in a unary call.
-    Complete(Option<Bytes>),
+    Complete(Bytes),
     Streamed(ReplayBody),
+}
+
+impl Default for Content {
+    fn default() -> Self {
+        Self::Complete(Bytes::new())
+    }
 }
 
 impl Content {
@@ -34,7 +40,7 @@ impl Content {
         };
         match beginning {
             Beginning { first, second: None, ended: true } => match contain(|| drop(body)) {
-                Ok(()) => Ok(Self::Complete(first)),
+                Ok(()) => Ok(Self::Complete(first.unwrap_or_default())),
                 Err(panic) => Err(panicked(&panic)),
             },
             Beginning { first, second, ended } => {

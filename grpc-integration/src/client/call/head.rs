@@ -1,8 +1,9 @@
 //! The head of a call's request, for each of its attempts.
 
+use std::mem;
+
 use http::header::{CONTENT_TYPE, TE, USER_AGENT};
-use http::request::Parts;
-use http::uri::PathAndQuery;
+use http::uri::{self, PathAndQuery};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
 use tonic::Status;
 
@@ -20,7 +21,7 @@ const ADDED: usize = 1024;
 /// forward it.
 const FORBIDDEN: [&str; 5] = ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"];
 
-/// The head of a request, without its headers, which one attempt after the other has.
+/// What is kept of the head of a request. The first attempt sends the head itself, later ones a new one made of this.
 #[derive(Debug)]
 pub(super) struct Head {
     method: Method,
@@ -32,62 +33,62 @@ pub(super) struct Head {
 }
 
 impl Head {
-    /// Returns the head, and the headers for the first attempt.
-    pub(super) fn of(parts: Parts, config: &CallConfig) -> (Self, HeaderMap) {
-        let extensions = &parts.extensions;
+    /// Takes out of a request what must not be sent, and returns what is kept of the rest.
+    pub(super) fn of<B>(request: &mut Request<B>, config: &CallConfig) -> Self {
+        // h2 would look for its own among the extensions.
+        let extensions = mem::take(request.extensions_mut());
         let wait_for_ready = extensions.get().map_or(config.wait_for_ready, |WaitForReady(wait)| *wait);
         let called = extensions.get().cloned();
-        let mut parts = parts;
-        let (kept, timeout) = KeptHeaders::of(&parts.headers);
+        let headers = request.headers_mut();
+        let (kept, timeout) = KeptHeaders::of(headers);
         let deadline = Deadline::of(timeout, config.default_timeout);
         if kept.forbidden {
             for name in FORBIDDEN {
-                parts.headers.remove(name);
+                headers.remove(name);
             }
             // Of `te` only this value is allowed.
-            parts.headers.insert(TE, HeaderValue::from_static(TRAILERS));
+            headers.insert(TE, HeaderValue::from_static(TRAILERS));
         }
-        let path = parts.uri.into_parts().path_and_query.unwrap_or(PathAndQuery::from_static("/"));
-        (Self { method: parts.method, path, kept, deadline, wait_for_ready, called }, parts.headers)
+        let path = request.uri().path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
+        Self { method: request.method().clone(), path, kept, deadline, wait_for_ready, called }
     }
 
     pub(super) fn path(&self) -> &str {
         self.path.path()
     }
 
-    /// Returns the head for an attempt on this connection. `late`: the call has waited before.
+    /// Completes a request for an attempt on this connection. `late`: the call has waited before.
     #[inline]
-    pub(super) fn request(
+    pub(super) fn complete(
         &self,
-        mut headers: HeaderMap,
+        request: &mut Request<()>,
         config: &CallConfig,
         connection: &Connection,
         late: bool,
-    ) -> Result<Request<()>, Status> {
+    ) -> Result<(), Status> {
         if !self.kept.user_agent {
-            headers.insert(USER_AGENT, HeaderValue::from_static(THIS));
+            request.headers_mut().insert(USER_AGENT, HeaderValue::from_static(THIS));
         }
         if let Some(deadline) = &self.deadline {
-            deadline.write(&mut headers, late);
+            deadline.write(request.headers_mut(), late);
         }
-        let mut uri = http::uri::Parts::default();
-        uri.scheme = Some(connection.scheme().clone());
-        uri.authority = Some(config.authority.of(connection.address()));
-        uri.path_and_query = Some(self.path.clone());
-        let mut request = Request::new(());
-        *request.uri_mut() = Uri::from_parts(uri).map_err(|error| Status::internal(error.to_string()))?;
-        *request.method_mut() = self.method.clone();
+        let authority = config.authority.of(connection.address());
+        let line = self.method.as_str().len() + self.path.as_str().len() + authority.as_str().len();
+        let mut parts = uri::Parts::default();
+        parts.scheme = Some(connection.scheme().clone());
+        parts.authority = Some(authority);
+        parts.path_and_query = Some(self.path.clone());
+        *request.uri_mut() = Uri::from_parts(parts).map_err(|error| Status::internal(error.to_string()))?;
         *request.version_mut() = Version::HTTP_2;
-        *request.headers_mut() = headers;
-        let authority = request.uri().authority().map_or(0, |authority| authority.as_str().len());
-        let line = self.method.as_str().len() + self.path.as_str().len() + authority;
-        connection.check_request(&request, self.kept.size + line + ADDED)?;
-        Ok(request)
+        connection.check_request(request, self.kept.size + line + ADDED)
     }
 
-    /// Returns the headers for another attempt.
-    pub(super) fn headers(&self) -> HeaderMap {
-        self.kept.restore()
+    /// Returns the request for another attempt.
+    pub(super) fn again(&self) -> Request<()> {
+        let mut request = Request::new(());
+        *request.method_mut() = self.method.clone();
+        *request.headers_mut() = self.kept.restore();
+        request
     }
 }
 
@@ -182,18 +183,18 @@ mod tests {
         }
         headers.append(TE, HeaderValue::from_static("gzip"));
         headers.append("x-a", HeaderValue::from_static("1"));
-        let (mut parts, ()) = Request::new(()).into_parts();
-        parts.headers = headers;
+        let mut request = Request::new(());
+        *request.headers_mut() = headers;
         let config = CallConfig {
             authority: super::super::CallAuthority::PerInstance,
             default_timeout: None,
             wait_for_ready: false,
         };
-        let (head, sent) = Head::of(parts, &config);
+        let head = Head::of(&mut request, &config);
         let expected = HeaderMap::from_iter(
             [(TE, "trailers"), (HeaderName::from_static("x-a"), "1")]
                 .map(|(name, value)| (name, HeaderValue::from_static(value))),
         );
-        assert_eq!((sent, head.headers()), (expected.clone(), expected));
+        assert_eq!((request.headers(), head.again().headers()), (&expected, &expected));
     }
 }

@@ -15,6 +15,7 @@ mod remainder;
 mod response_body;
 
 use std::fmt;
+use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -57,14 +58,13 @@ pub struct ResponseFuture(Stage);
 enum Stage {
     Sent {
         sending: Sending,
-        /// These two are `None` once the response has begun.
-        call: Option<Call>,
+        call: Call,
+        /// `None` once the response has begun.
         attempt: Option<Attempt>,
     },
-    /// There was no instance to send it to at once.
-    Unpicked(Option<(Call, HeaderMap)>),
-    Failed(Option<Status>),
     Remainder(Pin<Box<dyn Future<Output = Result<Response<Body>, Status>> + Send>>),
+    /// The call is over, with this status if it was not returned yet.
+    Over(Option<Status>),
 }
 
 /// A call that was begun.
@@ -79,28 +79,27 @@ struct Call {
 
 impl ResponseFuture {
     /// Begins the call: if there is an instance with capacity, it is sent.
-    pub(crate) fn new(calls: Arc<Calls>, request: Request<Body>) -> Self {
-        Self(Stage::begin(calls, request).unwrap_or_else(|status| Stage::Failed(Some(status))))
-    }
-}
-
-impl Stage {
-    fn begin(calls: Arc<Calls>, request: Request<Body>) -> Result<Self, Status> {
-        let (parts, body) = request.into_parts();
-        let content = Content::begin(body)?;
-        let (head, headers) = Head::of(parts, &calls.config);
+    pub(crate) fn new(calls: Arc<Calls>, mut request: Request<Body>) -> Self {
+        let content = match Content::begin(mem::take(request.body_mut())) {
+            Ok(content) => content,
+            Err(status) => return Self(Stage::Over(Some(status))),
+        };
+        let head = Head::of(&mut request, &calls.config);
         let call = Call { calls, head, content, timer: None };
-        match call.picking(&headers).now(&mut Progress::Picking) {
-            Some(picked) => {
-                let (attempt, slot) = picked?;
-                let Some(body) = call.content.attempt() else {
-                    return Err(Status::internal("the request body was sent before"));
-                };
-                let sending = call.send(&attempt, slot, headers, body, false)?;
-                Ok(Self::Sent { sending, call: Some(call), attempt: Some(attempt) })
-            }
-            None => Ok(Self::Unpicked(Some((call, headers)))),
-        }
+        let Some(picked) = call.picking(request.headers()).now(&mut Progress::Picking) else {
+            let remainder = Remainder::of(call).run(First::Unpicked(request.map(drop)));
+            return Self(Stage::Remainder(Box::pin(remainder)));
+        };
+        let sent = picked.and_then(|(attempt, slot)| {
+            let body =
+                call.content.attempt().ok_or_else(|| Status::internal("the request body was sent before"))?;
+            let sending = call.send(&attempt, slot, request.map(drop), body, false)?;
+            Ok((sending, attempt))
+        });
+        Self(match sent {
+            Ok((sending, attempt)) => Stage::Sent { sending, call, attempt: Some(attempt) },
+            Err(status) => Stage::Over(Some(status)),
+        })
     }
 }
 
@@ -109,37 +108,36 @@ impl Future for ResponseFuture {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let stage = &mut self.0;
-        loop {
-            let (call, first) = match stage {
-                Stage::Sent { sending, call, attempt } => {
-                    let Poll::Ready(ended) = Pin::new(sending).poll(cx) else {
-                        let (Some(call), Some(attempt)) = (call, attempt) else { return Poll::Pending };
-                        let Some(deadline) = call.head.deadline else { return Poll::Pending };
-                        ready!(call.timer.get_or_insert_with(|| Timer::new(deadline)).poll(cx));
-                        let status = attempt.exceeded(&deadline);
-                        *stage = Stage::Failed(None);
-                        return Poll::Ready(Err(status));
-                    };
-                    let (Some(call), Some(attempt)) = (call.take(), attempt.take()) else {
+        if let Stage::Sent { sending, call, attempt } = stage {
+            let Poll::Ready(ended) = Pin::new(sending).poll(cx) else {
+                let (Some(deadline), Some(attempt)) = (call.head.deadline, attempt) else {
+                    return Poll::Pending;
+                };
+                ready!(call.timer.get_or_insert_with(|| Timer::new(deadline)).poll(cx));
+                let status = attempt.exceeded(&deadline);
+                *stage = Stage::Over(None);
+                return Poll::Ready(Err(status));
+            };
+            let Some(attempt) = attempt.take() else { return Poll::Pending };
+            match ended {
+                Ok(response) if http_status::is_grpc(response.status(), response.headers()) => {
+                    let response = call.respond(response, attempt);
+                    *stage = Stage::Over(None);
+                    return Poll::Ready(Ok(response));
+                }
+                ended => {
+                    let Stage::Sent { call, .. } = mem::replace(stage, Stage::Over(None)) else {
                         return Poll::Pending;
                     };
-                    match ended {
-                        Ok(response) if http_status::is_grpc(response.status(), response.headers()) => {
-                            return Poll::Ready(Ok(call.respond(response, attempt)));
-                        }
-                        ended => (call, First::Ended(attempt, ended)),
-                    }
+                    let remainder = Remainder::of(call).run(First::Ended(attempt, ended));
+                    *stage = Stage::Remainder(Box::pin(remainder));
                 }
-                Stage::Unpicked(unpicked) => match unpicked.take() {
-                    Some((call, headers)) => (call, First::Unpicked(headers)),
-                    None => return Poll::Pending,
-                },
-                Stage::Failed(status) => {
-                    return status.take().map_or(Poll::Pending, |status| Poll::Ready(Err(status)));
-                }
-                Stage::Remainder(remainder) => return remainder.as_mut().poll(cx),
-            };
-            *stage = Stage::Remainder(Box::pin(Remainder::of(call).run(first)));
+            }
+        }
+        match stage {
+            Stage::Remainder(remainder) => remainder.as_mut().poll(cx),
+            Stage::Over(status) => status.take().map_or(Poll::Pending, |status| Poll::Ready(Err(status))),
+            Stage::Sent { .. } => Poll::Pending,
         }
     }
 }
@@ -155,23 +153,24 @@ impl Call {
         &self,
         attempt: &Attempt,
         slot: Slot,
-        headers: HeaderMap,
+        mut request: Request<()>,
         body: RequestBody,
         late: bool,
     ) -> Result<Sending, Status> {
         if let Some(called) = &self.head.called {
             called.set(attempt.instance());
         }
-        let request = self.head.request(headers, &self.calls.config, attempt.connection(), late)?;
+        self.head.complete(&mut request, &self.calls.config, attempt.connection(), late)?;
         Ok(Sending::new(slot, request, body, self.head.deadline.map(|deadline| deadline.at)))
     }
 
-    fn respond(self, response: Response<ResponseBody>, mut attempt: Attempt) -> Response<Body> {
+    fn respond(&mut self, response: Response<ResponseBody>, mut attempt: Attempt) -> Response<Body> {
         if response.body().is_end_stream() {
             attempt.ended_with(response.headers());
         }
-        let request = self.content.commit();
-        response.map(|body| Body::new(CallBody::new(body, request, attempt, self.timer)))
+        let request = mem::take(&mut self.content).commit();
+        let timer = self.timer.take();
+        response.map(|body| Body::new(CallBody::new(body, request, attempt, timer)))
     }
 }
 

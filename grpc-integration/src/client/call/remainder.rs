@@ -7,7 +7,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use hither_core::Backoff;
-use http::{HeaderMap, Response};
+use http::{Request, Response};
 use tokio::time::sleep;
 use tonic::body::Body;
 use tonic::{Code, Status};
@@ -26,7 +26,7 @@ const BLAMES: u32 = 4;
 /// What a call comes here with.
 pub(super) enum First {
     /// It could not be picked for at once.
-    Unpicked(HeaderMap),
+    Unpicked(Request<()>),
     /// Its first attempt has ended, without a response of gRPC's.
     Ended(Attempt, Result<Response<ResponseBody>, SendError>),
 }
@@ -70,11 +70,11 @@ impl Remainder {
     /// Sends the call until it is answered. The attempt that was is left in `progress`.
     async fn attempts(&mut self, first: First) -> Result<Response<ResponseBody>, Status> {
         let Self { call, progress, refusals, blames } = self;
-        let (mut ended, mut headers) = match first {
-            First::Unpicked(headers) => (None, headers),
+        let (mut ended, mut unsent) = match first {
+            First::Unpicked(request) => (None, Some(request)),
             First::Ended(attempt, ended) => {
                 *progress = Progress::Sent(attempt);
-                (Some(ended), HeaderMap::new())
+                (Some(ended), None)
             }
         };
         loop {
@@ -115,7 +115,6 @@ impl Remainder {
                     }
                 };
                 attempt.ended(Code::Unavailable);
-                headers = call.head.headers();
                 match refused {
                     None => {
                         *progress = Progress::Picking;
@@ -133,7 +132,8 @@ impl Remainder {
                 Progress::Refused(status) => Some(status),
                 _ => None,
             };
-            let picking = call.picking(&headers);
+            let request = unsent.take().unwrap_or_else(|| call.head.again());
+            let picking = call.picking(request.headers());
             let (attempt, slot) = match picking.now(progress) {
                 Some(picked) => picked?,
                 None => picking.wait(progress).await?,
@@ -144,7 +144,7 @@ impl Remainder {
                     refused.unwrap_or_else(|| Status::internal("the request body cannot be replayed"))
                 );
             };
-            let sending = call.send(&attempt, slot, mem::take(&mut headers), body, true)?;
+            let sending = call.send(&attempt, slot, request, body, true)?;
             *progress = Progress::Sent(attempt);
             ended = Some(sending.await);
         }

@@ -16,15 +16,21 @@ use crate::task::contain;
 /// A request's body, for one attempt of its call.
 #[derive(Debug)]
 pub(crate) enum RequestBody {
-    /// All of it, as in a unary call; `None` if it is empty.
-    Complete(Option<Bytes>),
+    /// All of it, as in a unary call.
+    Complete(Bytes),
     /// What a stream yields.
     Streamed(StreamedBody),
 }
 
+impl Default for RequestBody {
+    fn default() -> Self {
+        Self::Complete(Bytes::new())
+    }
+}
+
 impl RequestBody {
     pub(super) fn is_empty(&self) -> bool {
-        matches!(self, Self::Complete(None))
+        matches!(self, Self::Complete(data) if data.is_empty())
     }
 }
 

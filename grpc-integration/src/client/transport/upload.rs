@@ -14,9 +14,9 @@ use super::request_body::{RequestBody, StreamedBody};
 /// with the call.
 pub(super) fn start(mut stream: SendStream<Bytes>, body: RequestBody) {
     match body {
+        RequestBody::Complete(data) if data.is_empty() => {}
         // An error ends the stream, and the response is the one to report it.
-        RequestBody::Complete(Some(data)) => drop(stream.send_data(data, true)),
-        RequestBody::Complete(None) => {}
+        RequestBody::Complete(data) => drop(stream.send_data(data, true)),
         RequestBody::Streamed(body) => {
             let mut upload = Upload { stream, body, next: None };
             tokio::spawn(async move { poll_fn(|cx| upload.poll(cx)).await });
