@@ -11,6 +11,7 @@ mod raw;
 mod closing;
 mod deadlines;
 mod download;
+mod dropped;
 mod goaway;
 mod headers;
 mod hostile;

@@ -16,9 +16,8 @@ use super::ticket::{Outcome, Ticket};
 /// The future of a response's headers. Dropping it cancels the request: if it was not sent yet, nothing is sent.
 #[derive(Debug)]
 pub(crate) struct Sending {
-    ticket: Arc<Ticket>,
     /// `None` once there is an outcome.
-    slot: Option<Slot>,
+    request: Option<(Arc<Ticket>, Slot)>,
 }
 
 impl Sending {
@@ -30,11 +29,11 @@ impl Sending {
         body: RequestBody,
         deadline: Option<Instant>,
     ) -> Self {
-        let ticket = Arc::new(Ticket::new(request, body, deadline));
+        let ticket = Ticket::of(request, body, deadline);
         if !slot.shared().queue.push(&ticket) {
             ticket.give_back();
         }
-        Self { ticket, slot: Some(slot) }
+        Self { request: Some((ticket, slot)) }
     }
 }
 
@@ -42,8 +41,10 @@ impl Future for Sending {
     type Output = Result<Response<ResponseBody>, SendError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let outcome = ready!(self.ticket.poll(cx));
-        let Some(slot) = self.slot.take() else { return Poll::Pending };
+        let Some((ticket, _)) = &self.request else { return Poll::Pending };
+        let outcome = ready!(ticket.poll(cx));
+        let Some((ticket, slot)) = self.request.take() else { return Poll::Pending };
+        ticket.recycle();
         Poll::Ready(match outcome {
             Outcome::Response(response) => ResponseBody::begin(response, slot),
             Outcome::Failed { error, written } => Err(slot.connection().classify(&error, written)),
@@ -54,8 +55,8 @@ impl Future for Sending {
 
 impl Drop for Sending {
     fn drop(&mut self) {
-        let Some(slot) = self.slot.take() else { return };
-        if let Some(response) = self.ticket.cancel() {
+        let Some((ticket, slot)) = self.request.take() else { return };
+        if let Some(response) = ticket.cancel() {
             reset(response, slot);
         }
     }
