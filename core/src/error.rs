@@ -112,6 +112,11 @@ impl Error {
         }))
     }
 
+    /// Returns the error for a panic in code of the program, which may not come again.
+    pub(crate) fn panicked(panic: &str) -> Self {
+        Self::new(ErrorKind::Unexpected, format!("panic: {panic}")).with_retryable(true)
+    }
+
     /// Sets the operation that failed, such as `"register"`.
     #[must_use]
     pub fn with_operation(mut self, operation: &'static str) -> Self {

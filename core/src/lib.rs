@@ -80,6 +80,8 @@
 mod backoff;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+#[doc(hidden)]
+pub mod contain;
 mod discovery;
 mod error;
 mod forward;

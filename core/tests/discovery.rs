@@ -3,11 +3,20 @@
 
 mod support;
 
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::{Context, Poll};
+
+use async_trait::async_trait;
+use futures_core::Stream;
 use futures_util::{FutureExt, StreamExt};
-use hither_core::{Discovery, ErrorKind, Freshness, StaticRegistry};
-use support::{SECOND, names, scripted, service, soon};
+use hither_core::{
+    Discovery, ErrorKind, Freshness, Resolver, Result, ServiceName, Snapshot, SnapshotStream, StaticRegistry,
+};
+use support::{SECOND, names, scripted, service, snapshot, soon};
 use tokio::task::yield_now;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 #[tokio::test(start_paused = true)]
 async fn all_views_of_a_service_share_one_watch() {
@@ -64,9 +73,9 @@ async fn a_view_returns_each_change_once_and_skips_intermediate_ones() {
     assert_eq!(names(soon(view.changed()).await.unwrap().instances()), ["a"]);
     assert!(view.changed().now_or_never().is_none(), "returned twice");
     open.send(&["a", "b"]);
-    tokio::time::sleep(SECOND).await;
+    sleep(SECOND).await;
     open.send(&["a", "b", "c"]);
-    tokio::time::sleep(SECOND).await;
+    sleep(SECOND).await;
     assert_eq!(names(soon(view.changed()).await.unwrap().instances()), ["a", "b", "c"]);
     let mut updates = Box::pin(view.updates());
     assert_eq!(
@@ -103,7 +112,7 @@ async fn ready_returns_the_last_snapshot_during_an_outage() {
     let open = script.watch().await.open(&["a"]);
     view.wait_ready(SECOND).await.unwrap();
     open.fail(ErrorKind::Unavailable);
-    tokio::time::sleep(3600 * SECOND).await;
+    sleep(3600 * SECOND).await;
     assert!(matches!(view.current().freshness, Freshness::Stale { .. }));
     assert_eq!(view.wait_ready(SECOND).await.unwrap().len(), 1);
 }
@@ -143,4 +152,97 @@ fn a_watch_whose_runtime_was_shut_down_is_reported_and_restarted() {
             update.expect("the service is watched again");
         }
     });
+}
+
+/// Where a resolver panics at the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum At {
+    Nowhere,
+    Watch,
+    Poll,
+    Drop,
+}
+
+#[derive(Debug, Clone)]
+struct Broken(Arc<AtomicU8>);
+
+impl Broken {
+    fn check(&self, at: At) {
+        assert!(self.0.load(Ordering::SeqCst) != at as u8, "a bug at {at:?}");
+    }
+}
+
+#[async_trait]
+impl Resolver for Broken {
+    async fn resolve(&self, _service: &ServiceName) -> Result<Snapshot> {
+        Ok(snapshot(&["a"]))
+    }
+
+    async fn watch(&self, _service: &ServiceName) -> Result<SnapshotStream> {
+        self.check(At::Watch);
+        let (broken, first) = (self.clone(), Some(snapshot(&["a"])));
+        Ok(Box::pin(BrokenStream { broken, first, polled: Box::pin(sleep(SECOND)) }))
+    }
+}
+
+/// Sends a snapshot, and fails after a second.
+struct BrokenStream {
+    broken: Broken,
+    first: Option<Snapshot>,
+    polled: Pin<Box<tokio::time::Sleep>>,
+}
+
+impl Stream for BrokenStream {
+    type Item = Result<Snapshot>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Snapshot>>> {
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Some(Ok(first)));
+        }
+        std::task::ready!(self.polled.as_mut().poll(cx));
+        self.broken.check(At::Poll);
+        Poll::Ready(Some(Err(support::error(ErrorKind::Unavailable))))
+    }
+}
+
+impl Drop for BrokenStream {
+    fn drop(&mut self) {
+        self.broken.check(At::Drop);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resolver_that_panics_is_a_registry_that_fails() {
+    for at in [At::Watch, At::Poll, At::Drop] {
+        let broken = Broken(Arc::new(AtomicU8::new(at as u8)));
+        let discovery = Discovery::new(broken.clone());
+        let mut view = discovery.service(&service());
+        let told = soon(async {
+            loop {
+                let update = view.changed().await.expect("the watch goes on");
+                if let Freshness::Stale { cause, .. } = update.freshness {
+                    return cause;
+                }
+            }
+        })
+        .await;
+        let (kind, text) = match at {
+            At::Drop => (ErrorKind::Unavailable, "as scripted".to_owned()),
+            at => (ErrorKind::Unexpected, format!("panic: a bug at {at:?}")),
+        };
+        assert_eq!(told.kind(), kind);
+        assert!(told.report().ends_with(&text), "{}", told.report());
+        if at != At::Watch {
+            assert_eq!(names(view.current().instances()), ["a"], "the last snapshot stays");
+        }
+        broken.0.store(At::Nowhere as u8, Ordering::SeqCst);
+        soon(async {
+            while !view.current().freshness.is_fresh() {
+                view.changed().await.unwrap();
+            }
+        })
+        .await;
+        assert_eq!(names(view.current().instances()), ["a"]);
+    }
 }

@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::protection::HoldState;
 use super::{Freshness, Update, WatcherConfig};
+use crate::contain::{Contained, drop_contained};
 use crate::model::change;
 use crate::time::after;
 use crate::{
@@ -153,10 +154,11 @@ impl State {
                 Ok((snapshot, snapshots)) => Event::Opened(snapshot, snapshots),
                 Err(error) => Event::Failed(error),
             },
-            Self::Watching { snapshots, .. } => match snapshots.next().await {
-                Some(Ok(snapshot)) => Event::Snapshot(snapshot),
-                Some(Err(error)) => Event::Failed(error),
-                None => Event::Failed(watch_ended()),
+            Self::Watching { snapshots, .. } => match Contained::new(snapshots.next()).await {
+                Ok(Some(Ok(snapshot))) => Event::Snapshot(snapshot),
+                Ok(Some(Err(error))) => Event::Failed(error),
+                Ok(None) => Event::Failed(watch_ended()),
+                Err(panic) => Event::Failed(panicked(&panic)),
             },
             Self::Waiting(until) => {
                 sleep_until(*until).await;
@@ -222,14 +224,18 @@ impl Watcher {
         match event {
             Event::Opened(snapshot, snapshots) => {
                 let now = Instant::now();
-                self.state = State::Watching { snapshots, since: now };
+                self.enter(State::Watching { snapshots, since: now });
                 self.established_at = (self.failures > 0).then(|| after(now, ESTABLISHED_AFTER));
                 self.on_snapshot(snapshot).await;
             }
             Event::Snapshot(snapshot) => self.on_snapshot(snapshot).await,
             Event::Failed(cause) => self.on_error(cause),
-            Event::RetryIsDue => self.state = State::Opening(self.open()),
+            Event::RetryIsDue => self.enter(State::Opening(self.open())),
         }
+    }
+
+    fn enter(&mut self, state: State) {
+        drop_contained(std::mem::replace(&mut self.state, state));
     }
 
     fn open(&self) -> Opening {
@@ -244,10 +250,14 @@ impl Watcher {
                     None => Err(watch_ended()),
                 }
             };
-            timeout(within, attempt).await.unwrap_or_else(|_| {
-                let why = format!("no snapshot of {service} within {within:?}");
-                Err(Error::new(ErrorKind::Timeout, why).with_operation("watch"))
-            })
+            match timeout(within, Contained::new(attempt)).await {
+                Ok(Ok(opened)) => opened,
+                Ok(Err(panic)) => Err(panicked(&panic)),
+                Err(_) => {
+                    let why = format!("no snapshot of {service} within {within:?}");
+                    Err(Error::new(ErrorKind::Timeout, why).with_operation("watch"))
+                }
+            }
         })
     }
 
@@ -325,7 +335,7 @@ impl Watcher {
             tracing::debug!(%service, cause = why, failures, ?delay, "watch still lost");
         }
         self.update.freshness = Freshness::Stale { since, age, cause };
-        self.state = State::Waiting(after(now, delay));
+        self.enter(State::Waiting(after(now, delay)));
     }
 
     fn refresh_held(&mut self, begins_to_hold: bool) {
@@ -361,6 +371,10 @@ fn listed(instances: &SortedById<Arc<Instance>>) -> String {
 
 fn watch_ended() -> Error {
     Error::new(ErrorKind::Unavailable, "the registry ended the watch").with_operation("watch")
+}
+
+fn panicked(panic: &str) -> Error {
+    Error::panicked(panic).with_operation("watch")
 }
 
 async fn sleep_until_some(at: Option<Instant>) {

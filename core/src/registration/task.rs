@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::config::RegistrationConfig;
 use super::state::{Desired, Observed, RegistrationStatus};
+use crate::contain::{Contained, drop_contained};
 use crate::time::after;
 use crate::{Backoff, Claim, Error, ErrorKind, Lease, Registrar, Registration, Result};
 
@@ -117,9 +118,13 @@ impl Reconciler {
 
     async fn register(&mut self, desired: &Desired) -> Result<()> {
         let registration = self.content(desired);
-        let register = self.registrar.register(&registration, self.claim);
-        let lease = within(self.config.attempt_timeout, "register", register).await?;
-        let ttl = believed(lease.ttl(), registration.ttl());
+        let register = async {
+            let lease = self.registrar.register(&registration, self.claim).await?;
+            let ttl = lease.ttl();
+            Ok((lease, ttl))
+        };
+        let (lease, granted) = within(self.config.attempt_timeout, "register", register).await?;
+        let ttl = believed(granted, registration.ttl());
         self.registration = registration;
         (self.claim, self.ttl) = (Claim::IfVacant, ttl);
         self.backoff = backoff(ttl, &mut self.random);
@@ -135,7 +140,7 @@ impl Reconciler {
         let interval = self.renewal_interval();
         let Some(active) = &mut self.lease else { return Ok(()) };
         let deadline = self.config.attempt_timeout.min(active.ttl / 3);
-        within(deadline, "renew", active.lease.renew()).await?;
+        within(deadline, "renew", async { active.lease.renew().await }).await?;
         active.renew_at = after(Instant::now(), interval);
         Ok(())
     }
@@ -145,7 +150,7 @@ impl Reconciler {
         let registration = self.content(desired);
         let Some(active) = &mut self.lease else { return Ok(()) };
         let deadline = self.config.attempt_timeout.min(active.ttl / 3);
-        within(deadline, "update", active.lease.update(&registration)).await?;
+        within(deadline, "update", async { active.lease.update(&registration).await }).await?;
         active.version = desired.version;
         self.registration = registration;
         Ok(())
@@ -194,7 +199,7 @@ impl Reconciler {
             _ => self.backoff.next_delay(),
         };
         if error.kind() == ErrorKind::LeaseExpired {
-            self.lease = None;
+            self.drop_lease();
         }
         // One line for an outage, however long it lasts.
         if self.is_retrying() {
@@ -219,9 +224,13 @@ impl Reconciler {
     }
 
     fn end_as(&mut self, status: RegistrationStatus) -> Option<Duration> {
-        self.lease = None;
+        self.drop_lease();
         self.set_status(status);
         None
+    }
+
+    fn drop_lease(&mut self) {
+        drop_contained(self.lease.take());
     }
 
     /// Whether the registry has accepted this registration before.
@@ -271,8 +280,8 @@ impl Reconciler {
         self.backoff.reset();
         let mut give_up = None;
         while let Some(active) = &mut self.lease {
-            let revoke = within(self.config.attempt_timeout, "deregister", active.lease.revoke());
-            let error = match revoke.await {
+            let revoke = async { active.lease.revoke().await };
+            let error = match within(self.config.attempt_timeout, "deregister", revoke).await {
                 Err(error) if !matches!(error.kind(), ErrorKind::LeaseExpired | ErrorKind::Superseded) => {
                     error
                 }
@@ -356,13 +365,18 @@ fn backoff(ttl: Duration, random: &mut fastrand::Rng) -> Backoff {
     Backoff::full_jitter(Duration::from_millis(200), 2.0, longest).with_seed(random.u64(..))
 }
 
+/// A panic of the registrar's is an error like others: the next attempt may succeed.
 async fn within<T>(
     deadline: Duration,
     operation: &'static str,
     call: impl Future<Output = Result<T>>,
 ) -> Result<T> {
-    timeout(deadline, call).await.unwrap_or_else(|_| {
-        let why = format!("no answer from the registry within {deadline:?}");
-        Err(Error::new(ErrorKind::Timeout, why).with_operation(operation))
-    })
+    match timeout(deadline, Contained::new(call)).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(panic)) => Err(Error::panicked(&panic).with_operation(operation)),
+        Err(_) => {
+            let why = format!("no answer from the registry within {deadline:?}");
+            Err(Error::new(ErrorKind::Timeout, why).with_operation(operation))
+        }
+    }
 }

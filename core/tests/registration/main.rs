@@ -4,6 +4,7 @@
 mod deregistration;
 mod outages;
 mod ownership;
+mod panics;
 mod refusals;
 mod runtime;
 mod updates;
