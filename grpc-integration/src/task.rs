@@ -17,14 +17,3 @@ impl Drop for Task {
         self.0.abort();
     }
 }
-
-/// Runs code of the program that may panic; returns the message of the panic.
-#[cfg(feature = "client")]
-pub(crate) fn contain<T>(code: impl FnOnce() -> T) -> Result<T, String> {
-    // What may be left inconsistent is dropped by the caller, or was the program's own.
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(code)).map_err(|panic| {
-        let text =
-            panic.downcast_ref::<&str>().copied().or(panic.downcast_ref::<String>().map(String::as_str));
-        text.unwrap_or("no message").to_owned()
-    })
-}

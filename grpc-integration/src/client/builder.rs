@@ -7,7 +7,7 @@ use hither_core::{Address, Backoff, Discovery, Registries, ServiceName, Target};
 use http::uri::Authority;
 use tokio::runtime::Handle;
 
-use super::balance::{LeastRequest, LoadBalancingPolicy};
+use super::balance::{LeastRequest, LoadBalancingPolicy, Policy};
 use super::call::{CallAuthority, CallConfig};
 use super::channel::DiscoveryChannel;
 use super::connector::{Connector, TcpConnector};
@@ -109,7 +109,7 @@ fn address_list(target: &Target) -> Option<Vec<Address>> {
 pub struct ChannelBuilder {
     discovery: Discovery,
     service: Result<ServiceName>,
-    policy: Arc<dyn LoadBalancingPolicy>,
+    policy: Policy,
     connector: Arc<dyn Connector>,
     authority: Option<Result<Authority>>,
     #[cfg(feature = "tls")]
@@ -131,7 +131,7 @@ impl ChannelBuilder {
         Self {
             discovery,
             service,
-            policy: Arc::new(LeastRequest::default()),
+            policy: Policy::new(LeastRequest::default()),
             connector: Arc::new(TcpConnector::default()),
             authority: None,
             #[cfg(feature = "tls")]
@@ -150,7 +150,7 @@ impl ChannelBuilder {
 
     /// Sets the load balancing policy, which picks the instance for each call. Default [`LeastRequest`].
     pub fn policy(mut self, policy: impl LoadBalancingPolicy) -> Self {
-        self.policy = Arc::new(policy);
+        self.policy = Policy::new(policy);
         self
     }
 

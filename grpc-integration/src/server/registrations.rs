@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::future::{join_all, try_join_all};
 use futures_util::stream::select_all;
+use hither_core::contain::contain;
 use hither_core::{
     InstanceState, Registrar, Registration, RegistrationConfig, RegistrationHandle, RegistrationStatus,
     keep_registered,
@@ -131,8 +132,11 @@ impl Registrations {
         async move {
             while let Some((registration, status)) = statuses.next().await {
                 log(&registration, &status);
-                if let Some(StatusListener(call)) = &listener {
-                    call(&registration, &status);
+                let Some(StatusListener(call)) = &listener else { continue };
+                // The server goes on without what it was told.
+                if let Err(panic) = contain(|| call(&registration, &status)) {
+                    let service = registration.service();
+                    tracing::error!(%service, cause = panic, "status listener panicked");
                 }
             }
         }

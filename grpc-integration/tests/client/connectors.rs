@@ -180,28 +180,3 @@ async fn an_attempt_that_panics_is_one_that_failed() {
         until("it is connecting again", || net.dials("a:1").len() > accepted).await;
     }
 }
-
-/// Panics outside of an attempt.
-#[derive(Debug)]
-struct Broken;
-
-#[async_trait]
-impl Connector for Broken {
-    async fn connect(&self, _destination: Destination<'_>) -> io::Result<Connected> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn wants_resolved(&self) -> bool {
-        panic!("not now")
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn no_call_hangs_when_the_task_of_an_instance_has_panicked() {
-    let (mut registry, net) = (Registry::new(), Net::new());
-    registry.up("a:1").await;
-    let channel = channel(&registry, &net).connector(Broken).connect_lazy().unwrap();
-    let client = Client::new(&channel);
-    let status = tokio::time::timeout(SECOND, client.name()).await.unwrap().unwrap_err();
-    assert!(status.message().ends_with("the task of the instance has panicked"), "{status}");
-}

@@ -23,8 +23,6 @@ mod request_body;
 mod resets;
 #[path = "../../src/client/transport/shared.rs"]
 mod shared;
-#[path = "../../src/task.rs"]
-mod task;
 
 mod cases;
 mod sync;

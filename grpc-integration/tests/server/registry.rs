@@ -212,3 +212,21 @@ async fn a_superseded_server_goes_on_serving_and_logs_one_error() {
         assert!(line.contains(part), "{line} has no {part}");
     }
 }
+
+#[tokio::test]
+async fn a_status_listener_that_panics_stops_no_server() {
+    let log = Log::capture();
+    let registry = MemoryRegistry::new();
+    let mut snapshots = watch(&registry).await;
+    let mut server =
+        Running::start(registry, |builder| builder.on_status(|_, status| panic!("a bug at {status:?}")))
+            .await;
+    seen(&mut snapshots, up).await;
+    let mut client = server.client().await;
+    assert_eq!(health(&mut client).await, ServingStatus::Serving);
+    server.stop();
+    server.ended().await.unwrap();
+    let lines = log.take();
+    let line = "ERROR status listener panicked service=greeter cause=\"a bug at Registered\"";
+    assert!(lines.iter().any(|logged| logged == line), "{lines:#?}");
+}

@@ -17,6 +17,10 @@ use crate::client::ready_instance::ReadyInstance;
 ///
 /// The channel calls it whenever the set changes, and uses the new picker at once. The set is never empty.
 ///
+/// A panic is contained, and the first of each method is logged at ERROR. After one of [`picker`](Self::picker) the last
+/// picker stays in use until the set changes again, or calls fail with INTERNAL if there is none; one of [`Picker::pick`]
+/// fails its call with INTERNAL; one of [`Picker::done`] changes nothing.
+///
 /// ```
 /// use std::sync::Arc;
 /// use hither_core::SortedById;

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use tonic::{Code, Status};
 
 use super::deadline::Deadline;
-use crate::client::balance::{Outcome, Picker};
+use crate::client::balance::{Outcome, PolicyPicker};
 use crate::client::ready_instance::{InFlight, ReadyInstance};
 use crate::client::transport::Connection;
 
@@ -19,13 +19,13 @@ pub(super) const GRPC_STATUS: &str = "grpc-status";
 pub(super) struct Attempt {
     in_flight: InFlight,
     connection: Arc<Connection>,
-    picker: Arc<dyn Picker>,
+    picker: Arc<PolicyPicker>,
     began: Instant,
     code: Option<Code>,
 }
 
 impl Attempt {
-    pub(super) fn new(in_flight: InFlight, connection: Arc<Connection>, picker: Arc<dyn Picker>) -> Self {
+    pub(super) fn new(in_flight: InFlight, connection: Arc<Connection>, picker: Arc<PolicyPicker>) -> Self {
         Self { in_flight, connection, picker, began: Instant::now(), code: None }
     }
 

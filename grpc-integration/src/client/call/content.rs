@@ -4,12 +4,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
+use hither_core::contain::contain;
 use http_body::{Body as _, Frame};
 use tonic::Status;
 use tonic::body::Body;
 
 use crate::client::transport::{ReplayBody, RequestBody, panicked};
-use crate::task::contain;
 
 /// The body of a call's request.
 #[derive(Debug)]

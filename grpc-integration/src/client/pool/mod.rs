@@ -24,7 +24,7 @@ pub(crate) use dialer::Dialer;
 pub(crate) use state::{NotReadyReason, Ready, State, StateReader, closed};
 pub(crate) use subchannel::SubchannelConfig;
 
-use super::balance::LoadBalancingPolicy;
+use super::balance::Policy;
 use super::ready_instance::ReadyInstance;
 use crate::task::Task;
 use changes::{Changes, Notifier};
@@ -43,7 +43,7 @@ pub(crate) struct Pool {
     service: ServiceName,
     discovery: Discovery,
     view: ServiceView,
-    policy: Arc<dyn LoadBalancingPolicy>,
+    policy: Policy,
     config: SubchannelConfig,
     servers: Servers,
     subchannels: BTreeMap<Key, Member>,
@@ -71,7 +71,7 @@ impl Pool {
     pub(crate) fn start(
         discovery: Discovery,
         service: ServiceName,
-        policy: Arc<dyn LoadBalancingPolicy>,
+        policy: Policy,
         config: SubchannelConfig,
     ) -> (Arc<StateReader>, Task) {
         let span = tracing::debug_span!("channel", %service);
@@ -186,34 +186,47 @@ impl Pool {
 
     fn publish(&mut self) {
         let ready = self.tally.callable().clone();
-        let state = if ready.is_empty() { self.not_ready() } else { State::Ready(self.picker_over(ready)) };
+        let state = if ready.is_empty() { self.not_ready() } else { self.picker_over(ready) };
         self.publisher.publish(state);
     }
 
-    fn picker_over(&mut self, ready: SortedById<ReadyInstance>) -> Ready {
+    /// Returns the state with a picker over the ready instances. If the policy panics the last picker stays, until they
+    /// change again: of what it picks, calls take what is still connected, and any other instance if there is none.
+    fn picker_over(&mut self, instances: SortedById<ReadyInstance>) -> State {
         if let Some(last) = &self.last
-            && last.instances.is_same(&ready)
+            && last.instances.is_same(&instances)
         {
-            return last.clone();
+            return State::Ready(last.clone());
         }
-        let picker = self.policy.picker(&ready, self.last.as_ref().map(|last| &last.picker));
-        let ready = Ready { picker, instances: ready };
+        let last = self.last.as_ref().map(|last| &last.picker);
+        let picker = match (self.policy.picker(&instances, last.map(|last| &**last)), last) {
+            (Ok(picker), _) => Arc::new(picker),
+            (Err(_), Some(last)) => Arc::clone(last),
+            (Err(panic), None) => {
+                return State::Failing(NotReadyReason { policy_panic: Some(panic), ..self.reason() });
+            }
+        };
+        let ready = Ready { picker, instances };
         self.last = Some(ready.clone());
-        ready
+        State::Ready(ready)
     }
 
     fn not_ready(&self) -> State {
-        let Some(update) = &self.update else {
-            return State::Connecting(NotReadyReason::unresolved(self.service.clone()));
-        };
+        let reason = self.reason();
+        let is_connecting = self.update.is_none() || self.tally.any_connecting();
+        if is_connecting { State::Connecting(reason) } else { State::Failing(reason) }
+    }
+
+    fn reason(&self) -> NotReadyReason {
+        let service = self.service.clone();
+        let Some(update) = &self.update else { return NotReadyReason::unresolved(service) };
         let stale = match &update.freshness {
             Freshness::Stale { since, cause, .. } => Some((*since, cause.clone())),
             _ => None,
         };
         let registered = update.snapshot.as_ref().map(|snapshot| snapshot.len());
         let last_error = self.tally.last_error().cloned();
-        let reason = NotReadyReason { service: self.service.clone(), registered, last_error, stale };
-        if self.tally.any_connecting() { State::Connecting(reason) } else { State::Failing(reason) }
+        NotReadyReason { service, registered, last_error, stale, policy_panic: None }
     }
 }
 

@@ -8,7 +8,7 @@ use hither_core::{ServiceName, SortedById};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::client::balance::Picker;
+use crate::client::balance::PolicyPicker;
 use crate::client::capacity::CapacityWaiters;
 use crate::client::ready_instance::ReadyInstance;
 use crate::error::{Error, ErrorKind};
@@ -29,7 +29,7 @@ pub(crate) enum State {
 /// The ready instances, and the picker over them.
 #[derive(Debug, Clone)]
 pub(crate) struct Ready {
-    pub(crate) picker: Arc<dyn Picker>,
+    pub(crate) picker: Arc<PolicyPicker>,
     /// At least one.
     pub(crate) instances: SortedById<ReadyInstance>,
 }
@@ -44,17 +44,20 @@ pub(crate) struct NotReadyReason {
     pub(crate) last_error: Option<Arc<str>>,
     /// Since when the registry cannot be reached, and why.
     pub(crate) stale: Option<(Instant, hither_core::Error)>,
+    /// Instances are ready, and the load balancing policy has panicked instead of making a picker: the text.
+    pub(crate) policy_panic: Option<String>,
 }
 
 impl NotReadyReason {
     /// The service was not resolved yet.
     pub(crate) fn unresolved(service: ServiceName) -> Self {
-        Self { service, registered: None, last_error: None, stale: None }
+        Self { service, registered: None, last_error: None, stale: None, policy_panic: None }
     }
 
     /// Returns the error of a call that cannot be sent.
     pub(crate) fn error(&self) -> Error {
-        Error::new(ErrorKind::NotReady, self.to_string()).with_service(self.service.clone())
+        let kind = if self.policy_panic.is_some() { ErrorKind::Unexpected } else { ErrorKind::NotReady };
+        Error::new(kind, self.to_string()).with_service(self.service.clone())
     }
 }
 
@@ -65,6 +68,9 @@ pub(crate) fn closed() -> Error {
 
 impl fmt::Display for NotReadyReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(panic) = &self.policy_panic {
+            return f.write_str(panic);
+        }
         let service = &self.service;
         match (self.registered, &self.stale) {
             (None, None) => return write!(f, "{service} is not resolved yet"),

@@ -308,3 +308,38 @@ impl<'a> Outage<'a> {
         logged.map(|logged| logged.reachable(instance)).is_some()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use hither_core::contain::contain;
+
+    use super::*;
+    use crate::client::connector::TcpConnector;
+    use crate::client::pool::changes::Changes;
+    use crate::client::transport::TransportConfig;
+
+    #[test]
+    fn a_task_that_panics_leaves_no_instance_for_which_calls_wait() {
+        let instance = Arc::new(Instance::new("a:1".parse().unwrap()));
+        let connectivity = Arc::new(Mutex::new(Connectivity::Connecting));
+        let backoff = Backoff::proportional(SETTLED, 1.0, SETTLED, 0.0);
+        let key = Arc::from(instance.addresses());
+        let task = SubchannelTask {
+            ready_instance: ReadyInstance::new(Arc::clone(&instance)),
+            dialer: Dialer::new(Arc::new(TcpConnector::default()), SETTLED, TransportConfig::default()),
+            pace: Pace::new(backoff),
+            max_connections: 1,
+            desired: watch::channel(Desired { instance, connect: true }).1,
+            connectivity: Arc::clone(&connectivity),
+            changed: Notifier { key, changes: Arc::<Changes>::default() },
+            outages: Arc::new(OutageLog::new("greeter".parse().unwrap())),
+        };
+        contain(|| {
+            let _task = task;
+            panic!("a bug of ours");
+        })
+        .unwrap_err();
+        let expected = Connectivity::TransientFailure("the task of the instance has panicked".into());
+        assert_eq!(*connectivity.lock().unwrap(), expected);
+    }
+}

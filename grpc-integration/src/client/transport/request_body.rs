@@ -5,13 +5,13 @@ use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
+use hither_core::contain::contain;
 use http::HeaderMap;
 use http_body::Frame;
 use tonic::Status;
 use tonic::body::Body;
 
 use crate::client::sync::{Mutex, MutexGuard};
-use crate::task::contain;
 
 /// A request's body, for one attempt of its call.
 #[derive(Debug)]

@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use hither_core::contain::contain;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
@@ -124,7 +125,11 @@ impl Wire {
         if self.broken.is_some() {
             return Poll::Ready(Ok(length));
         }
-        let written = write(Pin::new(&mut self.io), cx);
+        let written = match contain(|| write(Pin::new(&mut self.io), cx)) {
+            Ok(written) => written,
+            // Nothing of the stream can be relied on.
+            Err(panic) => return Poll::Ready(Err(panicked(&panic))),
+        };
         self.facts.on_write(&written);
         match written {
             Poll::Ready(Err(error)) => {
@@ -138,6 +143,16 @@ impl Wire {
     }
 }
 
+/// A byte stream may be the program's own code, and h2 polls it under a lock of the connection: a panic that passed through
+/// h2 would be a panic of each call on it.
+fn contained<T>(poll: impl FnOnce() -> Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    contain(poll).unwrap_or_else(|panic| Poll::Ready(Err(panicked(&panic))))
+}
+
+fn panicked(panic: &str) -> io::Error {
+    io::Error::other(format!("panic in the byte stream: {panic}"))
+}
+
 impl AsyncRead for Wire {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -147,7 +162,7 @@ impl AsyncRead for Wire {
         let Self { io, facts, empty_frames, broken } = &mut *self;
         let read = empty_frames.poll_read(cx, buf, |cx, buf| {
             let before = buf.filled().len();
-            match (Pin::new(&mut *io).poll_read(cx, buf), &mut *broken) {
+            match (contained(|| Pin::new(&mut *io).poll_read(cx, buf)), &mut *broken) {
                 (Poll::Ready(read), _) => read?,
                 (Poll::Pending, Some((error, waited))) => {
                     ready!(waited.as_mut().poll(cx));
@@ -176,7 +191,7 @@ impl AsyncWrite for Wire {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+        contained(|| Pin::new(&mut self.io).poll_shutdown(cx))
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -5,21 +5,17 @@ mod failures;
 mod lookup;
 mod race;
 
-use std::future::poll_fn;
-use std::io;
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use hither_core::Instance;
+use hither_core::contain::{Contained, contain};
 use tokio::time::timeout;
 use tracing::Instrument;
 
 use crate::client::capacity::CapacityWaiters;
 use crate::client::connector::{Connector, Destination};
 use crate::client::transport::{Connection, TransportConfig};
-use crate::task::contain;
 use candidates::{Candidate, Candidates};
 use lookup::{NameLookup, SystemLookup};
 use race::race;
@@ -58,7 +54,8 @@ impl Dialer {
     /// # Cancellation
     /// Cancels all attempts.
     pub(super) async fn dial(&self, instance: &Instance) -> Result<Connection, String> {
-        let names = self.connector.wants_resolved().then_some(&*self.names);
+        let wants_resolved = contain(|| self.connector.wants_resolved()).map_err(|panic| panicked(&panic))?;
+        let names = wants_resolved.then_some(&*self.names);
         let candidates = Candidates::of(instance, names, self.timeout);
         let connected = race(candidates, |candidate| self.attempt(instance, candidate)).await;
         connected.map_err(|failures| failures.to_string())
@@ -70,23 +67,24 @@ impl Dialer {
         if let Some(socket_addr) = candidate.socket_addr {
             destination = destination.with_socket_addr(socket_addr);
         }
-        let mut open =
-            pin!(Connection::open(&*self.connector, destination, &self.transport).instrument(span));
+        let open = Connection::open(&*self.connector, destination, &self.transport).instrument(span);
         // A connector is the program's own code: an attempt may panic, and the next one is made all the same.
-        let open = poll_fn(|cx| match contain(|| open.as_mut().poll(cx)) {
-            Ok(polled) => polled,
-            Err(panic) => Poll::Ready(Err(io::Error::other(format!("panic while connecting: {panic}")))),
-        });
-        match timeout(self.timeout, open).await {
-            Ok(Ok(connection)) => Ok(connection),
-            Ok(Err(error)) => Err(format!("{} at {candidate}", hither_core::report(&error))),
+        match timeout(self.timeout, Contained::new(open)).await {
+            Ok(Ok(Ok(connection))) => Ok(connection),
+            Ok(Err(panic)) => Err(format!("{} at {candidate}", panicked(&panic))),
+            Ok(Ok(Err(error))) => Err(format!("{} at {candidate}", hither_core::report(&error))),
             Err(_) => Err(format!("no HTTP/2 within {:?} at {candidate}", self.timeout)),
         }
     }
 }
 
+fn panicked(panic: &str) -> String {
+    format!("panic while connecting: {panic}")
+}
+
 #[cfg(test)]
 mod tests {
+    use std::io;
     use std::net::SocketAddr;
     use std::sync::Mutex;
 
