@@ -150,9 +150,9 @@ async fn a_long_silent_call_is_left_alone() {
     assert_eq!((answer.into_inner().as_str(), peer.seen.accepted()), ("at last", 1));
 }
 
-/// A process that is stopped: its kernel goes on acknowledging.
+/// A server that hangs: its kernel goes on acknowledging. `tests/stopped` has one whose process is stopped.
 #[tokio::test]
-async fn a_stopped_process_is_detected() {
+async fn a_server_that_hangs_is_detected() {
     let frozen = watch::Sender::new(false);
     let stopped = Peer::start(freezing(&frozen)).await;
     let fine = Peer::start(serving).await;

@@ -1,0 +1,28 @@
+//! A server process that is stopped (SIGSTOP): its kernel goes on to accept and to acknowledge, and nothing answers.
+//!
+//! The servers are this program too, started with an argument.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "these are tests")]
+
+#[allow(dead_code, unused_imports, reason = "shared with the other tests of the channel")]
+#[path = "../support/mod.rs"]
+mod support;
+
+#[cfg(unix)]
+mod process;
+
+#[cfg(unix)]
+fn main() {
+    use libtest_mimic::{Arguments, Trial, run};
+
+    if std::env::args().nth(1).as_deref() == Some(process::SERVE) {
+        return process::serve();
+    }
+    let test = Trial::test("calls_leave_a_stopped_process_and_return_when_it_goes_on", || {
+        process::calls_leave_a_stopped_process_and_return_when_it_goes_on();
+        Ok(())
+    });
+    run(&Arguments::from_args(), vec![test]).exit();
+}
+
+#[cfg(not(unix))]
+fn main() {}
