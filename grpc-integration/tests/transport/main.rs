@@ -22,8 +22,10 @@ mod pings;
 mod refused;
 mod request_headers;
 mod streams;
+mod tonic_pings;
 mod upload;
 mod words;
+mod writes;
 
 use std::future::Future;
 use std::time::Duration;
