@@ -1,5 +1,6 @@
 //! Which of the ready instances is called, and what counts as load.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -298,4 +299,35 @@ async fn a_call_that_the_policy_queues_takes_no_other_calls_turn() {
         tokio::time::timeout(SECOND, call).await.expect("there is room").unwrap().unwrap();
     }
     assert!(held.iter().all(|call| !call.is_finished()));
+}
+
+/// A caller that yields only when the channel makes it: how many of its calls fail before another task runs.
+async fn calls_before_another_task_runs(client: &Client, verdict: &str) -> usize {
+    let has_run = Arc::new(AtomicBool::new(false));
+    let run = Arc::clone(&has_run);
+    tokio::spawn(async move { run.store(true, Ordering::SeqCst) });
+    let mut calls = 0;
+    while !has_run.load(Ordering::SeqCst) && calls < 10_000 {
+        let mut request = Request::new(String::new());
+        request.metadata_mut().insert("x-verdict", verdict.parse().unwrap());
+        client.call("Name", request).await.unwrap_err();
+        calls += 1;
+    }
+    calls
+}
+
+#[tokio::test(start_paused = true)]
+async fn callers_that_repeat_calls_which_fail_at_once_keep_no_thread_from_other_tasks() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let channel = channel(&registry, &net).policy(Spy::default()).connect_lazy().unwrap();
+    let client = Client::new(&channel);
+    client.name().await.unwrap_err();
+    let calls = calls_before_another_task_runs(&client, "no instance").await;
+    assert!(calls < 1000, "no instance: {calls} calls");
+    let _servers = servers(&mut registry, &net, &["a:1"]).await;
+    channel.wait_ready(SECOND).await.unwrap();
+    for verdict in ["fail", "drop"] {
+        let calls = calls_before_another_task_runs(&client, verdict).await;
+        assert!(calls < 1000, "{verdict}: {calls} calls");
+    }
 }

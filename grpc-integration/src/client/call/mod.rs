@@ -23,6 +23,7 @@ use std::task::{Context, Poll, ready};
 use hither_core::ServiceName;
 use http::{HeaderMap, Request, Response};
 use http_body::Body as _;
+use tokio::task::coop::poll_proceed;
 use tonic::Status;
 use tonic::body::Body;
 
@@ -136,7 +137,12 @@ impl Future for ResponseFuture {
         }
         match stage {
             Stage::Remainder(remainder) => remainder.as_mut().poll(cx),
-            Stage::Over(status) => status.take().map_or(Poll::Pending, |status| Poll::Ready(Err(status))),
+            Stage::Over(None) => Poll::Pending,
+            Stage::Over(status) => {
+                // A caller that repeats calls which fail at once would never yield, and keep its thread from all other tasks.
+                ready!(poll_proceed(cx)).made_progress();
+                status.take().map_or(Poll::Pending, |status| Poll::Ready(Err(status)))
+            }
             Stage::Sent { .. } => Poll::Pending,
         }
     }
