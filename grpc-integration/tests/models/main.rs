@@ -5,6 +5,16 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "these are tests")]
 #![allow(dead_code, unreachable_pub, reason = "these are parts of the library")]
 
+/// That of the standard library, whose threads are loom's.
+macro_rules! thread_local {
+    ($(#[$attribute:meta])* static $name:ident: $type:ty = const $init:block;) => {
+        loom::thread_local! {
+            $(#[$attribute])*
+            static $name: $type = $init;
+        }
+    };
+}
+
 #[path = "../../src/client/capacity.rs"]
 mod capacity;
 #[path = "../../src/server/cutter.rs"]
@@ -23,27 +33,29 @@ mod request_body;
 mod resets;
 #[path = "../../src/client/transport/shared.rs"]
 mod shared;
+#[path = "../../src/client/transport/ticket.rs"]
+mod ticket;
 
 mod cases;
+mod streams;
 mod sync;
 mod transport;
 
 /// Where those files look for each other.
 mod client {
+    pub(crate) use crate::streams::{ResponseFuture, SendRequest};
     pub(crate) use crate::{capacity, sync};
 }
 
-mod ticket {
-    /// A request.
-    #[derive(Debug)]
-    pub(crate) struct Ticket(pub(crate) usize);
+// And where they look for h2.
+extern crate self as h2;
+use streams::{Error, RecvStream};
 
-    impl Ticket {
-        pub(crate) fn is_over(&self) -> bool {
-            false
-        }
-
-        pub(crate) fn give_back(&self) {}
+mod upload {
+    pub(crate) fn start(
+        _stream: crate::streams::SendStream<bytes::Bytes>,
+        _body: crate::request_body::RequestBody,
+    ) {
     }
 }
 

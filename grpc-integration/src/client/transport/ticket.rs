@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::mem;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::request_body::RequestBody;
 use super::upload;
+use crate::client::sync::{Mutex, MutexGuard};
 
 /// How many tickets a thread keeps.
 const SPARES: usize = 64;
@@ -85,8 +86,10 @@ impl Ticket {
         let mut state = self.lock();
         let State::Queued { request, body, deadline, waker } = &mut *state else { return true };
         if deadline.is_some_and(|deadline| deadline <= now()) {
-            // The call ends by its own timer.
-            *state = State::Over;
+            // The call ends by its own timer. The caller's body is dropped without the lock.
+            let expired = mem::replace(&mut *state, State::Over);
+            drop(state);
+            drop(expired);
             return true;
         }
         let Some(request) = request.take() else { return true };
@@ -178,30 +181,4 @@ pub(super) enum Outcome {
         written: u64,
     },
     Unsent,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn ticket() -> Arc<Ticket> {
-        Ticket::of(Request::new(()), RequestBody::default(), None)
-    }
-
-    #[test]
-    fn a_ticket_is_used_again_once_nothing_else_refers_to_it() {
-        let first = ticket();
-        let (same, connection) = (Arc::as_ptr(&first), Arc::clone(&first));
-        first.give_back();
-        assert!(matches!(first.poll(&mut Context::from_waker(Waker::noop())), Poll::Ready(Outcome::Unsent)));
-        first.recycle();
-        // The connection's task may still look at it.
-        let second = ticket();
-        assert!(!Arc::ptr_eq(&second, &connection));
-        connection.recycle();
-        let third = ticket();
-        assert_eq!(Arc::as_ptr(&third), same);
-        assert!(matches!(*third.lock(), State::Queued { request: Some(_), waker: None, .. }));
-        assert!(!Arc::ptr_eq(&ticket(), &third));
-    }
 }

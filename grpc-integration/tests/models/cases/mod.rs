@@ -7,3 +7,4 @@ mod queue;
 mod ready_instance;
 mod replay;
 mod resets;
+mod ticket;

@@ -1,7 +1,6 @@
 //! The queue between calls and the task of their connection.
 
 use std::future::poll_fn;
-use std::sync::Arc;
 use std::task::Poll;
 
 use loom::future::block_on;
@@ -10,7 +9,8 @@ use loom::thread;
 
 use crate::model;
 use crate::queue::{Queue, Work};
-use crate::ticket::Ticket;
+
+use super::ticket::{sent, ticket};
 
 /// Takes from the queue until `enough` returns true for the work, as the connection's task does; fails where the task would
 /// sleep for ever.
@@ -40,11 +40,13 @@ fn no_request_is_lost_and_no_wake_up() {
             let callers: Vec<_> = (0..2)
                 .map(|number| {
                     let queue = Shared::clone(&queue);
-                    thread::spawn(move || assert!(queue.push(&Arc::new(Ticket(number)))))
+                    thread::spawn(move || assert!(queue.push(&ticket(&format!("/{number}")))))
                 })
                 .collect();
             let work = take_until(&queue, hold, |work| work.tickets.len() == 2);
-            assert_eq!(work.tickets.iter().map(|ticket| ticket.0).sum::<usize>(), 1);
+            let mut sent = sent(work.tickets);
+            sent.sort();
+            assert_eq!(sent, ["/0", "/1"]);
             for caller in callers {
                 caller.join().unwrap();
             }
@@ -59,13 +61,13 @@ fn requests_of_one_caller_stay_in_order() {
         let caller = {
             let queue = Shared::clone(&queue);
             thread::spawn(move || {
-                for number in 0..3 {
-                    assert!(queue.push(&Arc::new(Ticket(number))));
+                for path in ["/0", "/1", "/2"] {
+                    assert!(queue.push(&ticket(path)));
                 }
             })
         };
         let work = take_until(&queue, true, |work| work.tickets.len() == 3);
-        assert!(work.tickets.iter().map(|ticket| ticket.0).eq(0..3));
+        assert_eq!(sent(work.tickets), ["/0", "/1", "/2"]);
         caller.join().unwrap();
     });
 }
@@ -76,12 +78,12 @@ fn a_request_is_refused_or_returned_when_the_connection_closes() {
         let queue = Shared::new(Queue::default());
         let caller = {
             let queue = Shared::clone(&queue);
-            thread::spawn(move || queue.push(&Arc::new(Ticket(7))))
+            thread::spawn(move || queue.push(&ticket("/7")))
         };
         let returned = queue.close().tickets.len();
         let accepted = caller.join().unwrap();
         assert_eq!(usize::from(accepted), returned);
-        assert!(!queue.push(&Arc::new(Ticket(8))));
+        assert!(!queue.push(&ticket("/8")));
     });
 }
 
