@@ -52,10 +52,13 @@ extern crate self as h2;
 use streams::{Error, RecvStream};
 
 mod upload {
-    pub(crate) fn start(
+    pub(crate) struct Upload;
+
+    pub(crate) fn begin(
         _stream: crate::streams::SendStream<bytes::Bytes>,
         _body: crate::request_body::RequestBody,
-    ) {
+    ) -> Option<Upload> {
+        None
     }
 }
 

@@ -8,6 +8,7 @@ mod support;
 
 mod raw;
 
+mod attempts;
 mod closing;
 mod deadlines;
 mod download;
@@ -17,6 +18,7 @@ mod headers;
 mod hostile;
 mod http;
 mod keepalive;
+mod near_the_limit;
 mod panics;
 mod pings;
 mod refused;

@@ -1,13 +1,9 @@
 //! The headers of requests: what a server accepts of them, and what is left out.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-use hither_core::SortedById;
-use hither_tonic::{CallInfo, LoadBalancingPolicy, Outcome, Pick, Picker, ReadyInstance};
 use tokio::sync::oneshot;
 use tonic::{Code, Request, Response, Status};
 
+use super::attempts::Attempts;
 use super::raw::{
     Conn, ENHANCE_YOUR_CALM, HEADERS, INITIAL_WINDOW_SIZE, MAX_HEADER_LIST_SIZE, Peer, SETTINGS, settings,
 };
@@ -258,39 +254,13 @@ async fn request_headers_that_a_server_closes_connections_for_end_few_of_them() 
     soon("the next call", client.name()).await.unwrap();
 }
 
-/// Picks the first instance, and counts how often.
-#[derive(Debug, Clone, Default)]
-struct Counting(Arc<AtomicUsize>);
-
-#[derive(Debug)]
-struct CountingPicker(Counting, ReadyInstance);
-
-impl LoadBalancingPolicy for Counting {
-    fn picker(
-        &self,
-        ready: &SortedById<ReadyInstance>,
-        _previous: Option<&Arc<dyn Picker>>,
-    ) -> Arc<dyn Picker> {
-        Arc::new(CountingPicker(self.clone(), ready.at(0).unwrap().clone()))
-    }
-}
-
-impl Picker for CountingPicker {
-    fn pick(&self, _call: &CallInfo<'_>) -> Pick {
-        self.0.0.fetch_add(1, Ordering::SeqCst);
-        Pick::Instance(self.1.clone())
-    }
-
-    fn done(&self, _instance: &ReadyInstance, _outcome: &Outcome) {}
-}
-
 /// What a gateway forwards of an HTTP/1 request is left out at the first attempt: h2 refuses such a request.
 #[tokio::test]
 async fn headers_of_an_http_1_connection_are_left_out() {
     let server = Server::start().await;
     let (_registry, builder) = channel(&[&server.address]).await;
-    let picks = Counting::default();
-    let client = Client::new(&builder.policy(picks.clone()).connect().await.unwrap());
+    let attempts = Attempts::default();
+    let client = Client::new(&builder.policy(attempts.clone()).connect().await.unwrap());
     let names = ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"];
     for name in names {
         let mut request = Request::new(name.to_owned());
@@ -299,5 +269,5 @@ async fn headers_of_an_http_1_connection_are_left_out() {
         let answer = soon("the call", client.call("Name", request)).await;
         assert!(answer.is_ok(), "{name}: {answer:?}");
     }
-    assert_eq!((picks.0.load(Ordering::SeqCst), server.accepted()), (names.len(), 1));
+    assert_eq!((attempts.ended().len(), server.accepted()), (names.len(), 1));
 }

@@ -17,6 +17,8 @@ use super::queue::Work;
 use super::resets::Resets;
 use super::send_error::describe;
 use super::shared::Shared;
+use super::ticket::Unsent;
+use super::upload::Upload;
 use super::wire::Wire;
 
 /// The window of a connection: the largest there is, so that it never holds back one stream because another is not
@@ -24,6 +26,9 @@ use super::wire::Wire;
 pub(super) const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 /// The number of streams that h2 reports until the peer's SETTINGS have arrived: none that it can report after.
 pub(super) const UNSETTLED: usize = usize::MAX - 1;
+/// How many requests are sent, and how many streams that have ended are dropped, before the task yields: a large queue
+/// must not stop the thread, which takes less than a millisecond for so many.
+const AT_ONCE: usize = 128;
 /// How long a peer may take to read our last frames before the connection is closed.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -38,6 +43,12 @@ pub(super) struct Driver {
     /// `None` once no requests come any more.
     requests: Option<SendRequest<Bytes>>,
     work: Work,
+    /// Whether a request was sent since h2 was last asked, and said, that it takes another one. Until then it refers to the
+    /// last one, so that this could not be reset.
+    asks: bool,
+    /// The rest of the body of the request that was sent last. h2 may not have opened its stream yet, and each stream has
+    /// one waker only: while that is asked for, nobody else may wait for the stream.
+    upload: Option<Upload>,
     resets: Resets,
     keepalive: Keepalive,
     lessons: Arc<Lessons>,
@@ -65,6 +76,8 @@ impl Driver {
             waker,
             requests: Some(requests),
             work: Work::default(),
+            asks: false,
+            upload: None,
             resets: Resets::new(config.lessons.calm_factor()),
             keepalive: Keepalive::new(config.keepalive, config.lessons.ping_factor()),
             lessons: Arc::clone(&config.lessons),
@@ -77,21 +90,30 @@ impl Driver {
 
     /// Advances the connection; ready with the reason when it has ended.
     fn advance(&mut self, cx: &mut Context<'_>) -> Poll<String> {
+        let mut room = AT_ONCE;
         loop {
             let blocked = self.shared.wire.is_blocked();
+            // Requests that h2 did not take the last time come first.
+            let fresh = self.work.tickets.is_empty();
             // With company, one turn of the other tasks brings more requests for the same write.
-            let company = !self.yielded && self.shared.reserved() > 1;
-            let held = self.shared.queue.take(cx.waker(), blocked || company, &mut self.work);
-            if held && !blocked {
+            let wait = fresh && !blocked && !self.yielded && self.shared.reserved() > 1;
+            let held = self.shared.queue.take(cx.waker(), blocked || wait, &mut self.work);
+            if fresh && wait && held > 0 {
                 self.yielded = true;
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            self.yielded = false;
+            if fresh && !self.work.tickets.is_empty() {
+                self.yielded = false;
+                self.shared.peer.on_call();
+            }
             self.waker.mute(cx.waker());
-            self.work.finished.clear();
+            let finished = &mut self.work.finished;
+            finished.truncate(finished.len().saturating_sub(AT_ONCE));
             self.resets.poll(cx, &self.shared.reset_budget, &mut self.work.cancelled);
-            self.send(cx);
+            if !blocked || self.work.orphaned {
+                self.send(cx, &mut room);
+            }
             self.waker.unmute();
             if let Poll::Ready(ended) = Pin::new(&mut self.h2).poll(&mut Context::from_waker(&self.h2_waker))
             {
@@ -111,30 +133,57 @@ impl Driver {
             if self.poll_closing(cx).is_ready() {
                 return Poll::Ready("closed".to_owned());
             }
-            // What was held back while the peer took no bytes.
-            if !held || self.shared.wire.is_blocked() {
+            if !self.accepts(cx) || self.shared.wire.is_blocked() {
+                return Poll::Pending;
+            }
+            let left = !self.work.tickets.is_empty();
+            if room == 0 || !self.work.finished.is_empty() {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            // What was held back while the peer took no bytes, or h2 no requests.
+            if !left && held == 0 {
                 return Poll::Pending;
             }
         }
     }
 
-    /// Sends the requests of the calls that have not ended in the meantime.
-    fn send(&mut self, cx: &mut Context<'_>) {
-        if !self.work.tickets.is_empty() {
-            self.shared.peer.on_call();
-        }
+    /// Sends the requests of the calls that have not ended in the meantime, as long as h2 takes them and there is `room`.
+    fn send(&mut self, cx: &mut Context<'_>, room: &mut usize) {
         let mut now = None;
-        while let Some(ticket) = self.work.tickets.pop_front() {
+        while *room > 0 && !self.work.tickets.is_empty() && self.accepts(cx) {
+            *room -= 1;
+            let Some(ticket) = self.work.tickets.pop_front() else { return };
             let Some(requests) = &mut self.requests else {
                 ticket.give_back();
                 continue;
             };
             let written = self.shared.wire.written();
-            if !ticket.send(requests, written, || *now.get_or_insert_with(Instant::now)) {
+            self.asks = true;
+            match ticket.send(requests, written, || *now.get_or_insert_with(Instant::now)) {
+                Ok(upload) => self.upload = upload,
                 // Before its call looks for another connection.
-                self.look_at_peer(cx);
+                Err(Unsent) => self.look_at_peer(cx),
             }
         }
+    }
+
+    /// Returns whether h2 takes a request now: near the peer's limit of streams not before it has opened the last one. If
+    /// not, the task is woken when it does.
+    fn accepts(&mut self, cx: &mut Context<'_>) -> bool {
+        if !self.asks {
+            return true;
+        }
+        if let Some(requests) = &mut self.requests
+            && requests.poll_ready(cx).is_pending()
+        {
+            return false;
+        }
+        self.asks = false;
+        if let Some(upload) = self.upload.take() {
+            upload.start();
+        }
+        true
     }
 
     /// Takes up what the peer has announced.
@@ -179,6 +228,13 @@ impl Driver {
         reason
     }
 
+    fn close(&mut self, reason: String) {
+        self.shared.close(reason);
+        for ticket in self.work.tickets.drain(..) {
+            ticket.give_back();
+        }
+    }
+
     fn poll_closing(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.work.orphaned {
             return Poll::Pending;
@@ -196,14 +252,14 @@ impl Future for Driver {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.advance(cx).map(|reason| self.shared.close(reason))
+        self.advance(cx).map(|reason| self.close(reason))
     }
 }
 
 impl Drop for Driver {
     fn drop(&mut self) {
         // After a panic, or with its runtime.
-        self.shared.close("the connection's task has ended".to_owned());
+        self.close("the connection's task has ended".to_owned());
     }
 }
 

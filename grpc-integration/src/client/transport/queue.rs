@@ -99,9 +99,9 @@ impl Queue {
         Self::wake(state);
     }
 
-    /// Moves everything into `work`, which is empty, but for the requests if they are to be held back. Returns whether any
-    /// were.
-    pub(super) fn take(&self, waker: &Waker, hold: bool, work: &mut Work) -> bool {
+    /// Moves everything into `work`, but for what `work` still has some of, and for the requests if they are to be held
+    /// back. Returns how many requests are left here.
+    pub(super) fn take(&self, waker: &Waker, hold: bool, work: &mut Work) -> usize {
         let mut state = self.lock();
         if !state.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
             state.waker = Some(waker.clone());
@@ -110,13 +110,14 @@ impl Queue {
         state.woken = false;
         work.orphaned = state.orphaned;
         work.cancelled.append(&mut state.cancelled);
-        mem::swap(&mut state.finished, &mut work.finished);
-        if hold && !state.orphaned && !state.tickets.is_empty() {
-            return true;
+        if work.finished.is_empty() {
+            mem::swap(&mut state.finished, &mut work.finished);
         }
-        mem::swap(&mut state.tickets, &mut work.tickets);
-        state.sweep_at = SWEEP;
-        false
+        if work.tickets.is_empty() && (!hold || state.orphaned) {
+            mem::swap(&mut state.tickets, &mut work.tickets);
+            state.sweep_at = SWEEP;
+        }
+        state.tickets.len()
     }
 
     /// Accepts nothing more. What is in the queue is returned.

@@ -13,7 +13,7 @@ use http::{Request, Response};
 use tokio::time::Instant;
 
 use super::request_body::RequestBody;
-use super::upload;
+use super::upload::{self, Upload};
 use crate::client::sync::{Mutex, MutexGuard};
 
 /// How many tickets a thread keeps.
@@ -76,33 +76,34 @@ impl Ticket {
     }
 
     /// Sends the request, unless its call is over or its deadline has passed: then nothing is sent. `now` is asked for
-    /// only if there is a deadline. Returns `false` if the connection accepts no request.
+    /// only if there is a deadline. Returns what is left to send of its body; an error if the connection accepts no
+    /// request.
     pub(super) fn send(
         &self,
         requests: &mut SendRequest<Bytes>,
         written: u64,
         now: impl FnOnce() -> Instant,
-    ) -> bool {
+    ) -> Result<Option<Upload>, Unsent> {
         let mut state = self.lock();
-        let State::Queued { request, body, deadline, waker } = &mut *state else { return true };
+        let State::Queued { request, body, deadline, waker } = &mut *state else { return Ok(None) };
         if deadline.is_some_and(|deadline| deadline <= now()) {
             // The call ends by its own timer. The caller's body is dropped without the lock.
             let expired = mem::replace(&mut *state, State::Over);
             drop(state);
             drop(expired);
-            return true;
+            return Ok(None);
         }
-        let Some(request) = request.take() else { return true };
+        let Some(request) = request.take() else { return Ok(None) };
         let (body, waker) = (mem::take(body), waker.take());
         match requests.send_request(request, body.is_empty()) {
             Ok((mut response, stream)) => {
-                upload::start(stream, body);
+                let upload = upload::begin(stream, body);
                 if let Some(waker) = &waker {
                     // So that the response wakes the call, which need not be woken for this.
                     let _ = Pin::new(&mut response).poll(&mut Context::from_waker(waker));
                 }
                 *state = State::Sent { response, written };
-                true
+                Ok(upload)
             }
             Err(_) => {
                 *state = State::Unsent;
@@ -110,7 +111,7 @@ impl Ticket {
                 if let Some(waker) = waker {
                     waker.wake();
                 }
-                false
+                Err(Unsent)
             }
         }
     }
@@ -170,6 +171,10 @@ impl Ticket {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// The request was not sent, and its call knows.
+#[derive(Debug)]
+pub(super) struct Unsent;
 
 /// What has become of a request.
 #[derive(Debug)]

@@ -10,22 +10,19 @@ use http_body::Body;
 
 use super::request_body::{RequestBody, StreamedBody};
 
-/// Sends the body on a stream that was just opened: what is there at once, the rest by a task of its own, which ends
-/// with the call.
-pub(super) fn start(mut stream: SendStream<Bytes>, body: RequestBody) {
+/// Sends the body on a new stream: what is there at once. Returns the rest.
+pub(super) fn begin(mut stream: SendStream<Bytes>, body: RequestBody) -> Option<Upload> {
     match body {
         RequestBody::Complete(data) if data.is_empty() => {}
         // An error ends the stream, and the response is the one to report it.
         RequestBody::Complete(data) => drop(stream.send_data(data, true)),
-        RequestBody::Streamed(body) => {
-            let mut upload = Upload { stream, body, next: None };
-            tokio::spawn(async move { poll_fn(|cx| upload.poll(cx)).await });
-        }
+        RequestBody::Streamed(body) => return Some(Upload { stream, body, next: None }),
     }
+    None
 }
 
 /// A body that is being sent.
-struct Upload {
+pub(super) struct Upload {
     stream: SendStream<Bytes>,
     body: StreamedBody,
     /// The data that waits for capacity. It is asked for only now: capacity that an idle stream holds is missing to the
@@ -34,6 +31,11 @@ struct Upload {
 }
 
 impl Upload {
+    /// Sends it by a task of its own, which ends with the call.
+    pub(super) fn start(mut self) {
+        tokio::spawn(async move { poll_fn(|cx| self.poll(cx)).await });
+    }
+
     /// Sends what the body yields while the peer has capacity for it. Ready at the end.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {

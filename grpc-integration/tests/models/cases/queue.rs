@@ -17,7 +17,7 @@ use super::ticket::{sent, ticket};
 fn take_until(queue: &Queue, hold_once: bool, enough: impl Fn(&Work) -> bool) -> Work {
     let (mut work, mut all, mut hold) = (Work::default(), Work::default(), hold_once);
     block_on(poll_fn(|cx| {
-        if queue.take(cx.waker(), hold, &mut work) {
+        if queue.take(cx.waker(), hold, &mut work) > 0 {
             // With company the task yields once.
             hold = false;
             cx.waker().wake_by_ref();
