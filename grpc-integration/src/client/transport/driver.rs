@@ -10,6 +10,7 @@ use h2::Reason;
 use h2::client::{self, SendRequest};
 use tokio::time::{Instant, Sleep, sleep};
 
+use super::company::Company;
 use super::config::{Lessons, TransportConfig};
 use super::driver_waker::DriverWaker;
 use super::keepalive::Keepalive;
@@ -54,8 +55,7 @@ pub(super) struct Driver {
     lessons: Arc<Lessons>,
     /// The most streams, whatever the peer allows.
     most_streams: usize,
-    /// Whether the task has yielded for the present requests.
-    yielded: bool,
+    company: Company,
     /// How many bytes had been read when the peer was looked at last.
     read: u64,
     closing: Option<Pin<Box<Sleep>>>,
@@ -82,7 +82,7 @@ impl Driver {
             keepalive: Keepalive::new(config.keepalive, config.lessons.ping_factor()),
             lessons: Arc::clone(&config.lessons),
             most_streams: streams_that_fit(config.stream_window),
-            yielded: false,
+            company: Company::new(),
             read: 0,
             closing: None,
         }
@@ -96,15 +96,15 @@ impl Driver {
             // Requests that h2 did not take the last time come first.
             let fresh = self.work.tickets.is_empty();
             // With company, one turn of the other tasks brings more requests for the same write.
-            let wait = fresh && !blocked && !self.yielded && self.shared.reserved() > 1;
+            let wait = fresh && !blocked && self.company.is_expected(self.shared.reserved());
             let held = self.shared.queue.take(cx.waker(), blocked || wait, &mut self.work);
             if fresh && wait && held > 0 {
-                self.yielded = true;
+                self.company.wait(held);
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
             if fresh && !self.work.tickets.is_empty() {
-                self.yielded = false;
+                self.company.send(self.work.tickets.len());
                 self.shared.peer.on_call();
             }
             self.waker.mute(cx.waker());

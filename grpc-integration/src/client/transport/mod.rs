@@ -5,6 +5,7 @@
 //! whether it is going away, and whether it answers. So calls send nothing by themselves: many requests leave in one
 //! write, and a call that has ended before that leaves no trace on the wire.
 
+mod company;
 mod config;
 mod connection;
 mod driver;

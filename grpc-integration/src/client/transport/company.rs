@@ -1,0 +1,94 @@
+//! Whether to wait for more requests before those that are there are sent, so that they leave in one write.
+
+/// In how many sends at most it is tried once whether waiting brings more.
+const SELDOM: u32 = 16;
+
+/// Learns whether waiting for one turn of the other tasks brings more requests.
+///
+/// That there are other calls does not tell: they may be streams that are open for hours, or wait for their answers. And
+/// whether their tasks run before this one without any waiting depends on the runtime. So what counts is what waiting has
+/// brought.
+#[derive(Debug)]
+pub(super) struct Company {
+    /// In how many sends waiting is tried again, after it has brought nothing.
+    interval: u32,
+    /// How many sends are left until then.
+    left: u32,
+    /// How many requests there were when the wait began.
+    waiting: Option<usize>,
+}
+
+impl Company {
+    pub(super) fn new() -> Self {
+        Self { interval: SELDOM, left: SELDOM, waiting: None }
+    }
+
+    /// Returns whether to wait for one turn before the next requests are sent. `calls`: how many there are on the connection.
+    pub(super) fn is_expected(&self, calls: usize) -> bool {
+        calls > 1 && self.left == 0 && self.waiting.is_none()
+    }
+
+    /// The requests that are there wait for others.
+    pub(super) fn wait(&mut self, requests: usize) {
+        self.waiting = Some(requests);
+    }
+
+    /// So many requests are sent.
+    pub(super) fn send(&mut self, requests: usize) {
+        match self.waiting.take() {
+            None => {
+                self.left = self.left.saturating_sub(1);
+                return;
+            }
+            Some(before) if before < requests => self.interval = 0,
+            Some(_) => self.interval = (self.interval + 1).min(SELDOM),
+        }
+        self.left = self.interval;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sends requests that come alone, or with another one for which it has to wait; returns how often it waited.
+    fn waits(company: &mut Company, sends: usize, more: impl Fn(usize) -> bool) -> usize {
+        let mut waits = 0;
+        for send in 0..sends {
+            let mut requests = 1;
+            if company.is_expected(2) {
+                company.wait(requests);
+                assert!(!company.is_expected(2), "not for a second turn");
+                requests += usize::from(more(send));
+                waits += 1;
+            }
+            company.send(requests);
+        }
+        waits
+    }
+
+    #[test]
+    fn waiting_that_brings_nothing_becomes_rare() {
+        let mut company = Company::new();
+        assert_eq!(waits(&mut company, 16, |_| false), 0, "nobody is expected at first");
+        assert_eq!(waits(&mut company, 17 * 100, |_| false), 100);
+    }
+
+    #[test]
+    fn waiting_that_brings_others_goes_on() {
+        let mut company = Company::new();
+        assert_eq!(waits(&mut company, 17, |_| true), 1);
+        assert_eq!(waits(&mut company, 1000, |_| true), 1000);
+        // It brings nothing one time in three: it goes on, too.
+        assert!(waits(&mut company, 300, |send| send % 3 > 0) >= 200);
+        // Then they have gone.
+        assert!(waits(&mut company, 1000, |_| false) < 70);
+    }
+
+    #[test]
+    fn a_call_alone_on_its_connection_waits_for_nobody() {
+        let mut company = Company::new();
+        waits(&mut company, 100, |_| true);
+        assert!(company.is_expected(2) && !company.is_expected(1));
+    }
+}
