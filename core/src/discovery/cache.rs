@@ -76,7 +76,7 @@ impl Cache {
             };
             let Some(update) = update else { return };
             writer.note(&update);
-            sender.send_replace(update);
+            sender.send_replace(update).discard().await;
         }
     }
 

@@ -195,7 +195,7 @@ impl Inner {
         Box::pin(async move {
             let mut updates = std::pin::pin!(watcher_from(resolver, service, config, None));
             while let Some(update) = updates.next().await {
-                sender.send_replace(update);
+                sender.send_replace(update).discard().await;
             }
         })
     }

@@ -74,8 +74,11 @@ impl HoldState {
     }
 
     /// Observes what was known before the first snapshot.
-    pub(super) fn know(&mut self, instances: &SortedById<Arc<Instance>>, now: Instant) {
-        instances.iter().for_each(|instance| self.note(instance));
+    pub(super) async fn know(&mut self, instances: &SortedById<Arc<Instance>>, now: Instant) {
+        for instance in instances {
+            self.note(instance);
+            consume_budget().await;
+        }
         self.counts.push(now, instances.len());
     }
 

@@ -34,6 +34,13 @@ impl Update {
         }
     }
 
+    /// Drops it, and yields in between if there is much to drop.
+    pub(super) async fn discard(self) {
+        let instances = self.snapshot.map(|snapshot| snapshot.instances().clone());
+        instances.unwrap_or_default().discard().await;
+        self.held.discard().await;
+    }
+
     /// Iterates over the instances of the last snapshot; none while there is no snapshot.
     pub fn instances(&self) -> impl Iterator<Item = &Arc<Instance>> + Clone {
         self.snapshot.iter().flatten()

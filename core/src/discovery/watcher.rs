@@ -68,10 +68,12 @@ pub(super) fn watcher_from(
     config: WatcherConfig,
     known: Option<Update>,
 ) -> impl Stream<Item = Update> + Send + 'static {
-    let watcher = Watcher::new(resolver, service, config, known);
-    stream::unfold(watcher, |mut watcher| async move {
-        let update = watcher.next().await;
-        Some((update, watcher))
+    let watcher = Watcher::new(resolver, service, config, known).know();
+    stream::once(watcher).flat_map(|watcher| {
+        stream::unfold(watcher, |mut watcher| async move {
+            let update = watcher.next().await;
+            Some((update, watcher))
+        })
     })
 }
 
@@ -175,11 +177,9 @@ impl Watcher {
         config: WatcherConfig,
         known: Option<Update>,
     ) -> Self {
-        let mut hold = HoldState::new(config.protection);
+        let hold = HoldState::new(config.protection);
         let known_snapshot = known.as_ref().and_then(|known| known.snapshot.as_ref());
         let received = known_snapshot.map(Snapshot::instances).cloned().unwrap_or_default();
-        // So that they are held if the registry has lost them.
-        hold.know(&received, Instant::now());
         let not_yet = || Update::unknown(Error::new(ErrorKind::Unavailable, "not resolved yet"));
         Self {
             backoff: config.backoff.clone(),
@@ -196,6 +196,12 @@ impl Watcher {
             service,
             config,
         }
+    }
+
+    /// Takes in the older state of knowledge, so that its instances are held if the registry has lost them.
+    async fn know(mut self) -> Self {
+        self.hold.know(&self.received, Instant::now()).await;
+        self
     }
 
     async fn next(&mut self) -> Update {
@@ -284,6 +290,7 @@ impl Watcher {
                 }
             }
         }
+        before.discard().await;
         let begins_to_hold = self.hold.count(instances.len(), now).await;
         self.news.any |= self.update.snapshot.is_none() || !self.update.freshness.is_fresh();
         let mut following = Snapshot::of(snapshot.service().clone(), instances);

@@ -8,6 +8,8 @@ use std::ops::Index;
 use std::slice;
 use std::sync::Arc;
 
+use tokio::task::coop::consume_budget;
+
 use super::change::{Change, change};
 use crate::{Instance, InstanceId};
 
@@ -18,6 +20,9 @@ const MAX: usize = 256;
 const FILL: usize = 192;
 /// A chunk with fewer elements is merged with a neighbour if there is room.
 const MIN: usize = 64;
+
+/// How many elements are dropped before the next look at the budget of the task.
+const DISCARDED: usize = 8;
 
 /// An element of a [`SortedById`].
 pub trait HasId {
@@ -99,6 +104,22 @@ impl<T> SortedById<T> {
     /// Whether both are the same version: they share everything.
     pub fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.table, &other.table)
+    }
+
+    /// Drops the list, and yields in between: dropping the last list with many elements takes as long as it takes to free
+    /// them all.
+    ///
+    /// # Cancellation
+    /// The rest is dropped at once.
+    pub async fn discard(self) {
+        // What another list shares costs nothing.
+        for chunk in Arc::into_inner(self.table).into_iter().flat_map(|table| table.chunks) {
+            let Some(mut elements) = Arc::into_inner(chunk) else { continue };
+            while !elements.is_empty() {
+                consume_budget().await;
+                elements.truncate(elements.len().saturating_sub(DISCARDED));
+            }
+        }
     }
 
     fn of_chunks(chunks: Vec<Arc<Vec<T>>>) -> Self {
@@ -532,5 +553,28 @@ mod tests {
         assert_eq!(list.table.chunks.len(), 10);
         (0..10 * MAX - 3).for_each(|id| drop(list.remove(&entry(id, 0).0)));
         assert_eq!((list.len(), list.table.chunks.len()), (3, 1));
+    }
+
+    /// How often a task is polled until it has ended.
+    fn polls(task: impl Future<Output = ()> + Send + 'static) -> usize {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let (mut task, mut polls) = (Box::pin(task), 0);
+            let counted = std::future::poll_fn(move |cx| {
+                polls += 1;
+                task.as_mut().poll(cx).map(|()| polls)
+            });
+            tokio::spawn(counted).await.unwrap()
+        })
+    }
+
+    #[test]
+    fn a_discarded_list_is_dropped_a_few_elements_at_a_time() {
+        let list = SortedById::from_iter((0..10_000).map(|id| entry(id, 1)));
+        let mut shared = list.clone();
+        shared.remove(&list[9_000].0);
+        assert_eq!(polls(list.discard()), 1, "what is shared is not looked at");
+        let polls = polls(shared.discard());
+        assert!(polls > 5, "{polls} polls");
     }
 }

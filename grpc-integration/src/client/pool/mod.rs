@@ -119,7 +119,7 @@ impl Pool {
                     continue;
                 }
             }
-            self.publish();
+            self.publish().await;
         }
     }
 
@@ -134,7 +134,7 @@ impl Pool {
             self.follow(&key);
             if number % BATCH == BATCH - 1 && !self.is_published_ready() {
                 self.count_changed().await;
-                self.publish();
+                self.publish().await;
             }
         }
     }
@@ -184,10 +184,15 @@ impl Pool {
         matches!(**self.publisher.reader().load(), State::Ready(_))
     }
 
-    fn publish(&mut self) {
+    async fn publish(&mut self) {
         let ready = self.tally.callable().clone();
+        let before = self.last.as_ref().map(|last| last.instances.clone());
         let state = if ready.is_empty() { self.not_ready() } else { self.picker_over(ready) };
         self.publisher.publish(state);
+        // Nearly always the last one of this list: the picker and the state that had it are gone.
+        if let Some(before) = before {
+            before.discard().await;
+        }
     }
 
     /// Returns the state with a picker over the ready instances. If the policy panics the last picker stays, until they

@@ -60,11 +60,11 @@ impl Servers {
     ) -> Vec<Key> {
         let any_up = self.any_up();
         let mut changed = Vec::new();
-        for (now, before, is_held) in [
+        for (now, all_before, is_held) in [
             (&registered, std::mem::take(&mut self.registered), false),
             (&held, std::mem::take(&mut self.held), true),
         ] {
-            for (before, now) in now.merge(&before) {
+            for (before, now) in now.merge(&all_before) {
                 consume_budget().await;
                 if before == now {
                     continue;
@@ -72,6 +72,7 @@ impl Servers {
                 changed.extend(before.and_then(|before| self.remove(before, is_held)));
                 changed.extend(now.and_then(|now| self.add(now, is_held)));
             }
+            all_before.discard().await;
         }
         (self.registered, self.held) = (registered, held);
         if self.any_up() != any_up {
