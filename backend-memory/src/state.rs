@@ -177,16 +177,19 @@ impl State {
         self.revision
     }
 
-    /// Removes the leases that have expired by now, with their records.
-    pub(crate) fn expire(&mut self, now: Instant) {
-        while let Some((deadline, lease)) = self.deadlines.first().copied() {
+    /// Removes the leases that have expired by now, with their records, `most` of them at most. Returns whether that were
+    /// all.
+    pub(crate) fn expire(&mut self, now: Instant, most: usize) -> bool {
+        for _ in 0..most {
+            let Some((deadline, lease)) = self.deadlines.first().copied() else { return true };
             if self.stopped || deadline > now {
-                return;
+                return true;
             }
             self.revoke(lease);
-            // Also if there was no such lease, so that this loop ends.
+            // Also if there was no such lease, so that this ends.
             self.deadlines.remove(&(deadline, lease));
         }
+        false
     }
 
     /// Returns when the next lease expires unless it is renewed.
@@ -390,9 +393,9 @@ mod tests {
         let lease = register(&mut state, owner, Claim::TakeOver, start).unwrap();
         state.renew(lease, &instance(), start + TTL / 2).unwrap();
         assert_eq!(state.next_deadline(), Some(start + TTL / 2 + TTL));
-        state.expire(start + TTL + TTL / 2 - Duration::from_nanos(1));
+        state.expire(start + TTL + TTL / 2 - Duration::from_nanos(1), usize::MAX);
         assert_eq!(state.snapshot(&service()).len(), 1);
-        state.expire(start + TTL + TTL / 2);
+        state.expire(start + TTL + TTL / 2, usize::MAX);
         assert!(state.snapshot(&service()).is_empty());
         assert_eq!((state.live_leases(), state.next_deadline()), (0, None));
     }
@@ -407,7 +410,7 @@ mod tests {
         let before = state.snapshot(&service());
         assert_eq!(state.update(old, &instance()).unwrap_err().kind(), ErrorKind::Superseded);
         state.revoke(old);
-        state.expire(start + TTL);
+        state.expire(start + TTL, usize::MAX);
         assert_eq!(state.renew(later, &instance(), start + TTL).unwrap_err().kind(), ErrorKind::LeaseExpired);
         assert_eq!(state.snapshot(&service()), before);
         state.revoke(new);

@@ -7,11 +7,15 @@ use std::time::Duration;
 use hither_core::{Error, ErrorKind, Result};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::Operation;
 use crate::fault_plan::{Fault, FaultPlan};
 use crate::state::{RegistrarId, State};
+
+/// How many leases expire before others have their turn.
+const EXPIRED: usize = 256;
 
 /// How long a call or a watch waits for a frozen registry.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
@@ -40,8 +44,19 @@ impl Store {
         let now = Instant::now();
         // Nothing under this lock panics in the middle of a change, so a poisoned state is still consistent.
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        inner.state.expire(now);
+        inner.state.expire(now, usize::MAX);
         Locked { inner, store: self, now }
+    }
+
+    /// Removes what has expired by now, and yields in between: many leases may expire at the same time. Before each
+    /// [`lock`](Self::lock) that is for a process.
+    pub(crate) async fn expire(&self) {
+        let now = Instant::now();
+        let expire = || self.inner.lock().unwrap_or_else(PoisonError::into_inner).state.expire(now, EXPIRED);
+        // Those that wait are told by the lock that follows.
+        while !expire() {
+            yield_now().await;
+        }
     }
 
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
@@ -72,6 +87,7 @@ impl Store {
         apply: impl FnOnce(&mut Inner, Instant) -> Result<T> + Send,
     ) -> Result<T> {
         let deadline = Instant::now() + DEADLINE;
+        self.expire().await;
         let (fault, latency) = self.lock().faults.begin(operation);
         simulate_latency(latency, deadline).await?;
         if let Some(Fault::Fails(kind)) = fault {
@@ -80,6 +96,7 @@ impl Store {
         // Subscribed before the first look, so that no change in between is missed.
         let mut changes = self.changes();
         let mut locked = loop {
+            self.expire().await;
             if let Some(locked) = self.try_lock(registrar)? {
                 break locked;
             }

@@ -61,6 +61,7 @@ impl MemoryWatch {
         loop {
             // Marked as seen before the look, so that no change in between is missed.
             self.changes.mark_unchanged();
+            self.store.expire().await;
             let until = match self.step()? {
                 Step::Send(snapshot) => return Ok(snapshot),
                 Step::Wait(until) => until,

@@ -191,3 +191,22 @@ async fn no_change_is_missed_under_concurrent_writes() {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn leases_that_expire_together_are_one_change_and_keep_no_thread_for_long() {
+    let registry = MemoryRegistry::new();
+    for number in 0..10_000 {
+        drop(register(&registry, &format!("h{number:05}")).await);
+    }
+    let (mut watch, first) = watch(&registry).await;
+    assert_eq!(first.len(), 10_000);
+    assert!(now(&mut watch).is_none());
+    advance(TTL).await;
+    let mut polls = 0;
+    let snapshot = std::future::poll_fn(|cx| {
+        polls += 1;
+        watch.poll_next_unpin(cx)
+    });
+    assert!(snapshot.await.unwrap().unwrap().is_empty(), "what has expired is not sent");
+    assert!(polls > 30, "{polls} polls");
+}
