@@ -6,6 +6,7 @@ mod error;
 mod faults;
 mod instructions;
 mod interop;
+mod leaks;
 mod lints;
 mod metadata;
 mod tiers;
@@ -26,7 +27,7 @@ Set-up and test commands of hither. The tiers, each with the time it takes on tw
   cargo xtask ci            before a change goes in, about 25 minutes from nothing: `check` and `test`, each feature
                             alone, the packages built as published, and with Go the tests on other versions of etcd,
                             `faults` and `interop`. It first lists all that is missing
-  cargo xtask nightly       `ci`, then the faults three times more, and the benchmarks
+  cargo xtask nightly       `ci`, then the faults three times more, `leaks`, and the benchmarks
 
 Parts of them, and tools:
 
@@ -35,6 +36,8 @@ Parts of them, and tools:
   cargo xtask interop [NAME]
                             Rust and Go in one fleet on a real etcd, and our channel beside nginx, HAProxy, nghttp2 and
                             grpc-go's server; NAME is a part of a test's name; needs Go
+  cargo xtask leaks         tasks, sockets and memory after 10,000 channels, and after 100,000 instances that came and went;
+                            needs Linux
   cargo xtask bench [FLAGS] calls per second of hither's channel beside tonic's, ginepro and grpc-go, as ratios; FLAGS
                             are those of `hither-bench compare`, as in `bench --callers 1,16 --threads 2`; needs Linux,
                             and Go for grpc-go
@@ -74,6 +77,7 @@ fn run(command: Option<&str>, rest: &[String]) -> Result<(), Error> {
         (Some("nightly"), []) => tiers::nightly(&root),
         (Some("bench"), arguments) => bench::run(&root, arguments),
         (Some("faults"), filter) => faults::run(&root, filter, 1),
+        (Some("leaks"), []) => leaks::run(&root),
         (Some("instructions"), arguments) => instructions::run(&root, arguments),
         (Some("interop"), filter) => interop::run(&root, filter),
         (Some("package"), []) => tiers::package(&root),
@@ -89,7 +93,7 @@ fn run(command: Option<&str>, rest: &[String]) -> Result<(), Error> {
             print!("{HELP}");
             Ok(())
         }
-        (Some(command @ ("check" | "package" | "tools" | "ci" | "nightly" | "etcd")), _) => {
+        (Some(command @ ("check" | "package" | "tools" | "ci" | "nightly" | "etcd" | "leaks")), _) => {
             Err(Error::usage(format!("`{command}` takes no arguments")))
         }
         (Some(other), _) => Err(Error::usage(format!("no command `{other}`; `cargo xtask help` lists them"))),
