@@ -192,6 +192,37 @@ async fn after_enhance_your_calm_the_pace_of_resets_falls() {
     assert!(early > 1 && late <= 1, "connections after each second: {connections:?}");
 }
 
+/// And it rises again when the server has not complained for long, also on a connection that is open all the time.
+#[tokio::test(start_paused = true)]
+async fn the_pace_of_resets_recovers_slowly() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let peer = Peer::within(&net, "a:1", |mut conn: Conn| async move {
+        conn.greet(&[]).await?;
+        if conn.number < 2 {
+            conn.headers().await?;
+            conn.goaway(0, ENHANCE_YOUR_CALM, "too_many_resets").await?;
+            return conn.close().await;
+        }
+        conn.drain().await
+    });
+    registry.up("a:1").await;
+    let builder = hither_tonic::DiscoveryChannel::builder(registry.discovery(), SERVICE).connector(net);
+    let client = Client::new(&builder.keepalive_interval(None).connect().await.unwrap());
+    client.call("Name", within(SECOND)).await.unwrap_err();
+    // How many tens of forty calls that end at once are reset within 0.35 s.
+    let mut resets = Vec::new();
+    for _ in 0..4 {
+        let before = peer.seen.resets();
+        join_all((0..40).map(|_| client.call("Name", within(SECOND)))).await;
+        sleep(Duration::from_millis(350)).await;
+        resets.push((peer.seen.resets() - before).div_ceil(10));
+        sleep(600 * SECOND).await;
+    }
+    // One at once, and one after each pause of 0.4 s, 0.2 s, and 0.1 s.
+    assert_eq!(resets, [1, 2, 4, 4]);
+    assert_eq!(peer.seen.accepted(), 3);
+}
+
 /// A stream that was reset late still frees its place, at the latest when the server has answered.
 #[tokio::test]
 async fn expired_calls_leave_no_stream_behind() {

@@ -1,9 +1,9 @@
 //! The settings of connections.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use super::lessons::Lessons;
 use crate::client::capacity::CapacityWaiters;
 
 /// How connections are made and kept.
@@ -54,36 +54,4 @@ pub(crate) struct KeepaliveConfig {
     pub(crate) timeout: Duration,
     /// Also while no call is in flight.
     pub(crate) while_idle: bool,
-}
-
-/// What the peer of one instance has refused on earlier connections.
-#[derive(Debug, Default)]
-pub(crate) struct Lessons {
-    /// How often it has closed a connection for too many pings.
-    pings: AtomicU32,
-    /// How often it has closed one with ENHANCE_YOUR_CALM for anything else.
-    calm: AtomicU32,
-}
-
-impl Lessons {
-    /// An interval or a pause is doubled so many times at most.
-    const MOST: u32 = 4;
-
-    pub(super) fn on_too_many_pings(&self) {
-        self.pings.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| Some((n + 1).min(Self::MOST))).ok();
-    }
-
-    pub(super) fn on_enhance_your_calm(&self) {
-        self.calm.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| Some((n + 1).min(Self::MOST))).ok();
-    }
-
-    /// Returns the factor by which the interval of pings has grown.
-    pub(super) fn ping_factor(&self) -> u32 {
-        1 << self.pings.load(Ordering::Relaxed)
-    }
-
-    /// Returns the factor by which streams are reset more slowly.
-    pub(super) fn calm_factor(&self) -> u32 {
-        1 << self.calm.load(Ordering::Relaxed)
-    }
 }

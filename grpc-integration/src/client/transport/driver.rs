@@ -11,9 +11,10 @@ use h2::client::{self, SendRequest};
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::company::Company;
-use super::config::{Lessons, TransportConfig};
+use super::config::TransportConfig;
 use super::driver_waker::DriverWaker;
 use super::keepalive::Keepalive;
+use super::lessons::Lessons;
 use super::queue::Work;
 use super::resets::Resets;
 use super::send_error::describe;
@@ -110,6 +111,7 @@ impl Driver {
             self.waker.mute(cx.waker());
             let finished = &mut self.work.finished;
             finished.truncate(finished.len().saturating_sub(AT_ONCE));
+            self.resets.recover(|| self.lessons.calm_factor());
             self.resets.poll(cx, &self.shared.reset_budget, &mut self.work.cancelled);
             if !blocked || self.work.orphaned {
                 self.send(cx, &mut room);

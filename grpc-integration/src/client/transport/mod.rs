@@ -13,6 +13,7 @@ mod driver_waker;
 mod empty_frames;
 mod header_list;
 mod keepalive;
+mod lessons;
 mod peer;
 mod peer_settings;
 mod protocol;

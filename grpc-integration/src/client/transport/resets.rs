@@ -52,6 +52,13 @@ impl Resets {
         Self { due: VecDeque::new(), calm, pause: None }
     }
 
+    /// Takes up how much longer than usual the pauses are by now, if they are.
+    pub(super) fn recover(&mut self, calm: impl FnOnce() -> u32) {
+        if self.calm > 1 {
+            self.calm = calm();
+        }
+    }
+
     /// The server has sent something, so it has read what was sent before.
     pub(super) fn on_read(&self, budget: &ResetBudget) {
         if self.calm == 1 {
