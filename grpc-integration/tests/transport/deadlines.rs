@@ -258,3 +258,54 @@ async fn expired_calls_leave_no_stream_behind() {
     }
     assert_eq!(peer.seen.accepted(), 1);
 }
+
+/// A stream that always has a message: the deadline is looked at all the same.
+#[tokio::test(start_paused = true)]
+async fn a_stream_whose_messages_are_all_there_ends_at_its_deadline() {
+    let net = Net::new();
+    let peer = Peer::within(&net, "a:1", |mut conn: Conn| async move {
+        conn.greet(&[]).await?;
+        let stream = conn.request().await?;
+        conn.accept(stream).await?;
+        for _ in 0..1000 {
+            conn.send(super::raw::DATA, 0, stream, super::raw::message("tick")).await?;
+        }
+        conn.drain().await
+    });
+    let (_registry, builder) = super::keepalive::channel_within(&net, &["a:1"]).await;
+    let client = Client::new(&builder.connect().await.unwrap());
+    let mut stream = client.stream("Ticks", within(SECOND)).await.unwrap();
+    sleep(2 * SECOND).await;
+    let mut messages = 0;
+    let status = loop {
+        match stream.message().await {
+            Ok(message) => assert!(message.is_some()),
+            Err(status) => break status,
+        }
+        messages += 1;
+    };
+    assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
+    assert!(messages < 100, "{messages} after the deadline");
+    drop(peer);
+}
+
+/// A server knows the deadline too, and may cancel before the channel's timer fires.
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_cancelled_at_its_deadline_has_exceeded_it() {
+    let net = Net::new();
+    let peer = Peer::within(&net, "a:1", |mut conn: Conn| async move {
+        conn.greet(&[]).await?;
+        let stream = conn.request().await?;
+        conn.accept(stream).await?;
+        sleep(SECOND).await;
+        conn.reset(stream, super::raw::CANCEL).await?;
+        conn.drain().await
+    });
+    let (_registry, builder) = super::keepalive::channel_within(&net, &["a:1"]).await;
+    let client = Client::new(&builder.connect().await.unwrap());
+    let mut stream = client.stream("Ticks", within(SECOND)).await.unwrap();
+    sleep(2 * SECOND).await;
+    let status = stream.message().await.unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
+    drop(peer);
+}

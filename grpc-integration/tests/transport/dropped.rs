@@ -10,7 +10,7 @@ use super::support::{Client, Server, until};
 use super::{client, soon};
 
 const TASKS: usize = 8;
-const CALLS: usize = 500;
+const CALLS: usize = 100;
 
 /// Makes a call whose answer is this number.
 async fn call(client: &Client, number: usize) -> Result<usize, Status> {

@@ -9,6 +9,7 @@ mod support;
 mod raw;
 
 mod attempts;
+mod broken_writes;
 mod closing;
 mod deadlines;
 mod download;

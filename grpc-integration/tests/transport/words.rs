@@ -218,3 +218,21 @@ async fn a_reset_is_named_in_the_status() {
         assert!(status.message().contains(name), "{status:?}");
     }
 }
+
+/// The end of the connection that follows is only its consequence.
+#[tokio::test]
+async fn calls_that_a_connection_in_goaway_loses_name_the_reason_of_goaway() {
+    let peer = Peer::start(|mut conn: Conn| async move {
+        conn.greet(&[]).await?;
+        let stream = conn.request().await?;
+        conn.goaway(stream, NO_ERROR, "enough for today").await?;
+        // So that GOAWAY is taken in first.
+        conn.ping_pong().await?;
+        conn.close().await
+    })
+    .await;
+    let (_registry, client) = client(&[&peer.address]).await;
+    let status = soon("the call", client.name()).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+    assert!(status.message().contains("enough for today"), "{status:?}");
+}
