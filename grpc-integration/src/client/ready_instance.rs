@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hither_core::{HasId, Instance, InstanceId};
 
-use super::capacity::CapacityWaiters;
+use super::capacity::{CapacityWaiters, InstanceCapacity};
 use super::sync::{ArcSwap, AtomicBool, AtomicUsize, Notify, Ordering};
 use super::transport::{Connection, Slot};
 
@@ -26,7 +26,7 @@ struct Described {
 /// What stays the same while the description of the instance changes.
 #[derive(Debug, Default)]
 struct Inner {
-    capacity: Arc<CapacityWaiters>,
+    capacity: Arc<InstanceCapacity>,
     in_flight: AtomicUsize,
     /// Oldest first. Emptied when the instance is removed, so that no picker that is still referenced keeps a
     /// connection open.
@@ -54,12 +54,14 @@ impl ReadyInstance {
 
     /// Returns one without a connection, that wakes `capacity` when a call on it has ended.
     pub(crate) fn in_pool(instance: Arc<Instance>, capacity: &Arc<CapacityWaiters>) -> Self {
-        let inner = Inner { capacity: Arc::clone(capacity), ..Inner::default() };
+        let inner = Inner { capacity: InstanceCapacity::of(capacity), ..Inner::default() };
+        inner.capacity.set_id(instance.id().clone());
         Self(Arc::new(Described { instance, inner: Arc::new(inner) }))
     }
 
     /// Returns the same one with another description.
     pub(crate) fn described_as(&self, instance: Arc<Instance>) -> Self {
+        self.0.inner.capacity.set_id(instance.id().clone());
         Self(Arc::new(Described { instance, inner: Arc::clone(&self.0.inner) }))
     }
 
@@ -75,6 +77,25 @@ impl ReadyInstance {
         Some((InFlight(self), slot))
     }
 
+    /// Asks for another connection.
+    pub(crate) fn ask(&self) {
+        self.0.inner.no_capacity.notify_one();
+    }
+
+    pub(crate) fn has_capacity(&self) -> bool {
+        self.0
+            .inner
+            .connections
+            .load()
+            .iter()
+            .any(|connection| connection.is_usable() && !connection.is_full())
+    }
+
+    /// What its connections tell of their capacity.
+    pub(crate) fn capacity(&self) -> &Arc<InstanceCapacity> {
+        &self.0.inner.capacity
+    }
+
     /// Completes when a call has found no capacity, now or since the last time.
     pub(crate) async fn no_capacity(&self) {
         self.0.inner.no_capacity.notified().await;
@@ -82,7 +103,7 @@ impl ReadyInstance {
 
     /// Returns whether calls are waiting for capacity, on this instance or another one of the channel.
     pub(crate) fn is_awaited(&self) -> bool {
-        self.0.inner.capacity.any()
+        self.0.inner.capacity.waiters().any()
     }
 
     /// Replaces the connections. Called by the instance's subchannel only.

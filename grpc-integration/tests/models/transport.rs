@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::capacity::CapacityWaiters;
+use crate::capacity::{CapacityWaiters, InstanceCapacity};
 use crate::shared::Shared;
 
 #[derive(Debug)]
@@ -11,7 +11,7 @@ pub(crate) struct Connection(Shared);
 impl Connection {
     /// Opens one on which the peer allows so many streams.
     pub(crate) fn open(max_streams: usize, capacity: &Arc<CapacityWaiters>) -> Arc<Self> {
-        let shared = Shared::new(Arc::default(), Arc::clone(capacity));
+        let shared = Shared::new(Arc::default(), InstanceCapacity::of(capacity));
         shared.on_settings(max_streams);
         Arc::new(Self(shared))
     }
@@ -23,6 +23,14 @@ impl Connection {
 
     pub(crate) fn try_reserve(self: &Arc<Self>) -> Option<Slot> {
         self.0.try_reserve().then(|| Slot(Arc::clone(self)))
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.0.peer.max_streams() <= self.0.reserved()
+    }
+
+    pub(crate) fn is_usable(&self) -> bool {
+        self.0.peer.is_open()
     }
 
     pub(crate) fn reserved(&self) -> usize {

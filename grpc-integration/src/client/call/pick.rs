@@ -9,6 +9,7 @@ use tonic::Status;
 use super::attempt::Attempt;
 use super::progress::Progress;
 use crate::client::balance::{CallInfo, Pick};
+use crate::client::capacity::Head;
 use crate::client::pool::{Ready, State, StateReader, closed};
 use crate::client::ready_instance::ReadyInstance;
 use crate::client::transport::Slot;
@@ -43,7 +44,7 @@ impl Picking<'_> {
         if self.state.capacity().any() {
             return None;
         }
-        match self.look(progress) {
+        match self.look(progress, None) {
             Look::Done(picked) => Some(picked),
             Look::Full | Look::Queued => None,
         }
@@ -56,7 +57,7 @@ impl Picking<'_> {
         let mut changes = self.state.changes();
         loop {
             if !capacity.any() {
-                match self.look(progress) {
+                match self.look(progress, None) {
                     Look::Done(picked) => return picked,
                     Look::Full => {}
                     Look::Queued => {
@@ -71,7 +72,7 @@ impl Picking<'_> {
                 let mut freed = pin!(head.freed());
                 freed.as_mut().enable();
                 changes.mark_unchanged();
-                match self.look(progress) {
+                match self.look(progress, Some(&head)) {
                     Look::Done(picked) => return picked,
                     // It waits for something else, and leaves the line meanwhile.
                     Look::Queued => break,
@@ -86,19 +87,35 @@ impl Picking<'_> {
         }
     }
 
-    fn look(&self, progress: &mut Progress) -> Look {
-        match &**self.state.load() {
-            State::Ready(ready) => self.pick_among(ready, progress),
+    fn look(&self, progress: &mut Progress, head: Option<&Head<'_>>) -> Look {
+        // Before the state is loaded: other instances that are published from now on are looked at the next time.
+        let at_all = head.is_none_or(Head::begin);
+        let look = match &**self.state.load() {
+            State::Ready(ready) => self.pick_among(ready, progress, head, at_all),
             State::Failing(reason) if !self.wait_for_ready => Look::Done(Err(reason.error().into())),
             State::Failing(reason) | State::Connecting(reason) => {
                 *progress = Progress::Waiting(reason.to_string());
                 Look::Queued
             }
             State::Closed => Look::Done(Err(closed().into())),
+        };
+        if at_all
+            && !matches!(look, Look::Full)
+            && let Some(head) = head
+        {
+            head.not_full();
         }
+        look
     }
 
-    fn pick_among(&self, ready: &Ready, progress: &mut Progress) -> Look {
+    /// `at_all`: whether all instances are looked at, or only those whose capacity has grown since they were.
+    fn pick_among(
+        &self,
+        ready: &Ready,
+        progress: &mut Progress,
+        head: Option<&Head<'_>>,
+        at_all: bool,
+    ) -> Look {
         let info = CallInfo::new(self.path, self.headers);
         let reserve = |instance: ReadyInstance| {
             let (in_flight, slot) = instance.reserve()?;
@@ -120,12 +137,151 @@ impl Picking<'_> {
                 Pick::Fail(status) | Pick::Drop(status) => return Look::Done(Err(status)),
             }
         }
-        let mut others: Vec<_> = ready.instances.iter().collect();
-        others.sort_by_cached_key(|instance| instance.in_flight());
-        if let Some(done) = others.into_iter().find_map(|instance| reserve(instance.clone())) {
-            return done;
+        while let Some((head, listed)) = head.and_then(|head| Some((head, head.next_listed()?))) {
+            // Any other is not to be called, or not yet.
+            let instance = listed.id().and_then(|id| ready.instances.get(&id));
+            if let Some(instance) = instance.filter(|instance| Arc::ptr_eq(instance.capacity(), &listed))
+                && let Some(done) = reserve(instance.clone())
+            {
+                head.list_again(&listed);
+                return done;
+            }
+        }
+        if at_all {
+            let mut others: Vec<_> =
+                ready.instances.iter().filter(|instance| instance.has_capacity()).collect();
+            others.sort_by_cached_key(|instance| instance.in_flight());
+            if let Some(done) = others.into_iter().find_map(|instance| reserve(instance.clone())) {
+                return done;
+            }
+            if head.is_some() {
+                ready.instances.iter().for_each(ReadyInstance::ask);
+            }
         }
         *progress = Progress::Full;
         Look::Full
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use async_trait::async_trait;
+    use futures_util::FutureExt;
+    use hither_core::{Instance, SortedById};
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::client::balance::{LoadBalancingPolicy, Outcome, Picker, Policy, RoundRobin};
+    use crate::client::connector::{Connected, Connector, Destination};
+    use crate::client::pool::StatePublisher;
+    use crate::client::transport::{Connection, TransportConfig};
+
+    const INSTANCES: usize = 1000;
+
+    /// Connects to servers that allow one stream.
+    #[derive(Debug)]
+    struct OneStream;
+
+    #[async_trait]
+    impl Connector for OneStream {
+        async fn connect(&self, _destination: Destination<'_>) -> io::Result<Connected> {
+            let (ours, theirs) = tokio::io::duplex(1000);
+            tokio::spawn(async move {
+                let mut server = h2::server::Builder::new();
+                let mut connection =
+                    server.max_concurrent_streams(1).handshake::<_, bytes::Bytes>(theirs).await?;
+                while connection.accept().await.transpose()?.is_some() {}
+                Ok::<_, h2::Error>(())
+            });
+            Ok(ours.into())
+        }
+    }
+
+    /// Round robin, and how often it was asked.
+    #[derive(Debug, Clone, Default)]
+    struct Counting(Arc<AtomicUsize>);
+
+    #[derive(Debug)]
+    struct CountingPicker(Arc<dyn Picker>, Arc<AtomicUsize>);
+
+    impl LoadBalancingPolicy for Counting {
+        fn picker(
+            &self,
+            ready: &SortedById<ReadyInstance>,
+            previous: Option<&Arc<dyn Picker>>,
+        ) -> Arc<dyn Picker> {
+            Arc::new(CountingPicker(RoundRobin::default().picker(ready, previous), Arc::clone(&self.0)))
+        }
+    }
+
+    impl Picker for CountingPicker {
+        fn pick(&self, call: &CallInfo<'_>) -> Pick {
+            self.1.fetch_add(1, Ordering::SeqCst);
+            self.0.pick(call)
+        }
+
+        fn done(&self, _instance: &ReadyInstance, _outcome: &Outcome) {}
+    }
+
+    #[tokio::test]
+    async fn a_freed_stream_costs_the_same_whatever_the_number_of_instances_and_of_waiting_calls() {
+        let publisher = StatePublisher::new(State::Closed);
+        let state = Arc::clone(publisher.reader());
+        let mut instances = SortedById::new();
+        for number in 0..INSTANCES {
+            let instance = Arc::new(Instance::new(format!("h{number}:1").parse().unwrap()));
+            let ready = ReadyInstance::in_pool(Arc::clone(&instance), state.capacity());
+            let config = TransportConfig::default().fork(ready.capacity());
+            let destination = Destination::new(&instance, instance.address());
+            let connection = Connection::open(&OneStream, destination, &config).await.unwrap();
+            ready.set_connections(vec![Arc::new(connection)]);
+            instances.insert(ready);
+        }
+        let policy = Counting::default();
+        let picker = Arc::new(Policy::new(policy.clone()).picker(&instances, None).unwrap());
+        publisher.publish(State::Ready(Ready { picker, instances: instances.clone() }));
+
+        let headers = HeaderMap::new();
+        let picking = Picking { state: &state, path: "/", headers: &headers, wait_for_ready: false };
+        let mut calls = Vec::new();
+        while let Some(picked) = picking.now(&mut Progress::Picking) {
+            calls.push(picked.unwrap());
+        }
+        assert_eq!(calls.len(), INSTANCES);
+        let (found, mut served) = mpsc::unbounded_channel();
+        for number in 0..INSTANCES {
+            let (state, found) = (Arc::clone(&state), found.clone());
+            tokio::spawn(async move {
+                let headers = HeaderMap::new();
+                let picking = Picking { state: &state, path: "/", headers: &headers, wait_for_ready: false };
+                found.send((number, picking.wait(&mut Progress::Picking).await.unwrap())).unwrap();
+            });
+        }
+        // How many instances were asked for another connection since, each of which wakes its task.
+        let asked =
+            || instances.iter().filter(|instance| instance.no_capacity().now_or_never().is_some()).count();
+        while asked() < INSTANCES {
+            tokio::task::yield_now().await;
+        }
+        // So that all calls are in the line.
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        let (picks, mut wakes) = (policy.0.swap(0, Ordering::SeqCst), asked());
+        assert!(picks < 2 * TRIES * INSTANCES, "{picks} picks");
+        for turn in 0..INSTANCES {
+            drop(calls.swap_remove(turn * 7919 % calls.len()));
+            let (number, call) = served.recv().await.unwrap();
+            assert_eq!(number, turn, "first come, first served");
+            calls.push(call);
+            wakes += asked();
+        }
+        // The call that is served looks once, and the next one once.
+        let picks = policy.0.load(Ordering::SeqCst);
+        assert!(picks <= 2 * TRIES * INSTANCES, "{picks} picks");
+        assert!(wakes <= 2 * (TRIES + 1) * INSTANCES, "{wakes} wakes");
     }
 }

@@ -30,7 +30,7 @@ use crate::task::Task;
 use changes::{Changes, Notifier};
 use outage_log::OutageLog;
 use servers::{Key, Role, Servers};
-use state::StatePublisher;
+pub(crate) use state::StatePublisher;
 use subchannel::Subchannel;
 use tally::{Counted, Tally};
 
@@ -75,10 +75,7 @@ impl Pool {
         config: SubchannelConfig,
     ) -> (Arc<StateReader>, Task) {
         let span = tracing::debug_span!("channel", %service);
-        let publisher = StatePublisher::new(
-            State::Connecting(NotReadyReason::unresolved(service.clone())),
-            Arc::clone(config.dialer.capacity()),
-        );
+        let publisher = StatePublisher::new(State::Connecting(NotReadyReason::unresolved(service.clone())));
         let reader = Arc::clone(publisher.reader());
         let mut pool = Self {
             view: discovery.service(&service),
@@ -161,7 +158,7 @@ impl Pool {
                 let capacity = self.publisher.reader().capacity();
                 let ready_instance = ReadyInstance::in_pool(instance, capacity);
                 let notifier = Notifier { key: Arc::clone(key), changes: Arc::clone(&self.changes) };
-                let (config, outages) = (self.config.fork(), Arc::clone(&self.outages));
+                let (config, outages) = (self.config.fork(&ready_instance), Arc::clone(&self.outages));
                 let subchannel = Subchannel::start(ready_instance, config, notifier, outages);
                 let member = entry.insert(Member { role, subchannel, counted: Counted::default() });
                 member.count(&mut self.tally);

@@ -117,24 +117,29 @@ impl StateReader {
 /// The pool's end of the published state. Dropping it publishes `Closed`, so that calls fail instead of waiting for
 /// ever.
 #[derive(Debug)]
-pub(super) struct StatePublisher {
+pub(crate) struct StatePublisher {
     reader: Arc<StateReader>,
     changed: watch::Sender<()>,
 }
 
 impl StatePublisher {
-    pub(super) fn new(state: State, capacity: Arc<CapacityWaiters>) -> Self {
+    pub(crate) fn new(state: State) -> Self {
         let (changed, changes) = watch::channel(());
         let state = ArcSwap::from_pointee(state);
-        Self { reader: Arc::new(StateReader { state, changes, capacity }), changed }
+        Self { reader: Arc::new(StateReader { state, changes, capacity: Arc::default() }), changed }
     }
 
-    pub(super) fn reader(&self) -> &Arc<StateReader> {
+    pub(crate) fn reader(&self) -> &Arc<StateReader> {
         &self.reader
     }
 
-    pub(super) fn publish(&self, state: State) {
-        self.reader.state.store(Arc::new(state));
+    pub(crate) fn publish(&self, state: State) {
+        let state = Arc::new(state);
+        let before = self.reader.state.swap(Arc::clone(&state));
+        match (&*before, &*state) {
+            (State::Ready(before), State::Ready(now)) if before.instances.is_same(&now.instances) => {}
+            _ => self.reader.capacity.on_other_instances(),
+        }
         self.changed.send_replace(());
     }
 }

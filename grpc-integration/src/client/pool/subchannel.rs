@@ -51,10 +51,10 @@ pub(crate) struct SubchannelConfig {
 impl SubchannelConfig {
     /// Returns the config for one subchannel, with jitter of its own: instances that were lost together are not connected
     /// to in the same moment (thundering herd).
-    pub(super) fn fork(&mut self) -> Self {
+    pub(super) fn fork(&mut self, instance: &ReadyInstance) -> Self {
         Self {
             backoff: self.backoff.fork(),
-            dialer: self.dialer.fork(),
+            dialer: self.dialer.fork(instance.capacity()),
             max_connections: self.max_connections,
         }
     }

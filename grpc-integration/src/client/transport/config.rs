@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::lessons::Lessons;
-use crate::client::capacity::CapacityWaiters;
+use crate::client::capacity::InstanceCapacity;
 
 /// How connections are made and kept.
 #[derive(Debug, Clone)]
@@ -15,7 +15,7 @@ pub(crate) struct TransportConfig {
     pub(crate) max_response_headers: u32,
     pub(crate) keepalive: KeepaliveConfig,
     /// Woken when a connection has capacity again.
-    pub(crate) capacity: Arc<CapacityWaiters>,
+    pub(crate) capacity: Arc<InstanceCapacity>,
     /// What the peer has refused on earlier connections to the same instance.
     pub(crate) lessons: Arc<Lessons>,
 }
@@ -40,8 +40,8 @@ impl Default for TransportConfig {
 
 impl TransportConfig {
     /// Returns the settings for the connections of another instance.
-    pub(crate) fn fork(&self) -> Self {
-        Self { lessons: Arc::default(), ..self.clone() }
+    pub(crate) fn fork(&self, capacity: &Arc<InstanceCapacity>) -> Self {
+        Self { lessons: Arc::default(), capacity: Arc::clone(capacity), ..self.clone() }
     }
 }
 

@@ -6,7 +6,7 @@ use super::peer::Peer;
 use super::queue::Queue;
 use super::resets::ResetBudget;
 use super::wire::WireFacts;
-use crate::client::capacity::CapacityWaiters;
+use crate::client::capacity::InstanceCapacity;
 use crate::client::sync::{AtomicUsize, Ordering};
 
 /// What a connection's handle, its streams and its task share.
@@ -18,11 +18,11 @@ pub(super) struct Shared {
     pub(super) reset_budget: ResetBudget,
     /// How many calls have a slot.
     reserved: AtomicUsize,
-    capacity: Arc<CapacityWaiters>,
+    capacity: Arc<InstanceCapacity>,
 }
 
 impl Shared {
-    pub(super) fn new(wire: Arc<WireFacts>, capacity: Arc<CapacityWaiters>) -> Self {
+    pub(super) fn new(wire: Arc<WireFacts>, capacity: Arc<InstanceCapacity>) -> Self {
         Self {
             queue: Queue::default(),
             peer: Peer::new(),

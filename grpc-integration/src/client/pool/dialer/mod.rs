@@ -13,7 +13,7 @@ use hither_core::contain::{Contained, contain};
 use tokio::time::timeout;
 use tracing::Instrument;
 
-use crate::client::capacity::CapacityWaiters;
+use crate::client::capacity::InstanceCapacity;
 use crate::client::connector::{Connector, Destination};
 use crate::client::transport::{Connection, TransportConfig};
 use candidates::{Candidate, Candidates};
@@ -35,14 +35,9 @@ impl Dialer {
         Self { connector, names: Arc::new(SystemLookup::default()), timeout, transport }
     }
 
-    /// Returns what is woken when a connection has capacity again.
-    pub(super) fn capacity(&self) -> &Arc<CapacityWaiters> {
-        &self.transport.capacity
-    }
-
     /// Returns the dialer for another instance.
-    pub(super) fn fork(&self) -> Self {
-        Self { transport: self.transport.fork(), ..self.clone() }
+    pub(super) fn fork(&self, capacity: &Arc<InstanceCapacity>) -> Self {
+        Self { transport: self.transport.fork(capacity), ..self.clone() }
     }
 
     /// Connects to the first address that answers with HTTP/2 SETTINGS: Happy Eyeballs (RFC 8305, gRFC A61) over the
