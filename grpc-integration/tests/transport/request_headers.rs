@@ -1,11 +1,14 @@
 //! The headers of requests: what a server accepts of them, and what is left out.
 
-use tokio::sync::oneshot;
+use std::sync::Arc;
+
+use tokio::sync::{Notify, oneshot};
 use tonic::{Code, Request, Response, Status};
 
 use super::attempts::Attempts;
 use super::raw::{
-    Conn, ENHANCE_YOUR_CALM, HEADERS, INITIAL_WINDOW_SIZE, MAX_HEADER_LIST_SIZE, Peer, SETTINGS, settings,
+    Conn, DATA, END_HEADERS, ENHANCE_YOUR_CALM, Frame, HEADERS, INITIAL_WINDOW_SIZE, MAX_HEADER_LIST_SIZE,
+    Peer, SETTINGS, block, message, settings,
 };
 use super::support::{Client, Server, until};
 use super::{channel, client, soon};
@@ -137,7 +140,7 @@ async fn a_limit_of_0_fails_all_calls_and_no_connection() {
 async fn a_limit_is_read_from_settings_in_pieces() {
     let peer = Peer::start(move |mut conn: Conn| async move {
         let entries = [(INITIAL_WINDOW_SIZE, 65_535), (MAX_HEADER_LIST_SIZE, 4000), (0x1234, 7)];
-        for byte in super::raw::Frame::new(SETTINGS, 0, 0, settings(&entries)).encode() {
+        for byte in Frame::new(SETTINGS, 0, 0, settings(&entries)).encode() {
             conn.write(&[byte]).await?;
             tokio::task::yield_now().await;
         }
@@ -150,6 +153,42 @@ async fn a_limit_is_read_from_settings_in_pieces() {
     assert!(status.message().contains("exceed the 4000 that"), "{status:?}");
     client.name().await.unwrap();
     assert_eq!((peer.seen.headers(), peer.seen.accepted()), (1, 1));
+}
+
+/// Servers that adapt their windows send SETTINGS in mid-connection. What a later response carries is none of them, also
+/// where a read ends within it.
+#[tokio::test]
+async fn a_response_that_looks_like_settings_is_no_limit() {
+    // MAX_HEADER_LIST_SIZE of 0, again and again.
+    let text = "\0\x06\0\0\0\0".repeat(10);
+    let begun = Arc::<Notify>::default();
+    let read = Arc::clone(&begun);
+    let peer = Peer::start(move |mut conn: Conn| {
+        let (text, read) = (text.clone(), Arc::clone(&read));
+        async move {
+            conn.greet(&[(MAX_HEADER_LIST_SIZE, 16_384)]).await?;
+            let stream = conn.request().await?;
+            conn.send(SETTINGS, 0, 0, settings(&[(INITIAL_WINDOW_SIZE, 65_535)])).await?;
+            // Its acknowledgement: a read has ended with it.
+            while !conn.raw_frame().await?.is(SETTINGS) {}
+            let head = block(&[(":status", "200"), ("content-type", "application/grpc")]);
+            let head = Frame::new(HEADERS, END_HEADERS, stream, head).encode();
+            let data = Frame::new(DATA, 0, stream, message(&text)).encode();
+            let (first, rest) = data.split_at(data.len() - text.len());
+            conn.write(&[&head, first].concat()).await?;
+            read.notified().await;
+            conn.write(rest).await?;
+            conn.respond(stream, true, &[("grpc-status", "0")]).await?;
+            conn.serve("a").await
+        }
+    })
+    .await;
+    let (_registry, client) = client(&[&peer.address]).await;
+    let mut stream = soon("the headers", client.stream("Name", String::new())).await.unwrap();
+    begun.notify_one();
+    assert_eq!(soon("the message", stream.message()).await.unwrap().map(|text| text.len()), Some(60));
+    soon("the next call", client.name()).await.unwrap();
+    assert_eq!(peer.seen.accepted(), 1);
 }
 
 /// The call fails at the instance that was picked for it, as in grpc-go: whether it passes must not be a matter of luck.

@@ -128,6 +128,8 @@ impl EmptyFrames {
             }
             self.in_control = header.kind == GOAWAY;
             self.control |= self.in_control;
+            // Or the rest of a frame whose end was not read yet would be taken for the rest of the SETTINGS before it.
+            self.in_settings = false;
             at += HEADER_LEN + header.length;
         }
         if at < bytes.len() {
@@ -265,8 +267,10 @@ mod tests {
             // Half an entry at its end.
             frame(SETTINGS, 0, 0, &[0, 6, 0, 0, 16, 0, 0, 6, 1]),
             frame(SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 1, 0, 6, 0, 0, 32, 2, 0, 1, 0, 0, 0, 6]),
-            // What looks like settings and is none.
+            // What looks like settings and is none, from wherever a read ends within it.
             frame(DATA, 0, 1, &frame(SETTINGS, 0, 0, &unlike)),
+            frame(DATA, 0, 1, &unlike.repeat(6)),
+            frame(HEADERS, 4, 1, &unlike.repeat(6)),
             empty(1),
             frame(SETTINGS, ACK, 0, &unlike),
             frame(HEADERS, 4, 1, &unlike),
