@@ -203,7 +203,7 @@ async fn a_refused_call_is_retried_until_its_deadline_more_and_more_slowly() {
     request.set_timeout(10 * SECOND);
     let status = client.call("Name", request).await.unwrap_err();
     assert_eq!(status.code(), Code::DeadlineExceeded);
-    let expected = "refused, last: the server reset the stream with REFUSED_STREAM at a:1";
+    let expected = "refused before: the server reset the stream with REFUSED_STREAM at a:1";
     assert!(status.message().ends_with(expected), "{status}");
     let attempts = refused.load(Ordering::SeqCst);
     assert!((10..30).contains(&attempts), "{attempts} attempts");

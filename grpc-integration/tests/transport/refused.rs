@@ -3,9 +3,9 @@
 use tonic::Code;
 use tonic_prost::ProstCodec;
 
-use super::raw::{Conn, DATA, NO_ERROR, Peer, REFUSED_STREAM};
-use super::support::{path, until};
-use super::{SECOND, client, soon, storm, within};
+use super::raw::{Conn, DATA, MAX_CONCURRENT_STREAMS, NO_ERROR, Peer, REFUSED_STREAM, SETTINGS, settings};
+use super::support::{Client, path, until};
+use super::{SECOND, channel, client, soon, storm, within};
 
 async fn refuses(times: usize, callers: usize) {
     let peer = Peer::start(move |mut conn: Conn| async move {
@@ -57,6 +57,28 @@ async fn a_call_that_is_always_refused_ends_at_its_deadline_and_does_not_flood_t
     assert!(matches!(status.code(), Code::DeadlineExceeded | Code::Unavailable), "{status:?}");
     assert!(status.message().contains("refused"), "{status:?}");
     assert!(peer.seen.headers() < 200, "{} attempts in half a second", peer.seen.headers());
+}
+
+/// That it was refused is known, whatever it waits for in the end: an answer, or a stream.
+#[tokio::test]
+async fn the_status_of_a_deadline_has_the_last_refusal() {
+    for (limit, expected) in [(100, "no answer from"), (0, "all connections have as many calls")] {
+        let peer = Peer::start(move |mut conn: Conn| async move {
+            conn.greet(&[]).await?;
+            let stream = conn.request().await?;
+            conn.send(SETTINGS, 0, 0, settings(&[(MAX_CONCURRENT_STREAMS, limit)])).await?;
+            conn.reset(stream, REFUSED_STREAM).await?;
+            conn.drain().await
+        })
+        .await;
+        let (_registry, builder) = channel(&[&peer.address]).await;
+        let client = Client::new(&builder.max_connections(1).connect().await.unwrap());
+        let status = soon("the call", client.call("Name", within(SECOND / 5))).await.unwrap_err();
+        assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
+        let known =
+            [expected, "refused before: the server reset the stream with REFUSED_STREAM at 127.0.0.1"];
+        assert!(known.iter().all(|text| status.message().contains(text)), "{status:?}");
+    }
 }
 
 /// One instance refuses (it is full or shuts down): the calls go to the other.

@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-use tonic::Status;
-
 use super::attempt::Attempt;
 
 /// How far a call has come: the message when its deadline is exceeded.
@@ -14,8 +12,8 @@ pub(super) enum Progress {
     Waiting(String),
     /// No connection had capacity.
     Full,
-    /// A server has refused it, with this status.
-    Refused(Status),
+    /// A server has refused it, and it is to be sent again.
+    Refused,
     Sent(Attempt),
 }
 
@@ -25,7 +23,7 @@ impl fmt::Display for Progress {
             Self::Picking => f.write_str("no instance was picked"),
             Self::Waiting(reason) => f.write_str(reason),
             Self::Full => f.write_str("all connections have as many calls as the servers allow"),
-            Self::Refused(status) => write!(f, "refused, last: {}", status.message()),
+            Self::Refused => f.write_str("it was to be sent again"),
             Self::Sent(attempt) => write!(f, "no answer from {}", attempt.peer()),
         }
     }

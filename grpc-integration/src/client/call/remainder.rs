@@ -1,7 +1,6 @@
 //! The calls that wait, are refused, or are answered by something that is not gRPC.
 
 use std::future::poll_fn;
-use std::mem;
 use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
@@ -36,13 +35,15 @@ pub(super) struct Remainder {
     call: Call,
     progress: Progress,
     refusals: Option<Backoff>,
+    /// The status that a server has refused it with last.
+    refused: Option<Status>,
     /// How many connections were closed with an error under it.
     blames: u32,
 }
 
 impl Remainder {
     pub(super) fn of(call: Call) -> Self {
-        Self { call, progress: Progress::Picking, refusals: None, blames: 0 }
+        Self { call, progress: Progress::Picking, refusals: None, refused: None, blames: 0 }
     }
 
     /// Runs the call to its response.
@@ -61,15 +62,26 @@ impl Remainder {
             (Some(Ok(response)), _, Progress::Sent(attempt)) => Ok(self.call.respond(response, attempt)),
             (Some(Ok(_)), _, _) => Err(Status::internal("a response to a call that was not sent")),
             (Some(Err(status)), _, _) => Err(status),
-            (None, Some(timer), Progress::Sent(mut attempt)) => Err(attempt.exceeded(timer.deadline())),
-            (None, Some(timer), progress) => Err(timer.deadline().exceeded(&progress)),
+            (None, Some(timer), mut progress) => {
+                let status = match &mut progress {
+                    Progress::Sent(attempt) => attempt.exceeded(timer.deadline()),
+                    progress => timer.deadline().exceeded(progress),
+                };
+                Err(match self.refused {
+                    Some(refused) => {
+                        let why = format!("{}; refused before: {}", status.message(), refused.message());
+                        Status::new(status.code(), why)
+                    }
+                    None => status,
+                })
+            }
             (None, None, _) => Err(Status::internal("a deadline has passed that was not set")),
         }
     }
 
     /// Sends the call until it is answered. The attempt that was is left in `progress`.
     async fn attempts(&mut self, first: First) -> Result<Response<ResponseBody>, Status> {
-        let Self { call, progress, refusals, blames } = self;
+        let Self { call, progress, refusals, refused, blames } = self;
         let (mut ended, mut unsent) = match first {
             First::Unpicked(request) => (None, Some(request)),
             First::Ended(attempt, ended) => {
@@ -83,7 +95,7 @@ impl Remainder {
                     return Err(Status::internal("an attempt has ended that was not made"));
                 };
                 let mut hasty = false;
-                let refused = match ended {
+                let again = match ended {
                     Ok(response) if http_status::is_grpc(response.status(), response.headers()) => {
                         return Ok(response);
                     }
@@ -115,7 +127,7 @@ impl Remainder {
                     }
                 };
                 attempt.ended(Code::Unavailable);
-                match refused {
+                match again {
                     None => {
                         *progress = Progress::Picking;
                         if hasty {
@@ -123,15 +135,13 @@ impl Remainder {
                         }
                     }
                     Some(status) => {
-                        *progress = Progress::Refused(status);
+                        *refused = Some(status);
+                        *progress = Progress::Refused;
                         pause(refusals).await;
                     }
                 }
             }
-            let refused = match mem::replace(progress, Progress::Picking) {
-                Progress::Refused(status) => Some(status),
-                _ => None,
-            };
+            *progress = Progress::Picking;
             let request = unsent.take().unwrap_or_else(|| call.head.again());
             let picking = call.picking(request.headers());
             let (attempt, slot) = match picking.now(progress) {
@@ -140,9 +150,8 @@ impl Remainder {
             };
             let Some(body) = call.content.attempt() else {
                 // What was sent before is not buffered any more.
-                return Err(
-                    refused.unwrap_or_else(|| Status::internal("the request body cannot be replayed"))
-                );
+                let unknown = || Status::internal("the request body cannot be replayed");
+                return Err(refused.take().unwrap_or_else(unknown));
             };
             let sending = call.send(&attempt, slot, request, body, true)?;
             *progress = Progress::Sent(attempt);
