@@ -3,8 +3,8 @@
 use std::io;
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use futures_util::future::join_all;
+use futures_util::{FutureExt, Stream, StreamExt, stream};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tonic::Code;
@@ -12,6 +12,11 @@ use tonic::Code;
 use super::raw::{Conn, ENHANCE_YOUR_CALM, MAX_CONCURRENT_STREAMS, Peer, RST_STREAM};
 use super::support::{Client, Net, Registry, SERVICE, Server, until};
 use super::{SECOND, channel, client, soon, within};
+
+/// A stream of two messages, the second of which is larger than a window, and of no end.
+fn endless(message: String) -> impl Stream<Item = String> {
+    stream::iter([message, "x".repeat(100_000)]).chain(stream::pending())
+}
 
 /// Short calls in a burst, beside innocent ones: the resets must not end the connection (hyperium/h2#856,
 /// iotaledger/iota#12930), for the server is tonic's, with h2's defence against rapid resets.
@@ -34,7 +39,14 @@ async fn bursts(connections: usize) {
     for _ in 0..4 {
         let short = (0..500).map(|i| {
             let client = client.clone();
-            tokio::spawn(async move { client.call("Hold", within(Duration::from_millis(1 + i % 5))).await })
+            let request = within(Duration::from_millis(1 + i % 5));
+            tokio::spawn(async move {
+                match i % 2 {
+                    0 => client.call("Hold", request).await,
+                    // Its messages do not end, either.
+                    _ => client.upload("Hold", request.map(endless)).await,
+                }
+            })
         });
         for call in join_all(short.collect::<Vec<_>>()).await {
             let status = call.unwrap().unwrap_err();

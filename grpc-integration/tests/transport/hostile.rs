@@ -7,12 +7,14 @@ use std::sync::Once;
 use std::time::Duration;
 
 use fastrand::Rng;
+use futures_util::StreamExt;
 use futures_util::future::join_all;
+use futures_util::stream;
 use hither_tonic::{DiscoveryChannel, RoundRobin};
 use tokio::runtime::Handle;
 use tokio::task::yield_now;
-use tokio::time::timeout;
-use tonic::Status;
+use tokio::time::{sleep, timeout};
+use tonic::{Request, Status};
 
 use super::raw::{Conn, Frame, HEADERS, INITIAL_WINDOW_SIZE, Peer, SETTINGS, block, message, settings};
 use super::support::{Client, Net, Registry, SERVICE, until};
@@ -194,6 +196,23 @@ fn count_panics() {
     });
 }
 
+/// Sends a message several times, with pauses; half of the calls are dropped at any moment.
+async fn upload(client: &Client, request: Request<String>, mut random: Rng) -> Result<(), Status> {
+    let (count, pause) = (random.usize(..5), random.u64(..10));
+    let request = request.map(|message| {
+        stream::iter(vec![message; count]).then(move |message| async move {
+            sleep(Duration::from_millis(pause)).await;
+            message
+        })
+    });
+    let call = client.upload("Name", request);
+    if random.bool() {
+        return call.await.map(drop);
+    }
+    // A call that is dropped has not failed.
+    timeout(Duration::from_millis(random.u64(..60)), call).await.map_or(Ok(()), |answer| answer.map(drop))
+}
+
 async fn one(seed: u64) {
     let (mut registry, net) = (Registry::new(), Net::new());
     let hostile = Peer::within(&net, "hostile:1", move |conn: Conn| hostile(conn, seed));
@@ -208,12 +227,17 @@ async fn one(seed: u64) {
         .connector(net.clone())
         .policy(RoundRobin::default());
     let client = Client::new(&builder.connect().await.unwrap());
+    let mut random = Rng::with_seed(seed);
     for _ in 0..3 {
-        let calls = (0..8).map(|number| {
+        let calls = (0..12).map(|number| {
             let client = client.clone();
+            let random = random.fork();
             async move {
                 let mut request = within(2 * SECOND);
                 *request.get_mut() = "x".repeat([0, 100, 70_000][number % 3]);
+                if number >= 8 {
+                    return upload(&client, request, random).await;
+                }
                 if number % 4 > 0 {
                     return client.call("Name", request).await.map(drop);
                 }
@@ -230,7 +254,7 @@ async fn one(seed: u64) {
         }
     }
     registry.leave("hostile:1").await;
-    tokio::time::sleep(SECOND / 10).await;
+    sleep(SECOND / 10).await;
     for _ in 0..3 {
         let answer = client.call("Name", within(SECOND)).await;
         assert_eq!(answer.unwrap_or_else(|status| panic!("seed {seed}: {status:?}")).into_inner(), "fine");

@@ -35,11 +35,30 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use hither_tonic::{ChannelBuilder, DiscoveryChannel, RoundRobin};
-use tonic::{Request, Status};
+use tonic::{IntoStreamingRequest, Request, Response, Status};
+use tonic_prost::ProstCodec;
 
-use support::{Client, Registry, SERVICE, SOON, until};
+use support::{Client, Registry, SERVICE, SOON, path, until};
 
 const SECOND: Duration = Duration::from_secs(1);
+
+impl Client {
+    /// Makes a call whose request is a stream.
+    pub(crate) async fn upload(
+        &self,
+        method: &str,
+        request: impl IntoStreamingRequest<Message = String>,
+    ) -> Result<Response<String>, Status> {
+        let mut grpc = self.grpc.clone();
+        grpc.ready().await?;
+        grpc.client_streaming(
+            request.into_streaming_request(),
+            path(method),
+            ProstCodec::<String, String>::new(),
+        )
+        .await
+    }
+}
 
 /// A channel to these addresses over real sockets.
 async fn channel(addresses: &[&str]) -> (Registry, ChannelBuilder) {

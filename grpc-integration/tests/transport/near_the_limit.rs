@@ -8,11 +8,10 @@ use futures_util::future::join_all;
 use tokio::task::yield_now;
 use tokio::time::timeout;
 use tonic::{Code, Request};
-use tonic_prost::ProstCodec;
 
 use super::attempts::Attempts;
 use super::raw::{Conn, MAX_CONCURRENT_STREAMS, Peer};
-use super::support::{Client, path, until};
+use super::support::{Client, until};
 use super::{SECOND, channel, soon, within};
 
 async fn one_connection(peer: &Peer) -> (super::Registry, Client, Attempts) {
@@ -81,13 +80,10 @@ async fn no_attempt_fails_while_others_are_cancelled_by_chance() {
                         if !streamed {
                             return client.call("Name", within(9 * SECOND)).await.map(drop);
                         }
-                        let mut grpc = client.grpc.clone();
-                        grpc.ready().await?;
                         let messages = tokio_stream::iter(vec!["x".repeat(300); 3]);
                         let mut request = Request::new(messages);
                         request.set_timeout(9 * SECOND);
-                        let codec = ProstCodec::<String, String>::new();
-                        grpc.client_streaming(request, path("Name"), codec).await.map(drop)
+                        client.upload("Name", request).await.map(drop)
                     };
                     if random.bool() {
                         let turns = async {
