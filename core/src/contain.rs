@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 /// Runs code of the program; returns the message of a panic.
 ///
 /// What the panic may have left inconsistent is the program's own, or is dropped by the caller.
+#[inline]
 pub fn contain<T>(code: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(code)).map_err(|panic| text_of(&*panic))
 }
@@ -58,6 +59,7 @@ impl<F: Future> fmt::Debug for Contained<F> {
     }
 }
 
+#[cold]
 fn text_of(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied().or(panic.downcast_ref::<String>().map(String::as_str));
     text.unwrap_or("no message").to_owned()
