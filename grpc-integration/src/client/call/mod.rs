@@ -83,7 +83,7 @@ impl ResponseFuture {
     pub(crate) fn new(calls: Arc<Calls>, mut request: Request<Body>) -> Self {
         let content = match Content::begin(mem::take(request.body_mut())) {
             Ok(content) => content,
-            Err(status) => return Self(Stage::Over(Some(status))),
+            Err(status) => return Self::failed(status),
         };
         let head = Head::of(&mut request, &calls.config);
         let call = Call { calls, head, content, timer: None };
@@ -91,16 +91,21 @@ impl ResponseFuture {
             let remainder = Remainder::of(call).run(First::Unpicked(request.map(drop)));
             return Self(Stage::Remainder(Box::pin(remainder)));
         };
-        let sent = picked.and_then(|(attempt, slot)| {
-            let body =
-                call.content.attempt().ok_or_else(|| Status::internal("the request body was sent before"))?;
-            let sending = call.send(&attempt, slot, request.map(drop), body, false)?;
-            Ok((sending, attempt))
-        });
-        Self(match sent {
-            Ok((sending, attempt)) => Stage::Sent { sending, call, attempt: Some(attempt) },
-            Err(status) => Stage::Over(Some(status)),
-        })
+        let (attempt, slot) = match picked {
+            Ok(picked) => picked,
+            Err(status) => return Self::failed(status),
+        };
+        let Some(body) = call.content.attempt() else {
+            return Self::failed(Status::internal("the request body was sent before"));
+        };
+        match call.send(&attempt, slot, request.map(drop), body, false) {
+            Ok(sending) => Self(Stage::Sent { sending, call, attempt: Some(attempt) }),
+            Err(status) => Self::failed(status),
+        }
+    }
+
+    fn failed(status: Status) -> Self {
+        Self(Stage::Over(Some(status)))
     }
 }
 
