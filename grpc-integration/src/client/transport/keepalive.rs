@@ -46,7 +46,21 @@ impl Keepalive {
     }
 
     /// Pings when it is time to; ready with the reason when the peer has not answered.
+    #[inline]
     pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        h2: &mut client::Connection<Wire, Bytes>,
+        shared: &Shared,
+    ) -> Poll<String> {
+        // Polled once, it wakes the task when it fires; to poll it each time would cost more than all the rest here.
+        if self.armed && self.tick.as_ref().is_some_and(|tick| !tick.is_elapsed()) {
+            return Poll::Pending;
+        }
+        self.poll_tick(cx, h2, shared)
+    }
+
+    fn poll_tick(
         &mut self,
         cx: &mut Context<'_>,
         h2: &mut client::Connection<Wire, Bytes>,
@@ -54,10 +68,6 @@ impl Keepalive {
     ) -> Poll<String> {
         let Some(silence) = &mut self.silence else { return Poll::Pending };
         if self.tick.is_none() && !silence.concerns(shared.reserved() > 0) {
-            return Poll::Pending;
-        }
-        // Polled once, it wakes the task when it fires; to poll it each time would cost more than all the rest here.
-        if self.armed && self.tick.as_ref().is_some_and(|tick| !tick.is_elapsed()) {
             return Poll::Pending;
         }
         let tick = self.tick.get_or_insert_with(|| {
