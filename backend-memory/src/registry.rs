@@ -110,7 +110,7 @@ impl MemoryRegistry {
     }
 
     fn on(store: Arc<Store>) -> Self {
-        let registrar = store.lock().state.new_registrar();
+        let registrar = store.lock_as_it_is().state.new_registrar();
         Self { store, registrar }
     }
 }

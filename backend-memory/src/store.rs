@@ -41,11 +41,17 @@ impl Store {
 
     /// Locks the registry, after removing what has expired by now. The lock is never held across an await.
     pub(crate) fn lock(&self) -> Locked<'_> {
-        let now = Instant::now();
+        let mut locked = self.lock_as_it_is();
+        let now = locked.now;
+        locked.state.expire(now, usize::MAX);
+        locked
+    }
+
+    /// Locks the registry, for what does not depend on its records.
+    pub(crate) fn lock_as_it_is(&self) -> Locked<'_> {
         // Nothing under this lock panics in the middle of a change, so a poisoned state is still consistent.
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        inner.state.expire(now, usize::MAX);
-        Locked { inner, store: self, now }
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        Locked { inner, store: self, now: Instant::now() }
     }
 
     /// Removes what has expired by now, and yields in between: many leases may expire at the same time. Before each

@@ -93,6 +93,6 @@ impl MemoryWatch {
 
 impl Drop for MemoryWatch {
     fn drop(&mut self) {
-        self.store.lock().faults.close_watch(self.id);
+        self.store.lock_as_it_is().faults.close_watch(self.id);
     }
 }
