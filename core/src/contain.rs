@@ -4,6 +4,7 @@
 
 use std::any::Any;
 use std::fmt;
+use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -13,7 +14,7 @@ use std::task::{Context, Poll};
 /// What the panic may have left inconsistent is the program's own, or is dropped by the caller.
 #[inline]
 pub fn contain<T>(code: impl FnOnce() -> T) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(code)).map_err(|panic| text_of(&*panic))
+    catch_unwind(AssertUnwindSafe(code)).map_err(text_of)
 }
 
 /// Drops a value of the program.
@@ -60,7 +61,32 @@ impl<F: Future> fmt::Debug for Contained<F> {
 }
 
 #[cold]
-fn text_of(panic: &(dyn Any + Send)) -> String {
+fn text_of(panic: Box<dyn Any + Send>) -> String {
     let text = panic.downcast_ref::<&str>().copied().or(panic.downcast_ref::<String>().map(String::as_str));
-    text.unwrap_or("no message").to_owned()
+    let text = text.unwrap_or("no message").to_owned();
+    // What the program panicked with may panic in its turn when it is dropped: that is not dropped any more.
+    if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+        mem::forget(again);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::panic_any;
+
+    use super::*;
+
+    struct PanicsWhenDropped;
+
+    impl Drop for PanicsWhenDropped {
+        fn drop(&mut self) {
+            panic_any(Self);
+        }
+    }
+
+    #[test]
+    fn a_panic_whose_payload_panics_is_contained() {
+        assert_eq!(contain(|| panic_any(PanicsWhenDropped)), Err::<(), _>("no message".to_owned()));
+    }
 }

@@ -186,7 +186,7 @@ impl Pool {
         let before = self.last.as_ref().map(|last| last.instances.clone());
         let state = if ready.is_empty() { self.not_ready() } else { self.picker_over(ready) };
         self.publisher.publish(state);
-        // Nearly always the last one of this list: the picker and the state that had it are gone.
+        // The state that had it is gone, and the picker unless calls in flight still refer to it: the last of them drops it.
         if let Some(before) = before {
             before.discard().await;
         }

@@ -143,8 +143,8 @@ impl Wire {
     }
 }
 
-/// A byte stream may be the program's own code, and h2 polls it under a lock of the connection: a panic that passed through
-/// h2 would be a panic of each call on it.
+/// A byte stream may be the program's own code: a panic that passed through h2 would end the connection's task without a
+/// word of why.
 fn contained<T>(poll: impl FnOnce() -> Poll<io::Result<T>>) -> Poll<io::Result<T>> {
     contain(poll).unwrap_or_else(|panic| Poll::Ready(Err(panicked(&panic))))
 }
