@@ -23,6 +23,7 @@ mod near_the_limit;
 mod panics;
 mod pings;
 mod refused;
+mod request_bodies;
 mod request_headers;
 mod streams;
 mod tonic_pings;

@@ -98,7 +98,10 @@ impl Beginning {
                         this.first = Some(data);
                         this.ended = body.is_end_stream();
                     }
-                    (Ok(data), Some(_)) => this.second = Some(Frame::data(data)),
+                    (Ok(data), Some(_)) => {
+                        this.second = Some(Frame::data(data));
+                        this.ended = body.is_end_stream();
+                    }
                     (Err(trailers), _) => {
                         this.second = Some(trailers);
                         this.ended = true;

@@ -94,6 +94,13 @@ impl Remainder {
                 let Progress::Sent(attempt) = progress else {
                     return Err(Status::internal("an attempt has ended that was not made"));
                 };
+                // The caller's own error: what was read before it is no whole request.
+                if ended.is_err()
+                    && let Some(status) = call.content.failed()
+                {
+                    attempt.ended(status.code());
+                    return Err(status);
+                }
                 let mut hasty = false;
                 let again = match ended {
                     Ok(response) if http_status::is_grpc(response.status(), response.headers()) => {
@@ -119,9 +126,7 @@ impl Remainder {
                         Some(status)
                     }
                     Err(SendError::Failed(status)) => {
-                        let failed = call.content.failed();
-                        let status =
-                            failed.unwrap_or_else(|| attempt.failed(&status, call.head.deadline.as_ref()));
+                        let status = attempt.failed(&status, call.head.deadline.as_ref());
                         attempt.ended(status.code());
                         return Err(status);
                     }
@@ -149,9 +154,9 @@ impl Remainder {
                 None => picking.wait(progress).await?,
             };
             let Some(body) = call.content.attempt() else {
-                // What was sent before is not buffered any more.
+                // It has failed, or what was sent before is not buffered any more.
                 let unknown = || Status::internal("the request body cannot be replayed");
-                return Err(refused.take().unwrap_or_else(unknown));
+                return Err(call.content.failed().or(refused.take()).unwrap_or_else(unknown));
             };
             let sending = call.send(&attempt, slot, request, body, true)?;
             *progress = Progress::Sent(attempt);

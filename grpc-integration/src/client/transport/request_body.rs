@@ -1,11 +1,12 @@
 //! Request bodies. Those of streams can be replayed.
 
+use std::mem;
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use hither_core::contain::contain;
+use hither_core::contain::{contain, drop_contained};
 use http::HeaderMap;
 use http_body::Frame;
 use tonic::Status;
@@ -56,17 +57,16 @@ impl ReplayBody {
             waker: None,
         };
         for frame in read {
-            // Kept whatever its size: it was not sent yet.
-            state.size += frame.data_ref().map_or(0, Bytes::len);
-            state.buffered.extend(Buffered::of(&frame));
+            state.keep(&frame);
         }
         Self(Arc::new(Mutex::new(state)))
     }
 
-    /// Returns the body from its beginning, if that is still buffered. It ends the body of the attempt before.
+    /// Returns the body from its beginning, if that is still buffered and the caller's body has not failed. It ends the
+    /// body of the attempt before.
     pub(crate) fn attempt(&self) -> Option<StreamedBody> {
         let mut shared = lock(&self.0);
-        if shared.phase != Phase::Buffering {
+        if shared.phase != Phase::Buffering || shared.failed.is_some() {
             return None;
         }
         shared.attempt += 1;
@@ -91,11 +91,12 @@ impl Drop for ReplayBody {
     fn drop(&mut self) {
         let mut shared = lock(&self.0);
         shared.phase = Phase::Over;
-        shared.buffered.clear();
-        let (source, waker) = (shared.source.take(), shared.waker.take());
+        let (source, buffered) = (shared.source.take(), mem::take(&mut shared.buffered));
+        let waker = shared.waker.take();
         drop(shared);
         // This runs the caller's code, so no lock is held.
-        let _ = contain(|| drop(source));
+        drop_contained(source);
+        drop_contained(buffered);
         if let Some(waker) = waker {
             waker.wake();
         }
@@ -116,6 +117,7 @@ struct ReplayState {
     /// What was not read yet; `None` at its end, and while it is polled.
     source: Option<Body>,
     polled: bool,
+    /// What the present attempt is to send before it polls the source.
     buffered: Vec<Buffered>,
     size: usize,
     phase: Phase,
@@ -151,13 +153,19 @@ impl Buffered {
 }
 
 impl ReplayState {
+    /// Buffers a frame that is about to be sent, if there is room for it.
     fn buffer(&mut self, frame: &Frame<Bytes>) {
-        self.size += frame.data_ref().map_or(0, Bytes::len);
-        if self.size <= BUFFER {
-            self.buffered.extend(Buffered::of(frame));
+        if self.size + length(frame) <= BUFFER {
+            self.keep(frame);
         } else {
             self.phase = Phase::Committed;
         }
+    }
+
+    /// Buffers a frame whatever its size: nobody has sent it yet.
+    fn keep(&mut self, frame: &Frame<Bytes>) {
+        self.size += length(frame);
+        self.buffered.extend(Buffered::of(frame));
     }
 }
 
@@ -188,6 +196,10 @@ impl http_body::Body for StreamedBody {
         if shared.phase == Phase::Over || shared.attempt != this.attempt {
             return Poll::Ready(Some(Err(Status::cancelled("the call is over"))));
         }
+        // Also where another attempt has read it: what is buffered is no whole body.
+        if let Some(status) = &shared.failed {
+            return Poll::Ready(Some(Err(status.clone())));
+        }
         if let Some(buffered) = shared.buffered.get(this.next) {
             this.next += 1;
             return Poll::Ready(Some(Ok(match buffered.clone() {
@@ -195,8 +207,13 @@ impl http_body::Body for StreamedBody {
                 Buffered::Trailers(trailers) => Frame::trailers(trailers),
             })));
         }
-        if shared.phase == Phase::Committed {
-            shared.buffered = Vec::new();
+        if shared.phase == Phase::Committed && !shared.buffered.is_empty() {
+            // Its bytes may be the caller's: no lock is held when they are dropped.
+            let sent = mem::take(&mut shared.buffered);
+            this.next = 0;
+            drop(shared);
+            drop_contained(sent);
+            return self.poll_frame(cx);
         }
         if shared.polled {
             // By the attempt before, at this moment: it wakes this one.
@@ -210,35 +227,46 @@ impl http_body::Body for StreamedBody {
         shared.polled = true;
         shared.waker = Some(cx.waker().clone());
         drop(shared);
-        let polled = match contain(|| Pin::new(&mut source).poll_frame(cx)) {
-            Ok(polled) => polled,
-            Err(panic) => Poll::Ready(Some(Err(panicked(&panic)))),
-        };
-        let ended = matches!(polled, Poll::Ready(None | Some(Err(_))));
+        let polled = contain(|| {
+            let polled = Pin::new(&mut source).poll_frame(cx);
+            let ended = match &polled {
+                Poll::Pending => false,
+                Poll::Ready(Some(Ok(_))) => source.is_end_stream(),
+                Poll::Ready(None | Some(Err(_))) => true,
+            };
+            (polled, ended)
+        });
+        let (mut polled, ended) =
+            polled.unwrap_or_else(|panic| (Poll::Ready(Some(Err(panicked(&panic)))), true));
         let mut source = Some(source);
-        let dropped = if ended { contain(|| drop(source.take())) } else { Ok(()) };
+        if ended
+            && let Err(panic) = contain(|| drop(source.take()))
+            && !matches!(polled, Poll::Ready(Some(Err(_))))
+        {
+            polled = Poll::Ready(Some(Err(panicked(&panic))));
+        }
         let mut shared = lock(&this.shared);
         shared.polled = false;
         if shared.phase != Phase::Over {
             shared.source = source.take();
         }
-        if let Poll::Ready(Some(Ok(frame))) = &polled
-            && shared.phase == Phase::Buffering
-        {
-            shared.buffer(frame);
-            this.next = shared.buffered.len();
+        let is_present = shared.attempt == this.attempt;
+        match &polled {
+            // The stream of this attempt has ended: it is for the one that waits for this poll.
+            Poll::Ready(Some(Ok(frame))) if !is_present && shared.phase != Phase::Over => shared.keep(frame),
+            Poll::Ready(Some(Ok(frame))) if shared.phase == Phase::Buffering => {
+                shared.buffer(frame);
+                this.next = shared.buffered.len();
+            }
+            Poll::Ready(Some(Err(status))) => {
+                shared.failed.get_or_insert(status.clone());
+            }
+            _ => {}
         }
-        let polled = match (polled, dropped) {
-            (Poll::Ready(None), Err(panic)) => Poll::Ready(Some(Err(panicked(&panic)))),
-            (polled, _) => polled,
-        };
-        if let Poll::Ready(Some(Err(status))) = &polled {
-            shared.failed = Some(status.clone());
-        }
-        let next = if shared.attempt == this.attempt { None } else { shared.waker.take() };
+        let next = if is_present { None } else { shared.waker.take() };
         drop(shared);
         // The call has ended in the meantime.
-        let _ = contain(|| drop(source));
+        drop_contained(source);
         if let Some(next) = next {
             next.wake();
         }
@@ -251,13 +279,18 @@ impl http_body::Body for StreamedBody {
             && shared.phase != Phase::Over
             && self.next >= shared.buffered.len()
             && !shared.polled
-            && shared.source.as_ref().is_none_or(http_body::Body::is_end_stream)
+            && shared.failed.is_none()
+            && shared.source.is_none()
     }
 }
 
 /// Returns the status of a call whose request stream has panicked.
 pub(crate) fn panicked(panic: &str) -> Status {
     Status::internal(format!("the request stream panicked: {panic}"))
+}
+
+fn length(frame: &Frame<Bytes>) -> usize {
+    frame.data_ref().map_or(0, Bytes::len)
 }
 
 fn lock(shared: &Mutex<ReplayState>) -> MutexGuard<'_, ReplayState> {
