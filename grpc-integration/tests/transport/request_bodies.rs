@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use hither_tonic::DiscoveryChannel;
-use http::{Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::Frame;
 use tokio::sync::Notify;
 use tonic::body::Body;
@@ -197,6 +197,24 @@ async fn expects_a_reset() -> (Peer, Arc<Notify>) {
 }
 
 #[tokio::test]
+async fn trailers_that_http2_forbids_end_their_call_with_the_reason() {
+    let (peer, reset) = expects_a_reset().await;
+    let trailers = HeaderMap::from_iter([(http::header::CONNECTION, HeaderValue::from_static("close"))]);
+    let body = body(
+        move |poll| match poll {
+            1 => data("a"),
+            _ => Poll::Ready(Some(Ok(Frame::trailers(trailers.clone())))),
+        },
+        |_| false,
+    );
+    let (_registry, builder) = channel(&[&peer.address]).await;
+    let status = call(builder.connect().await.unwrap(), body).await.unwrap_err();
+    assert_eq!(status.code(), Code::Internal, "{status:?}");
+    assert!(status.message().starts_with("the request body cannot be sent: "), "{status:?}");
+    soon("the reset", reset.notified()).await;
+}
+
+#[tokio::test]
 async fn a_panic_in_the_question_for_the_end_ends_its_call() {
     let (peer, reset) = expects_a_reset().await;
     let body = body(
@@ -215,4 +233,33 @@ async fn a_panic_in_the_question_for_the_end_ends_its_call() {
     assert_eq!(status.code(), Code::Internal, "{status:?}");
     assert!(status.message().contains("the request stream panicked: "), "{status:?}");
     soon("the reset", reset.notified()).await;
+}
+
+/// h2 takes less than 2 GiB at once.
+#[tokio::test]
+async fn messages_of_2_gib_are_sent() {
+    let peer = Peer::start(|mut conn: Conn| async move {
+        conn.greet(&[]).await?;
+        loop {
+            let stream = conn.headers().await?;
+            let mut received = 0;
+            while received < 65_535 {
+                let frame = conn.frame().await?;
+                received += if frame.is(DATA) && frame.stream == stream { frame.payload.len() } else { 0 };
+            }
+            conn.window(0, 65_535).await?;
+            // Before its end, which would take long.
+            conn.answer(stream, "begun").await?;
+        }
+    })
+    .await;
+    let (_registry, builder) = channel(&[&peer.address]).await;
+    let channel = builder.connect().await.unwrap();
+    for ends in [true, false] {
+        let mut large = Some(Bytes::from(vec![0; 1 << 31]));
+        // Tonic asks before the first poll.
+        let body = body(move |_| large.take().map_or(Poll::Pending, data), move |asked| ends && asked > 1);
+        call(channel.clone(), body).await.unwrap();
+    }
+    assert_eq!((peer.seen.headers(), peer.seen.accepted()), (2, 1));
 }

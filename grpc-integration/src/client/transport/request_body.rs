@@ -181,6 +181,14 @@ impl StreamedBody {
         }
         Poll::Pending
     }
+
+    /// What was read from the caller's body cannot be sent: the call fails with this status, and is not made again.
+    pub(super) fn fail(&self, status: Status) {
+        let mut shared = lock(&self.shared);
+        if shared.phase != Phase::Over && shared.attempt == self.attempt {
+            shared.failed.get_or_insert(status);
+        }
+    }
 }
 
 impl http_body::Body for StreamedBody {

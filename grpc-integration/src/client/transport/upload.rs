@@ -7,15 +7,25 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use h2::{Reason, SendStream};
 use http_body::Body;
+use tonic::Status;
 
 use super::request_body::{RequestBody, StreamedBody};
+
+/// The most data that h2 takes at once: HTTP/2's largest window. gRPC's messages may be twice as large.
+const AT_ONCE: usize = (1 << 31) - 1;
 
 /// Sends the body on a new stream: what is there at once. Returns the rest.
 pub(super) fn begin(mut stream: SendStream<Bytes>, body: RequestBody) -> Option<Upload> {
     match body {
-        RequestBody::Complete(data) if data.is_empty() => {}
-        // An error ends the stream, and the response is the one to report it.
-        RequestBody::Complete(data) => drop(stream.send_data(data, true)),
+        RequestBody::Complete(mut data) => {
+            while !data.is_empty() {
+                let part = data.split_to(data.len().min(AT_ONCE));
+                // An error means that the stream has ended before: the call gets its error.
+                if stream.send_data(part, data.is_empty()).is_err() {
+                    break;
+                }
+            }
+        }
         RequestBody::Streamed(body) => return Some(Upload { stream, body, next: None }),
     }
     None
@@ -45,7 +55,7 @@ impl Upload {
                 return Poll::Ready(());
             }
             let sent = match self.next.take() {
-                Some(data) => {
+                Some(mut data) => {
                     if !data.is_empty() && self.stream.capacity() == 0 {
                         self.stream.reserve_capacity(data.len());
                         self.next = Some(data);
@@ -55,8 +65,12 @@ impl Upload {
                         }
                     }
                     // What exceeds the capacity is buffered by h2: less than one frame of the body.
-                    let end = self.body.is_end_stream();
-                    self.stream.send_data(data, end).map(|()| end)
+                    let part = data.split_to(data.len().min(AT_ONCE));
+                    let end = data.is_empty() && self.body.is_end_stream();
+                    if !data.is_empty() {
+                        self.next = Some(data);
+                    }
+                    self.stream.send_data(part, end).map(|()| end)
                 }
                 None => match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
                     None => {
@@ -80,8 +94,19 @@ impl Upload {
                     },
                 },
             };
-            if !matches!(sent, Ok(false)) {
-                return Poll::Ready(());
+            match sent {
+                Ok(false) => {}
+                Ok(true) => return Poll::Ready(()),
+                Err(refused) => {
+                    // The stream has ended before, or h2 does not send this: the call would wait for an answer to a
+                    // request that never ends.
+                    if self.stream.poll_reset(cx).is_pending() {
+                        self.body
+                            .fail(Status::internal(format!("the request body cannot be sent: {refused}")));
+                        self.stream.send_reset(Reason::CANCEL);
+                    }
+                    return Poll::Ready(());
+                }
             }
         }
     }
