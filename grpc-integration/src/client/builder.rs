@@ -11,7 +11,7 @@ use super::balance::{LeastRequest, LoadBalancingPolicy, Policy};
 use super::call::{CallAuthority, CallConfig};
 use super::channel::DiscoveryChannel;
 use super::connector::{Connector, TcpConnector};
-use super::pool::{Dialer, Pool, SubchannelConfig};
+use super::pool::{Dialer, Pool, Renewals, SubchannelConfig};
 use super::transport::{KeepaliveConfig, TransportConfig};
 use crate::error::{BoxError, Error, ErrorKind, Result};
 
@@ -229,7 +229,8 @@ impl ChannelBuilder {
     /// to 120 s, with a jitter of ± 20 %.
     ///
     /// HTTP/2 SETTINGS end it. A connection that was lost is made again at once, while calls wait; but after several in
-    /// a row that answered no call, the instance counts as unreachable and this backoff applies.
+    /// a row that answered no call, the instance counts as unreachable and this backoff applies. New certificates of
+    /// `ClientTls` end it too.
     pub fn backoff(mut self, backoff: Backoff) -> Self {
         self.backoff = backoff;
         self
@@ -319,17 +320,20 @@ impl ChannelBuilder {
             let message = "a channel can only be made inside a Tokio runtime";
             return Err(Error::new(ErrorKind::Unexpected, message));
         }
-        let connector = self.connector;
+        let (connector, renewals) = (self.connector, Renewals::never());
         #[cfg(feature = "tls")]
-        let connector = match &self.tls {
+        let (connector, renewals) = match &self.tls {
             Some(tls) => {
                 let known = self.listed.unwrap_or_default();
-                Arc::new(super::tls::TlsConnector::new(connector, tls, &known)?)
+                let tls = super::tls::TlsConnector::new(connector, tls, &known)?;
+                let renewals = Renewals::of(tls.changes());
+                (Arc::new(tls) as Arc<dyn Connector>, renewals)
             }
-            None => connector,
+            None => (connector, renewals),
         };
         let config = SubchannelConfig {
             dialer: Dialer::new(connector, self.connect_timeout, self.transport),
+            renewals,
             backoff: self.backoff,
             max_connections: self.max_connections,
         };

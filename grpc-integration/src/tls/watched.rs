@@ -21,13 +21,14 @@ const SETTLE: Duration = Duration::from_secs(1);
 /// A configuration made from files, and remade when they change. Dropping it ends that.
 pub(crate) struct Watched<C> {
     current: watch::Receiver<Arc<C>>,
+    changes: watch::Receiver<()>,
     _task: Option<Task>,
 }
 
 impl<C: Send + Sync + 'static> Watched<C> {
     /// A configuration that never changes.
     pub(crate) fn fixed(config: Arc<C>) -> Self {
-        Self { current: watch::channel(config).1, _task: None }
+        Self { current: watch::channel(config).1, changes: watch::channel(()).1, _task: None }
     }
 
     /// Reads the files now, and again each `interval`. New content is used once it was the same in two readings in a
@@ -46,6 +47,7 @@ impl<C: Send + Sync + 'static> Watched<C> {
             return Ok(Self::fixed(config));
         }
         let (publish, current) = watch::channel(config);
+        let (notify, changes) = watch::channel(());
         let span = tracing::debug_span!("tls files");
         let follow = async move {
             let mut state = State { used: files, pending: None, rejected: None };
@@ -62,6 +64,7 @@ impl<C: Send + Sync + 'static> Watched<C> {
                         match build(&files) {
                             Ok(config) => {
                                 publish.send_replace(Arc::new(config));
+                                notify.send_replace(());
                                 state.used = files;
                                 tracing::info!(?paths, "TLS files reloaded");
                             }
@@ -76,12 +79,18 @@ impl<C: Send + Sync + 'static> Watched<C> {
                 };
             }
         };
-        Ok(Self { current, _task: Some(Task::spawn(follow.instrument(span))) })
+        Ok(Self { current, changes, _task: Some(Task::spawn(follow.instrument(span))) })
     }
 
     /// The configuration for a new connection.
     pub(crate) fn current(&self) -> Arc<C> {
         Arc::clone(&self.current.borrow())
+    }
+
+    /// Notifies of each new configuration.
+    #[allow(dead_code, reason = "a server brings no attempt forward")]
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.changes.clone()
     }
 }
 

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use hither_core::Instance;
+use hither_core::{Backoff, Instance};
 use hither_tonic::{ClientTls, ServerTls};
 use tempfile::TempDir;
 
 use crate::peers::TonicServer;
 use crate::pki::{Ca, Issued, NAME, roots};
 use crate::servers::Running;
-use crate::support::{Client, Log, Registry, SERVICE, until};
+use crate::support::{Client, Log, Registry, SERVICE, SOON, until};
 
 const INTERVAL: Duration = Duration::from_millis(10);
 
@@ -55,7 +55,7 @@ async fn new_roots_and_identities_are_used_for_new_connections_and_no_call_is_lo
     let mut registry = Registry::new();
     registry.up(&first.address()).await;
     let builder = hither_tonic::DiscoveryChannel::builder(registry.discovery(), SERVICE).tls(tls);
-    let backoff = hither_core::Backoff::proportional(INTERVAL, 1.0, INTERVAL, 0.0);
+    let backoff = Backoff::proportional(INTERVAL, 1.0, INTERVAL, 0.0);
     let channel = builder.backoff(backoff).connect().await.unwrap();
     let client = Client::new(&channel);
     client.name().await.unwrap();
@@ -118,6 +118,26 @@ async fn files_that_are_half_written_are_reported_and_the_previous_ones_stay_in_
         lines.iter().any(|line| line.starts_with("INFO TLS files reloaded"))
     })
     .await;
+}
+
+#[tokio::test]
+async fn new_files_end_a_backoff() {
+    let (ca, other) = (Ca::new(), Ca::named("other"));
+    let server = TonicServer::start(&ca.issue(NAME), None).await;
+    let files = Directory::new();
+    let tls = ClientTls::from_file(files.put("ca.pem", &other.pem()))
+        .with_server_name(NAME)
+        .with_reload_interval(INTERVAL);
+    let minute = Duration::from_secs(60);
+    let builder = crate::channel(&[&server.address()], tls);
+    let channel = builder.backoff(Backoff::proportional(minute, 1.0, minute, 0.0)).connect_lazy().unwrap();
+    let client = Client::new(&channel);
+    let status = client.name().await.unwrap_err();
+    assert!(status.message().contains("is of an unknown authority"), "{status}");
+
+    files.put("ca.pem", &ca.pem());
+    channel.wait_ready(SOON).await.expect("the backoff has ended");
+    client.name().await.unwrap();
 }
 
 /// Kubernetes mounts a secret as a link to a directory that is replaced, so neither the file nor its link changes
@@ -207,7 +227,7 @@ async fn a_servers_certificate_is_replaced_under_load_without_a_call_lost() {
                 tokio::time::sleep(INTERVAL).await;
             }
         };
-        tokio::time::timeout(crate::support::SOON, wait).await.expect("the new certificate is shown");
+        tokio::time::timeout(SOON, wait).await.expect("the new certificate is shown");
     }
     stopped.store(true, Ordering::SeqCst);
     let mut calls = 0;
@@ -243,7 +263,7 @@ async fn a_server_takes_up_new_authorities_of_clients() {
     assert!(crate::refused(&server.address(), of(&new)).await.contains("unknown there"));
     files.put("ca.pem", &new.pem());
     let wait = async { while crate::call(&server.address(), of(&new)).await.is_err() {} };
-    tokio::time::timeout(crate::support::SOON, wait).await.expect("the new authority is trusted");
+    tokio::time::timeout(SOON, wait).await.expect("the new authority is trusted");
     // A session of before is not resumed past the authorities of now.
     assert!(crate::refused(&server.address(), of(&old)).await.contains("unknown there"));
 }

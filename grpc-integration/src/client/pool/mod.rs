@@ -6,6 +6,7 @@ mod desired;
 mod dialer;
 mod outage_log;
 mod pace;
+mod renewals;
 mod servers;
 mod state;
 mod subchannel;
@@ -21,6 +22,7 @@ use tokio::time::sleep_until;
 use tracing::Instrument;
 
 pub(crate) use dialer::Dialer;
+pub(crate) use renewals::Renewals;
 pub(crate) use state::{NotReadyReason, Ready, State, StateReader, closed};
 pub(crate) use subchannel::SubchannelConfig;
 

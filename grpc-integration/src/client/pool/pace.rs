@@ -88,6 +88,13 @@ impl<T: Use> Pace<T> {
         self.backoff.next_delay()
     }
 
+    /// Attempts may succeed that have failed so far, with new certificates. Returns the delay before the next one, which
+    /// grows where that is so time and again.
+    pub(super) fn renewed(&mut self) -> Duration {
+        self.backoff.reset();
+        self.pause.next_delay()
+    }
+
     /// A connection takes no calls any more, from now on.
     pub(super) fn lost(&mut self, connection: T) -> Next {
         if self.brief.iter().any(|earlier| earlier.verdict() == Verdict::Answered) {
@@ -159,6 +166,19 @@ mod tests {
         assert_eq!([pace.failed(), pace.failed(), pace.failed()], [SECOND, 2 * SECOND, 4 * SECOND]);
         pace.connected();
         assert_eq!(pace.failed(), SECOND);
+    }
+
+    #[test]
+    fn new_certificates_end_the_backoff_and_are_paced_themselves() {
+        let mut pace = pace();
+        for _ in 0..5 {
+            pace.failed();
+        }
+        for expected in [10, 20, 40] {
+            let (expected, pause) = (Duration::from_millis(expected), pace.renewed());
+            assert!((expected * 8 / 10..=expected * 12 / 10).contains(&pause), "{pause:?} for {expected:?}");
+            assert_eq!(pace.failed(), SECOND);
+        }
     }
 
     #[test]

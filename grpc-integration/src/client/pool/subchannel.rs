@@ -15,6 +15,7 @@ use super::desired::Desired;
 use super::dialer::Dialer;
 use super::outage_log::{ATTEMPTS, OutageLog, Unreachable};
 use super::pace::{Next, Pace};
+use super::renewals::Renewals;
 use crate::client::ready_instance::ReadyInstance;
 use crate::client::transport::{Connection, Trial, Verdict};
 use crate::task::Task;
@@ -43,6 +44,7 @@ pub(super) enum Connectivity {
 #[derive(Debug, Clone)]
 pub(crate) struct SubchannelConfig {
     pub(crate) dialer: Dialer,
+    pub(crate) renewals: Renewals,
     pub(crate) backoff: Backoff,
     /// The maximum number of connections to one instance.
     pub(crate) max_connections: usize,
@@ -55,6 +57,7 @@ impl SubchannelConfig {
         Self {
             backoff: self.backoff.fork(),
             dialer: self.dialer.fork(instance.capacity()),
+            renewals: self.renewals.clone(),
             max_connections: self.max_connections,
         }
     }
@@ -85,6 +88,7 @@ impl Subchannel {
             ready_instance: ready_instance.clone(),
             pace: Pace::new(config.backoff),
             dialer: config.dialer,
+            renewals: config.renewals,
             max_connections: config.max_connections,
             desired: receiver,
             connectivity: Arc::clone(&connectivity),
@@ -130,6 +134,7 @@ impl Drop for Subchannel {
 struct SubchannelTask {
     ready_instance: ReadyInstance,
     dialer: Dialer,
+    renewals: Renewals,
     pace: Pace<Trial>,
     max_connections: usize,
     desired: watch::Receiver<Desired>,
@@ -157,6 +162,7 @@ impl SubchannelTask {
         let mut outage = Outage::new(&outages);
         loop {
             let instance = Arc::clone(&self.desired.borrow().instance);
+            self.renewals.mark_seen();
             let connected = tokio::select! {
                 biased;
                 _ = self.desired.wait_for(|desired| !desired.connect) => return,
@@ -171,10 +177,26 @@ impl SubchannelTask {
                     delay
                 }
             };
+            if !self.wait_to_connect(delay).await {
+                return;
+            }
+        }
+    }
+
+    /// Waits for the next attempt, which new certificates bring forward. Returns whether it is to be made.
+    async fn wait_to_connect(&mut self, delay: Duration) -> bool {
+        let mut delay = pin!(sleep(delay));
+        loop {
             tokio::select! {
                 biased;
-                _ = self.desired.wait_for(|desired| !desired.connect) => return,
-                () = sleep(delay) => {}
+                _ = self.desired.wait_for(|desired| !desired.connect) => return false,
+                () = self.renewals.next() => {
+                    let pause = Instant::now() + self.pace.renewed();
+                    if pause < delay.deadline() {
+                        delay.as_mut().reset(pause);
+                    }
+                }
+                () = &mut delay => return true,
             }
         }
     }
@@ -327,6 +349,7 @@ mod tests {
         let task = SubchannelTask {
             ready_instance: ReadyInstance::new(Arc::clone(&instance)),
             dialer: Dialer::new(Arc::new(TcpConnector::default()), SETTLED, TransportConfig::default()),
+            renewals: Renewals::never(),
             pace: Pace::new(backoff),
             max_connections: 1,
             desired: watch::channel(Desired { instance, connect: true }).1,

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use hither_core::Address;
 use http::uri::Scheme;
 use rustls::ClientConfig;
+use tokio::sync::watch;
 
 use super::ClientTls;
 use super::name::Names;
@@ -34,6 +35,11 @@ impl TlsConnector {
         let config = tls.start()?;
         names.check(known)?;
         Ok(Self { inner, config, names })
+    }
+
+    /// Notifies of each change of the files, after which connections are made with what is new.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.config.changes()
     }
 }
 

@@ -52,12 +52,14 @@ use name::Names;
 /// # Files
 /// Certificates and keys are PEM, as bytes or as files. All are checked when the channel is made. Files are read again at
 /// an [interval](Self::with_reload_interval), and new ones are used for new connections, while open connections and their
-/// calls go on. Files that are incomplete or invalid are logged at WARN, and the previous ones stay in use.
+/// calls go on. New files end the backoff of instances that could not be connected to: each is tried again at once,
+/// within a second if files change all the time. Files that are incomplete or invalid are logged at WARN, and the
+/// previous ones stay in use.
 ///
 /// # Errors
 /// Invalid settings are an `InvalidArgument` of [`connect`](crate::ChannelBuilder::connect) and
 /// [`connect_lazy`](crate::ChannelBuilder::connect_lazy). A handshake that fails is a failed attempt to connect, with
-/// backoff; its reason, such as `the server's certificate is not valid for greeter.internal, only for …`, is in the status
+/// [backoff](crate::ChannelBuilder::backoff), which new files end; its reason, such as `the server's certificate is not valid for greeter.internal, only for …`, is in the status
 /// of calls that find no ready instance. The handshake is a part of the
 /// [`connect_timeout`](crate::ChannelBuilder::connect_timeout). A server that does not select `h2` by ALPN is refused.
 ///
