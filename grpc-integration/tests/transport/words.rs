@@ -5,7 +5,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tonic::Code;
 
-use super::raw::{CANCEL, Conn, ENHANCE_YOUR_CALM, NO_ERROR, Peer, REFUSED_STREAM};
+use super::raw::{CANCEL, Conn, ENHANCE_YOUR_CALM, NO_ERROR, Peer, REFUSED_STREAM, message};
 use super::support::Client;
 use super::{SECOND, channel, client, soon};
 
@@ -156,7 +156,7 @@ async fn goaways_code_and_text_are_in_the_status_of_streams() {
         conn.greet(&[]).await?;
         let stream = conn.request().await?;
         conn.accept(stream).await?;
-        conn.data(stream, &super::raw::message("first")).await?;
+        conn.data(stream, &message("first")).await?;
         conn.goaway(stream, ENHANCE_YOUR_CALM, "too_many_pings").await?;
         conn.close().await
     })
@@ -216,6 +216,44 @@ async fn a_reset_is_named_in_the_status() {
         let (_registry, client) = client(&[&peer.address]).await;
         let status = soon("the call", client.name()).await.unwrap_err();
         assert!(status.message().contains(name), "{status:?}");
+    }
+}
+
+/// Also of one that has begun, and that then has no status of its own.
+#[tokio::test]
+async fn a_reset_of_a_response_is_the_status_of_its_call() {
+    for (reset, name, expected) in [
+        (2, "INTERNAL_ERROR", Code::Internal),
+        (CANCEL, "CANCEL", Code::Cancelled),
+        (ENHANCE_YOUR_CALM, "ENHANCE_YOUR_CALM", Code::ResourceExhausted),
+        (12, "INADEQUATE_SECURITY", Code::PermissionDenied),
+    ] {
+        for messages in 0..3 {
+            let peer = Peer::start(move |mut conn: Conn| async move {
+                conn.greet(&[]).await?;
+                let stream = conn.request().await?;
+                conn.accept(stream).await?;
+                for _ in 0..messages {
+                    conn.data(stream, &message("a")).await?;
+                }
+                // What was sent before has been read.
+                conn.ping_pong().await?;
+                conn.reset(stream, reset).await?;
+                conn.serve("neighbour").await
+            })
+            .await;
+            let (_registry, client) = client(&[&peer.address]).await;
+            let mut stream = soon("the response", client.stream("Stream", String::new())).await.unwrap();
+            for _ in 0..messages {
+                assert_eq!(soon("a message", stream.message()).await.unwrap().as_deref(), Some("a"));
+            }
+            let status = soon("the end", stream.message()).await.unwrap_err();
+            assert_eq!(status.code(), expected, "{status:?}");
+            let text = format!("the server reset the stream with {name} at {}", peer.address);
+            assert_eq!(status.message(), text);
+            assert_eq!(soon("the next call", client.name()).await.unwrap(), "neighbour");
+            assert_eq!(peer.seen.accepted(), 1);
+        }
     }
 }
 
