@@ -385,3 +385,32 @@ async fn the_window_of_a_stream_is_as_it_was_set() {
         assert_eq!(windows.recv().await, Some(announced));
     }
 }
+
+/// A stream that is not read must not hold back another: the windows of all fit into the largest that a connection can
+/// have, 2^31 - 1 bytes.
+#[tokio::test]
+async fn a_connection_has_as_many_streams_as_have_room_in_its_window() {
+    let peer = Peer::start(|mut conn: Conn| async move {
+        conn.greet(&[]).await?;
+        loop {
+            conn.frame().await?;
+            // The client's streams are 1, 3, 5.
+            assert!(conn.highest < 2 * 127, "stream {}", conn.highest);
+        }
+    })
+    .await;
+    let (_registry, builder) = super::channel(&[&peer.address]).await;
+    let builder = builder.stream_window(16 * 1024 * 1024).max_connections(2);
+    let client = Client::new(&builder.connect().await.unwrap());
+    let calls: Vec<_> = (0..200)
+        .map(|_| {
+            let client = client.clone();
+            tokio::spawn(async move { client.name().await })
+        })
+        .collect();
+    until("the others have a connection of their own", || peer.seen.headers() == 200).await;
+    assert_eq!((peer.seen.accepted(), peer.seen.open()), (2, 2));
+    for call in calls {
+        call.abort();
+    }
+}
