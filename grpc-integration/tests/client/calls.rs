@@ -1,5 +1,6 @@
 //! One call: its deadline, its retries, its end.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -377,4 +378,49 @@ async fn sending_a_request_ends_with_its_call() {
         client.name().await.unwrap();
     }
     assert_eq!(server.accepted(), 1);
+}
+
+/// Answers each call with a page that has no end, or only with the beginning of one.
+fn endless_page(net: &Net, address: &str, flows: bool) {
+    let mut incoming = net.listen(address);
+    tokio::spawn(async move {
+        let mut connection = h2::server::handshake(incoming.recv().await.unwrap()).await.unwrap();
+        while let Some(Ok((_, mut respond))) = connection.accept().await {
+            let head = http::Response::builder().status(502).header("content-type", "text/html").body(());
+            let mut page = respond.send_response(head.unwrap(), false).unwrap();
+            tokio::spawn(async move {
+                page.send_data("<html>".into(), false).unwrap();
+                // Far more than is shown.
+                let mut left = if flows { 1024 * 1024 } else { 0_usize };
+                while left > 0 {
+                    page.reserve_capacity(16 * 1024);
+                    match poll_fn(|cx| page.poll_capacity(cx)).await {
+                        Some(Ok(room)) => {
+                            left = left.saturating_sub(room);
+                            page.send_data(vec![b'x'; room].into(), false).unwrap();
+                        }
+                        _ => return,
+                    }
+                }
+                // The client has enough of it.
+                poll_fn(|cx| page.poll_reset(cx)).await.unwrap();
+            });
+        }
+    });
+}
+
+/// Of a page in place of a response so much is read as is shown, and for so long.
+#[tokio::test(start_paused = true)]
+async fn a_proxys_page_without_an_end_is_read_up_to_a_bound_of_size_and_of_time() {
+    for (flows, text, wait) in [(true, "<html>xxx", Duration::ZERO), (false, "<html>", SECOND)] {
+        let (mut registry, net) = (Registry::new(), Net::new());
+        endless_page(&net, "a:1", flows);
+        registry.up("a:1").await;
+        let client = Client::new(&channel(&registry, &net).connect().await.unwrap());
+        let began = Instant::now();
+        let status = client.name().await.unwrap_err();
+        assert_eq!(status.code(), Code::Unavailable);
+        assert!(status.message().contains(text), "{status}");
+        assert!(began.elapsed() >= wait && began.elapsed() < wait + SECOND / 2, "{:?}", began.elapsed());
+    }
 }
