@@ -331,3 +331,46 @@ async fn callers_that_repeat_calls_which_fail_at_once_keep_no_thread_from_other_
         assert!(calls < 1000, "{verdict}: {calls} calls");
     }
 }
+
+/// Picks the first instance, full or not.
+#[derive(Debug)]
+struct First;
+
+#[derive(Debug)]
+struct FirstPicker(ReadyInstance);
+
+impl LoadBalancingPolicy for First {
+    fn picker(
+        &self,
+        ready: &SortedById<ReadyInstance>,
+        _previous: Option<&Arc<dyn Picker>>,
+    ) -> Arc<dyn Picker> {
+        Arc::new(FirstPicker(ready.at(0).unwrap().clone()))
+    }
+}
+
+impl Picker for FirstPicker {
+    fn pick(&self, _call: &CallInfo<'_>) -> Pick {
+        Pick::Instance(self.0.clone())
+    }
+
+    fn done(&self, _instance: &ReadyInstance, _outcome: &Outcome) {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_whose_pick_is_full_goes_to_the_instance_with_the_fewest_calls() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let mut all = Vec::new();
+    for address in ["a:1", "b:1", "c:1"] {
+        all.push(Server::described(&net, address, |server| server.max_concurrent_streams(2)));
+        registry.up(address).await;
+    }
+    let client = Client::new(&channel(&registry, &net).policy(First).connect().await.unwrap());
+    sleep(SECOND).await;
+    let mut held = Vec::new();
+    for expected in [[1, 0, 0], [2, 0, 0], [2, 1, 0], [2, 1, 1], [2, 2, 1], [2, 2, 2]] {
+        held.push(client.stream("Stream", String::new()).await.unwrap());
+        assert_eq!(all.iter().map(Server::calls).collect::<Vec<_>>(), expected);
+    }
+    assert!(all.iter().all(|server| server.accepted() == 1), "no further connection was needed");
+}

@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::FutureExt;
 use futures_util::future::join_all;
 use h2::server::{Connection, SendResponse};
+use hither_core::Backoff;
 use hither_tonic::{Connected, Connector, Destination};
 use http::{HeaderMap, Response};
 use tokio::io::DuplexStream;
@@ -325,4 +327,60 @@ async fn no_further_connection_is_made_for_calls_whose_deadline_has_passed() {
     }
     sleep(10 * SECOND).await;
     assert_eq!((attempts.load(Ordering::SeqCst), server.calls()), (2, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempts_at_a_further_connection_that_fail_are_made_with_backoff() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let _server = Server::described(&net, "a:1", |server| server.max_concurrent_streams(1));
+    registry.up("a:1").await;
+    let attempts = Arc::<AtomicUsize>::default();
+    let connector = OnlyOne { net: net.clone(), attempts: Arc::clone(&attempts) };
+    let client = Client::new(&channel(&registry, &net).connector(connector).connect().await.unwrap());
+    let _held = client.stream("Stream", String::new()).await.unwrap();
+    let waiting = tokio::spawn(async move { client.name().await });
+    sleep(60 * SECOND).await;
+    // Each takes a second, and the pauses grow from one to ten.
+    let further = attempts.load(Ordering::SeqCst) - 1;
+    assert!((7..=10).contains(&further), "{further}");
+    waiting.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_further_connection_is_made_when_a_stream_has_become_free() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let server = Server::described(&net, "a:1", |server| server.max_concurrent_streams(1));
+    registry.up("a:1").await;
+    let client = Client::new(&channel(&registry, &net).connect().await.unwrap());
+    for _ in 0..20 {
+        let held = client.stream("Stream", String::new()).await.unwrap();
+        let mut next = Box::pin(client.name());
+        // It asks for a connection, and before that can be made needs none.
+        assert!(next.as_mut().now_or_never().is_none());
+        drop(held);
+        sleep(MILLISECOND).await;
+        next.await.unwrap();
+    }
+    assert_eq!(server.accepted(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_backoff_begins_anew_when_an_instance_is_to_be_connected_to_again() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let _other = Server::on(&net, "b:1");
+    registry.up("a:1").await;
+    registry.up("b:1").await;
+    let backoff = Backoff::proportional(SECOND, 2.0, 100 * SECOND, 0.0);
+    let _channel = channel(&registry, &net).backoff(backoff).connect().await.unwrap();
+    let delays = || {
+        let dials = net.dials("a:1");
+        dials.windows(2).map(|pair| (pair[1] - pair[0]).as_secs()).collect::<Vec<_>>()
+    };
+    sleep(40 * SECOND).await;
+    assert_eq!(delays(), [1, 2, 4, 8, 16]);
+    registry.draining("a:1").await;
+    sleep(40 * SECOND).await;
+    registry.up("a:1").await;
+    sleep(10 * SECOND).await;
+    assert_eq!(delays()[6..], [1, 2, 4]);
 }
