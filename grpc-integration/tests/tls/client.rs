@@ -7,6 +7,7 @@ use std::time::Duration;
 use hither_core::Address;
 use hither_tonic::{ClientTls, Connected, Connector, Destination, TcpConnector};
 use rustls::ClientConfig;
+use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
 use tonic::Code;
 
@@ -115,6 +116,14 @@ async fn a_server_without_tls_is_what_the_error_says() {
     let closing = crate::peers::raw(|stream| async move { drop(stream) }).await;
     let text = refused(&closing, trusting(&ca)).await;
     assert!(text.contains("TLS handshake") || text.contains("reset"), "{text}");
+    let puzzled = crate::peers::raw(|mut stream| async move {
+        let mut hello = [0; 16 * 1024];
+        drop(stream.read(&mut hello).await);
+    })
+    .await;
+    let text = refused(&puzzled, trusting(&ca)).await;
+    let expected = "the server closed the connection during the TLS handshake; it may be one without TLS";
+    assert!(text.contains(expected), "{text}");
 }
 
 /// gRPC requires `h2`, and so do grpc-go and grpc's core (grpc/grpc-go#5814).

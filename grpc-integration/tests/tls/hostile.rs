@@ -213,3 +213,20 @@ async fn hello() -> Vec<u8> {
     let _ = call(&address, client(&ca)).await;
     received.await.unwrap()
 }
+
+/// A socket that is closed with something unread resets the connection, and the alert may be lost.
+#[tokio::test]
+async fn a_client_that_was_refused_while_it_sends_reads_the_alert_and_the_end() {
+    let ca = Ca::new();
+    let server = Running::start(tls(&ca)).await;
+    // A ClientHello with nothing in it, and much more than is read at a time.
+    let hello = [&[0x16, 3, 1, 0, 4, 1, 0, 0, 0][..], &[0; 60_000]].concat();
+    for _ in 0..20 {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream.write_all(&hello).await.unwrap();
+        let mut answer = Vec::new();
+        let read = timeout(SOON, stream.read_to_end(&mut answer)).await.expect("the server closes its side");
+        read.expect("and does not reset the connection");
+        assert_eq!(answer.first(), Some(&0x15), "an alert: {answer:?}");
+    }
+}

@@ -53,6 +53,11 @@ async fn an_address_of_a_target_without_a_name_is_an_error_before_anything_is_co
     let expected = "10.0.0.1:2 is an IP address, and there is no name that the server's certificate must be valid for: \
                     set ClientTls::with_server_name, with_server_name_from_metadata or with_ip_addresses";
     assert_eq!(error.to_string(), expected);
+    // The names are a setting, so an id beside them does not make up for one that is missing.
+    let named =
+        ClientTls::new(ca.pem()).with_spiffe_trust_domain("a.example").with_server_name_from_metadata("tls");
+    let error = build("static:///10.0.0.1:2", named).unwrap_err();
+    assert!(error.to_string().contains("10.0.0.1:2 is an IP address, and there is no name"), "{error}");
     build("static:///a.internal:1", ClientTls::new(ca.pem())).unwrap();
     build("static:///10.0.0.1:2", ClientTls::new(ca.pem()).with_server_name(NAME)).unwrap();
     build("static:///10.0.0.1:2", ClientTls::new(ca.pem()).with_ip_addresses()).unwrap();
