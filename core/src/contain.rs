@@ -4,7 +4,7 @@
 
 use std::any::Any;
 use std::fmt;
-use std::mem;
+use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -66,7 +66,7 @@ fn text_of(panic: Box<dyn Any + Send>) -> String {
     let text = text.unwrap_or("no message").to_owned();
     // What the program panicked with may panic in its turn when it is dropped: that is not dropped any more.
     if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
-        mem::forget(again);
+        let _ = ManuallyDrop::new(again);
     }
     text
 }

@@ -50,7 +50,7 @@ use crate::task::Task;
 ///
 /// A server that owes answers and is silent is pinged
 /// ([`keepalive_interval`](crate::ChannelBuilder::keepalive_interval)). A response that is not read holds at most
-/// [`stream_window`](crate::ChannelBuilder::stream_window) bytes in memory and slows no other; its headers are bounded by
+/// [`stream_window`](crate::ChannelBuilder::stream_window) bytes of data and slows no other; its headers are bounded by
 /// [`max_response_headers`](crate::ChannelBuilder::max_response_headers).
 ///
 /// # Calls

@@ -17,11 +17,23 @@ fn main() {
     if std::env::args().nth(1).as_deref() == Some(process::SERVE) {
         return process::serve();
     }
-    let test = Trial::test("calls_leave_a_stopped_process_and_return_when_it_goes_on", || {
-        process::calls_leave_a_stopped_process_and_return_when_it_goes_on();
-        Ok(())
+    let tests: [(&str, fn()); 2] = [
+        (
+            "calls_leave_a_stopped_process_and_return_when_it_goes_on",
+            process::calls_leave_a_stopped_process_and_return_when_it_goes_on,
+        ),
+        (
+            "calls_given_up_while_a_process_is_stopped_harm_no_others",
+            process::calls_given_up_while_a_process_is_stopped_harm_no_others,
+        ),
+    ];
+    let trials = tests.map(|(name, test)| {
+        Trial::test(name, move || {
+            test();
+            Ok(())
+        })
     });
-    run(&Arguments::from_args(), vec![test]).exit();
+    run(&Arguments::from_args(), trials.into()).exit();
 }
 
 #[cfg(not(unix))]

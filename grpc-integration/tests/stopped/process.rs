@@ -87,6 +87,40 @@ pub(crate) async fn calls_leave_a_stopped_process_and_return_when_it_goes_on() {
     timeout(SOON, answers).await.expect("it is called again");
 }
 
+/// It reads all resets at once when it goes on, and h2's defence in it against rapid resets counts those of calls that it has
+/// not begun.
+#[tokio::main(flavor = "current_thread")]
+pub(crate) async fn calls_given_up_while_a_process_is_stopped_harm_no_others() {
+    let process = Process::start().await;
+    let mut registry = Registry::new();
+    registry.up(&process.address).await;
+    let builder = DiscoveryChannel::builder(registry.discovery(), SERVICE).max_connections(1);
+    let client = Client::new(&builder.connect().await.unwrap());
+    client.name().await.unwrap();
+
+    process.signal(Signal::STOP);
+    let calls: Vec<_> = (0..150)
+        .map(|_| {
+            let client = client.clone();
+            tokio::spawn(async move { client.call("Name", deadline()).await })
+        })
+        .collect();
+    let given_up = join_all((0..50).map(|_| {
+        let mut request = Request::new(String::new());
+        request.set_timeout(Duration::from_millis(100));
+        client.call("Name", request)
+    }));
+    for call in given_up.await {
+        assert_eq!(call.unwrap_err().code(), Code::DeadlineExceeded);
+    }
+    // As long as the channel might try to reset more.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    process.signal(Signal::CONT);
+    for call in calls {
+        call.await.unwrap().unwrap();
+    }
+}
+
 fn deadline() -> Request<String> {
     let mut request = Request::new(String::new());
     request.set_timeout(SOON);

@@ -183,6 +183,32 @@ async fn defensive(mut conn: Conn) -> io::Result<()> {
     }
 }
 
+/// Resets wait for a sign of life of the server, which costs a round trip and no fixed time.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_answers_nothing_else_learns_of_cancelled_calls_at_once() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let peer = Peer::within(&net, "a:1", |mut conn: Conn| async move {
+        conn.greet(&[]).await?;
+        conn.answer_settings().await
+    });
+    registry.up("a:1").await;
+    let builder = hither_tonic::DiscoveryChannel::builder(registry.discovery(), SERVICE).connector(net);
+    let client = Client::new(&builder.keepalive_interval(None).connect().await.unwrap());
+    let calls: Vec<_> = (0..1000)
+        .map(|_| {
+            let client = client.clone();
+            tokio::spawn(async move { client.name().await })
+        })
+        .collect();
+    until("all are there", || peer.seen.headers() == 1000).await;
+    let began = Instant::now();
+    for call in calls {
+        call.abort();
+    }
+    until("all were reset", || peer.seen.resets() == 1000).await;
+    assert!(began.elapsed() < Duration::from_millis(100), "{:?}", began.elapsed());
+}
+
 /// After ENHANCE_YOUR_CALM the pace of resets falls, so that the next connections live longer.
 #[tokio::test(start_paused = true)]
 async fn after_enhance_your_calm_the_pace_of_resets_falls() {
@@ -215,7 +241,7 @@ async fn the_pace_of_resets_recovers_slowly() {
             conn.goaway(0, ENHANCE_YOUR_CALM, "too_many_resets").await?;
             return conn.close().await;
         }
-        conn.drain().await
+        conn.answer_settings().await
     });
     registry.up("a:1").await;
     let builder = hither_tonic::DiscoveryChannel::builder(registry.discovery(), SERVICE).connector(net);

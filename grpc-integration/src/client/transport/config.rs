@@ -24,7 +24,7 @@ impl Default for TransportConfig {
     fn default() -> Self {
         let seconds = Duration::from_secs;
         Self {
-            stream_window: 2 * 1024 * 1024,
+            stream_window: 1024 * 1024,
             // As grpc-go.
             max_response_headers: 16 * 1024 * 1024,
             keepalive: KeepaliveConfig {

@@ -54,6 +54,7 @@ pub(super) struct Driver {
     resets: Resets,
     keepalive: Keepalive,
     lessons: Arc<Lessons>,
+    stream_window: u32,
     /// The most streams, whatever the peer allows.
     most_streams: usize,
     company: Company,
@@ -82,6 +83,7 @@ impl Driver {
             resets: Resets::new(config.lessons.calm_factor()),
             keepalive: Keepalive::new(config.keepalive, config.lessons.ping_factor()),
             lessons: Arc::clone(&config.lessons),
+            stream_window: config.stream_window,
             most_streams: streams_that_fit(config.stream_window),
             company: Company::new(),
             read: 0,
@@ -112,7 +114,10 @@ impl Driver {
             let finished = &mut self.work.finished;
             finished.truncate(finished.len().saturating_sub(AT_ONCE));
             self.resets.recover(|| self.lessons.calm_factor());
-            self.resets.poll(cx, &self.shared.reset_budget, &mut self.work.cancelled);
+            if self.resets.poll(cx, &self.shared.reset_budget, &mut self.work.cancelled) {
+                // Nothing changes by these SETTINGS. An error: the last ones are not acknowledged yet, and will be.
+                let _ = self.h2.set_initial_window_size(self.stream_window);
+            }
             if !blocked || self.work.orphaned {
                 self.send(cx, &mut room);
             }
@@ -124,7 +129,9 @@ impl Driver {
             let read = self.shared.wire.read();
             if read != self.read {
                 self.read = read;
-                self.resets.on_read(&self.shared.reset_budget);
+                if self.resets.on_read(&self.shared.reset_budget) {
+                    cx.waker().wake_by_ref();
+                }
                 if self.shared.wire.take_control() {
                     self.look_at_peer(cx);
                 }

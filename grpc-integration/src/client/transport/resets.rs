@@ -13,7 +13,7 @@ use crate::client::sync::{AtomicU32, Ordering};
 /// had not accepted yet (CVE-2023-44487, rapid reset), and a burst of short deadlines would do that; half of it leaves
 /// room for what is under way.
 const AT_ONCE: u32 = 10;
-/// After how long more are reset where the server has sent nothing since.
+/// The least time between two batches on a connection whose server has complained, before it is lengthened.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// The stream of a cancelled call, and its slot. The peer gets RST_STREAM when it is dropped, if the response has not
@@ -40,16 +40,28 @@ impl ResetBudget {
 }
 
 /// The streams that are to be reset when there is a budget again, first come first served.
+///
+/// There is one when the server has sent something since: a server that stops for a second reads all that was sent meanwhile
+/// at once when it goes on, so time alone is no reason to send more. It is made to send something: it has to acknowledge
+/// SETTINGS, at once, and unlike PING no server counts them.
 pub(super) struct Resets {
     due: VecDeque<Cancelled>,
-    /// How much longer than usual the pauses are.
+    wait: Option<Wait>,
+    /// How much longer than usual the pauses are: 1, and there are none, until the server has complained.
     calm: u32,
+}
+
+/// The budget is spent.
+struct Wait {
+    /// Whether the server has sent something since.
+    answered: bool,
+    /// `None` when it is over.
     pause: Option<Pin<Box<Sleep>>>,
 }
 
 impl Resets {
     pub(super) fn new(calm: u32) -> Self {
-        Self { due: VecDeque::new(), calm, pause: None }
+        Self { due: VecDeque::new(), wait: None, calm }
     }
 
     /// Takes up how much longer than usual the pauses are by now, if they are.
@@ -59,35 +71,55 @@ impl Resets {
         }
     }
 
-    /// The server has sent something, so it has read what was sent before.
-    pub(super) fn on_read(&self, budget: &ResetBudget) {
+    /// The server has sent something, so it has read what was sent before. Returns whether streams are due.
+    pub(super) fn on_read(&mut self, budget: &ResetBudget) -> bool {
+        if let Some(wait) = &mut self.wait {
+            wait.answered = true;
+        }
         if self.calm == 1 {
             budget.refill();
         }
+        !self.due.is_empty()
     }
 
-    /// Resets what may be reset now, and arranges to be polled for the rest.
+    /// Resets what may be reset now, and arranges to be polled for the rest. Returns whether the server is to be asked for a
+    /// sign of life.
+    #[must_use]
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
         budget: &ResetBudget,
         cancelled: &mut Vec<Cancelled>,
-    ) {
-        if cancelled.is_empty() && self.due.is_empty() {
-            return;
-        }
+    ) -> bool {
         self.due.extend(cancelled.drain(..));
+        let mut ask = false;
         while !self.due.is_empty() {
+            if let Some(wait) = &mut self.wait {
+                if !wait.is_over(cx) {
+                    return ask;
+                }
+                self.wait = None;
+                if self.calm > 1 {
+                    budget.refill();
+                }
+            }
             if budget.take() {
                 self.due.pop_front();
-                continue;
+            } else {
+                let pause = (self.calm > 1).then(|| Box::pin(sleep(PAUSE.saturating_mul(self.calm))));
+                self.wait = Some(Wait { answered: false, pause });
+                ask = true;
             }
-            let pause = self.pause.get_or_insert_with(|| Box::pin(sleep(PAUSE.saturating_mul(self.calm))));
-            if pause.as_mut().poll(cx).is_pending() {
-                return;
-            }
-            self.pause = None;
-            budget.refill();
         }
+        ask
+    }
+}
+
+impl Wait {
+    fn is_over(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.pause.as_mut().is_some_and(|pause| pause.as_mut().poll(cx).is_ready()) {
+            self.pause = None;
+        }
+        self.answered && self.pause.is_none()
     }
 }

@@ -321,6 +321,12 @@ impl Conn {
         self.close().await
     }
 
+    /// Answers nothing but SETTINGS and PING, until the client closes.
+    pub(crate) async fn answer_settings(mut self) -> io::Result<()> {
+        while self.frame().await.is_ok() {}
+        Ok(())
+    }
+
     /// Reads until the client closes.
     pub(crate) async fn drain(mut self) -> io::Result<()> {
         while self.raw_frame().await.is_ok() {}
