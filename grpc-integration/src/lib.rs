@@ -67,6 +67,11 @@
 //! A [`Lifecycle`] runs a server and shuts it down in the order in which no client sees an error. tonic's builder, its
 //! layers and services stay in your hands.
 //!
+//! # Tests
+//!
+//! With feature `memory-network` a `MemoryNetwork` has servers and channels without sockets, on which a test can pause
+//! Tokio's time, and freeze, kill and cut off servers. Its page has examples.
+//!
 //! # Errors
 //!
 //! Both sides have one [`Error`]. Its kind ([`Error::kind`]) is what a caller decides by, and it converts into a
@@ -79,6 +84,7 @@
 //! | `client` | yes | [`DiscoveryChannel`] |
 //! | `server` | yes | [`Lifecycle`] |
 //! | `health` | no | `LifecycleBuilder::health`: drives tonic-health's reporter |
+//! | `memory-network` | no | `MemoryNetwork`: servers and channels without sockets, for tests; implies `client` and `server` |
 //! | `tls` | no | `ChannelBuilder::tls` with a `ClientTls`, `LifecycleBuilder::tls` with a `ServerTls`: TLS by rustls with ring |
 //! | `tls-webpki-roots` | no | `ClientTls::webpki`: Mozilla's root certificates, compiled in; implies `tls` |
 //!
@@ -86,7 +92,8 @@
 //!
 //! In the public interface: tonic 0.14, tonic-health 0.14, http 1, tower-service 0.3, Tokio's IO traits, async-trait's
 //! boxed futures, hyper 1's IO traits in the bounds of [`ServiceConnector`], and rustls 0.23's `ClientConfig`
-//! and `ServerConfig` in `ClientTls::rustls` and `ServerTls::rustls`.
+//! and `ServerConfig` in `ClientTls::rustls` and `ServerTls::rustls`. In the bounds of `MemoryNetwork::serve` also
+//! tower-layer 0.3, http-body 1 and bytes 1.
 //!
 //! [tonic]: https://docs.rs/tonic
 #![forbid(unsafe_code)]
@@ -96,6 +103,8 @@ mod client;
 mod error;
 #[cfg(any(feature = "client", feature = "server"))]
 mod http2;
+#[cfg(feature = "memory-network")]
+mod memory_network;
 #[cfg(feature = "server")]
 mod server;
 #[cfg(any(feature = "client", all(feature = "server", feature = "tls")))]
@@ -112,6 +121,8 @@ pub use client::{
     ServiceConnector, Sticky, TcpConnector, WaitForReady,
 };
 pub use error::{Error, ErrorKind, Result};
+#[cfg(feature = "memory-network")]
+pub use memory_network::{MemoryHost, MemoryListener, MemoryNetwork, MemoryServer, MemoryStream};
 #[cfg(feature = "server")]
 pub use server::{Connection, Incoming, Lifecycle, LifecycleBuilder, Shutdown};
 #[cfg(all(feature = "server", feature = "tls"))]

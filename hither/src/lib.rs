@@ -56,7 +56,7 @@
 //! | let configuration choose the registry | [`connect`], [`RegistryUrl`] |
 //! | give channels targets such as `etcd:///greeter` | [`Target`], [`Registries`] |
 //! | configure etcd: users, TLS, prefixes, formats of other frameworks | [`etcd`] |
-//! | test against outages, under paused time | [`memory`], [`mock`] |
+//! | test against outages, under paused time | [`memory`], [`mock`], [`MemoryNetwork`](tonic::MemoryNetwork) |
 //! | register, or watch a service, without gRPC | [`keep_registered`], [`Discovery`] |
 //! | write a backend for another registry | [`Registrar`], [`Resolver`], [`conformance`] |
 //!
@@ -68,6 +68,7 @@
 //! | `client` | yes | [`DiscoveryChannel`](tonic::DiscoveryChannel) alone |
 //! | `server` | yes | [`Lifecycle`](tonic::Lifecycle) alone |
 //! | `health` | no | [`LifecycleBuilder::health`](tonic::LifecycleBuilder::health): drives the gRPC health service; implies `server` |
+//! | `memory-network` | no | [`MemoryNetwork`](tonic::MemoryNetwork): servers and channels without sockets, for tests; implies `client` and `server` |
 //! | `tls` | no | [`ClientTls`](tonic::ClientTls), [`ServerTls`](tonic::ServerTls): TLS of channels and servers, by rustls with ring |
 //! | `tls-webpki-roots` | no | [`ClientTls::webpki`](tonic::ClientTls::webpki): Mozilla's root certificates, compiled in; implies `tls` |
 //! | `memory` | yes | [`memory`], and `memory://` in [`connect`] |

@@ -11,6 +11,7 @@ mod connections;
 mod connectors;
 mod departures;
 mod logs;
+mod memory_network;
 mod panics;
 mod reconnecting;
 mod resolution;
