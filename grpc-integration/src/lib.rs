@@ -56,6 +56,8 @@
 //!   before it was processed, is retried on another instance. One that may have been processed is never retried.
 //! - The deadline of a call covers everything, to the end of its response's body. When no instance is ready calls fail
 //!   at once with the reason, or wait, as you choose ([`WaitForReady`]).
+//! - Calls that a handler makes can inherit the deadline of the one that it serves, less a margin: a [`DeadlineLayer`] on
+//!   the server, [`inherit_deadline`](ChannelBuilder::inherit_deadline) on the channel.
 //! - While the registry cannot be reached, calls go on to the instances known last.
 //!
 //! The policy picks the instance for a call: [`LeastRequest`], the default, [`RoundRobin`], [`Sticky`], or your own
@@ -82,7 +84,7 @@
 //! | feature | default | what for |
 //! |---|---|---|
 //! | `client` | yes | [`DiscoveryChannel`] |
-//! | `server` | yes | [`Lifecycle`] |
+//! | `server` | yes | [`Lifecycle`], [`DeadlineLayer`] |
 //! | `health` | no | `LifecycleBuilder::health`: drives tonic-health's reporter |
 //! | `memory-network` | no | `MemoryNetwork`: servers and channels without sockets, for tests; implies `client` and `server` |
 //! | `tls` | no | `ChannelBuilder::tls` with a `ClientTls`, `LifecycleBuilder::tls` with a `ServerTls`: TLS by rustls with ring |
@@ -90,16 +92,18 @@
 //!
 //! # Foreign types
 //!
-//! In the public interface: tonic 0.14, tonic-health 0.14, http 1, tower-service 0.3, Tokio's IO traits, async-trait's
-//! boxed futures, hyper 1's IO traits in the bounds of [`ServiceConnector`], and rustls 0.23's `ClientConfig`
-//! and `ServerConfig` in `ClientTls::rustls` and `ServerTls::rustls`. In the bounds of `MemoryNetwork::serve` also
-//! tower-layer 0.3, http-body 1 and bytes 1.
+//! In the public interface: tonic 0.14, tonic-health 0.14, http 1, http-body 1, tower-layer 0.3, tower-service 0.3,
+//! Tokio's IO traits, `Instant` and `TaskLocalFuture`, async-trait's boxed futures, hyper 1's IO traits in the bounds of [`ServiceConnector`], and rustls 0.23's `ClientConfig`
+//! and `ServerConfig` in `ClientTls::rustls` and `ServerTls::rustls`. In the bounds of `MemoryNetwork::serve`
+//! also bytes 1.
 //!
 //! [tonic]: https://docs.rs/tonic
 #![forbid(unsafe_code)]
 
 #[cfg(feature = "client")]
 mod client;
+#[cfg(any(feature = "client", feature = "server"))]
+mod deadline;
 mod error;
 #[cfg(any(feature = "client", feature = "server"))]
 mod http2;
@@ -120,6 +124,10 @@ pub use client::{
     Io, LeastRequest, LoadBalancingPolicy, Outcome, Pick, Picker, ReadyInstance, ResponseFuture, RoundRobin,
     ServiceConnector, Sticky, TcpConnector, WaitForReady,
 };
+#[cfg(any(feature = "client", feature = "server"))]
+pub use deadline::CallDeadline;
+#[cfg(feature = "server")]
+pub use deadline::{DeadlineBody, DeadlineFuture, DeadlineLayer, DeadlineService};
 pub use error::{Error, ErrorKind, Result};
 #[cfg(feature = "memory-network")]
 pub use memory_network::{MemoryHost, MemoryListener, MemoryNetwork, MemoryServer, MemoryStream};

@@ -118,6 +118,7 @@ pub struct ChannelBuilder {
     /// set.
     listed: Option<Vec<Address>>,
     default_timeout: Option<Duration>,
+    inherit_deadline: Option<Duration>,
     wait_for_ready: bool,
     connect_timeout: Duration,
     ready_timeout: Duration,
@@ -138,6 +139,7 @@ impl ChannelBuilder {
             tls: None,
             listed: None,
             default_timeout: None,
+            inherit_deadline: None,
             wait_for_ready: false,
             connect_timeout: Duration::from_secs(10),
             ready_timeout: Duration::from_secs(20),
@@ -189,6 +191,18 @@ impl ChannelBuilder {
     /// call to the end of its response's body, so it ends streams too. Not zero. Default: none.
     pub fn default_timeout(mut self, timeout: Duration) -> Self {
         self.default_timeout = Some(timeout);
+        self
+    }
+
+    /// Ends calls that a handler makes `margin` before its own caller stops waiting, so that it can still answer. Servers
+    /// take note of that by a [`DeadlineLayer`](https://docs.rs/hither-tonic/latest/hither_tonic/struct.DeadlineLayer.html);
+    /// see [`CallDeadline`](crate::CallDeadline) for tasks that a handler spawns. Default: calls know nothing of the one
+    /// that is being served.
+    ///
+    /// The deadline of such a call is the earliest of this, its own timeout and the [`default_timeout`](Self::default_timeout).
+    /// One for which no time is left fails with DEADLINE_EXCEEDED and is not sent. Outside of a handler nothing changes.
+    pub fn inherit_deadline(mut self, margin: Duration) -> Self {
+        self.inherit_deadline = Some(margin);
         self
     }
 
@@ -343,6 +357,7 @@ impl ChannelBuilder {
         let call = CallConfig {
             authority,
             default_timeout: self.default_timeout,
+            inherit_deadline: self.inherit_deadline,
             wait_for_ready: self.wait_for_ready,
         };
         Ok(DiscoveryChannel::new(service, state, call, pool))

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use hither_core::{Address, AddressKind};
 use http::uri::Authority;
+use tonic::Status;
 
 use crate::client::ready_instance::ReadyInstance;
+use crate::deadline::CallDeadline;
 
 /// Sets for a single call whether it waits until an instance is ready, whatever the channel's own setting.
 ///
@@ -53,7 +55,39 @@ impl CalledInstance {
 pub(crate) struct CallConfig {
     pub(crate) authority: CallAuthority,
     pub(crate) default_timeout: Option<Duration>,
+    /// The margin by which calls end before the one that is being served. `None`: they do not end with it.
+    pub(crate) inherit_deadline: Option<Duration>,
     pub(crate) wait_for_ready: bool,
+}
+
+impl CallConfig {
+    /// Returns the longest time that a call may take which is made now, if there is a limit.
+    ///
+    /// # Errors
+    /// DEADLINE_EXCEEDED if there is no time for a call.
+    pub(super) fn limit(&self) -> Result<Option<Duration>, Status> {
+        match self.inherit_deadline.zip(CallDeadline::current()) {
+            Some((margin, served)) => {
+                let limit = left(served, margin)?;
+                Ok(Some(self.default_timeout.map_or(limit, |timeout| timeout.min(limit))))
+            }
+            None => Ok(self.default_timeout),
+        }
+    }
+}
+
+/// The time that a call has which is made for the one that is being served.
+fn left(served: CallDeadline, margin: Duration) -> Result<Duration, Status> {
+    let left = served.left();
+    match left.checked_sub(margin) {
+        Some(limit) if !limit.is_zero() => Ok(limit),
+        _ if left.is_zero() => Err(Status::deadline_exceeded(
+            "not sent: the deadline of the call that is being served has passed",
+        )),
+        _ => Err(Status::deadline_exceeded(format!(
+            "not sent: {left:?} is left of the call that is being served, and the margin is {margin:?}"
+        ))),
+    }
 }
 
 /// The `:authority` of calls.

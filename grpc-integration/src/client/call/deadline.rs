@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::Status;
 
-pub(super) const GRPC_TIMEOUT: &str = "grpc-timeout";
+use crate::deadline::{GRPC_TIMEOUT, parse};
 
 /// The deadline of a call: for its attempts, its waiting, and its response's body to the end.
 #[derive(Debug, Clone, Copy)]
@@ -73,25 +73,7 @@ impl Timer {
     }
 }
 
-/// Parses `grpc-timeout`: at most eight digits, and a unit.
-fn parse(value: &HeaderValue) -> Option<Duration> {
-    let (unit, digits) = value.as_bytes().split_last()?;
-    if digits.is_empty() || digits.len() > 8 || !digits.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    let count = digits.iter().fold(0, |count, digit| count * 10 + u64::from(digit - b'0'));
-    Some(match unit {
-        b'H' => Duration::from_secs(count * 3600),
-        b'M' => Duration::from_secs(count * 60),
-        b'S' => Duration::from_secs(count),
-        b'm' => Duration::from_millis(count),
-        b'u' => Duration::from_micros(count),
-        b'n' => Duration::from_nanos(count),
-        _ => return None,
-    })
-}
-
-/// Formats it in the finest unit for which eight digits suffice, rounded up as by grpc-go: a server whose deadline came
+/// Formats `grpc-timeout` in the finest unit for which eight digits suffice, rounded up as by grpc-go: a server whose deadline came
 /// before ours would cancel the call.
 fn format(left: Duration) -> HeaderValue {
     const MAX: u128 = 99_999_999;
@@ -113,23 +95,6 @@ fn format(left: Duration) -> HeaderValue {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn parsed(text: &str) -> Option<Duration> {
-        parse(&HeaderValue::from_str(text).unwrap())
-    }
-
-    #[test]
-    fn timeouts_are_parsed_as_grpc_formats_them() {
-        assert_eq!(parsed("3H"), Some(Duration::from_secs(10_800)));
-        assert_eq!(parsed("2M"), Some(Duration::from_secs(120)));
-        assert_eq!(parsed("99999999S"), Some(Duration::from_secs(99_999_999)));
-        assert_eq!(parsed("250m"), Some(Duration::from_millis(250)));
-        assert_eq!(parsed("0u"), Some(Duration::ZERO));
-        assert_eq!(parsed("7n"), Some(Duration::from_nanos(7)));
-        for nonsense in ["", "1", "S", "-1S", "+1S", "1s", "999999999S", "1.5S", "1 S"] {
-            assert_eq!(parsed(nonsense), None, "{nonsense:?}");
-        }
-    }
 
     #[test]
     fn a_formatted_timeout_parses_to_the_same_time_and_never_to_a_shorter_one() {

@@ -1,6 +1,7 @@
 //! The head of a call's request, for each of its attempts.
 
 use std::mem;
+use std::time::Duration;
 
 use http::header::{CONTENT_TYPE, TE, USER_AGENT};
 use http::uri::{self, PathAndQuery};
@@ -8,8 +9,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
 use tonic::Status;
 
 use super::config::{CallConfig, CalledInstance, WaitForReady};
-use super::deadline::{Deadline, GRPC_TIMEOUT};
+use super::deadline::Deadline;
 use crate::client::transport::{Connection, HEADER_OVERHEAD};
+use crate::deadline::GRPC_TIMEOUT;
 
 const THIS: &str = concat!("hither-tonic/", env!("CARGO_PKG_VERSION"));
 const GRPC: &str = "application/grpc";
@@ -33,15 +35,16 @@ pub(super) struct Head {
 }
 
 impl Head {
-    /// Takes out of a request what must not be sent, and returns what is kept of the rest.
-    pub(super) fn of<B>(request: &mut Request<B>, config: &CallConfig) -> Self {
+    /// Takes out of a request what must not be sent, and returns what is kept of the rest. `limit`: the longest time that
+    /// it may take.
+    pub(super) fn of<B>(request: &mut Request<B>, config: &CallConfig, limit: Option<Duration>) -> Self {
         // h2 would look for its own among the extensions.
         let extensions = mem::take(request.extensions_mut());
         let wait_for_ready = extensions.get().map_or(config.wait_for_ready, |WaitForReady(wait)| *wait);
         let called = extensions.get().cloned();
         let headers = request.headers_mut();
         let (kept, timeout) = KeptHeaders::of(headers);
-        let deadline = Deadline::of(timeout, config.default_timeout);
+        let deadline = Deadline::of(timeout, limit);
         if kept.forbidden {
             for name in FORBIDDEN {
                 headers.remove(name);
@@ -188,9 +191,10 @@ mod tests {
         let config = CallConfig {
             authority: super::super::CallAuthority::PerInstance,
             default_timeout: None,
+            inherit_deadline: None,
             wait_for_ready: false,
         };
-        let head = Head::of(&mut request, &config);
+        let head = Head::of(&mut request, &config, None);
         let expected = HeaderMap::from_iter(
             [(TE, "trailers"), (HeaderName::from_static("x-a"), "1")]
                 .map(|(name, value)| (name, HeaderValue::from_static(value))),

@@ -81,11 +81,15 @@ struct Call {
 impl ResponseFuture {
     /// Begins the call: if there is an instance with capacity, it is sent.
     pub(crate) fn new(calls: Arc<Calls>, mut request: Request<Body>) -> Self {
+        let limit = match calls.config.limit() {
+            Ok(limit) => limit,
+            Err(status) => return Self::failed(status),
+        };
         let content = match Content::begin(mem::take(request.body_mut())) {
             Ok(content) => content,
             Err(status) => return Self::failed(status),
         };
-        let head = Head::of(&mut request, &calls.config);
+        let head = Head::of(&mut request, &calls.config, limit);
         let call = Call { calls, head, content, timer: None };
         let Some(picked) = call.picking(request.headers()).now(&mut Progress::Picking) else {
             let remainder = Remainder::of(call).run(First::Unpicked(request.map(drop)));
