@@ -3,16 +3,23 @@
 //! - With the mocks (feature `mock`), where a test is about one call and its answer.
 //! - With the registry in memory under paused time, where a test is about what happens over time: an hour takes no
 //!   time.
+//! - With servers and channels on a network in memory (feature `memory-network`), where it is about calls: they too
+//!   under paused time.
 //!
 //! `cargo test -p hither-examples --bin unit-testing`
 
+use std::time::Duration;
+
 use hither::memory::MemoryRegistry;
+use hither::tonic::DiscoveryChannel;
 use hither::{
     Discovery, Instance, Registration, RegistrationConfig, Resolver, Result, ServiceName, ServiceView,
     keep_registered,
 };
+use hither_examples::demo::{DiscoverDemoClient, proto};
+use tonic::Request;
 
-/// A limit that all instances of a service share, each an equal part of it. This is the code under test.
+/// A limit that all instances of a service share, each an equal part of it. This is code under test.
 #[derive(Debug)]
 struct Quota {
     limit: u32,
@@ -37,8 +44,18 @@ async fn is_complete(registry: &dyn Resolver, service: &ServiceName, expected: u
     Ok(registry.resolve(service).await?.len() >= expected)
 }
 
+/// Asks a server, and answers itself when that takes too long or fails. This is code under test, too.
+async fn greeting(channel: DiscoveryChannel, name: &str) -> String {
+    let mut request = Request::new(proto::Request { name: name.to_owned() });
+    request.set_timeout(Duration::from_secs(2));
+    match DiscoverDemoClient::new(channel).discover(request).await {
+        Ok(response) => response.into_inner().content,
+        Err(_) => format!("hello, {name}"),
+    }
+}
+
 #[tokio::main]
-async fn main() -> Result<()> {
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let registry = MemoryRegistry::new();
     let service: ServiceName = "greeter".parse()?;
     let quota = Quota::new(100, &Discovery::new(registry.clone()), &service);
@@ -53,17 +70,20 @@ async fn main() -> Result<()> {
     while view.changed().await?.instances().count() < servers.len() {}
     println!("among {} it is {}", servers.len(), quota.share());
     println!("complete: {}", is_complete(&registry, &service, servers.len()).await?);
+    let channel = DiscoveryChannel::builder(Discovery::new(registry), "demo").connect_lazy()?;
+    println!("without a server: {}", greeting(channel, "Ada").await);
     println!("its tests: cargo test -p hither-examples --bin unit-testing");
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use hither::mock::MockResolver;
+    use hither::tonic::MemoryNetwork;
     use hither::{Error, ErrorKind, RegistrationHandle, Snapshot};
-    use tokio::time::sleep;
+    use hither_examples::demo::Demo;
+    use tokio::time::{Instant, sleep};
+    use tonic::transport::Server;
 
     use super::*;
 
@@ -132,5 +152,22 @@ mod tests {
         registry.faults().start();
         sleep(HOUR).await;
         assert_eq!(quota.share(), 50, "and all are registered again");
+    }
+    #[tokio::test(start_paused = true)]
+    async fn a_greeting_comes_from_a_server_or_after_two_seconds_from_us() {
+        let network = MemoryNetwork::new(MemoryRegistry::new());
+        let router = Server::builder().add_service(Demo::service("a"));
+        let server = network.serve("demo", "10.0.0.1:80", router).await.unwrap();
+        let channel = network.channel("demo").connect().await.unwrap();
+        assert_eq!(greeting(channel.clone(), "Ada").await, "request content from a => Ada");
+
+        server.host().freeze();
+        let began = Instant::now();
+        assert_eq!(greeting(channel.clone(), "Ada").await, "hello, Ada");
+        assert_eq!(began.elapsed().as_secs(), 2);
+
+        server.kill();
+        assert_eq!(greeting(channel, "Ada").await, "hello, Ada");
+        assert_eq!(began.elapsed().as_secs(), 2, "at once");
     }
 }
