@@ -1,4 +1,4 @@
-//! The deadline of a call goes on to the calls that are made while it is being served.
+//! The deadline of a call goes on to the calls that are made while it is being served (grpc/grpc-rust#2316 asks for it).
 
 use std::convert::Infallible;
 use std::fmt;
@@ -139,6 +139,7 @@ async fn the_second_hop_has_what_the_first_has_left_less_the_margin() {
     assert_eq!(client.call("Any", String::new()).await.unwrap().into_inner(), "no deadline");
 }
 
+/// As in grpc-java (grpc/grpc-java#1575).
 #[tokio::test(start_paused = true)]
 async fn the_earliest_deadline_counts() {
     for (inner, default, expected) in [
@@ -159,6 +160,8 @@ async fn the_earliest_deadline_counts() {
     }
 }
 
+/// Deadlines that go on unasked have cancelled what was to go on (grpc/grpc-java#11690,
+/// open-telemetry/opentelemetry-java-instrumentation#4169).
 #[tokio::test(start_paused = true)]
 async fn a_channel_without_the_setting_inherits_nothing() {
     let (client, _servers) = two_hops(Hop::last(), |builder| builder).await;
@@ -256,6 +259,7 @@ async fn calls_are_cancelled_when_the_caller_of_the_one_being_served_is_gone() {
     assert_eq!(handlers(), 0);
 }
 
+/// Over another transport in memory they are not (grpc/grpc-java#10363).
 #[tokio::test(start_paused = true)]
 async fn calls_are_cancelled_with_the_stream_that_makes_them() {
     let (client, handlers, _servers) = held().await;

@@ -1,4 +1,5 @@
-//! The network in memory, as the tests of a program use it.
+//! The network in memory, as the tests of a program use it. What others report of such networks is named at the tests:
+//! they ask for a way to test clients at all (grpc/grpc-rust#2335, tyrchen/tonic-mock#7).
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -70,6 +71,7 @@ async fn unary_calls_reach_each_server_and_bring_back_its_status_codes() {
     assert_eq!(servers.map(|(_, echo)| echo.calls.load(Ordering::SeqCst)), [2, 2]);
 }
 
+/// A small pipe blocks for ever a writer that is its own reader (tokio-rs/tokio#5313).
 #[tokio::test(start_paused = true)]
 async fn streams_in_both_directions_are_longer_than_what_is_buffered() {
     let (_, network) = network();
@@ -91,6 +93,7 @@ async fn streams_in_both_directions_are_longer_than_what_is_buffered() {
     assert!(stream.message().await.unwrap().is_none());
 }
 
+/// The names that a test makes up are not looked up by DNS, as bufconn's are (grpc/grpc-go#7091, #7856).
 #[tokio::test(start_paused = true)]
 async fn two_services_are_called_by_their_own_names() {
     let (registry, network) = network();
@@ -115,6 +118,7 @@ async fn a_program_that_makes_its_channels_itself_takes_the_network_as_a_connect
     Client::new(&channel).name().await.unwrap();
 }
 
+/// Closing the listener of bufconn leaves connections open (grpc/grpc-go#9084).
 #[tokio::test(start_paused = true)]
 async fn a_killed_server_breaks_its_calls_and_its_record_stays_for_its_ttl() {
     let (registry, network) = network();
@@ -190,6 +194,7 @@ async fn a_graceful_shutdown_ends_in_time_whatever_its_calls_do() {
     assert_eq!(call.await.unwrap().unwrap_err().code(), Code::Unavailable);
 }
 
+/// All timers are Tokio's, so paused time is enough (hyperium/hyper#3950 was one that was not).
 #[tokio::test(start_paused = true)]
 async fn a_frozen_server_answers_nothing_until_it_is_thawed() {
     let (_, network) = network();
@@ -255,6 +260,7 @@ async fn connects_that_are_ignored_end_at_the_timeouts_of_the_channel() {
     assert_eq!(began.elapsed(), Duration::ZERO, "the attempt that was waiting was answered");
 }
 
+/// The connector of tonic's example, which many have copied, opens one connection: the next is an error.
 #[tokio::test(start_paused = true)]
 async fn reset_connections_are_made_again() {
     let (_, network) = network();
@@ -335,6 +341,7 @@ async fn an_outage_of_the_registry_is_part_of_a_test() {
     assert_eq!(registry.resolve(&Registry::service()).await.unwrap().len(), 1);
 }
 
+/// Handlers that log their client need not be changed for a test.
 #[tokio::test(start_paused = true)]
 async fn a_server_sees_an_address_of_each_client() {
     let (_, network) = network();
