@@ -7,6 +7,7 @@ use std::time::Duration;
 pub struct RegistrationConfig {
     pub(super) attempt_timeout: Duration,
     pub(super) deregister_timeout: Duration,
+    pub(super) withdrawn: bool,
     pub(super) seed: Option<u64>,
 }
 
@@ -26,6 +27,14 @@ impl RegistrationConfig {
         self
     }
 
+    /// Sets whether it begins as [`Withdrawn`](crate::RegistrationStatus::Withdrawn): then nothing is registered before
+    /// [`RegistrationHandle::restore`](crate::RegistrationHandle::restore). Default `false`.
+    #[must_use]
+    pub fn with_withdrawn(mut self, withdrawn: bool) -> Self {
+        self.withdrawn = withdrawn;
+        self
+    }
+
     /// Sets the seed of all jitter.
     #[must_use]
     pub fn with_seed(mut self, seed: u64) -> Self {
@@ -39,6 +48,7 @@ impl Default for RegistrationConfig {
         Self {
             attempt_timeout: Duration::from_secs(5),
             deregister_timeout: Duration::from_secs(5),
+            withdrawn: false,
             seed: None,
         }
     }

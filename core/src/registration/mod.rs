@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::Instrument;
 
-use state::{Desired, Observed};
+use state::{Desired, Observed, Presence};
 use task::Reconciler;
 
 use crate::{Error, ErrorKind, Instance, Registrar, Registration, Result};
@@ -59,9 +59,14 @@ pub fn keep_registered(
     registration: Registration,
     config: RegistrationConfig,
 ) -> RegistrationHandle {
-    let desired = Desired { registration: registration.clone(), version: 0, is_leaving: false };
+    let (presence, status) = if config.withdrawn {
+        (Presence::Withdrawn, RegistrationStatus::Withdrawn)
+    } else {
+        (Presence::Registered, RegistrationStatus::Registering)
+    };
+    let desired = Desired { registration: registration.clone(), version: 0, presence };
     let (desired, of_task) = watch::channel(desired);
-    let (to_handle, observed) = watch::channel(Observed::default());
+    let (to_handle, observed) = watch::channel(Observed::new(status));
     let deregister_timeout = config.deregister_timeout;
     match Handle::try_current() {
         Ok(runtime) => {
@@ -111,7 +116,8 @@ impl RegistrationHandle {
         })
     }
 
-    /// Waits until the registry has the record, without a limit of time.
+    /// Waits until the registry has the record, without a limit of time; of one that is
+    /// [withdrawn](Self::withdraw) until it is restored.
     ///
     /// # Errors
     /// `Superseded`, `Closed` (deregistered), or the error of a registration that failed for good.
@@ -129,7 +135,8 @@ impl RegistrationHandle {
     /// Replaces the content under the same id, and waits until the registry has it.
     ///
     /// The new content becomes the desired state on the first poll and survives dropping this future: it is sent again
-    /// after any failure, and with any new lease. A later update replaces it, and completes this one too.
+    /// after any failure, and with any new lease. A later update replaces it, and completes this one too. While the
+    /// registration is [withdrawn](Self::withdraw) the registry gets it with the next [`restore`](Self::restore).
     ///
     /// # Errors
     /// `InvalidArgument` when the instance has another id, or the registry refuses the content: then the content before
@@ -158,6 +165,31 @@ impl RegistrationHandle {
         .await
     }
 
+    /// Removes the record until [`restore`](Self::restore), in the background: for a server that is not ready, and may be
+    /// again. It retries without limit; [`statuses`](Self::statuses) has the outcome, `Withdrawn`. A record that the registry
+    /// wrote without our knowing, because its answer was lost, expires within its TTL.
+    ///
+    /// Does nothing after [`deregister`](Self::deregister).
+    pub fn withdraw(&self) {
+        self.set_presence(Presence::Withdrawn);
+    }
+
+    /// Registers again what was [withdrawn](Self::withdraw), with the latest content, in the background. Another owner
+    /// that has registered under the same id meanwhile stays, and this registration ends as `Superseded`.
+    pub fn restore(&self) {
+        self.set_presence(Presence::Registered);
+    }
+
+    fn set_presence(&self, presence: Presence) {
+        self.desired.send_if_modified(|desired| {
+            let is_new = desired.presence != presence && desired.presence != Presence::Leaving;
+            if is_new {
+                desired.presence = presence;
+            }
+            is_new
+        });
+    }
+
     /// Removes the record, and waits for the registry's confirmation.
     ///
     /// The desired state is final from the first poll on: no reconnect brings the record back. Another call waits
@@ -170,7 +202,7 @@ impl RegistrationHandle {
     /// # Cancellation
     /// Cancelling does not undo the deregistration.
     pub async fn deregister(&self) -> Result<()> {
-        self.desired.send_modify(|desired| desired.is_leaving = true);
+        self.desired.send_modify(|desired| desired.presence = Presence::Leaving);
         let mut observed = self.observed.clone();
         let finished = observed.wait_for(|observed| observed.status.is_final());
         let unconfirmed = match timeout(self.deregister_timeout, finished).await {

@@ -20,6 +20,8 @@ pub enum RegistrationStatus {
         /// The most recent error.
         cause: Error,
     },
+    /// Not registered, because the owner [withdrew](crate::RegistrationHandle::withdraw) it.
+    Withdrawn,
     /// Another owner registered under the same id later. Final: two owners never fight over an id.
     Superseded,
     /// The registry refuses this registration. Final.
@@ -43,7 +45,17 @@ pub(super) struct Desired {
     pub(super) registration: Registration,
     /// Counts the updates.
     pub(super) version: u64,
-    pub(super) is_leaving: bool,
+    pub(super) presence: Presence,
+}
+
+/// Whether the record is to be in the registry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Presence {
+    Registered,
+    /// Not now.
+    Withdrawn,
+    /// Never again.
+    Leaving,
 }
 
 /// What the task has seen.
@@ -58,8 +70,8 @@ pub(super) struct Observed {
     pub(super) unconfirmed: Option<Error>,
 }
 
-impl Default for Observed {
-    fn default() -> Self {
-        Self { status: RegistrationStatus::Registering, version: None, refused: None, unconfirmed: None }
+impl Observed {
+    pub(super) fn new(status: RegistrationStatus) -> Self {
+        Self { status, version: None, refused: None, unconfirmed: None }
     }
 }

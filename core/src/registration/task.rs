@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::config::RegistrationConfig;
-use super::state::{Desired, Observed, RegistrationStatus};
+use super::state::{Desired, Observed, Presence, RegistrationStatus};
 use crate::contain::{Contained, drop_contained};
 use crate::time::after;
 use crate::{Backoff, Claim, Error, ErrorKind, Lease, Registrar, Registration, Result};
@@ -44,6 +44,8 @@ struct ActiveLease {
     renew_at: Instant,
     /// The version of the desired state that the registry has.
     version: u64,
+    /// It may be revoked already: it is no longer renewed or updated.
+    is_revoking: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +53,9 @@ enum Step {
     Register,
     Renew,
     Update,
+    Withdraw,
+    /// Nothing is to be registered.
+    Wait,
     Sleep(Instant),
 }
 
@@ -82,7 +87,7 @@ impl Reconciler {
     pub(super) async fn run(mut self) {
         while self.desired.has_changed().is_ok() {
             let desired = self.desired.borrow_and_update().clone();
-            if desired.is_leaving {
+            if desired.presence == Presence::Leaving {
                 break;
             }
             let step = self.next_step(&desired);
@@ -91,7 +96,14 @@ impl Reconciler {
                     self.sleep(until, Wake::OnAnyChange).await;
                     continue;
                 }
+                Step::Wait => {
+                    self.on_withdrawn();
+                    // An error: the handle was dropped, which ends the loop.
+                    let _ = self.desired.changed().await;
+                    continue;
+                }
                 Step::Register => self.register(&desired).await,
+                Step::Withdraw => self.withdraw().await,
                 Step::Renew => self.renew().await,
                 Step::Update => self.update(&desired).await,
             };
@@ -107,8 +119,12 @@ impl Reconciler {
     }
 
     fn next_step(&self, desired: &Desired) -> Step {
+        let is_withdrawn = desired.presence == Presence::Withdrawn;
         match &self.lease {
+            None if is_withdrawn => Step::Wait,
             None => Step::Register,
+            // A revocation that has begun is finished, whatever is wanted now: the record may be gone.
+            Some(active) if is_withdrawn || active.is_revoking => Step::Withdraw,
             // Before any update, so that frequent updates cannot starve the lease.
             Some(active) if active.renew_at <= Instant::now() => Step::Renew,
             Some(active) if active.version != desired.version => Step::Update,
@@ -131,7 +147,8 @@ impl Reconciler {
         // Instances that register together are spread over nearly a whole interval at once. The latest of them still has
         // time for an attempt that times out, and another one.
         let renew_at = after(Instant::now(), (ttl / 3).mul_f64(0.4 + 0.9 * self.random.f64()));
-        self.lease = Some(ActiveLease { lease, ttl, renew_at, version: desired.version });
+        let version = desired.version;
+        self.lease = Some(ActiveLease { lease, ttl, renew_at, version, is_revoking: false });
         tracing::info!(?ttl, "registered");
         Ok(())
     }
@@ -156,9 +173,21 @@ impl Reconciler {
         Ok(())
     }
 
+    async fn withdraw(&mut self) -> Result<()> {
+        let Some(active) = &mut self.lease else { return Ok(()) };
+        active.is_revoking = true;
+        let revoke = async { active.lease.revoke().await };
+        revoked(within(self.config.attempt_timeout, "withdraw", revoke).await)?;
+        drop_contained(self.lease.take());
+        Ok(())
+    }
+
     fn on_success(&mut self, step: Step) {
         self.backoff.reset();
         self.contested = None;
+        if step == Step::Withdraw {
+            return self.on_withdrawn();
+        }
         let version = self.lease.as_ref().map(|active| active.version);
         if self.is_retrying() && step != Step::Register {
             tracing::info!("registration restored");
@@ -167,6 +196,18 @@ impl Reconciler {
             observed.status = RegistrationStatus::Registered;
             observed.version = version;
         });
+    }
+
+    fn on_withdrawn(&self) {
+        let is_new = self.observed.send_if_modified(|observed| {
+            let is_new = !matches!(observed.status, RegistrationStatus::Withdrawn);
+            observed.status = RegistrationStatus::Withdrawn;
+            observed.version = None;
+            is_new
+        });
+        if is_new {
+            tracing::info!("registration withdrawn");
+        }
     }
 
     /// Returns the delay before the next attempt, or `None` when there is none.
@@ -248,7 +289,7 @@ impl Reconciler {
     /// Falls back to the content before, if the registry has refused an update.
     fn refuse_update(&mut self, error: &Error, desired: &Desired, step: Step) -> bool {
         let is_new_content = desired.registration.instance() != self.registration.instance();
-        if step == Step::Renew || !is_new_content || self.is_refused(desired) {
+        if matches!(step, Step::Renew | Step::Withdraw) || !is_new_content || self.is_refused(desired) {
             return false;
         }
         tracing::error!(cause = error.report(), "update refused; content unchanged");
@@ -281,14 +322,9 @@ impl Reconciler {
         let mut give_up = None;
         while let Some(active) = &mut self.lease {
             let revoke = async { active.lease.revoke().await };
-            let error = match within(self.config.attempt_timeout, "deregister", revoke).await {
-                Err(error) if !matches!(error.kind(), ErrorKind::LeaseExpired | ErrorKind::Superseded) => {
-                    error
-                }
-                _ => {
-                    unconfirmed = None;
-                    break;
-                }
+            let Err(error) = revoked(within(self.config.attempt_timeout, "deregister", revoke).await) else {
+                unconfirmed = None;
+                break;
             };
             tracing::debug!(cause = error.report(), "deregistration failed; retrying");
             let is_retryable = error.is_retryable();
@@ -315,7 +351,7 @@ impl Reconciler {
                 // An error: the handle was dropped.
                 if self.desired.changed().await.is_err()
                     || wake == Wake::OnAnyChange
-                    || self.desired.borrow().is_leaving
+                    || self.desired.borrow().presence == Presence::Leaving
                 {
                     return;
                 }
@@ -357,6 +393,14 @@ fn believed(granted: Duration, asked: Duration) -> Duration {
         return asked.max(SHORTEST_TTL);
     }
     granted.max(SHORTEST_TTL)
+}
+
+/// A lease that has expired, or whose record is another owner's, has nothing left to remove.
+fn revoked(outcome: Result<()>) -> Result<()> {
+    match outcome {
+        Err(error) if matches!(error.kind(), ErrorKind::LeaseExpired | ErrorKind::Superseded) => Ok(()),
+        outcome => outcome,
+    }
 }
 
 /// Exponential from 0.2 s, up to the smaller of 10 s and a third of the TTL, with full jitter.

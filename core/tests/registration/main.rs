@@ -8,6 +8,7 @@ mod panics;
 mod refusals;
 mod runtime;
 mod updates;
+mod withdrawal;
 
 use std::time::Duration;
 
