@@ -3,10 +3,9 @@
 use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
-use hither_core::ServiceName;
+use hither_core::{Address, ServiceName};
 use tonic::{Code, Status};
 
 /// A `Result` whose error is [`Error`].
@@ -100,7 +99,7 @@ struct Inner {
     kind: ErrorKind,
     message: Cow<'static, str>,
     service: Option<ServiceName>,
-    address: Option<SocketAddr>,
+    address: Option<Address>,
     source: Option<Source>,
 }
 
@@ -144,8 +143,8 @@ impl Error {
         self
     }
 
-    pub(crate) fn with_address(mut self, address: SocketAddr) -> Self {
-        Arc::make_mut(&mut self.0).address = Some(address);
+    pub(crate) fn with_address(mut self, address: impl Into<Address>) -> Self {
+        Arc::make_mut(&mut self.0).address = Some(address.into());
         self
     }
 }
@@ -170,8 +169,8 @@ impl Error {
     }
 
     /// Returns the address that could not be listened on.
-    pub fn address(&self) -> Option<SocketAddr> {
-        self.0.address
+    pub fn address(&self) -> Option<&Address> {
+        self.0.address.as_ref()
     }
 
     /// Returns the registry's error behind this one.

@@ -132,7 +132,7 @@ pub use error::{Error, ErrorKind, Result};
 #[cfg(feature = "memory-network")]
 pub use memory_network::{MemoryHost, MemoryListener, MemoryNetwork, MemoryServer, MemoryStream};
 #[cfg(feature = "server")]
-pub use server::{Connection, Incoming, Lifecycle, LifecycleBuilder, Shutdown};
+pub use server::{Connection, Incoming, IpSource, Lifecycle, LifecycleBuilder, ListeningSocket, Shutdown};
 #[cfg(all(feature = "server", feature = "tls"))]
 pub use server::{ServerTls, TlsConnection, TlsIncoming};
 

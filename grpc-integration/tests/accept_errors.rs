@@ -30,7 +30,7 @@ async fn a_shortage_of_file_descriptors_is_logged_once_and_accepting_resumes_aft
     let (_, health) = tonic_health::server::health_reporter();
     let server =
         Lifecycle::builder(MemoryRegistry::new()).service("greeter").bind("127.0.0.1:0").await.unwrap();
-    let address = server.local_addr();
+    let address = server.local_addr().to_string();
     let served = tokio::spawn(server.serve(|incoming, shutdown| {
         Ok(Server::builder().add_service(health).serve_with_incoming_shutdown(incoming, shutdown))
     }));
@@ -41,7 +41,7 @@ async fn a_shortage_of_file_descriptors_is_logged_once_and_accepting_resumes_aft
     }
     // One for the client's end of the connection, and none for the server's.
     files.pop();
-    let waiting = TcpStream::connect(address).await.unwrap();
+    let waiting = TcpStream::connect(&address).await.unwrap();
     let mut lines = Vec::new();
     let warned = async {
         while lines.is_empty() {

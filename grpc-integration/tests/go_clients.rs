@@ -86,7 +86,7 @@ async fn described(describe: impl FnOnce(LifecycleBuilder) -> LifecycleBuilder) 
     let (_, health) = tonic_health::server::health_reporter();
     let builder = Lifecycle::builder(MemoryRegistry::new()).service("team/greeter");
     let server = describe(builder).bind("127.0.0.1:0").await.unwrap();
-    let address = server.local_addr();
+    let address = server.local_addr().to_string().parse().unwrap();
     tokio::spawn(server.serve(|incoming, shutdown| {
         Ok(Server::builder().add_service(health).serve_with_incoming_shutdown(incoming, shutdown))
     }));

@@ -120,12 +120,12 @@ async fn serve(args: Args) -> Result<ExitCode, Failure> {
     let server = builder.bind((args.host.as_str(), args.port)).await.map_err(|error| failure(&error))?;
     print(format_args!("listening on {}", server.local_addr()));
 
-    let demo = Demo::service(server.local_addr().port().to_string());
+    let demo = Demo::service(server.local_addr().port().unwrap_or_default().to_string());
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(demo::proto::DESCRIPTORS)
         .build_v1()
         .map_err(|error| Failure::usage(&error))?;
-    let address = server.instance().address().clone();
+    let address = server.registrations()[0].instance().address().clone();
     let serving = server.serve(|incoming, shutdown| {
         let router = Server::builder().add_service(health).add_service(reflection).add_service(demo);
         Ok(router.serve_with_incoming_shutdown(incoming, shutdown))

@@ -1,43 +1,39 @@
 //! The builder of a server's lifecycle.
 
-use std::fmt;
-use std::net::SocketAddr;
+#[cfg(unix)]
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hither_core::{Address, AddressKind, Instance, Registrar, Registration, RegistrationStatus, ServiceName};
+use hither_core::{Address, Instance, Registrar, Registration, RegistrationStatus, ServiceName};
 use tokio::net::{TcpListener, ToSocketAddrs, lookup_host};
+use tokio::runtime::Handle;
 
 use super::Lifecycle;
+use super::advertised::{self, Advertised, Describe};
 use super::config::LifecycleConfig;
+use super::ip_source::IpSource;
 use super::registrations::StatusListener;
 use super::signals::Signals;
+use super::socket::{ListeningSocket, Socket};
+#[cfg(unix)]
+use super::socket_file::SocketFile;
 use crate::error::{BoxError, Error, ErrorKind, Result};
 
-/// Builds a [`Lifecycle`]: made by [`Lifecycle::builder`], and finished by [`bind`](Self::bind), which returns
-/// invalid settings as errors.
+/// Builds a [`Lifecycle`]: made by [`Lifecycle::builder`], and finished by [`bind`](Self::bind),
+/// [`bind_unix`](Self::bind_unix) or [`listen`](Self::listen), which return invalid settings as errors.
 #[derive(Debug)]
 #[must_use = "nothing happens until it is bound and served"]
 pub struct LifecycleBuilder {
     config: LifecycleConfig,
-    services: Vec<ServiceName>,
+    services: Vec<(ServiceName, Describe)>,
     listener: Option<StatusListener>,
     signals: Option<Signals>,
     #[cfg(feature = "tls")]
     tls: Option<super::tls::ServerTls>,
-    addresses: Vec<Address>,
+    advertised: Vec<Advertised>,
     describe: Describe,
     invalid: Option<Error>,
-}
-
-/// What [`LifecycleBuilder::instance`] was given, in order.
-#[derive(Default)]
-struct Describe(Vec<Box<dyn FnOnce(Instance) -> Instance + Send + Sync>>);
-
-impl fmt::Debug for Describe {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Describe").field(&self.0.len()).finish()
-    }
 }
 
 impl LifecycleBuilder {
@@ -49,40 +45,83 @@ impl LifecycleBuilder {
             signals: None,
             #[cfg(feature = "tls")]
             tls: None,
-            addresses: Vec::new(),
+            advertised: Vec::new(),
             describe: Describe::default(),
             invalid: None,
         }
     }
 
     /// Adds a service to register under; at least one is needed.
-    pub fn service<S>(mut self, service: S) -> Self
+    pub fn service<S>(self, service: S) -> Self
     where
         S: TryInto<ServiceName>,
         S::Error: Into<BoxError>,
     {
-        if let Some(service) = self.parsed("the name of the service is invalid", service.try_into())
-            && !self.services.contains(&service)
-        {
-            self.services.push(service);
+        self.service_with(service, |instance| instance)
+    }
+
+    /// Adds a service to register under, with a description of its own: `describe` gets the instance that
+    /// [`instance`](Self::instance) has described, and returns it with another weight, version or metadata.
+    ///
+    /// ```
+    /// # use hither_tonic::Lifecycle;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), hither_tonic::Error> {
+    /// # let registry = hither_memory::MemoryRegistry::new();
+    /// let server = Lifecycle::builder(registry)
+    ///     .service("greeter")
+    ///     .service_with("admin", |instance| instance.with_weight(5).with_version("2.0"))
+    ///     .bind("127.0.0.1:0")
+    ///     .await?;
+    /// let weights: Vec<_> = server.registrations().iter().map(|each| each.instance().weight()).collect();
+    /// assert_eq!(weights, [1, 5]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn service_with<S>(
+        mut self,
+        service: S,
+        describe: impl FnOnce(Instance) -> Instance + Send + Sync + 'static,
+    ) -> Self
+    where
+        S: TryInto<ServiceName>,
+        S::Error: Into<BoxError>,
+    {
+        if let Some(service) = self.parsed("the name of the service is invalid", service.try_into()) {
+            let known = self.services.iter().position(|(known, _)| *known == service);
+            let at = known.unwrap_or_else(|| {
+                self.services.push((service, Describe::default()));
+                self.services.len() - 1
+            });
+            self.services[at].1.push(describe);
         }
         self
     }
 
     /// Sets the address that clients call; port 0 is replaced by the bound port. Called again, it adds a further
-    /// address of the same server. Default: the bound address.
+    /// address of the same server. Default: the address that the server listens on.
     pub fn advertise<A>(mut self, address: A) -> Self
     where
         A: TryInto<Address>,
         A::Error: Into<BoxError>,
     {
         if let Some(address) = self.parsed("the advertised address is invalid", address.try_into()) {
-            self.addresses.push(address);
+            self.advertised.push(Advertised::Address(address));
         }
         self
     }
 
-    /// Describes the instance to register: `describe` gets one with the advertised addresses, whose id is the
+    /// Sets where the IP address that clients call comes from, such as a variable of the environment; its port is the one
+    /// that the server listens on. It is an address of the same server beside those of [`advertise`](Self::advertise).
+    ///
+    /// An address that cannot be had, or that the server does not listen on, is an `InvalidArgument` of
+    /// [`bind`](Self::bind).
+    pub fn advertise_ip(mut self, source: IpSource) -> Self {
+        self.advertised.push(Advertised::Ip(source));
+        self
+    }
+
+    /// Describes the instance to register under every service: `describe` gets one with the advertised addresses, whose id is the
     /// text of the first of them, and returns it with its zone, version, weight, metadata or another id. May be
     /// called several times.
     ///
@@ -96,12 +135,12 @@ impl LifecycleBuilder {
     ///     .instance(|instance| instance.with_zone("eu-1a").with_metadata("shard", "3"))
     ///     .bind("127.0.0.1:0")
     ///     .await?;
-    /// assert_eq!(server.instance().zone(), Some("eu-1a"));
+    /// assert_eq!(server.registrations()[0].instance().zone(), Some("eu-1a"));
     /// # Ok(())
     /// # }
     /// ```
     pub fn instance(mut self, describe: impl FnOnce(Instance) -> Instance + Send + Sync + 'static) -> Self {
-        self.describe.0.push(Box::new(describe));
+        self.describe.push(describe);
         self
     }
 
@@ -215,7 +254,68 @@ impl LifecycleBuilder {
     /// [`ErrorKind::InvalidArgument`] for an invalid setting of this builder, or a host name that cannot be
     /// resolved; [`ErrorKind::Bind`] when the address is in use, or does not belong to this machine.
     pub async fn bind(self, address: impl ToSocketAddrs) -> Result<Lifecycle> {
-        if let Some(error) = self.invalid {
+        let this = self.checked()?;
+        let socket = Socket::Tcp(listen(address).await?);
+        this.finish(socket).await
+    }
+
+    /// Binds a Unix domain socket. The file of a socket whose process has died is replaced. The file is removed when the
+    /// server stops accepting; its permissions are those of the umask.
+    ///
+    /// What is advertised, unless [`advertise`](Self::advertise) says otherwise, is the path: `unix:///run/greeter.sock`,
+    /// as gRPC writes it, which clients on this host can call. That is also the default id of the instance, so where
+    /// several hosts share a registry, each needs an [id](Instance::with_id) of its own. `Request::remote_addr` is `None`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] for an invalid setting of this builder, or a path that is not UTF-8;
+    /// [`ErrorKind::Bind`] when another process listens there, the file is no socket, or the path is longer than the
+    /// system allows (some 100 bytes).
+    #[cfg(unix)]
+    pub async fn bind_unix(self, path: impl AsRef<Path>) -> Result<Lifecycle> {
+        let this = self.checked()?;
+        let path = path.as_ref();
+        let failed = |error| {
+            let failed = Error::new(ErrorKind::Bind, format!("cannot listen on {}", path.display()));
+            failed.with_source(error)
+        };
+        // Before anything is bound, because the address is what is advertised.
+        let path = std::path::absolute(path).map_err(failed)?;
+        let address = Address::unix(&path)?;
+        match SocketFile::bind(&path).await {
+            Ok((file, listener)) => this.finish(Socket::Unix { _file: Some(file), listener }).await,
+            Err(error) => Err(failed(error).with_address(address)),
+        }
+    }
+
+    /// Uses a socket that listens already, for one that was bound with options of its own, or that another process passed,
+    /// as systemd does (socket activation). The file of a Unix socket is left to whoever made it.
+    ///
+    /// ```no_run
+    /// use hither_tonic::{Lifecycle, LifecycleBuilder};
+    ///
+    /// # async fn example(builder: LifecycleBuilder) -> Result<Lifecycle, Box<dyn std::error::Error>> {
+    /// // The crate listenfd reads LISTEN_FDS, and returns nothing if LISTEN_PID is that of another process.
+    /// match listenfd::ListenFd::from_env().take_tcp_listener(0)? {
+    ///     Some(listener) => Ok(builder.listen(listener).await?),
+    ///     None => Ok(builder.bind("127.0.0.1:50051").await?),
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] for an invalid setting of this builder, or a Unix socket without an absolute path;
+    /// [`ErrorKind::Bind`] for a socket that does not listen.
+    pub async fn listen(self, socket: impl Into<ListeningSocket>) -> Result<Lifecycle> {
+        let this = self.checked()?;
+        let socket = socket.into().into_socket().map_err(|error| {
+            Error::new(ErrorKind::Bind, "the given socket cannot be used").with_source(error)
+        })?;
+        this.finish(socket).await
+    }
+
+    /// Returns the first invalid setting as the error.
+    fn checked(mut self) -> Result<Self> {
+        if let Some(error) = self.invalid.take() {
             return Err(error);
         }
         if self.services.is_empty() {
@@ -223,14 +323,23 @@ impl LifecycleBuilder {
                 "there is no service to register: name one with .service(..)",
             ));
         }
+        if Handle::try_current().is_err() {
+            return Err(Error::invalid_argument("a server can only be made inside a Tokio runtime"));
+        }
+        Ok(self)
+    }
+
+    async fn finish(self, socket: Socket) -> Result<Lifecycle> {
         #[cfg(feature = "tls")]
         let tls = self.tls.map(super::tls::ServerTls::start).transpose()?;
-        let socket = listen(address).await?;
-        let bound = socket.local_addr().map_err(|error| {
-            Error::new(ErrorKind::Unexpected, "the bound address is not known").with_source(error)
+        let bound = socket.address().map_err(|error| {
+            Error::invalid_argument("the address of the listening socket is not known").with_source(error)
         })?;
-        let instance = instance(self.addresses, self.describe, bound)?;
-        let registration = |service| Registration::new(service, instance.clone())?.with_ttl(self.config.ttl);
+        let instance = advertised::instance(self.advertised, &bound).await?;
+        let instance = self.describe.apply(instance);
+        let registration = |(service, describe): (_, Describe)| {
+            Registration::new(service, describe.apply(instance.clone()))?.with_ttl(self.config.ttl)
+        };
         let registrations =
             self.services.into_iter().map(registration).collect::<hither_core::Result<_>>()?;
         Ok(Lifecycle {
@@ -241,7 +350,6 @@ impl LifecycleBuilder {
             tls,
             socket,
             bound,
-            instance,
             registrations,
         })
     }
@@ -254,17 +362,6 @@ impl LifecycleBuilder {
             })
             .ok()
     }
-}
-
-/// The instance of a server that listens on `bound`.
-fn instance(addresses: Vec<Address>, describe: Describe, bound: SocketAddr) -> Result<Instance> {
-    let mut addresses = addresses.into_iter();
-    let first = addresses.next().unwrap_or(bound.into());
-    let mut instance = Instance::new(callable(first, bound.port())?);
-    for address in addresses {
-        instance = instance.with_address(callable(address, bound.port())?);
-    }
-    Ok(describe.0.into_iter().fold(instance, |instance, describe| describe(instance)))
 }
 
 async fn listen(address: impl ToSocketAddrs) -> Result<TcpListener> {
@@ -283,24 +380,4 @@ async fn listen(address: impl ToSocketAddrs) -> Result<TcpListener> {
         }
     }
     Err(failed)
-}
-
-/// The address with its real port, if a client can call it.
-fn callable(address: Address, port: u16) -> Result<Address> {
-    match address.kind() {
-        AddressKind::Socket(socket) if socket.ip().is_unspecified() => Err(Error::invalid_argument(format!(
-            "{socket} means every address of this machine, which no client can call: name one with .advertise(..)"
-        ))),
-        AddressKind::Socket(mut socket) => {
-            if socket.port() == 0 {
-                socket.set_port(port);
-            }
-            Ok(socket.into())
-        }
-        AddressKind::Host { host, .. } if host.contains("://") => {
-            Err(Error::invalid_argument(format!("{address} is a URL: advertise host:port")))
-        }
-        AddressKind::Host { host, port: 0 } => Ok(Address::host(host, port)?),
-        _ => Ok(address),
-    }
 }

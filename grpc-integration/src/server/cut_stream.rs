@@ -1,35 +1,34 @@
-//! One accepted TCP connection that can be cut.
+//! One accepted connection that can be cut.
 
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
 use super::cutter::{Switch, Wakers};
+use super::socket::{ByteStream, Peer};
 
-/// A TCP connection that the server's switch cuts.
+/// A connection that the server's switch cuts.
 #[derive(Debug)]
 pub(super) struct CutStream {
-    stream: TcpStream,
-    peer: SocketAddr,
+    stream: ByteStream,
+    peer: Peer,
     wakers: Arc<Wakers>,
     switch: Arc<Switch>,
     key: u64,
 }
 
 impl CutStream {
-    pub(super) fn new(stream: TcpStream, peer: SocketAddr, switch: &Arc<Switch>) -> Self {
+    pub(super) fn new(stream: ByteStream, peer: Peer, switch: &Arc<Switch>) -> Self {
         let (key, wakers) = switch.add();
         Self { stream, peer, wakers, switch: Arc::clone(switch), key }
     }
 
     #[cfg(feature = "tls")]
-    pub(super) fn peer(&self) -> SocketAddr {
+    pub(super) fn peer(&self) -> Peer {
         self.peer
     }
 }
@@ -44,7 +43,7 @@ impl Connected for CutStream {
     type ConnectInfo = TcpConnectInfo;
 
     fn connect_info(&self) -> TcpConnectInfo {
-        TcpConnectInfo { local_addr: self.stream.local_addr().ok(), remote_addr: Some(self.peer) }
+        TcpConnectInfo { local_addr: self.stream.local_addr(), remote_addr: self.peer.tcp() }
     }
 }
 

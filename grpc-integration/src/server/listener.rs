@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::cut_stream::CutStream;
 use super::cutter::Switch;
+use super::socket::Socket;
 
 /// How long accepting pauses after an error that is not one connection's own, such as too many open files.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -20,14 +20,14 @@ const QUIET: Duration = Duration::from_secs(30);
 /// A listening socket. Dropping it closes the socket.
 #[derive(Debug)]
 pub(super) struct Listener {
-    socket: TcpListener,
+    socket: Socket,
     switch: Arc<Switch>,
     pause: Option<Pin<Box<Sleep>>>,
     errors: AcceptErrors,
 }
 
 impl Listener {
-    pub(super) fn new(socket: TcpListener, switch: Arc<Switch>) -> Self {
+    pub(super) fn new(socket: Socket, switch: Arc<Switch>) -> Self {
         Self { socket, switch, pause: None, errors: AcceptErrors::default() }
     }
 
@@ -43,7 +43,7 @@ impl Listener {
                 Ok((stream, peer)) => {
                     self.errors.on_success();
                     // Without it the connection is slower, but works.
-                    if let Err(error) = stream.set_nodelay(true) {
+                    if let Err(error) = stream.set_nodelay() {
                         tracing::debug!(%peer, cause = %error, "TCP_NODELAY not set");
                     }
                     return Poll::Ready(CutStream::new(stream, peer, &self.switch));

@@ -1,14 +1,13 @@
 //! The server side: the lifecycle of a server that is found through a registry.
 
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
 use futures_util::future::FusedFuture;
-use hither_core::{Instance, Registrar, Registration};
-use tokio::net::TcpListener;
+use hither_core::{Address, Registrar, Registration};
 
+mod advertised;
 mod authority;
 mod builder;
 mod config;
@@ -16,11 +15,15 @@ mod connection;
 mod cut_stream;
 mod cutter;
 mod incoming;
+mod ip_source;
 mod listener;
 mod registrations;
 mod rewritten;
 mod shutdown;
 mod signals;
+mod socket;
+#[cfg(unix)]
+mod socket_file;
 mod sync;
 #[cfg(feature = "tls")]
 mod tls;
@@ -28,7 +31,9 @@ mod tls;
 pub use builder::LifecycleBuilder;
 pub use connection::Connection;
 pub use incoming::Incoming;
+pub use ip_source::IpSource;
 pub use shutdown::Shutdown;
+pub use socket::ListeningSocket;
 #[cfg(feature = "tls")]
 pub use tls::{ServerTls, TlsConnection, TlsIncoming};
 
@@ -38,6 +43,7 @@ use cutter::Cutter;
 use listener::Listener;
 use registrations::{Registrations, StatusListener};
 use signals::Signals;
+use socket::Socket;
 
 /// A bound server, ready to be served and registered.
 ///
@@ -89,9 +95,8 @@ pub struct Lifecycle {
     signals: Option<Signals>,
     #[cfg(feature = "tls")]
     tls: Option<tls::Handshakes>,
-    socket: TcpListener,
-    bound: SocketAddr,
-    instance: Instance,
+    socket: Socket,
+    bound: Address,
     registrations: Vec<Registration>,
 }
 
@@ -102,13 +107,13 @@ impl Lifecycle {
     }
 
     /// Returns the address that it listens on, with its real port.
-    pub fn local_addr(&self) -> SocketAddr {
-        self.bound
+    pub fn local_addr(&self) -> &Address {
+        &self.bound
     }
 
-    /// Returns the instance that is going to be registered.
-    pub fn instance(&self) -> &Instance {
-        &self.instance
+    /// Returns what is going to be registered: the instance under each service.
+    pub fn registrations(&self) -> &[Registration] {
+        &self.registrations
     }
 
     /// Runs the server that `server` builds until it has shut down.

@@ -366,7 +366,7 @@ async fn what_cannot_be_served_is_an_error_that_names_it() {
     let error = network.serve(SERVICE, "10.0.0.1:80", router(&echo)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Bind);
     assert_eq!(error.report(), "cannot listen on 10.0.0.1:80: address in use");
-    assert_eq!(error.address(), Some("10.0.0.1:80".parse().unwrap()));
+    assert_eq!(error.address(), Some(&"10.0.0.1:80".parse().unwrap()));
     for (service, address) in [("", "10.0.0.2:80"), (SERVICE, "10.0.0.2")] {
         let error = network.serve(service, address, router(&echo)).await.unwrap_err();
         assert_eq!(error.kind().code(), Code::Internal, "{error}");

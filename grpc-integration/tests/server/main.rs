@@ -1,10 +1,14 @@
 //! A server's lifecycle as its clients and its registry see it: real sockets, a registry in memory.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "these are tests")]
 
+#[cfg(target_os = "linux")]
+mod advertising;
 #[allow(dead_code, reason = "not all of it is needed here")]
 #[path = "../support/log.rs"]
 mod log;
 mod registry;
 mod shutdown;
+#[cfg(target_os = "linux")]
+mod sockets;
 mod startup;
 mod support;

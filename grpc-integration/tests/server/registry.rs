@@ -165,7 +165,7 @@ async fn a_required_registration_that_fails_ends_the_server() {
     let faulty = Arc::new(FaultyRegistry { down: true.into(), ..FaultyRegistry::default() });
     let server =
         Running::start(faulty, |builder| builder.require_registration(Duration::from_millis(300))).await;
-    let address = server.address;
+    let address = server.address.clone();
 
     let error = server.ended().await.unwrap_err();
 
@@ -197,7 +197,7 @@ async fn a_superseded_server_goes_on_serving_and_logs_one_error() {
     timeout(SOON, reported.recv()).await.expect("it should have been reported").unwrap();
 
     assert_eq!(health(&mut server.client().await).await, ServingStatus::Serving);
-    let address = server.address;
+    let address = server.address.clone();
     server.stop();
     server.ended().await.unwrap();
     assert_eq!(registry.resolve(&greeter()).await.unwrap().len(), 1, "the successor's record stays");

@@ -44,7 +44,7 @@ async fn a_graceful_shutdown_has_the_order_in_which_no_client_sees_an_error() {
         "a late client is still served"
     );
 
-    let address = server.address;
+    let address = server.address.clone();
     server.ended().await.unwrap();
     assert!(TcpStream::connect(address).await.is_err(), "only now the listener is closed");
 }
@@ -75,7 +75,7 @@ async fn a_connection_without_requests_delays_shutdown_by_the_drain_timeout_at_m
     let registry = MemoryRegistry::new();
     let mut server =
         Running::start(registry, |builder| builder.drain_timeout(Duration::from_millis(300))).await;
-    let mut silent = TcpStream::connect(server.address).await.unwrap();
+    let mut silent = TcpStream::connect(&server.address).await.unwrap();
     server.client().await;
     server.stop();
     server.ended().await.unwrap();

@@ -1,6 +1,5 @@
 //! A server without delays in its shutdown, and helpers to observe it.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -30,7 +29,7 @@ pub(crate) fn greeter() -> ServiceName {
 
 /// A server of gRPC health, and the means to end it.
 pub(crate) struct Running {
-    pub(crate) address: SocketAddr,
+    pub(crate) address: String,
     stop: Option<oneshot::Sender<()>>,
     force: Option<oneshot::Sender<()>>,
     pub(crate) served: JoinHandle<Result<()>>,
@@ -42,6 +41,14 @@ impl Running {
         registrar: impl Registrar,
         describe: impl FnOnce(LifecycleBuilder) -> LifecycleBuilder,
     ) -> Self {
+        Self::start_at(registrar, async |builder| describe(builder).bind("127.0.0.1:0").await).await
+    }
+
+    /// Starts such a server where `bind` puts it.
+    pub(crate) async fn start_at(
+        registrar: impl Registrar,
+        bind: impl AsyncFnOnce(LifecycleBuilder) -> Result<Lifecycle>,
+    ) -> Self {
         let (stop, stopped) = oneshot::channel::<()>();
         let (force, forced) = oneshot::channel::<()>();
         let (reporter, health) = tonic_health::server::health_reporter();
@@ -52,8 +59,8 @@ impl Running {
             .propagation_delay(Duration::ZERO)
             .registry_timeout(REGISTRY_TIMEOUT)
             .shutdown_on(async { drop(stopped.await) }, async { drop(forced.await) });
-        let server = describe(builder).bind("127.0.0.1:0").await.unwrap();
-        let address = server.local_addr();
+        let server = bind(builder).await.unwrap();
+        let address = server.local_addr().to_string();
         let served = tokio::spawn(server.serve(|incoming, shutdown| {
             Ok(Server::builder().add_service(health).serve_with_incoming_shutdown(incoming, shutdown))
         }));
@@ -73,7 +80,7 @@ impl Running {
     }
 
     pub(crate) async fn client(&self) -> HealthClient<Channel> {
-        client(self.address).await
+        client(&self.address).await
     }
 
     /// A call that never ends by itself.
@@ -83,7 +90,7 @@ impl Running {
     }
 
     pub(crate) async fn accepts(&self) -> bool {
-        TcpStream::connect(self.address).await.is_ok()
+        TcpStream::connect(&self.address).await.is_ok()
     }
 }
 

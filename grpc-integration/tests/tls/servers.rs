@@ -44,7 +44,7 @@ impl Running {
             .bind("127.0.0.1:0")
             .await
             .unwrap();
-        let address = server.local_addr();
+        let address = server.local_addr().to_string().parse().unwrap();
         let router = Server::builder().add_service(Echo::new("ours"));
         let served = match by {
             By::Serve => tokio::spawn(

@@ -1,7 +1,6 @@
 //! Handshakes of accepted connections, side by side.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -15,6 +14,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::super::cut_stream::CutStream;
 use super::super::listener::Listener;
+use super::super::socket;
 use crate::tls::{Peer, Watched, in_words};
 
 /// How long no further warning is logged after one.
@@ -102,7 +102,7 @@ async fn linger(mut stream: CutStream) {
 /// A handshake that has failed.
 #[derive(Debug)]
 struct Failure {
-    peer: SocketAddr,
+    peer: socket::Peer,
     error: io::Error,
     /// The connection was closed, or was never one of TLS: a port scan, or a check that the port is open.
     gone: bool,
