@@ -20,7 +20,7 @@ pub enum ErrorKind {
     /// The address cannot be listened on; most often another process already does. The
     /// [`source`](StdError::source) is the [`std::io::Error`], [`Error::address`] the address.
     Bind,
-    /// The Tokio runtime that the channel was made on is gone.
+    /// The Tokio runtime that the channel was made on is gone, or the server is shutting down or has ended.
     Closed,
     /// A builder or a target was given something that cannot be used; repeating it will not help.
     InvalidArgument,

@@ -93,9 +93,9 @@
 //! # Foreign types
 //!
 //! In the public interface: tonic 0.14, tonic-health 0.14, http 1, http-body 1, tower-layer 0.3, tower-service 0.3,
-//! Tokio's IO traits, `Instant` and `TaskLocalFuture`, async-trait's boxed futures, hyper 1's IO traits in the bounds of [`ServiceConnector`], and rustls 0.23's `ClientConfig`
-//! and `ServerConfig` in `ClientTls::rustls` and `ServerTls::rustls`. In the bounds of `MemoryNetwork::serve`
-//! also bytes 1.
+//! Tokio's IO traits, listeners, `watch::Receiver`, `Instant` and `TaskLocalFuture`, async-trait's boxed futures, hyper 1's
+//! IO traits in the bounds of [`ServiceConnector`], and rustls 0.23's `ClientConfig` and `ServerConfig` in
+//! `ClientTls::rustls` and `ServerTls::rustls`. In the bounds of `MemoryNetwork::serve` also bytes 1.
 //!
 //! [tonic]: https://docs.rs/tonic
 #![forbid(unsafe_code)]
@@ -132,7 +132,9 @@ pub use error::{Error, ErrorKind, Result};
 #[cfg(feature = "memory-network")]
 pub use memory_network::{MemoryHost, MemoryListener, MemoryNetwork, MemoryServer, MemoryStream};
 #[cfg(feature = "server")]
-pub use server::{Connection, Incoming, IpSource, Lifecycle, LifecycleBuilder, ListeningSocket, Shutdown};
+pub use server::{
+    Connection, Incoming, IpSource, Lifecycle, LifecycleBuilder, LifecycleHandle, ListeningSocket, Shutdown,
+};
 #[cfg(all(feature = "server", feature = "tls"))]
 pub use server::{ServerTls, TlsConnection, TlsIncoming};
 

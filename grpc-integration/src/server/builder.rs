@@ -8,12 +8,14 @@ use std::time::Duration;
 use hither_core::{Address, Instance, Registrar, Registration, RegistrationStatus, ServiceName};
 use tokio::net::{TcpListener, ToSocketAddrs, lookup_host};
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 
 use super::Lifecycle;
 use super::advertised::{self, Advertised, Describe};
 use super::config::LifecycleConfig;
 use super::ip_source::IpSource;
-use super::registrations::StatusListener;
+use super::readiness::Readiness;
+use super::registrations::{Registrations, StatusListener};
 use super::signals::Signals;
 use super::socket::{ListeningSocket, Socket};
 #[cfg(unix)]
@@ -196,8 +198,29 @@ impl LifecycleBuilder {
         self
     }
 
-    /// Ends the server with [`ErrorKind::NotRegistered`] if it is not registered within this time. Default: it
-    /// serves without being registered for as long as the registry cannot be reached.
+    /// Registers only while `signal` is `true`. The server serves meanwhile, and reports NOT_SERVING while it is `false`.
+    /// After the sender is dropped its last value stays. Default: always ready.
+    ///
+    /// As with readiness in Kubernetes, a server that is no longer ready gets no new calls, and finishes those in flight:
+    /// it is announced as [`Draining`](hither_core::InstanceState::Draining), and leaves the registry after the
+    /// [`announce_delay`](Self::announce_delay), so that it is not called by clients either that read no state, as Go's. It
+    /// is registered again when it is ready.
+    ///
+    /// ```
+    /// # use hither_tonic::Lifecycle;
+    /// # let registry = hither_memory::MemoryRegistry::new();
+    /// let (ready, signal) = tokio::sync::watch::channel(false);
+    /// let builder = Lifecycle::builder(registry).service("greeter").readiness(signal);
+    /// ready.send_replace(true); // once the caches are warm
+    /// ```
+    pub fn readiness(mut self, signal: watch::Receiver<bool>) -> Self {
+        self.config.readiness = Readiness::new(signal);
+        self
+    }
+
+    /// Ends the server with [`ErrorKind::NotRegistered`] if it is not registered within this time, from when it is
+    /// [ready](Self::readiness). Default: it serves without being registered for as long as the registry cannot be
+    /// reached.
     pub fn require_registration(mut self, within: Duration) -> Self {
         self.config.require_registration = Some(within);
         self
@@ -342,6 +365,7 @@ impl LifecycleBuilder {
         };
         let registrations =
             self.services.into_iter().map(registration).collect::<hither_core::Result<_>>()?;
+        let registrations = Arc::new(Registrations::new(registrations, self.config.registry_timeout));
         Ok(Lifecycle {
             config: self.config,
             listener: self.listener,

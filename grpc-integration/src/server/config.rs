@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use hither_core::{Registrar, Registration};
 
+use super::readiness::Readiness;
+
 /// What is decided before the socket is bound.
 #[derive(Debug)]
 pub(super) struct LifecycleConfig {
@@ -12,6 +14,7 @@ pub(super) struct LifecycleConfig {
     pub(super) ttl: Duration,
     #[cfg(feature = "health")]
     pub(super) health: Option<Health>,
+    pub(super) readiness: Readiness,
     pub(super) require_registration: Option<Duration>,
     pub(super) announce_delay: Duration,
     pub(super) propagation_delay: Duration,
@@ -27,6 +30,7 @@ impl LifecycleConfig {
             ttl: Registration::DEFAULT_TTL,
             #[cfg(feature = "health")]
             health: None,
+            readiness: Readiness::default(),
             require_registration: None,
             announce_delay: Duration::from_millis(500),
             propagation_delay: Duration::from_secs(2),

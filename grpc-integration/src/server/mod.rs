@@ -14,11 +14,14 @@ mod config;
 mod connection;
 mod cut_stream;
 mod cutter;
+mod handle;
 mod incoming;
 mod ip_source;
 mod listener;
+mod readiness;
 mod registrations;
 mod rewritten;
+mod service_registration;
 mod shutdown;
 mod signals;
 mod socket;
@@ -30,6 +33,7 @@ mod tls;
 
 pub use builder::LifecycleBuilder;
 pub use connection::Connection;
+pub use handle::LifecycleHandle;
 pub use incoming::Incoming;
 pub use ip_source::IpSource;
 pub use shutdown::Shutdown;
@@ -49,7 +53,8 @@ use socket::Socket;
 ///
 /// [`serve`](Self::serve) runs it, and shuts it down gracefully, in the order in which no client sees an error:
 ///
-/// 1. serve; report SERVING; only then register, and stay registered through any outage of the registry;
+/// 1. serve; report SERVING; only then register, and stay registered through any outage of the registry, and while
+///    the server is [ready](LifecycleBuilder::readiness);
 /// 2. on SIGTERM or Ctrl-C report NOT_SERVING, announce [`Draining`](hither_core::InstanceState::Draining) in
 ///    the registry, and wait for clients to move on ([`announce_delay`](LifecycleBuilder::announce_delay));
 /// 3. deregister, and keep serving until that has reached the slowest client
@@ -97,7 +102,7 @@ pub struct Lifecycle {
     tls: Option<tls::Handshakes>,
     socket: Socket,
     bound: Address,
-    registrations: Vec<Registration>,
+    registrations: Arc<Registrations>,
 }
 
 impl Lifecycle {
@@ -111,9 +116,14 @@ impl Lifecycle {
         &self.bound
     }
 
-    /// Returns what is going to be registered: the instance under each service.
+    /// Returns what it was made to register: the instance under each service.
     pub fn registrations(&self) -> &[Registration] {
-        &self.registrations
+        self.registrations.initial()
+    }
+
+    /// Returns a handle, which changes the registrations while the server runs.
+    pub fn handle(&self) -> LifecycleHandle {
+        LifecycleHandle::new(&self.registrations)
     }
 
     /// Runs the server that `server` builds until it has shut down.
@@ -199,8 +209,9 @@ impl Lifecycle {
         if let Some(outcome) = (&mut server).now_or_never() {
             return outcome;
         }
-        config.report_health(true).await;
-        let registrations = Registrations::start(&config.registrar, registrations, config.registry_timeout);
+        let is_ready = config.readiness.is_ready();
+        config.report_health(is_ready).await;
+        registrations.start(&config.registrar, !is_ready);
         let mut observing = pin!(registrations.observe(listener).fuse());
         let outcome = {
             let mut running = pin!(config.run(&registrations, signals, server, stop, &cutter));

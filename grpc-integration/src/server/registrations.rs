@@ -11,11 +11,11 @@ use futures_util::future::{join_all, try_join_all};
 use futures_util::stream::select_all;
 use hither_core::contain::contain;
 use hither_core::{
-    InstanceState, Registrar, Registration, RegistrationConfig, RegistrationHandle, RegistrationStatus,
-    keep_registered,
+    Instance, Registrar, Registration, RegistrationConfig, RegistrationHandle, RegistrationStatus,
 };
 use tokio::time::timeout;
 
+use super::service_registration::ServiceRegistration;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Is called on every change of a registration's status.
@@ -35,33 +35,77 @@ impl fmt::Debug for StatusListener {
     }
 }
 
-/// One instance under several services. Dropping it deregisters in the background, best effort.
+/// One server under its services. Dropping it deregisters in the background, best effort.
 #[derive(Debug)]
 pub(super) struct Registrations {
     /// How long the registry may take for one step.
     within: Duration,
-    handles: Vec<(Registration, RegistrationHandle)>,
+    /// As each was when the server was made.
+    initial: Vec<Registration>,
+    services: Vec<ServiceRegistration>,
 }
 
 impl Registrations {
-    /// Starts to register, in the background.
-    pub(super) fn start(
-        registrar: &Arc<dyn Registrar>,
-        registrations: Vec<Registration>,
-        within: Duration,
-    ) -> Self {
-        let config = RegistrationConfig::default().with_deregister_timeout(within);
-        let keep = |registration: Registration| {
-            let handle = keep_registered(Arc::clone(registrar), registration.clone(), config.clone());
-            (registration, handle)
-        };
-        Self { within, handles: registrations.into_iter().map(keep).collect() }
+    pub(super) fn new(registrations: Vec<Registration>, within: Duration) -> Self {
+        let services = registrations.iter().cloned().map(ServiceRegistration::new).collect();
+        Self { within, initial: registrations, services }
+    }
+
+    /// Starts to register in the background, or out of the registry.
+    pub(super) fn start(&self, registrar: &Arc<dyn Registrar>, withdrawn: bool) {
+        let config =
+            RegistrationConfig::default().with_deregister_timeout(self.within).with_withdrawn(withdrawn);
+        for service in &self.services {
+            service.start(registrar, config.clone());
+        }
+    }
+
+    /// As each was when the server was made.
+    pub(super) fn initial(&self) -> &[Registration] {
+        &self.initial
+    }
+
+    /// Changes the instance under every service, or under one.
+    pub(super) fn update(
+        &self,
+        service: Option<&str>,
+        describe: &impl Fn(Instance) -> Instance,
+    ) -> Result<()> {
+        let mut of_service = self
+            .services
+            .iter()
+            .filter(|each| service.is_none_or(|name| each.service().as_str() == name))
+            .peekable();
+        if of_service.peek().is_none() {
+            let service = service.unwrap_or_default();
+            return Err(Error::invalid_argument(format!("the server has no service {service:?}")));
+        }
+        of_service.try_for_each(|service| service.update(describe))
+    }
+
+    /// Ends the program's updates.
+    pub(super) fn close(&self) {
+        self.services.iter().for_each(ServiceRegistration::close);
+    }
+
+    /// Registers again what was withdrawn, and is no longer `Draining`.
+    pub(super) fn enter(&self) {
+        self.services.iter().for_each(ServiceRegistration::enter);
+    }
+
+    /// Removes the records until they [enter](Self::enter) again.
+    pub(super) fn withdraw(&self) {
+        self.started().for_each(|(_, handle)| handle.withdraw());
+    }
+
+    fn started(&self) -> impl Iterator<Item = (&ServiceRegistration, &RegistrationHandle)> {
+        self.services.iter().filter_map(|service| Some((service, service.handle()?)))
     }
 
     /// Waits until all are registered.
     pub(super) async fn registered(&self, within: Duration) -> Result<()> {
-        let each = self.handles.iter().map(|(registration, handle)| async move {
-            let service = registration.service();
+        let each = self.started().map(|(service, handle)| async move {
+            let service = service.service();
             let failed =
                 |message| Error::new(ErrorKind::NotRegistered, message).with_service(service.clone());
             match timeout(within, handle.registered()).await {
@@ -79,25 +123,19 @@ impl Registrations {
         try_join_all(each).await.map(|_| ())
     }
 
-    /// Changes the state of all to `Draining`.
+    /// Changes the state of all to `Draining`, and waits until the registry has that.
     pub(super) async fn announce_draining(&self) {
-        join_all(self.handles.iter().map(|(registration, handle)| {
-            let service = registration.service();
-            let draining = registration.instance().clone().with_state(InstanceState::Draining);
-            let update = handle.update(draining);
-            async move {
-                // A registration that has ended has nothing to announce.
-                if !handle.status().is_final() {
-                    match timeout(self.within, update).await {
-                        Ok(Ok(())) => tracing::debug!(%service, "draining announced"),
-                        Ok(Err(error)) => {
-                            tracing::warn!(%service, cause = error.report(), "draining not announced");
-                        }
-                        Err(_) => {
-                            tracing::warn!(%service, timeout = ?self.within, "draining not announced in time");
-                        }
-                    }
-                }
+        join_all(self.started().map(|(each, handle)| async move {
+            let (service, Some(announced)) = (each.service(), each.announce_draining()) else { return };
+            // A registration that has ended, or is out of the registry, has nothing to announce.
+            let status = handle.status();
+            if status.is_final() || matches!(status, RegistrationStatus::Withdrawn) {
+                return;
+            }
+            match timeout(self.within, announced).await {
+                Ok(Ok(())) => tracing::debug!(%service, "draining announced"),
+                Ok(Err(error)) => tracing::warn!(%service, cause = error.report(), "draining not announced"),
+                Err(_) => tracing::warn!(%service, timeout = ?self.within, "draining not announced in time"),
             }
         }))
         .await;
@@ -105,9 +143,9 @@ impl Registrations {
 
     /// Removes the records.
     pub(super) async fn deregister(&self) {
-        join_all(self.handles.iter().map(|(registration, handle)| async move {
+        join_all(self.started().map(|(service, handle)| async move {
             if let Err(error) = handle.deregister().await {
-                let service = registration.service();
+                let service = service.service();
                 tracing::warn!(%service, cause = error.report(), "deregistration failed; record expires by TTL");
             }
         }))
@@ -120,7 +158,8 @@ impl Registrations {
         &self,
         listener: Option<StatusListener>,
     ) -> impl Future<Output = ()> + Send + 'static + use<> {
-        let mut statuses = select_all(self.handles.iter().map(|(registration, handle)| {
+        let started = self.initial.iter().zip(self.started());
+        let mut statuses = select_all(started.map(|(registration, (_, handle))| {
             let (registration, mut last) = (registration.clone(), None);
             let statuses = handle.statuses().filter_map(move |status| {
                 let kind = Some(discriminant(&status));

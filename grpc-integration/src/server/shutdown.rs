@@ -31,12 +31,14 @@ impl LifecycleConfig {
             biased;
             ended = &mut server => {
                 tracing::debug!("server ended by itself");
+                registrations.close();
                 self.report_health(false).await;
                 registrations.deregister().await;
                 return ended;
             }
             outcome = self.wait_for_shutdown(registrations, &mut signals) => outcome,
         };
+        registrations.close();
         let forced = tokio::select! {
             biased;
             ended = &mut server => {
@@ -81,15 +83,11 @@ impl LifecycleConfig {
 
     /// Returns at the first signal, or with an error when a required registration is not there in time.
     async fn wait_for_shutdown(&self, registrations: &Registrations, signals: &mut Signals) -> Result<()> {
-        if let Some(within) = self.require_registration {
-            tokio::select! {
-                biased;
-                () = signals.next() => return Ok(()),
-                registered = registrations.registered(within) => registered?,
-            }
+        tokio::select! {
+            biased;
+            () = signals.next() => Ok(()),
+            error = self.follow_readiness(registrations) => Err(error),
         }
-        signals.next().await;
-        Ok(())
     }
 
     /// Announces `Draining` and deregisters; with the delays that clients need, if there may be clients.
@@ -134,7 +132,6 @@ mod tests {
     use std::pin::pin;
     use std::sync::Arc;
 
-    use hither_core::Registration;
     use hither_memory::MemoryRegistry;
     use tokio::time::Instant;
 
@@ -143,8 +140,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_forced_shutdown_cuts_connections_at_once_without_a_tracing_subscriber() {
         let config = LifecycleConfig::new(Arc::new(MemoryRegistry::new()));
-        let registrations =
-            Registrations::start(&config.registrar, Vec::<Registration>::new(), AFTER_THE_CUT);
+        let registrations = Registrations::new(Vec::new(), AFTER_THE_CUT);
         let cutter = Cutter::default();
         let switch = cutter.switch();
         // A server with a connection that ends only when it is cut.

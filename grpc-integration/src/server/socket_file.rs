@@ -1,21 +1,21 @@
 //! The file of a Unix domain socket: what a dead process has left behind is replaced, and ours is removed at the end.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::process;
 use std::time::Duration;
 
+use rustix::fs::{FlockOperation, flock};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 /// How long a socket that refuses connections is given to listen: it may have been bound a moment ago.
 const LISTENS_WITHIN: Duration = Duration::from_millis(50);
 /// How long a process may take to accept the connection that shows that it lives.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
-/// How often binding is tried. Others may be doing the same.
-const ATTEMPTS: usize = 3;
+/// How long another process may take to replace the same file.
+const REPLACED_WITHIN: Duration = Duration::from_secs(2);
 
 /// The file of a socket that this process has bound. Dropping it removes the file, unless another one is in its place.
 #[derive(Debug)]
@@ -25,17 +25,17 @@ pub(super) struct SocketFile {
 }
 
 impl SocketFile {
-    /// Binds a socket to `path`. A socket file that nobody listens on any more is replaced.
+    /// Binds a socket to `path`, which is absolute. A socket file that nobody listens on any more is replaced.
     pub(super) async fn bind(path: &Path) -> io::Result<(Self, UnixListener)> {
-        let path = std::path::absolute(path)?;
-        for _ in 1..ATTEMPTS {
-            match UnixListener::bind(&path) {
-                Err(error) if error.kind() == ErrorKind::AddrInUse => remove_stale(&path).await?,
-                bound => return Self::of(path, bound?),
+        match UnixListener::bind(path) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse => {
+                // Of two that found the same stale file, the slower one would remove the socket of the faster one.
+                let _lock = lock_directory_of(path).await?;
+                remove_stale(path).await?;
+                Self::of(path.into(), UnixListener::bind(path)?)
             }
+            bound => Self::of(path.into(), bound?),
         }
-        let bound = UnixListener::bind(&path)?;
-        Self::of(path, bound)
     }
 
     fn of(path: PathBuf, listener: UnixListener) -> io::Result<(Self, UnixListener)> {
@@ -58,15 +58,32 @@ impl Drop for SocketFile {
     }
 }
 
+/// Locks the directory until what is returned is dropped: the lock leaves no file behind.
+async fn lock_directory_of(path: &Path) -> io::Result<File> {
+    let directory = File::open(path.parent().unwrap_or(path))?;
+    let end = Instant::now() + REPLACED_WITHIN;
+    loop {
+        match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(directory),
+            Err(error) if error.kind() != ErrorKind::WouldBlock => return Err(error.into()),
+            Err(_) if Instant::now() >= end => {
+                let what = "a stale socket file may be there, but another process has locked its directory";
+                return Err(io::Error::new(ErrorKind::AddrInUse, what));
+            }
+            Err(_) => sleep(Duration::from_millis(10)).await,
+        }
+    }
+}
+
 /// Removes the file at `path` if it is that of a socket without a listener. An error says what is there instead.
 async fn remove_stale(path: &Path) -> io::Result<()> {
     let in_use = |what| Err(io::Error::new(ErrorKind::AddrInUse, what));
-    let found = match fs::symlink_metadata(path) {
-        Ok(found) if found.file_type().is_socket() => FileId::from(&found),
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_socket() => {}
         Ok(_) => return in_use("there is a file that is no socket"),
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
-    };
+    }
     for wait in [LISTENS_WITHIN, Duration::ZERO] {
         match timeout(ANSWERS_WITHIN, UnixStream::connect(path)).await {
             Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => sleep(wait).await,
@@ -76,23 +93,9 @@ async fn remove_stale(path: &Path) -> io::Result<()> {
             _ => return in_use("another process listens on it"),
         }
     }
-    // Two processes may have found the same stale file. By now it may be the other one's, which must not be removed: so
-    // what is there is moved aside first, which only one of them can do, and looked at then.
-    let mut aside = path.as_os_str().to_owned();
-    aside.push(format!(".{}", process::id()));
-    match fs::rename(path, &aside) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        moved => moved?,
-    }
-    let is_stale = FileId::of(Path::new(&aside))? == found;
-    let returned = if is_stale { Ok(()) } else { fs::hard_link(&aside, path) };
-    fs::remove_file(&aside)?;
-    if is_stale {
-        tracing::info!(path = %path.display(), "stale socket file replaced");
-        return Ok(());
-    }
-    returned?;
-    in_use("another process has just bound it")
+    fs::remove_file(path)?;
+    tracing::info!(path = %path.display(), "stale socket file removed");
+    Ok(())
 }
 
 /// What distinguishes a file from a later one of the same name. With its time, because file systems reuse the numbers.

@@ -7,6 +7,7 @@ mod advertising;
 #[path = "../support/log.rs"]
 mod log;
 mod registry;
+mod rotation;
 mod shutdown;
 #[cfg(target_os = "linux")]
 mod sockets;
