@@ -12,6 +12,7 @@ pub(crate) const HEADER_LEN: usize = 9;
 /// Frame types.
 pub(crate) const DATA: u8 = 0;
 pub(crate) const HEADERS: u8 = 1;
+pub(crate) const RST_STREAM: u8 = 3;
 pub(crate) const SETTINGS: u8 = 4;
 pub(crate) const GOAWAY: u8 = 7;
 
@@ -29,19 +30,17 @@ pub(crate) struct FrameHeader {
     pub(crate) length: usize,
     pub(crate) kind: u8,
     pub(crate) flags: u8,
-    #[cfg(test)]
     pub(crate) stream: u32,
 }
 
 impl FrameHeader {
     pub(crate) fn parse(bytes: &[u8; HEADER_LEN]) -> Self {
-        let [high, middle, low, kind, flags, _stream @ ..] = *bytes;
+        let [high, middle, low, kind, flags, stream @ ..] = *bytes;
         Self {
             length: usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low),
             kind,
             flags,
-            #[cfg(test)]
-            stream: u32::from_be_bytes(_stream) & 0x7fff_ffff,
+            stream: u32::from_be_bytes(stream) & 0x7fff_ffff,
         }
     }
 

@@ -3,6 +3,8 @@
 
 pub(crate) mod frame;
 #[cfg(feature = "server")]
+pub(crate) mod frames;
+#[cfg(feature = "server")]
 pub(crate) mod hpack;
 
 #[cfg(test)]

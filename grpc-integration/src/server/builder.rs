@@ -1,44 +1,47 @@
 //! The builder of a server's lifecycle.
 
-#[cfg(unix)]
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hither_core::{Address, Instance, Registrar, Registration, RegistrationStatus, ServiceName};
-use tokio::net::{TcpListener, ToSocketAddrs, lookup_host};
-use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use super::Lifecycle;
-use super::advertised::{self, Advertised, Describe};
+use super::advertised::{Advertised, Describe};
 use super::config::LifecycleConfig;
 use super::ip_source::IpSource;
 use super::readiness::Readiness;
-use super::registrations::{Registrations, StatusListener};
+use super::registrations::StatusListener;
 use super::signals::Signals;
-use super::socket::{ListeningSocket, Socket};
-#[cfg(unix)]
-use super::socket_file::SocketFile;
-use crate::error::{BoxError, Error, ErrorKind, Result};
+use crate::error::{BoxError, Error};
 
-/// Builds a [`Lifecycle`]: made by [`Lifecycle::builder`], and finished by [`bind`](Self::bind),
+/// Builds a [`Lifecycle`](crate::Lifecycle): made by [`Lifecycle::builder`](crate::Lifecycle::builder), and finished by [`bind`](Self::bind),
 /// [`bind_unix`](Self::bind_unix) or [`listen`](Self::listen), which return invalid settings as errors.
 #[derive(Debug)]
 #[must_use = "nothing happens until it is bound and served"]
 pub struct LifecycleBuilder {
-    config: LifecycleConfig,
-    services: Vec<(ServiceName, Describe)>,
-    listener: Option<StatusListener>,
-    signals: Option<Signals>,
+    pub(super) config: LifecycleConfig,
+    pub(super) services: Vec<(ServiceName, Describe)>,
+    pub(super) listener: Option<StatusListener>,
+    pub(super) signals: Option<Signals>,
     #[cfg(feature = "tls")]
-    tls: Option<super::tls::ServerTls>,
-    advertised: Vec<Advertised>,
-    describe: Describe,
-    invalid: Option<Error>,
+    pub(super) tls: Option<super::tls::ServerTls>,
+    pub(super) advertised: Vec<Advertised>,
+    pub(super) describe: Describe,
+    pub(super) max_age: Option<Duration>,
+    pub(super) max_age_grace: Option<Duration>,
+    pub(super) invalid: Option<Error>,
 }
 
 impl LifecycleBuilder {
+    /// The [`announce_delay`](Self::announce_delay) that is not set.
+    pub const DEFAULT_ANNOUNCE_DELAY: Duration = Duration::from_millis(500);
+    /// The [`propagation_delay`](Self::propagation_delay) that is not set.
+    pub const DEFAULT_PROPAGATION_DELAY: Duration = Duration::from_secs(2);
+    /// The [`drain_timeout`](Self::drain_timeout) that is not set.
+    pub const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
+    /// The [`registry_timeout`](Self::registry_timeout) that is not set.
+    pub const DEFAULT_REGISTRY_TIMEOUT: Duration = Duration::from_secs(3);
+
     pub(super) fn new(registrar: Arc<dyn Registrar>) -> Self {
         Self {
             config: LifecycleConfig::new(registrar),
@@ -49,6 +52,8 @@ impl LifecycleBuilder {
             tls: None,
             advertised: Vec::new(),
             describe: Describe::default(),
+            max_age: None,
+            max_age_grace: None,
             invalid: None,
         }
     }
@@ -168,9 +173,9 @@ impl LifecycleBuilder {
 
     /// Serves over TLS. Feature `tls`.
     ///
-    /// The connections that [`serve`](Lifecycle::serve) gives to tonic have done their handshake, so tonic's own
+    /// The connections that [`serve`](crate::Lifecycle::serve) gives to tonic have done their handshake, so tonic's own
     /// `tls_config` stays unset. Services that read the certificates of clients (`Request::peer_certs`) are served by
-    /// [`serve_tls`](Lifecycle::serve_tls).
+    /// [`serve_tls`](crate::Lifecycle::serve_tls).
     #[cfg(feature = "tls")]
     pub fn tls(mut self, tls: super::tls::ServerTls) -> Self {
         self.tls = Some(tls);
@@ -218,7 +223,7 @@ impl LifecycleBuilder {
         self
     }
 
-    /// Ends the server with [`ErrorKind::NotRegistered`] if it is not registered within this time, from when it is
+    /// Ends the server with [`NotRegistered`](crate::ErrorKind::NotRegistered) if it is not registered within this time, from when it is
     /// [ready](Self::readiness). Default: it serves without being registered for as long as the registry cannot be
     /// reached.
     pub fn require_registration(mut self, within: Duration) -> Self {
@@ -243,8 +248,10 @@ impl LifecycleBuilder {
     }
 
     /// Sets how long draining may take: the time for calls in flight to finish once the server accepts no new
-    /// ones (GOAWAY). Connections that are still open then are cut. Default 20 s, so that all steps together
-    /// stay below the 30 s that Kubernetes grants by default (`terminationGracePeriodSeconds`).
+    /// ones (GOAWAY). It ends as soon as all connections are closed; those without a call for two seconds are closed by
+    /// the server, for their clients do not answer. What is still open in the end is cut, and logged with the number of
+    /// calls and connections. Default 20 s, so that all steps together stay below the 30 s that Kubernetes grants by
+    /// default (`terminationGracePeriodSeconds`).
     pub fn drain_timeout(mut self, timeout: Duration) -> Self {
         self.config.drain_timeout = timeout;
         self
@@ -267,115 +274,30 @@ impl LifecycleBuilder {
     ///
     /// [hyperium/http#836]: https://github.com/hyperium/http/issues/836
     pub fn rewrite_authority(mut self, rewrite: bool) -> Self {
-        self.config.rewrite_authority = rewrite;
+        self.config.connections.rewrite_authority = rewrite;
         self
     }
 
-    /// Binds the listening socket. Port 0 takes a free port.
+    /// Sets the age at which a connection is ended, without losing a call: the client is told to open no new calls on it
+    /// (GOAWAY), and makes a new connection, to another server if there are others. So clients that come through a load
+    /// balancer spread again over servers that were added later. Each connection has its own jitter of ±10 %. Not zero.
+    /// Default: none.
     ///
-    /// # Errors
-    /// [`ErrorKind::InvalidArgument`] for an invalid setting of this builder, or a host name that cannot be
-    /// resolved; [`ErrorKind::Bind`] when the address is in use, or does not belong to this machine.
-    pub async fn bind(self, address: impl ToSocketAddrs) -> Result<Lifecycle> {
-        let this = self.checked()?;
-        let socket = Socket::Tcp(listen(address).await?);
-        this.finish(socket).await
+    /// This is `MAX_CONNECTION_AGE` of gRPC ([A9]). Leave tonic's own `max_connection_age` unset: it has no jitter, and
+    /// with its `max_connection_age_grace` version 0.14.9 sends no GOAWAY, and closes the connection with all its calls.
+    /// Connections that are not HTTP/2 in plain text here (HTTP/1, tonic's own TLS) have no maximum age.
+    ///
+    /// [A9]: https://github.com/grpc/proposal/blob/master/A9-server-side-conn-mgt.md
+    pub fn max_connection_age(mut self, age: Duration) -> Self {
+        self.max_age = Some(age);
+        self
     }
 
-    /// Binds a Unix domain socket. The file of a socket whose process has died is replaced. The file is removed when the
-    /// server stops accepting; its permissions are those of the umask.
-    ///
-    /// What is advertised, unless [`advertise`](Self::advertise) says otherwise, is the path: `unix:///run/greeter.sock`,
-    /// as gRPC writes it, which clients on this host can call. That is also the default id of the instance, so where
-    /// several hosts share a registry, each needs an [id](Instance::with_id) of its own. `Request::remote_addr` is `None`.
-    ///
-    /// # Errors
-    /// [`ErrorKind::InvalidArgument`] for an invalid setting of this builder, or a path that is not UTF-8;
-    /// [`ErrorKind::Bind`] when another process listens there, the file is no socket, or the path is longer than the
-    /// system allows (some 100 bytes).
-    #[cfg(unix)]
-    pub async fn bind_unix(self, path: impl AsRef<Path>) -> Result<Lifecycle> {
-        let this = self.checked()?;
-        let path = path.as_ref();
-        let failed = |error| {
-            let failed = Error::new(ErrorKind::Bind, format!("cannot listen on {}", path.display()));
-            failed.with_source(error)
-        };
-        // Before anything is bound, because the address is what is advertised.
-        let path = std::path::absolute(path).map_err(failed)?;
-        let address = Address::unix(&path)?;
-        match SocketFile::bind(&path).await {
-            Ok((file, listener)) => this.finish(Socket::Unix { _file: Some(file), listener }).await,
-            Err(error) => Err(failed(error).with_address(address)),
-        }
-    }
-
-    /// Uses a socket that listens already, for one that was bound with options of its own, or that another process passed,
-    /// as systemd does (socket activation). The file of a Unix socket is left to whoever made it.
-    ///
-    /// ```no_run
-    /// use hither_tonic::{Lifecycle, LifecycleBuilder};
-    ///
-    /// # async fn example(builder: LifecycleBuilder) -> Result<Lifecycle, Box<dyn std::error::Error>> {
-    /// // The crate listenfd reads LISTEN_FDS, and returns nothing if LISTEN_PID is that of another process.
-    /// match listenfd::ListenFd::from_env().take_tcp_listener(0)? {
-    ///     Some(listener) => Ok(builder.listen(listener).await?),
-    ///     None => Ok(builder.bind("127.0.0.1:50051").await?),
-    /// }
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    /// [`ErrorKind::InvalidArgument`] for an invalid setting of this builder, or a Unix socket without an absolute path;
-    /// [`ErrorKind::Bind`] for a socket that does not listen.
-    pub async fn listen(self, socket: impl Into<ListeningSocket>) -> Result<Lifecycle> {
-        let this = self.checked()?;
-        let socket = socket.into().into_socket().map_err(|error| {
-            Error::new(ErrorKind::Bind, "the given socket cannot be used").with_source(error)
-        })?;
-        this.finish(socket).await
-    }
-
-    /// Returns the first invalid setting as the error.
-    fn checked(mut self) -> Result<Self> {
-        if let Some(error) = self.invalid.take() {
-            return Err(error);
-        }
-        if self.services.is_empty() {
-            return Err(Error::invalid_argument(
-                "there is no service to register: name one with .service(..)",
-            ));
-        }
-        if Handle::try_current().is_err() {
-            return Err(Error::invalid_argument("a server can only be made inside a Tokio runtime"));
-        }
-        Ok(self)
-    }
-
-    async fn finish(self, socket: Socket) -> Result<Lifecycle> {
-        #[cfg(feature = "tls")]
-        let tls = self.tls.map(super::tls::ServerTls::start).transpose()?;
-        let bound = socket.address().map_err(|error| {
-            Error::invalid_argument("the address of the listening socket is not known").with_source(error)
-        })?;
-        let instance = advertised::instance(self.advertised, &bound).await?;
-        let instance = self.describe.apply(instance);
-        let registration = |(service, describe): (_, Describe)| {
-            Registration::new(service, describe.apply(instance.clone()))?.with_ttl(self.config.ttl)
-        };
-        let registrations =
-            self.services.into_iter().map(registration).collect::<hither_core::Result<_>>()?;
-        let registrations = Arc::new(Registrations::new(registrations, self.config.registry_timeout));
-        Ok(Lifecycle {
-            config: self.config,
-            listener: self.listener,
-            signals: self.signals,
-            #[cfg(feature = "tls")]
-            tls,
-            socket,
-            bound,
-            registrations,
-        })
+    /// Sets how long the calls in flight have to finish on a connection that has reached its
+    /// [maximum age](Self::max_connection_age). Then it is closed, and calls that are left fail. Default: no limit.
+    pub fn max_connection_age_grace(mut self, grace: Duration) -> Self {
+        self.max_age_grace = Some(grace);
+        self
     }
 
     fn parsed<T, E: Into<BoxError>>(&mut self, what: &'static str, outcome: Result<T, E>) -> Option<T> {
@@ -386,22 +308,4 @@ impl LifecycleBuilder {
             })
             .ok()
     }
-}
-
-async fn listen(address: impl ToSocketAddrs) -> Result<TcpListener> {
-    let candidates = lookup_host(address).await.map_err(|error| {
-        Error::invalid_argument("the address to listen on cannot be resolved").with_source(error)
-    })?;
-    let mut failed = Error::invalid_argument("the address to listen on has no IP address");
-    for address in candidates {
-        match TcpListener::bind(address).await {
-            Ok(socket) => return Ok(socket),
-            Err(error) => {
-                failed = Error::new(ErrorKind::Bind, format!("cannot listen on {address}"))
-                    .with_address(address)
-                    .with_source(error);
-            }
-        }
-    }
-    Err(failed)
 }

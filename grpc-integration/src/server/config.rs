@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use hither_core::{Registrar, Registration};
 
+use super::LifecycleBuilder;
+use super::plain::PlainConfig;
 use super::readiness::Readiness;
 
 /// What is decided before the socket is bound.
@@ -20,7 +22,7 @@ pub(super) struct LifecycleConfig {
     pub(super) propagation_delay: Duration,
     pub(super) drain_timeout: Duration,
     pub(super) registry_timeout: Duration,
-    pub(super) rewrite_authority: bool,
+    pub(super) connections: PlainConfig,
 }
 
 impl LifecycleConfig {
@@ -32,11 +34,11 @@ impl LifecycleConfig {
             health: None,
             readiness: Readiness::default(),
             require_registration: None,
-            announce_delay: Duration::from_millis(500),
-            propagation_delay: Duration::from_secs(2),
-            drain_timeout: Duration::from_secs(20),
-            registry_timeout: Duration::from_secs(3),
-            rewrite_authority: true,
+            announce_delay: LifecycleBuilder::DEFAULT_ANNOUNCE_DELAY,
+            propagation_delay: LifecycleBuilder::DEFAULT_PROPAGATION_DELAY,
+            drain_timeout: LifecycleBuilder::DEFAULT_DRAIN_TIMEOUT,
+            registry_timeout: LifecycleBuilder::DEFAULT_REGISTRY_TIMEOUT,
+            connections: PlainConfig { rewrite_authority: true, max_age: None },
         }
     }
 

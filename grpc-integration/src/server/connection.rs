@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
 use super::cut_stream::CutStream;
-use super::rewritten::Rewritten;
+use super::plain::{Plain, PlainConfig};
 #[cfg(feature = "tls")]
 use super::tls::TlsConnection;
 
@@ -21,14 +21,15 @@ pub struct Connection(Kind);
 
 #[derive(Debug)]
 enum Kind {
-    Plain(Rewritten<CutStream>),
+    Plain(Box<Plain<CutStream>>),
     #[cfg(feature = "tls")]
     Tls(Box<TlsConnection>),
 }
 
 impl Connection {
-    pub(super) fn new(stream: CutStream, rewrite_authority: bool) -> Self {
-        Self(Kind::Plain(Rewritten::new(stream, rewrite_authority)))
+    pub(super) fn new(stream: CutStream, config: PlainConfig) -> Self {
+        let state = stream.state();
+        Self(Kind::Plain(Box::new(Plain::new(stream, state, config))))
     }
 
     #[cfg(feature = "tls")]

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
-use super::cutter::{Switch, Wakers};
+use super::cutter::{ConnectionState, Switch};
 use super::socket::{ByteStream, Peer};
 
 /// A connection that the server's switch cuts.
@@ -16,15 +16,19 @@ use super::socket::{ByteStream, Peer};
 pub(super) struct CutStream {
     stream: ByteStream,
     peer: Peer,
-    wakers: Arc<Wakers>,
+    state: Arc<ConnectionState>,
     switch: Arc<Switch>,
     key: u64,
 }
 
 impl CutStream {
     pub(super) fn new(stream: ByteStream, peer: Peer, switch: &Arc<Switch>) -> Self {
-        let (key, wakers) = switch.add();
-        Self { stream, peer, wakers, switch: Arc::clone(switch), key }
+        let (key, state) = switch.add();
+        Self { stream, peer, state, switch: Arc::clone(switch), key }
+    }
+
+    pub(super) fn state(&self) -> Arc<ConnectionState> {
+        Arc::clone(&self.state)
     }
 
     #[cfg(feature = "tls")]
@@ -53,15 +57,15 @@ impl AsyncRead for CutStream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let Self { stream, wakers, switch, .. } = &mut *self;
-        switch.unless_cut(cx, &wakers.read, |cx| Pin::new(stream).poll_read(cx, buf))
+        let Self { stream, state, switch, .. } = &mut *self;
+        switch.unless_cut(cx, &state.read, |cx| Pin::new(stream).poll_read(cx, buf))
     }
 }
 
 impl AsyncWrite for CutStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let Self { stream, wakers, switch, .. } = &mut *self;
-        switch.unless_cut(cx, &wakers.write, |cx| Pin::new(stream).poll_write(cx, buf))
+        let Self { stream, state, switch, .. } = &mut *self;
+        switch.unless_cut(cx, &state.write, |cx| Pin::new(stream).poll_write(cx, buf))
     }
 
     fn poll_write_vectored(
@@ -69,8 +73,8 @@ impl AsyncWrite for CutStream {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let Self { stream, wakers, switch, .. } = &mut *self;
-        switch.unless_cut(cx, &wakers.write, |cx| Pin::new(stream).poll_write_vectored(cx, bufs))
+        let Self { stream, state, switch, .. } = &mut *self;
+        switch.unless_cut(cx, &state.write, |cx| Pin::new(stream).poll_write_vectored(cx, bufs))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -78,8 +82,8 @@ impl AsyncWrite for CutStream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Self { stream, wakers, switch, .. } = &mut *self;
-        switch.unless_cut(cx, &wakers.write, |cx| Pin::new(stream).poll_flush(cx))
+        let Self { stream, state, switch, .. } = &mut *self;
+        switch.unless_cut(cx, &state.write, |cx| Pin::new(stream).poll_flush(cx))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -8,6 +8,7 @@ use futures_core::Stream;
 
 use super::connection::Connection;
 use super::listener::Listener;
+use super::plain::PlainConfig;
 #[cfg(feature = "tls")]
 use super::tls::{Handshakes, TlsConnection};
 
@@ -24,16 +25,16 @@ pub struct Incoming {
     listener: Listener,
     #[cfg(feature = "tls")]
     handshakes: Option<Handshakes>,
-    rewrite_authority: bool,
+    config: PlainConfig,
 }
 
 impl Incoming {
-    pub(super) fn new(listener: Listener, rewrite_authority: bool) -> Self {
+    pub(super) fn new(listener: Listener, config: PlainConfig) -> Self {
         Self {
             listener,
             #[cfg(feature = "tls")]
             handshakes: None,
-            rewrite_authority,
+            config,
         }
     }
 
@@ -48,13 +49,13 @@ impl Stream for Incoming {
     type Item = io::Result<Connection>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let rewrite_authority = self.rewrite_authority;
+        let config = self.config;
         #[cfg(feature = "tls")]
         if let Self { listener, handshakes: Some(handshakes), .. } = &mut *self {
             let stream = handshakes.poll_next(listener, cx);
-            let connection = stream.map(|stream| TlsConnection::new(stream, rewrite_authority));
+            let connection = stream.map(|stream| TlsConnection::new(stream, config));
             return connection.map(|connection| Some(Ok(Connection::tls(connection))));
         }
-        self.listener.poll_accept(cx).map(|stream| Some(Ok(Connection::new(stream, rewrite_authority))))
+        self.listener.poll_accept(cx).map(|stream| Some(Ok(Connection::new(stream, config))))
     }
 }

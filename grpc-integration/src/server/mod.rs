@@ -8,8 +8,11 @@ use futures_util::future::FusedFuture;
 use hither_core::{Address, Registrar, Registration};
 
 mod advertised;
+mod age;
 mod authority;
+mod bind;
 mod builder;
+mod calls;
 mod config;
 mod connection;
 mod cut_stream;
@@ -18,9 +21,9 @@ mod handle;
 mod incoming;
 mod ip_source;
 mod listener;
+mod plain;
 mod readiness;
 mod registrations;
-mod rewritten;
 mod service_registration;
 mod shutdown;
 mod signals;
@@ -45,6 +48,7 @@ use crate::error::{BoxError, Error, ErrorKind, Result};
 use config::LifecycleConfig;
 use cutter::Cutter;
 use listener::Listener;
+use plain::PlainConfig;
 use registrations::{Registrations, StatusListener};
 use signals::Signals;
 use socket::Socket;
@@ -154,8 +158,8 @@ impl Lifecycle {
         let tls = this.tls.take();
         #[cfg(not(feature = "tls"))]
         let this = self;
-        let incoming = |listener, rewrite_authority| {
-            let incoming = Incoming::new(listener, rewrite_authority);
+        let incoming = |listener, connections| {
+            let incoming = Incoming::new(listener, connections);
             #[cfg(feature = "tls")]
             let incoming = incoming.with_tls(tls);
             incoming
@@ -181,11 +185,11 @@ impl Lifecycle {
         let Some(handshakes) = self.tls.take() else {
             return Err(Error::invalid_argument("there is no TLS to serve over: set LifecycleBuilder::tls"));
         };
-        let incoming = |listener, rewrite| TlsIncoming::new(listener, handshakes, rewrite);
+        let incoming = |listener, connections| TlsIncoming::new(listener, handshakes, connections);
         self.run(incoming, server).await
     }
 
-    async fn run<I, S, F, E>(self, incoming: impl FnOnce(Listener, bool) -> I, server: S) -> Result<()>
+    async fn run<I, S, F, E>(self, incoming: impl FnOnce(Listener, PlainConfig) -> I, server: S) -> Result<()>
     where
         S: FnOnce(I, Shutdown) -> Result<F, BoxError>,
         F: Future<Output = Result<(), E>>,
@@ -200,7 +204,7 @@ impl Lifecycle {
         };
         let cutter = Cutter::default();
         let (stop, shutdown) = Shutdown::new();
-        let incoming = incoming(Listener::new(socket, cutter.switch()), config.rewrite_authority);
+        let incoming = incoming(Listener::new(socket, cutter.switch()), config.connections);
         let failed = |error| Error::new(ErrorKind::Server, "the server failed").with_source(error);
         let server = server(incoming, shutdown).map_err(failed)?;
         let mut server = pin!(server.map(|outcome| outcome.map_err(|error| failed(error.into()))));

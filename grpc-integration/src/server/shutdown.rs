@@ -9,11 +9,14 @@ use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
 use super::config::LifecycleConfig;
-use super::cutter::Cutter;
+use super::cutter::{Cutter, Open};
 use super::registrations::Registrations;
 use super::signals::Signals;
 use crate::error::Result;
 
+/// How long the server is without a call, and gets no new one, before it closes the connections that are left: those of
+/// clients that do not answer. A client that does has closed its connection within a round trip.
+const QUIET: Duration = Duration::from_secs(2);
 /// How long a server may take to end once all its connections are cut.
 const AFTER_THE_CUT: Duration = Duration::from_secs(1);
 
@@ -53,18 +56,19 @@ impl LifecycleConfig {
         };
         // The receiver may have been dropped: then the server has its own way to end.
         let _ = stop.send(());
-        if !forced {
-            tracing::info!(drain_timeout = ?self.drain_timeout, "draining; no new calls accepted");
-            tokio::select! {
+        let forced = forced
+            || tokio::select! {
                 biased;
                 ended = &mut server => return outcome.and(ended),
-                () = signals.next() => tracing::warn!("second signal; cutting connections"),
-                () = sleep(self.drain_timeout) => {}
-            }
-        }
-        let connections = cutter.cut();
+                () = signals.next() => {
+                    tracing::warn!("second signal; cutting connections");
+                    true
+                }
+                () = self.drain(cutter) => false,
+            };
+        let Open { connections, calls } = cutter.cut();
         if connections > 0 {
-            tracing::warn!(connections, forced, "connections cut");
+            tracing::warn!(connections, calls, forced, "connections cut");
         } else {
             tracing::debug!(forced, "no open connections to cut");
         }
@@ -79,6 +83,20 @@ impl LifecycleConfig {
             Ok(ended) => outcome.and(ended),
             Err(_) => outcome,
         }
+    }
+
+    /// Waits until the drain timeout is over. Where no call is left before, the connections are cut early.
+    async fn drain(&self, cutter: &Cutter) {
+        let Open { connections, calls } = cutter.open();
+        tracing::info!(drain_timeout = ?self.drain_timeout, connections, calls, "draining; no new calls accepted");
+        let idle = async {
+            cutter.idle(QUIET).await;
+            let Open { connections, .. } = cutter.cut();
+            tracing::info!(connections, "no calls left; connections closed");
+            std::future::pending::<()>().await;
+        };
+        // The server may have something of its own to finish after its connections.
+        let _ = timeout(self.drain_timeout, idle).await;
     }
 
     /// Returns at the first signal, or with an error when a required registration is not there in time.

@@ -3,6 +3,8 @@
 
 #[cfg(target_os = "linux")]
 mod advertising;
+mod age;
+mod draining;
 #[allow(dead_code, reason = "not all of it is needed here")]
 #[path = "../support/log.rs"]
 mod log;

@@ -9,17 +9,18 @@ use tokio_rustls::server::TlsStream;
 use tonic::transport::server::{Connected, TcpConnectInfo, TlsConnectInfo};
 
 use super::super::cut_stream::CutStream;
-use super::super::rewritten::Rewritten;
+use super::super::plain::{Plain, PlainConfig};
 
 /// A connection over TLS that the [`Lifecycle`](crate::Lifecycle) can cut. `Request::peer_certs` and
 /// `Request::remote_addr` work as under tonic's own TLS.
 #[derive(Debug)]
-pub struct TlsConnection(Rewritten<TlsStream<CutStream>>);
+pub struct TlsConnection(Plain<TlsStream<CutStream>>);
 
 impl TlsConnection {
     /// The requests are rewritten above TLS, where they are plain.
-    pub(in crate::server) fn new(stream: TlsStream<CutStream>, rewrite_authority: bool) -> Self {
-        Self(Rewritten::new(stream, rewrite_authority))
+    pub(in crate::server) fn new(stream: TlsStream<CutStream>, config: PlainConfig) -> Self {
+        let state = stream.get_ref().0.state();
+        Self(Plain::new(stream, state, config))
     }
 }
 

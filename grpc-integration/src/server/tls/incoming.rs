@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use futures_core::Stream;
 
 use super::super::listener::Listener;
+use super::super::plain::PlainConfig;
 use super::{Handshakes, TlsConnection};
 
 /// The connections that clients open, after their TLS handshake, for tonic's `serve_with_incoming_shutdown`: see
@@ -18,16 +19,12 @@ use super::{Handshakes, TlsConnection};
 pub struct TlsIncoming {
     listener: Listener,
     handshakes: Handshakes,
-    rewrite_authority: bool,
+    config: PlainConfig,
 }
 
 impl TlsIncoming {
-    pub(in crate::server) fn new(
-        listener: Listener,
-        handshakes: Handshakes,
-        rewrite_authority: bool,
-    ) -> Self {
-        Self { listener, handshakes, rewrite_authority }
+    pub(in crate::server) fn new(listener: Listener, handshakes: Handshakes, config: PlainConfig) -> Self {
+        Self { listener, handshakes, config }
     }
 }
 
@@ -35,8 +32,8 @@ impl Stream for TlsIncoming {
     type Item = io::Result<TlsConnection>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let Self { listener, handshakes, rewrite_authority } = &mut *self;
+        let Self { listener, handshakes, config } = &mut *self;
         let stream = handshakes.poll_next(listener, cx);
-        stream.map(|stream| Some(Ok(TlsConnection::new(stream, *rewrite_authority))))
+        stream.map(|stream| Some(Ok(TlsConnection::new(stream, *config))))
     }
 }

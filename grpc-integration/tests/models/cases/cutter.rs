@@ -29,11 +29,11 @@ fn a_connection_that_is_accepted_during_a_cut_is_cut() {
                 thread::spawn(move || block_on(read(&switch)).unwrap_err())
             })
             .collect();
-        assert!(cutter.cut() <= 2);
+        assert!(cutter.cut().connections <= 2);
         for connection in connections {
             connection.join().unwrap();
         }
-        assert_eq!(cutter.cut(), 0);
+        assert_eq!(cutter.cut().connections, 0);
     });
 }
 

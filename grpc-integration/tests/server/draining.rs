@@ -1,0 +1,51 @@
+//! The end of draining: when no call is left, or at the drain timeout.
+
+use std::time::Duration;
+
+use hither_memory::MemoryRegistry;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep};
+use tonic_health::pb::health_check_response::ServingStatus;
+
+use crate::log::Log;
+use crate::support::{NEVER, Running};
+
+/// A port scan, a load balancer's check, or a client that is frozen: hyperium/hyper#4170, hyperium/tonic#1820.
+#[tokio::test]
+async fn draining_ends_when_no_call_is_left_although_a_client_keeps_its_connection() {
+    let log = Log::capture();
+    let mut server = Running::start(MemoryRegistry::new(), |builder| builder.drain_timeout(NEVER)).await;
+    let _silent = TcpStream::connect(&server.address).await.unwrap();
+    server.client().await;
+    server.stop();
+    server.ended().await.unwrap();
+    let lines = log.take();
+    assert!(lines.contains(&"INFO no calls left; connections closed connections=1".to_owned()), "{lines:#?}");
+    assert!(!lines.iter().any(|line| line.starts_with("WARN")), "{lines:#?}");
+}
+
+#[tokio::test]
+async fn the_drain_timeout_cuts_calls_and_says_how_many() {
+    let log = Log::capture();
+    let timeout = Duration::from_millis(4500);
+    let mut server = Running::start(MemoryRegistry::new(), |builder| builder.drain_timeout(timeout)).await;
+    let mut streams = [server.stream().await, server.stream().await];
+    for stream in &mut streams {
+        assert_eq!(stream.message().await.unwrap().unwrap().status(), ServingStatus::Serving);
+    }
+    let _silent = TcpStream::connect(&server.address).await.unwrap();
+    let began = Instant::now();
+    server.stop();
+    // Longer than a server without calls would have waited.
+    sleep(Duration::from_millis(4100)).await;
+    assert!(!server.served.is_finished());
+    server.ended().await.unwrap();
+    assert!(began.elapsed() >= timeout);
+    let lines = log.take();
+    for expected in [
+        "INFO draining; no new calls accepted drain_timeout=4.5s connections=3 calls=2",
+        "WARN connections cut connections=3 calls=2 forced=false",
+    ] {
+        assert!(lines.contains(&expected.to_owned()), "{lines:#?}");
+    }
+}
