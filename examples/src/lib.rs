@@ -14,3 +14,8 @@ pub mod text;
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct Readme;
+
+/// Those of the page on Kubernetes.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/kubernetes.md")]
+struct Kubernetes;
