@@ -65,6 +65,9 @@ struct Args {
         value_parser = cli::duration
     )]
     drain_timeout: Duration,
+    /// The age, ±10 %, at which a connection is ended without losing a call, so that clients spread again
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = cli::duration)]
+    max_connection_age: Option<Duration>,
     /// The version of the software, as clients see it
     #[arg(long)]
     version: Option<String>,
@@ -108,6 +111,9 @@ async fn serve(args: Args) -> Result<ExitCode, Failure> {
             // The receiver is gone when the program ends.
             let _ = changes.send(status.clone());
         });
+    if let Some(age) = args.max_connection_age {
+        builder = builder.max_connection_age(age);
+    }
     if let Some(version) = args.version {
         builder = builder.instance(|instance| instance.with_version(version));
     }

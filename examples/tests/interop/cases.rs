@@ -32,6 +32,15 @@ pub(crate) async fn a_rust_server_leaves_and_a_go_client_loses_no_call(fleet: &F
     fleet.go_lists(&address, false).await;
 }
 
+/// GOAWAY of a server whose connections end after 0.1 s, while the client calls for some 2 s.
+pub(crate) async fn a_rust_server_ends_old_connections_and_a_go_client_loses_no_call(fleet: &Fleet) {
+    let (server, address) =
+        fleet.rust_server_logging("hither=debug", &["--max-connection-age", "100ms"]).await;
+    all_answer(fleet.go_client("400"), &[&address]).await;
+    let ended = server.stderr.count(|line| line.contains("connection has reached its maximum age"));
+    assert!(ended >= 5, "{ended} connections have reached their age");
+}
+
 pub(crate) async fn a_go_server_leaves_and_a_rust_client_loses_no_call(fleet: &Fleet) {
     let (mut leaving, address) = fleet.go_server(&["-lease", "5s"]).await;
     let (_stays, _) = fleet.rust_server(&[]).await;

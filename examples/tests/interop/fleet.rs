@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use etcd_client::Client;
 use rustix::process::Signal;
+use tokio::process::Command;
 use tokio::time::sleep;
 
 use crate::etcd::Etcd;
@@ -66,9 +67,22 @@ impl Fleet {
     }
 
     fn rust(&self, executable: &str, service: &str, arguments: &[&str]) -> Program {
+        Program::spawn(self.rust_command(executable, service, arguments))
+    }
+
+    fn rust_command(&self, executable: &str, service: &str, arguments: &[&str]) -> Command {
         let registry = format!("etcd://{}", self.etcd.endpoint());
-        let common = ["--registry", &registry, "--service", service];
-        Program::start(executable, &[&common, arguments].concat())
+        let mut command = Command::new(executable);
+        command.args(["--registry", &registry, "--service", service]).args(arguments);
+        command
+    }
+
+    /// A server that logs what `filter` selects.
+    pub(crate) async fn rust_server_logging(&self, filter: &str, arguments: &[&str]) -> (Program, String) {
+        let arguments = [&["-p", "0"], arguments].concat();
+        let mut command = self.rust_command(env!("CARGO_BIN_EXE_discover-server"), SERVICE, &arguments);
+        command.env("RUST_LOG", filter);
+        started(Program::spawn(command)).await
     }
 
     pub(crate) async fn rust_server(&self, arguments: &[&str]) -> (Program, String) {

@@ -40,6 +40,7 @@ macro_rules! versions {
             a_rust_client_calls_go_servers
             both_serve_one_service
             a_rust_server_leaves_and_a_go_client_loses_no_call
+            a_rust_server_ends_old_connections_and_a_go_client_loses_no_call
             a_go_server_leaves_and_a_rust_client_loses_no_call
             a_rust_server_crashes
             a_go_server_crashes
