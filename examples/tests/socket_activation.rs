@@ -102,7 +102,7 @@ async fn call(address: &str) {
 #[tokio::test]
 async fn the_passed_socket_is_served_and_outlives_the_server() {
     for address in ["127.0.0.1:0", "[::]:0"] {
-        // systemd listens on [::] where only a port is set.
+        // systemd listens on [::] where only a port is set (theforeman/puppet-foreman#814).
         let socket = TcpListener::bind(address).unwrap();
         let bound = socket.local_addr().unwrap();
         let call = || async move { call(&format!("127.0.0.1:{}", bound.port())).await };
@@ -135,7 +135,7 @@ async fn a_passed_unix_socket_keeps_its_file() {
     assert!(path.exists());
 }
 
-/// As after a shell or wrapper that systemd has started in the program's place.
+/// As after a shell or wrapper that systemd has started in the program's place (lucab/libsystemd-rs#155).
 #[tokio::test]
 async fn a_socket_for_another_process_is_left_alone() {
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -173,6 +173,8 @@ async fn the_socket_file_of_a_process_that_was_killed_is_replaced() {
     assert!(!path.exists());
 }
 
+/// As in dsx-ai-factory/infra-controller#6497 and openstack-k8s-operators/infra-operator#233, where the port was put behind
+/// an IPv6 address, or a list.
 #[tokio::test]
 async fn the_address_of_the_pod_is_advertised_with_the_bound_port() {
     let start = |pod_ip: &str, place: &str| {

@@ -11,6 +11,7 @@ fn addresses(server: &Lifecycle) -> Vec<String> {
     server.registrations()[0].instance().addresses().iter().map(ToString::to_string).collect()
 }
 
+/// As asked for in gliderlabs/registrator#587, where eth0 or eth1 was registered by chance.
 #[tokio::test]
 async fn the_advertised_address_is_that_of_an_interface_or_of_the_route_to_a_peer() {
     for source in [IpSource::interface("lo"), IpSource::route_to("127.0.0.1:2379")] {

@@ -180,6 +180,7 @@ async fn a_handle_keeps_no_server_registered() {
     is_out(&handle);
 }
 
+/// As asked for in go-kratos/kratos#1665, apache/dubbo#13213 and zeromicro/go-zero#1427.
 #[tokio::test]
 async fn a_server_is_registered_only_while_it_is_ready() {
     let registry = MemoryRegistry::new();

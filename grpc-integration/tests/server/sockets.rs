@@ -11,7 +11,7 @@ use tokio::net::UnixStream;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::support::{Running, seen, up, watch};
+use crate::support::{NEVER, Running, seen, up, watch};
 
 fn builder() -> LifecycleBuilder {
     Lifecycle::builder(MemoryRegistry::new()).service("greeter")
@@ -50,6 +50,7 @@ async fn a_channel_finds_a_server_on_a_unix_socket_whose_file_goes_with_it() {
     assert!(!path.exists());
 }
 
+/// As in aquasecurity/tracee#3757 and katzenpost/katzenpost#1116.
 #[tokio::test]
 async fn the_socket_file_of_a_dead_process_is_replaced_and_that_of_a_living_one_is_an_error() {
     let directory = tempfile::tempdir().unwrap();
@@ -66,6 +67,29 @@ async fn the_socket_file_of_a_dead_process_is_replaced_and_that_of_a_living_one_
     UnixStream::connect(&path).await.unwrap();
     drop(server);
     assert!(!path.exists(), "also if it was never served");
+}
+
+/// As in osrg/gobgp#2486, where a forced end left the file, so that the next start failed.
+#[tokio::test]
+async fn a_forced_end_and_a_drop_remove_the_file_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("greeter.sock");
+    let start = async || {
+        let describe = async |builder: LifecycleBuilder| builder.drain_timeout(NEVER).bind_unix(&path).await;
+        Running::start_at(MemoryRegistry::new(), describe).await
+    };
+    let mut server = start().await;
+    // A connection that no shutdown would end.
+    let _open = UnixStream::connect(&path).await.unwrap();
+    server.stop();
+    server.force();
+    server.ended().await.unwrap();
+    assert!(!path.exists());
+
+    let server = start().await;
+    server.served.abort();
+    assert!(server.served.await.unwrap_err().is_cancelled());
+    assert!(!path.exists());
 }
 
 /// As in grpc/grpc#17122, where whatever was there was removed.
