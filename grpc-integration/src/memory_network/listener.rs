@@ -11,7 +11,8 @@ use super::host::MemoryHost;
 use super::stream::MemoryStream;
 
 /// The connections that are opened to one address of a [`MemoryNetwork`](crate::MemoryNetwork): for tonic's
-/// `serve_with_incoming_shutdown`, or a server of another kind.
+/// `serve_with_incoming_shutdown`, for [`LifecycleBuilder::listen`](crate::LifecycleBuilder::listen), or for a server of
+/// another kind.
 ///
 /// Dropping it closes the address: further attempts to connect are refused, and connections that were accepted go on.
 #[derive(Debug)]
@@ -31,6 +32,15 @@ impl MemoryListener {
     /// Returns its number among those of its address.
     pub(super) fn number(&self) -> u64 {
         self.number
+    }
+
+    /// Completes with the next connection.
+    pub(crate) fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<MemoryStream> {
+        match self.incoming.poll_recv(cx) {
+            Poll::Ready(Some(stream)) => Poll::Ready(stream),
+            // It was killed, and nothing is going to come.
+            Poll::Ready(None) | Poll::Pending => Poll::Pending,
+        }
     }
 
     /// Returns the address that it listens on.

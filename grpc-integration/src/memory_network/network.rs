@@ -45,7 +45,9 @@ use crate::error::{BoxError, Error, ErrorKind, Result};
 /// }
 /// ```
 ///
-/// A program that makes its channels itself takes the network as a [`Connector`], and its registry as it is.
+/// A program that makes its channels itself takes the network as a [`Connector`], and its registry as it is. One that runs
+/// its server by a [`Lifecycle`](crate::Lifecycle) listens there:
+/// `Lifecycle::builder(registry).service("greeter").listen(network.listen("10.0.0.1:80")?)`.
 ///
 /// # Faults
 ///

@@ -78,6 +78,17 @@ impl MemoryStream {
     }
 }
 
+impl MemoryStream {
+    /// Returns the address of the server, if it is an IP address.
+    pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
+        self.local_addr
+    }
+
+    pub(crate) fn client(&self) -> SocketAddr {
+        self.client
+    }
+}
+
 impl End {
     /// Does `io` unless a fault keeps it from this end.
     fn unless_faulty<T>(

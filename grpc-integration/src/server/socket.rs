@@ -14,9 +14,11 @@ use tokio::net::{UnixListener, UnixStream};
 
 #[cfg(unix)]
 use super::socket_file::SocketFile;
+#[cfg(feature = "memory-network")]
+use crate::memory_network::{MemoryListener, MemoryStream};
 
 /// A socket that listens already, for [`LifecycleBuilder::listen`](crate::LifecycleBuilder::listen): a `TcpListener` or
-/// `UnixListener` of std or of Tokio.
+/// `UnixListener` of std or of Tokio, or a `MemoryListener` in tests.
 #[derive(Debug)]
 pub struct ListeningSocket(Given);
 
@@ -72,6 +74,13 @@ impl From<std::os::unix::net::UnixListener> for ListeningSocket {
     }
 }
 
+#[cfg(feature = "memory-network")]
+impl From<MemoryListener> for ListeningSocket {
+    fn from(listener: MemoryListener) -> Self {
+        Self(Given::Tokio(Socket::Memory(listener)))
+    }
+}
+
 /// A listening socket. Dropping it closes it.
 #[derive(Debug)]
 pub(super) enum Socket {
@@ -82,6 +91,8 @@ pub(super) enum Socket {
         _file: Option<SocketFile>,
         listener: UnixListener,
     },
+    #[cfg(feature = "memory-network")]
+    Memory(MemoryListener),
 }
 
 impl Socket {
@@ -98,10 +109,12 @@ impl Socket {
                 // A relative path that was bound by another process cannot be known here.
                 Address::unix(path).map_err(|error| io::Error::new(io::ErrorKind::Unsupported, error))
             }
+            #[cfg(feature = "memory-network")]
+            Self::Memory(listener) => Ok(listener.host().address().clone()),
         }
     }
 
-    pub(super) fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(ByteStream, Peer)>> {
+    pub(super) fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(ByteStream, Peer)>> {
         match self {
             Self::Tcp(listener) => {
                 let accepted = listener.poll_accept(cx);
@@ -111,6 +124,11 @@ impl Socket {
             Self::Unix { listener, .. } => {
                 listener.poll_accept(cx).map_ok(|(stream, _)| (ByteStream::Unix(stream), Peer::Unix))
             }
+            #[cfg(feature = "memory-network")]
+            Self::Memory(listener) => listener.poll_accept(cx).map(|stream| {
+                let peer = Peer::Tcp(stream.client());
+                Ok((ByteStream::Memory(stream), peer))
+            }),
         }
     }
 }
@@ -149,6 +167,8 @@ pub(super) enum ByteStream {
     Tcp(TcpStream),
     #[cfg(unix)]
     Unix(UnixStream),
+    #[cfg(feature = "memory-network")]
+    Memory(MemoryStream),
 }
 
 macro_rules! delegate {
@@ -157,6 +177,8 @@ macro_rules! delegate {
             ByteStream::Tcp($inner) => $call,
             #[cfg(unix)]
             ByteStream::Unix($inner) => $call,
+            #[cfg(feature = "memory-network")]
+            ByteStream::Memory($inner) => $call,
         }
     };
 }
@@ -168,6 +190,8 @@ impl ByteStream {
             Self::Tcp(stream) => stream.local_addr().ok(),
             #[cfg(unix)]
             Self::Unix(_) => None,
+            #[cfg(feature = "memory-network")]
+            Self::Memory(stream) => stream.local_addr(),
         }
     }
 
@@ -176,6 +200,8 @@ impl ByteStream {
             Self::Tcp(stream) => stream.set_nodelay(true),
             #[cfg(unix)]
             Self::Unix(_) => Ok(()),
+            #[cfg(feature = "memory-network")]
+            Self::Memory(_) => Ok(()),
         }
     }
 }

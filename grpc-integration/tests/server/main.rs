@@ -8,6 +8,7 @@ mod draining;
 #[allow(dead_code, reason = "not all of it is needed here")]
 #[path = "../support/log.rs"]
 mod log;
+mod memory;
 mod registry;
 mod rotation;
 mod shutdown;
