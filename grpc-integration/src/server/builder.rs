@@ -7,7 +7,7 @@ use hither_core::{Address, Instance, Registrar, Registration, RegistrationStatus
 use tokio::sync::watch;
 
 use super::advertised::{Advertised, Describe};
-use super::config::LifecycleConfig;
+use super::config::{self, LifecycleConfig};
 use super::ip_source::IpSource;
 use super::readiness::Readiness;
 use super::registrations::StatusListener;
@@ -34,13 +34,13 @@ pub struct LifecycleBuilder {
 
 impl LifecycleBuilder {
     /// The [`announce_delay`](Self::announce_delay) that is not set.
-    pub const DEFAULT_ANNOUNCE_DELAY: Duration = Duration::from_millis(500);
+    pub const DEFAULT_ANNOUNCE_DELAY: Duration = config::ANNOUNCE_DELAY;
     /// The [`propagation_delay`](Self::propagation_delay) that is not set.
-    pub const DEFAULT_PROPAGATION_DELAY: Duration = Duration::from_secs(2);
+    pub const DEFAULT_PROPAGATION_DELAY: Duration = config::PROPAGATION_DELAY;
     /// The [`drain_timeout`](Self::drain_timeout) that is not set.
-    pub const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
+    pub const DEFAULT_DRAIN_TIMEOUT: Duration = config::DRAIN_TIMEOUT;
     /// The [`registry_timeout`](Self::registry_timeout) that is not set.
-    pub const DEFAULT_REGISTRY_TIMEOUT: Duration = Duration::from_secs(3);
+    pub const DEFAULT_REGISTRY_TIMEOUT: Duration = config::REGISTRY_TIMEOUT;
 
     pub(super) fn new(registrar: Arc<dyn Registrar>) -> Self {
         Self {
@@ -167,7 +167,7 @@ impl LifecycleBuilder {
         services: impl IntoIterator<Item = N>,
     ) -> Self {
         let names = std::iter::once(String::new()).chain(services.into_iter().map(Into::into)).collect();
-        self.config.health = Some(super::config::Health { reporter, names });
+        self.config.health = Some(config::Health { reporter, names });
         self
     }
 

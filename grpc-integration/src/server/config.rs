@@ -5,9 +5,13 @@ use std::time::Duration;
 
 use hither_core::{Registrar, Registration};
 
-use super::LifecycleBuilder;
 use super::plain::PlainConfig;
 use super::readiness::Readiness;
+
+pub(super) const ANNOUNCE_DELAY: Duration = Duration::from_millis(500);
+pub(super) const PROPAGATION_DELAY: Duration = Duration::from_secs(2);
+pub(super) const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
+pub(super) const REGISTRY_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What is decided before the socket is bound.
 #[derive(Debug)]
@@ -34,10 +38,10 @@ impl LifecycleConfig {
             health: None,
             readiness: Readiness::default(),
             require_registration: None,
-            announce_delay: LifecycleBuilder::DEFAULT_ANNOUNCE_DELAY,
-            propagation_delay: LifecycleBuilder::DEFAULT_PROPAGATION_DELAY,
-            drain_timeout: LifecycleBuilder::DEFAULT_DRAIN_TIMEOUT,
-            registry_timeout: LifecycleBuilder::DEFAULT_REGISTRY_TIMEOUT,
+            announce_delay: ANNOUNCE_DELAY,
+            propagation_delay: PROPAGATION_DELAY,
+            drain_timeout: DRAIN_TIMEOUT,
+            registry_timeout: REGISTRY_TIMEOUT,
             connections: PlainConfig { rewrite_authority: true, max_age: None },
         }
     }

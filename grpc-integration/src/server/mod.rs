@@ -22,6 +22,7 @@ mod incoming;
 mod ip_source;
 mod listener;
 mod plain;
+mod presence;
 mod readiness;
 mod registrations;
 mod service_registration;
