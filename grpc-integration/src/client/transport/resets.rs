@@ -91,6 +91,9 @@ impl Resets {
         budget: &ResetBudget,
         cancelled: &mut Vec<Cancelled>,
     ) -> bool {
+        if cancelled.is_empty() && self.due.is_empty() {
+            return false;
+        }
         self.due.extend(cancelled.drain(..));
         let mut ask = false;
         while !self.due.is_empty() {
