@@ -121,8 +121,8 @@ pub use client::ClientTls;
 #[cfg(feature = "client")]
 pub use client::{
     BoxedIo, CallInfo, CalledInstance, ChannelBuilder, Connected, Connector, Destination, DiscoveryChannel,
-    Io, LeastRequest, LoadBalancingPolicy, Outcome, Pick, Picker, ReadyInstance, ResponseFuture, RoundRobin,
-    ServiceConnector, Sticky, TcpConnector, WaitForReady,
+    Io, LeastRequest, LoadBalancingPolicy, Outcome, Pick, Picked, Picker, ReadyInstance, ResponseFuture,
+    RoundRobin, ServiceConnector, Sticky, TcpConnector, WaitForReady,
 };
 #[cfg(any(feature = "client", feature = "server"))]
 pub use deadline::CallDeadline;

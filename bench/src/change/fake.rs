@@ -89,12 +89,8 @@ pub(super) struct Observed {
 }
 
 impl LoadBalancingPolicy for Observed {
-    fn picker(
-        &self,
-        ready: &SortedById<ReadyInstance>,
-        previous: Option<&Arc<dyn Picker>>,
-    ) -> Arc<dyn Picker> {
-        let picker = self.policy.picker(ready, previous);
+    fn picker(&mut self, ready: &SortedById<ReadyInstance>) -> Arc<dyn Picker> {
+        let picker = self.policy.picker(ready);
         self.ready.send_replace(ready.len());
         picker
     }

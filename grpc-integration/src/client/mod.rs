@@ -20,6 +20,6 @@ pub use builder::ChannelBuilder;
 pub use call::{CalledInstance, ResponseFuture, WaitForReady};
 pub use channel::DiscoveryChannel;
 pub use connector::{BoxedIo, Connected, Connector, Destination, Io, ServiceConnector, TcpConnector};
-pub use ready_instance::ReadyInstance;
+pub use ready_instance::{Picked, ReadyInstance};
 #[cfg(feature = "tls")]
 pub use tls::ClientTls;

@@ -65,18 +65,6 @@ impl ReadyInstance {
         Self(Arc::new(Described { instance, inner: Arc::clone(&self.0.inner) }))
     }
 
-    /// Reserves a stream for one call, on the oldest connection that has capacity. If none has, asks for another
-    /// connection.
-    pub(crate) fn reserve(self) -> Option<(InFlight, Slot)> {
-        let inner = &self.0.inner;
-        let Some(slot) = inner.connections.load().iter().find_map(Connection::try_reserve) else {
-            inner.no_capacity.notify_one();
-            return None;
-        };
-        inner.in_flight.fetch_add(1, Ordering::Relaxed);
-        Some((InFlight(self), slot))
-    }
-
     /// Asks for another connection.
     pub(crate) fn ask(&self) {
         self.0.inner.no_capacity.notify_one();
@@ -146,18 +134,66 @@ impl fmt::Debug for ReadyInstance {
     }
 }
 
+/// What a policy has picked: an instance, and a number of the picker's own, which it is given back at the end of the
+/// attempt (an index of something that it keeps, for one).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Picked {
+    instance: ReadyInstance,
+    token: usize,
+}
+
+impl Picked {
+    /// The token for which none is set.
+    pub const NO_TOKEN: usize = usize::MAX;
+
+    /// Sets the token. Default [`NO_TOKEN`](Self::NO_TOKEN).
+    #[must_use]
+    pub fn with_token(mut self, token: usize) -> Self {
+        self.token = token;
+        self
+    }
+
+    /// Returns the instance.
+    pub fn instance(&self) -> &ReadyInstance {
+        &self.instance
+    }
+
+    /// Returns the token.
+    pub fn token(&self) -> usize {
+        self.token
+    }
+
+    /// Reserves a stream for one call, on the oldest connection that has capacity. If none has, asks for another
+    /// connection.
+    pub(crate) fn reserve(self) -> Option<(InFlight, Slot)> {
+        let inner = &self.instance.0.inner;
+        let Some(slot) = inner.connections.load().iter().find_map(Connection::try_reserve) else {
+            inner.no_capacity.notify_one();
+            return None;
+        };
+        inner.in_flight.fetch_add(1, Ordering::Relaxed);
+        Some((InFlight(self), slot))
+    }
+}
+
+impl From<ReadyInstance> for Picked {
+    fn from(instance: ReadyInstance) -> Self {
+        Self { instance, token: Self::NO_TOKEN }
+    }
+}
+
 /// A call in flight on an instance, counted until this is dropped.
 #[derive(Debug)]
-pub(crate) struct InFlight(ReadyInstance);
+pub(crate) struct InFlight(Picked);
 
 impl InFlight {
-    pub(crate) fn instance(&self) -> &ReadyInstance {
+    pub(crate) fn picked(&self) -> &Picked {
         &self.0
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.0.inner.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.0.instance.0.inner.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use hither_core::{Instance, SortedById};
 use hither_tonic::{
-    CallInfo, LeastRequest, LoadBalancingPolicy, Outcome, Pick, Picker, ReadyInstance, RoundRobin, Sticky,
-    WaitForReady,
+    CallInfo, LeastRequest, LoadBalancingPolicy, Outcome, Pick, Picked, Picker, ReadyInstance, RoundRobin,
+    Sticky, WaitForReady,
 };
 use tokio::time::sleep;
 use tonic::{Code, Request, Status};
@@ -132,12 +132,7 @@ struct Seen {
 struct SpyPicker(ReadyInstance, Arc<Seen>);
 
 impl LoadBalancingPolicy for Spy {
-    fn picker(
-        &self,
-        ready: &SortedById<ReadyInstance>,
-        previous: Option<&Arc<dyn Picker>>,
-    ) -> Arc<dyn Picker> {
-        assert_eq!(previous.is_some(), !self.seen.ready.lock().unwrap().is_empty());
+    fn picker(&mut self, ready: &SortedById<ReadyInstance>) -> Arc<dyn Picker> {
         *self.seen.ready.lock().unwrap() = ready.iter().cloned().collect();
         Arc::new(SpyPicker(ready[0].clone(), Arc::clone(&self.seen)))
     }
@@ -153,12 +148,12 @@ impl Picker for SpyPicker {
                 Pick::Fail(Status::unavailable("alone"))
             }
             Some(b"drop") => Pick::Drop(Status::resource_exhausted("over quota")),
-            _ => Pick::Instance(self.0.clone()),
+            _ => Pick::Instance(self.0.clone().into()),
         }
     }
 
-    fn done(&self, endpoint: &ReadyInstance, outcome: &Outcome) {
-        assert_eq!(*endpoint, self.0);
+    fn done(&self, picked: &Picked, outcome: &Outcome<'_>) {
+        assert_eq!(*picked.instance(), self.0);
         self.1.outcomes.lock().unwrap().push((outcome.code(), outcome.duration()));
     }
 }
@@ -340,21 +335,15 @@ struct First;
 struct FirstPicker(ReadyInstance);
 
 impl LoadBalancingPolicy for First {
-    fn picker(
-        &self,
-        ready: &SortedById<ReadyInstance>,
-        _previous: Option<&Arc<dyn Picker>>,
-    ) -> Arc<dyn Picker> {
+    fn picker(&mut self, ready: &SortedById<ReadyInstance>) -> Arc<dyn Picker> {
         Arc::new(FirstPicker(ready.at(0).unwrap().clone()))
     }
 }
 
 impl Picker for FirstPicker {
     fn pick(&self, _call: &CallInfo<'_>) -> Pick {
-        Pick::Instance(self.0.clone())
+        Pick::Instance(self.0.clone().into())
     }
-
-    fn done(&self, _instance: &ReadyInstance, _outcome: &Outcome) {}
 }
 
 #[tokio::test(start_paused = true)]

@@ -14,6 +14,7 @@ mod inherited_deadlines;
 mod logs;
 mod memory_network;
 mod panics;
+mod policies;
 mod reconnecting;
 mod resolution;
 

@@ -10,8 +10,8 @@ use std::task::{Context, Poll};
 use futures_util::FutureExt;
 use hither_core::SortedById;
 use hither_tonic::{
-    CallInfo, Connected, Connector, Destination, LoadBalancingPolicy, Outcome, Pick, Picker, ReadyInstance,
-    WaitForReady,
+    CallInfo, Connected, Connector, Destination, LoadBalancingPolicy, Outcome, Pick, Picked, Picker,
+    ReadyInstance, WaitForReady,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::sleep;
@@ -66,7 +66,7 @@ struct First(Broken);
 struct FirstPicker(Broken, ReadyInstance);
 
 impl LoadBalancingPolicy for First {
-    fn picker(&self, ready: &SortedById<ReadyInstance>, _: Option<&Arc<dyn Picker>>) -> Arc<dyn Picker> {
+    fn picker(&mut self, ready: &SortedById<ReadyInstance>) -> Arc<dyn Picker> {
         self.0.check(At::Picker);
         Arc::new(FirstPicker(self.0.clone(), ready[0].clone()))
     }
@@ -75,10 +75,10 @@ impl LoadBalancingPolicy for First {
 impl Picker for FirstPicker {
     fn pick(&self, _call: &CallInfo<'_>) -> Pick {
         self.0.check(At::Pick);
-        Pick::Instance(self.1.clone())
+        Pick::Instance(self.1.clone().into())
     }
 
-    fn done(&self, _instance: &ReadyInstance, _outcome: &Outcome) {
+    fn done(&self, _picked: &Picked, _outcome: &Outcome<'_>) {
         self.0.check(At::Done);
     }
 }

@@ -65,13 +65,16 @@ async fn request_headers_over_what_the_server_accepts_are_not_sent() {
         conn.serve("a").await
     })
     .await;
-    let (_registry, client) = client(&[&peer.address]).await;
+    let (_registry, builder) = channel(&[&peer.address]).await;
+    let attempts = Attempts::default();
+    let client = Client::new(&builder.policy(attempts.clone()).connect().await.unwrap());
     for over in [1, 100_000] {
         let (large, neighbour) = tokio::join!(call_with(&client, 1000 + over), client.name());
         assert_over(large, size + 1000 + over, limit);
         neighbour.unwrap();
     }
     call_with(&client, 1000).await.unwrap();
+    assert_eq!((attempts.unsent(), attempts.ended().len()), (vec![Code::ResourceExhausted; 2], 5));
     assert_eq!((peer.seen.headers(), peer.seen.resets(), peer.seen.accepted()), (3, 0, 1));
 }
 

@@ -3,40 +3,60 @@
 use std::any::type_name;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use hither_core::SortedById;
 use hither_core::contain::{contain, drop_contained};
+use tokio::time::Instant;
 use tonic::Status;
 
 use super::policy::{CallInfo, LoadBalancingPolicy, Outcome, Pick, Picker};
-use crate::client::ready_instance::ReadyInstance;
+use crate::client::ready_instance::{Picked, ReadyInstance};
+
+/// The least time from a picker to the next one that the policy asks for.
+const PACE: Duration = Duration::from_millis(10);
 
 /// The policy of a channel.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Policy {
-    policy: Arc<dyn LoadBalancingPolicy>,
+    /// `None` while it is dropped.
+    policy: Option<Box<dyn LoadBalancingPolicy>>,
+    due: Option<Instant>,
     panics: Panics,
 }
 
 impl Policy {
     pub(crate) fn new<P: LoadBalancingPolicy>(policy: P) -> Self {
         let panics = Panics { policy: type_name::<P>(), logged: Arc::default() };
-        Self { policy: Arc::new(policy), panics }
+        Self { policy: Some(Box::new(policy)), due: None, panics }
     }
 
     /// Returns a picker over `ready`.
     ///
     /// # Errors
     /// The policy has panicked: the text for calls.
-    pub(crate) fn picker(
-        &self,
-        ready: &SortedById<ReadyInstance>,
-        previous: Option<&PolicyPicker>,
-    ) -> Result<PolicyPicker, String> {
-        let previous = previous.and_then(|picker| picker.picker.as_ref());
-        contain(|| self.policy.picker(ready, previous))
-            .map(|picker| PolicyPicker { picker: Some(picker), panics: self.panics.clone() })
-            .map_err(|panic| self.panics.add(Method::Picker, &panic))
+    pub(crate) fn picker(&mut self, ready: &SortedById<ReadyInstance>) -> Result<PolicyPicker, String> {
+        self.due = None;
+        let Some(policy) = &mut self.policy else { return Err("the channel is closed".to_owned()) };
+        let picker =
+            contain(|| policy.picker(ready)).map_err(|panic| self.panics.add(Method::Picker, &panic))?;
+        let due = contain(|| policy.due()).unwrap_or_else(|panic| {
+            self.panics.add(Method::Due, &panic);
+            None
+        });
+        self.due = due.map(|due| due.max(Instant::now() + PACE));
+        Ok(PolicyPicker { picker: Some(picker), panics: self.panics.clone() })
+    }
+
+    /// Returns when the picker is to be made anew.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.due
+    }
+}
+
+impl Drop for Policy {
+    fn drop(&mut self) {
+        drop_contained(self.policy.take());
     }
 }
 
@@ -58,9 +78,9 @@ impl PolicyPicker {
 
     /// Hands the outcome of an attempt to the policy. It may be called while the caller's task unwinds, where a panic that
     /// is not contained would abort the process.
-    pub(crate) fn done(&self, instance: &ReadyInstance, outcome: &Outcome) {
+    pub(crate) fn done(&self, picked: &Picked, outcome: &Outcome<'_>) {
         let Some(picker) = &self.picker else { return };
-        if let Err(panic) = contain(|| picker.done(instance, outcome)) {
+        if let Err(panic) = contain(|| picker.done(picked, outcome)) {
             self.panics.add(Method::Done, &panic);
         }
     }
@@ -77,12 +97,13 @@ impl Drop for PolicyPicker {
 struct Panics {
     policy: &'static str,
     /// For each [`Method`].
-    logged: Arc<[AtomicBool; 3]>,
+    logged: Arc<[AtomicBool; 4]>,
 }
 
 #[derive(Debug, Clone, Copy)]
 enum Method {
     Picker,
+    Due,
     Pick,
     Done,
 }
@@ -94,6 +115,7 @@ impl Panics {
         let is_logged = self.logged[method as usize].swap(true, Ordering::Relaxed);
         let method = match method {
             Method::Picker => "picker",
+            Method::Due => "due",
             Method::Pick => "pick",
             Method::Done => "done",
         };

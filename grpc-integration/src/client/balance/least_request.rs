@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hither_core::SortedById;
 
-use super::policy::{CallInfo, LoadBalancingPolicy, Outcome, Pick, Picker};
+use super::policy::{CallInfo, LoadBalancingPolicy, Pick, Picker};
 use super::random::Random;
 use crate::client::ready_instance::ReadyInstance;
 
@@ -35,11 +35,7 @@ impl LeastRequest {
 }
 
 impl LoadBalancingPolicy for LeastRequest {
-    fn picker(
-        &self,
-        ready: &SortedById<ReadyInstance>,
-        _previous: Option<&Arc<dyn Picker>>,
-    ) -> Arc<dyn Picker> {
+    fn picker(&mut self, ready: &SortedById<ReadyInstance>) -> Arc<dyn Picker> {
         let seed = self.seed.unwrap_or_else(|| fastrand::u64(..));
         Arc::new(LeastRequestPicker { ready: ready.clone(), random: Random::new(seed) })
     }
@@ -67,11 +63,9 @@ impl LeastRequestPicker {
 impl Picker for LeastRequestPicker {
     fn pick(&self, _call: &CallInfo<'_>) -> Pick {
         match self.draw() {
-            Some((a, b)) if b.in_flight() < a.in_flight() => Pick::Instance(b.clone()),
-            Some((a, _)) => Pick::Instance(a.clone()),
+            Some((a, b)) if b.in_flight() < a.in_flight() => Pick::Instance(b.clone().into()),
+            Some((a, _)) => Pick::Instance(a.clone().into()),
             None => Pick::Queue,
         }
     }
-
-    fn done(&self, _instance: &ReadyInstance, _outcome: &Outcome) {}
 }

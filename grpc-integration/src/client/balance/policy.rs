@@ -1,30 +1,32 @@
 //! The contract between a channel and its load balancing policy.
 
-use std::any::Any;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hither_core::SortedById;
-use http::HeaderMap;
+use http::{Extensions, HeaderMap};
 use tokio::time::Instant;
 use tonic::{Code, Status};
 
-use crate::client::ready_instance::ReadyInstance;
+use crate::client::ready_instance::{Picked, ReadyInstance};
 
 /// A load balancing policy: makes a [`Picker`] for each set of ready instances. [`LeastRequest`](crate::LeastRequest),
 /// [`RoundRobin`](crate::RoundRobin) and [`Sticky`](crate::Sticky) are provided; others can be implemented.
 ///
-/// The channel calls it whenever the set changes, and uses the new picker at once. The set is never empty.
+/// Each channel has one of its own, which keeps what must survive a change of the set in its fields. A task of the
+/// channel calls it whenever the set changes and when [`due`](Self::due) has come, and uses the new picker at once. So it
+/// must be quick and never block.
 ///
 /// A panic is contained, and the first of each method is logged at ERROR. After one of [`picker`](Self::picker) the last
-/// picker stays in use until the set changes again, or calls fail with INTERNAL if there is none; one of [`Picker::pick`]
-/// fails its call with INTERNAL; one of [`Picker::done`] changes nothing.
+/// picker stays in use until the set changes again, or calls fail with INTERNAL if there is none; one of
+/// [`due`](Self::due) is like `None`; one of [`Picker::pick`] fails its call with INTERNAL; one of [`Picker::done`]
+/// changes nothing.
 ///
 /// ```
 /// use std::sync::Arc;
 /// use hither_core::SortedById;
-/// use hither_tonic::{CallInfo, LoadBalancingPolicy, Outcome, Pick, Picker, ReadyInstance};
+/// use hither_tonic::{CallInfo, LoadBalancingPolicy, Pick, Picker, ReadyInstance};
 ///
 /// /// Sends all calls with the same `x-user` header to the same instance.
 /// #[derive(Debug)]
@@ -34,7 +36,7 @@ use crate::client::ready_instance::ReadyInstance;
 /// struct ByUserPicker(SortedById<ReadyInstance>);
 ///
 /// impl LoadBalancingPolicy for ByUser {
-///     fn picker(&self, ready: &SortedById<ReadyInstance>, _previous: Option<&Arc<dyn Picker>>) -> Arc<dyn Picker> {
+///     fn picker(&mut self, ready: &SortedById<ReadyInstance>) -> Arc<dyn Picker> {
 ///         Arc::new(ByUserPicker(ready.clone()))
 ///     }
 /// }
@@ -44,38 +46,44 @@ use crate::client::ready_instance::ReadyInstance;
 ///         let user = call.headers().get("x-user").map_or(&[][..], |user| user.as_bytes());
 ///         let hash =
 ///             user.iter().fold(0_usize, |hash, byte| hash.wrapping_mul(31).wrapping_add((*byte).into()));
-///         Pick::Instance(self.0[hash % self.0.len()].clone())
+///         Pick::Instance(self.0[hash % self.0.len()].clone().into())
 ///     }
-///
-///     fn done(&self, _instance: &ReadyInstance, _outcome: &Outcome) {}
 /// }
 /// ```
-pub trait LoadBalancingPolicy: Debug + Send + Sync + 'static {
+pub trait LoadBalancingPolicy: Debug + Send + 'static {
     /// Returns a picker over `ready`, which has at least one element.
     ///
     /// It shares with the list before what has not changed, and a clone costs nothing: a policy that makes no list of
-    /// its own keeps a change as cheap with 100,000 instances as with ten.
+    /// its own keeps a change as cheap with 100,000 instances as with ten. The in-flight counts belong to the
+    /// [`ReadyInstance`]s and need not be taken over.
+    fn picker(&mut self, ready: &SortedById<ReadyInstance>) -> Arc<dyn Picker>;
+
+    /// Returns when a picker is to be made anew though the set has not changed, for example because the share of an
+    /// instance grows with time. Asked after each [`picker`](Self::picker). Default: never.
     ///
-    /// `previous` is this policy's last picker, to take over its state: it is [`Any`], so it can be downcast. The
-    /// in-flight counts belong to the [`ReadyInstance`]s and need not be taken over.
-    fn picker(
-        &self,
-        ready: &SortedById<ReadyInstance>,
-        previous: Option<&Arc<dyn Picker>>,
-    ) -> Arc<dyn Picker>;
+    /// It counts for as long as instances are ready, and is at least ten milliseconds after the last picker.
+    fn due(&self) -> Option<Instant> {
+        None
+    }
 }
 
 /// Picks an instance for each call. Both methods run on the call's own task: they must be quick and never block.
-pub trait Picker: Any + Debug + Send + Sync {
+pub trait Picker: Debug + Send + Sync {
     /// Returns the decision for one attempt of a call.
     ///
     /// If the instance has no stream capacity at the moment, the channel asks again a few times, and then takes any
     /// ready instance that has.
     fn pick(&self, call: &CallInfo<'_>) -> Pick;
 
-    /// Is called once for each attempt on `instance`, at its end: when the response body has ended or was dropped,
-    /// not when the headers arrived.
-    fn done(&self, instance: &ReadyInstance, outcome: &Outcome);
+    /// Is called once for each attempt that this picker was asked for: when its status is known, which is at the end of
+    /// the response and not at its headers, or when the caller has dropped the call. The attempt is still in flight.
+    /// Default: nothing.
+    ///
+    /// `picked` is what [`pick`](Self::pick) has returned. If the channel took an instance that has stream capacity
+    /// instead, it is that one with the token [`Picked::NO_TOKEN`].
+    fn done(&self, picked: &Picked, outcome: &Outcome<'_>) {
+        let _ = (picked, outcome);
+    }
 }
 
 /// The outcome of [`Picker::pick`], with gRPC's semantics.
@@ -83,7 +91,7 @@ pub trait Picker: Any + Debug + Send + Sync {
 #[non_exhaustive]
 pub enum Pick {
     /// The attempt is sent to this instance.
-    Instance(ReadyInstance),
+    Instance(Picked),
     /// The call is queued until the next picker is published, at most until its deadline.
     Queue,
     /// The call fails with this status, unless it is [wait-for-ready](crate::WaitForReady): then it is queued
@@ -94,17 +102,18 @@ pub enum Pick {
     Drop(Status),
 }
 
-/// What a [`Picker`] is given of a call.
+/// What a [`Picker`] is given of a call: the same for all of its attempts.
 #[derive(Debug, Clone, Copy)]
 pub struct CallInfo<'a> {
     path: &'a str,
     headers: &'a HeaderMap,
+    extensions: &'a Extensions,
 }
 
 impl<'a> CallInfo<'a> {
-    /// Returns a call of `path` with these headers: for tests of policies.
-    pub fn new(path: &'a str, headers: &'a HeaderMap) -> Self {
-        Self { path, headers }
+    /// Returns a call of `path` with these headers and extensions: for tests of policies.
+    pub fn new(path: &'a str, headers: &'a HeaderMap, extensions: &'a Extensions) -> Self {
+        Self { path, headers, extensions }
     }
 
     /// Returns the method called, as `/package.Service/Method`.
@@ -116,13 +125,20 @@ impl<'a> CallInfo<'a> {
     pub fn headers(&self) -> &'a HeaderMap {
         self.headers
     }
+
+    /// Returns the request's extensions: what the program tells the policy of this call, and what is not sent.
+    pub fn extensions(&self) -> &'a Extensions {
+        self.extensions
+    }
 }
 
 /// The outcome of an attempt.
 #[derive(Debug, Clone)]
-pub struct Outcome {
+pub struct Outcome<'a> {
     code: Code,
     time: Time,
+    trailers: Option<&'a HeaderMap>,
+    was_sent: bool,
 }
 
 /// The clock is only read for policies that ask.
@@ -132,28 +148,54 @@ enum Time {
     Took(Duration),
 }
 
-impl Outcome {
-    /// Returns the outcome of an attempt that ended with `code` after `duration`: for tests of policies.
+impl<'a> Outcome<'a> {
+    /// Returns the outcome of an attempt that was sent and ended with `code` after `duration`: for tests of policies.
     pub fn new(code: Code, duration: Duration) -> Self {
-        Self { code, time: Time::Took(duration) }
+        Self { code, time: Time::Took(duration), trailers: None, was_sent: true }
     }
 
-    /// Returns the outcome of an attempt that began then and ends now.
+    /// Returns the outcome of an attempt that was sent, began then and ends now.
     pub(crate) fn since(code: Code, began: Instant) -> Self {
-        Self { code, time: Time::Since(began) }
+        Self { code, time: Time::Since(began), trailers: None, was_sent: true }
     }
 
-    /// Returns the gRPC status: `Cancelled` when the caller dropped the call, `Unavailable` when the connection was
-    /// lost or the request was never sent.
+    /// Sets the response's trailers.
+    #[must_use]
+    pub fn with_trailers(mut self, trailers: &'a HeaderMap) -> Self {
+        self.trailers = Some(trailers);
+        self
+    }
+
+    /// Sets that the request was never sent.
+    #[must_use]
+    pub fn unsent(mut self) -> Self {
+        self.was_sent = false;
+        self
+    }
+
+    /// Returns the gRPC status: `Cancelled` when the caller dropped the call or its request stream has failed,
+    /// `Unavailable` when the connection was lost or the server has refused the request.
     pub fn code(&self) -> Code {
         self.code
     }
 
-    /// Returns the time from the pick to the end of the response body, which is now: [`Picker::done`] is called then.
+    /// Returns the time from the pick to the end of the response, which is now: [`Picker::done`] is called then.
     pub fn duration(&self) -> Duration {
         match self.time {
             Time::Since(began) => began.elapsed(),
             Time::Took(duration) => duration,
         }
+    }
+
+    /// Returns the response's trailers, which are its headers if it has nothing else. `None` if it has not ended by
+    /// itself.
+    pub fn trailers(&self) -> Option<&'a HeaderMap> {
+        self.trailers
+    }
+
+    /// Returns whether the request was sent, as far as is known. One that was not, because the connection was lost before
+    /// or the server accepts no headers as large as these, tells nothing of how the instance treats calls.
+    pub fn was_sent(&self) -> bool {
+        self.was_sent
     }
 }

@@ -1,12 +1,11 @@
 //! Round robin: one instance after the other.
 
-use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use hither_core::SortedById;
 
-use super::policy::{CallInfo, LoadBalancingPolicy, Outcome, Pick, Picker};
+use super::policy::{CallInfo, LoadBalancingPolicy, Pick, Picker};
 use crate::client::ready_instance::ReadyInstance;
 
 /// Picks the ready instances in turn, one call each.
@@ -22,6 +21,7 @@ use crate::client::ready_instance::ReadyInstance;
 #[derive(Debug, Clone, Default)]
 pub struct RoundRobin {
     seed: Option<u64>,
+    last: Option<Arc<RoundRobinPicker>>,
 }
 
 impl RoundRobin {
@@ -34,20 +34,16 @@ impl RoundRobin {
 }
 
 impl LoadBalancingPolicy for RoundRobin {
-    fn picker(
-        &self,
-        ready: &SortedById<ReadyInstance>,
-        previous: Option<&Arc<dyn Picker>>,
-    ) -> Arc<dyn Picker> {
-        let previous =
-            previous.and_then(|picker| (picker.as_ref() as &dyn Any).downcast_ref::<RoundRobinPicker>());
-        let next = match previous {
+    fn picker(&mut self, ready: &SortedById<ReadyInstance>) -> Arc<dyn Picker> {
+        let next = match &self.last {
             // Continues after the instance that was picked last, at whatever index it is now.
-            Some(previous) => previous.successor_among(ready),
+            Some(last) => last.successor_among(ready),
             None => fastrand::Rng::with_seed(self.seed.unwrap_or_else(|| fastrand::u64(..)))
                 .usize(..ready.len().max(1)),
         };
-        Arc::new(RoundRobinPicker { ready: ready.clone(), next: AtomicUsize::new(next) })
+        let picker = Arc::new(RoundRobinPicker { ready: ready.clone(), next: AtomicUsize::new(next) });
+        self.last = Some(Arc::clone(&picker));
+        picker
     }
 }
 
@@ -76,10 +72,8 @@ impl Picker for RoundRobinPicker {
     fn pick(&self, _call: &CallInfo<'_>) -> Pick {
         let turn = self.next.fetch_add(1, Ordering::Relaxed);
         match turn.checked_rem(self.ready.len()) {
-            Some(index) => Pick::Instance(self.ready[index].clone()),
+            Some(index) => Pick::Instance(self.ready[index].clone().into()),
             None => Pick::Queue,
         }
     }
-
-    fn done(&self, _instance: &ReadyInstance, _outcome: &Outcome) {}
 }

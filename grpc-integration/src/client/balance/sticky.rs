@@ -1,11 +1,10 @@
 //! Sticky: all calls to one instance.
 
-use std::any::Any;
 use std::sync::Arc;
 
 use hither_core::SortedById;
 
-use super::policy::{CallInfo, LoadBalancingPolicy, Outcome, Pick, Picker};
+use super::policy::{CallInfo, LoadBalancingPolicy, Pick, Picker};
 use crate::client::ready_instance::ReadyInstance;
 
 /// Sends all calls to the first ready instance, by id, and stays with it for as long as it is ready.
@@ -19,24 +18,20 @@ use crate::client::ready_instance::ReadyInstance;
 /// let policy = Sticky::default();
 /// ```
 #[derive(Debug, Clone, Default)]
-#[non_exhaustive]
-pub struct Sticky {}
+pub struct Sticky {
+    chosen: Option<ReadyInstance>,
+}
 
 impl LoadBalancingPolicy for Sticky {
-    fn picker(
-        &self,
-        ready: &SortedById<ReadyInstance>,
-        previous: Option<&Arc<dyn Picker>>,
-    ) -> Arc<dyn Picker> {
-        let last = previous
-            .and_then(|picker| (picker.as_ref() as &dyn Any).downcast_ref::<StickyPicker>())
-            .and_then(|picker| picker.chosen.as_ref());
+    fn picker(&mut self, ready: &SortedById<ReadyInstance>) -> Arc<dyn Picker> {
+        let last = self.chosen.as_ref();
         // By its id, which is not always that of its server's last record; then by its connections.
         let kept = last
             .and_then(|last| ready.get(last.instance().id()))
             .filter(|instance| Some(*instance) == last)
             .or_else(|| ready.iter().find(|instance| Some(*instance) == last));
-        Arc::new(StickyPicker { chosen: kept.or(ready.at(0)).cloned() })
+        self.chosen = kept.or(ready.at(0)).cloned();
+        Arc::new(StickyPicker { chosen: self.chosen.clone() })
     }
 }
 
@@ -47,8 +42,6 @@ struct StickyPicker {
 
 impl Picker for StickyPicker {
     fn pick(&self, _call: &CallInfo<'_>) -> Pick {
-        self.chosen.clone().map_or(Pick::Queue, Pick::Instance)
+        self.chosen.clone().map_or(Pick::Queue, |chosen| Pick::Instance(chosen.into()))
     }
-
-    fn done(&self, _instance: &ReadyInstance, _outcome: &Outcome) {}
 }

@@ -1,5 +1,6 @@
 //! One attempt of a call, from the pick to its end.
 
+use std::mem;
 use std::sync::Arc;
 
 use hither_core::Address;
@@ -14,19 +15,21 @@ use crate::client::transport::Connection;
 
 pub(super) const GRPC_STATUS: &str = "grpc-status";
 
-/// One attempt of a call. It counts as load of its instance until it is dropped; then the picker gets its outcome.
+/// One attempt of a call. It counts as load of its instance until it is dropped; the picker gets its outcome when that is
+/// known, or then.
 #[derive(Debug)]
 pub(super) struct Attempt {
     in_flight: InFlight,
     connection: Arc<Connection>,
     picker: Arc<PolicyPicker>,
     began: Instant,
-    code: Option<Code>,
+    /// Whether the picker has the outcome.
+    is_told: bool,
 }
 
 impl Attempt {
     pub(super) fn new(in_flight: InFlight, connection: Arc<Connection>, picker: Arc<PolicyPicker>) -> Self {
-        Self { in_flight, connection, picker, began: Instant::now(), code: None }
+        Self { in_flight, connection, picker, began: Instant::now(), is_told: false }
     }
 
     pub(super) fn connection(&self) -> &Connection {
@@ -38,7 +41,7 @@ impl Attempt {
     }
 
     pub(super) fn instance(&self) -> &ReadyInstance {
-        self.in_flight.instance()
+        self.in_flight.picked().instance()
     }
 
     /// Returns the status with the peer named in its message.
@@ -63,24 +66,40 @@ impl Attempt {
         deadline.exceeded(format_args!("no answer from {}", self.peer()))
     }
 
-    /// Records how it ended; the first record counts.
+    /// It has ended with this status, without trailers.
     pub(super) fn ended(&mut self, code: Code) {
-        self.code.get_or_insert(code);
+        self.tell(|began| Outcome::since(code, began));
     }
 
-    /// Records the status, if it is among these headers or trailers.
-    pub(super) fn ended_with(&mut self, headers: &HeaderMap) {
+    /// It has ended with these trailers, or headers that are all of the response.
+    pub(super) fn ended_with(&mut self, trailers: &HeaderMap) {
         // There are few, and comparing costs less than hashing.
-        if let Some((_, status)) = headers.iter().find(|(name, _)| name.as_str() == GRPC_STATUS) {
-            self.ended(Code::from_bytes(status.as_bytes()));
+        let status = trailers.iter().find(|(name, _)| name.as_str() == GRPC_STATUS);
+        let code = status.map_or(Code::Unknown, |(_, status)| Code::from_bytes(status.as_bytes()));
+        self.ended_as(code, trailers);
+    }
+
+    /// It has ended with this status and these trailers.
+    pub(super) fn ended_as(&mut self, code: Code, trailers: &HeaderMap) {
+        self.tell(|began| Outcome::since(code, began).with_trailers(trailers));
+    }
+
+    /// Its request was not sent, and is not going to be.
+    pub(super) fn unsent(&mut self, code: Code) {
+        self.tell(|began| Outcome::since(code, began).unsent());
+    }
+
+    /// Tells the picker how it has ended; what is told first counts.
+    fn tell<'a>(&mut self, outcome: impl FnOnce(Instant) -> Outcome<'a>) {
+        if !mem::replace(&mut self.is_told, true) {
+            self.picker.done(self.in_flight.picked(), &outcome(self.began));
         }
     }
 }
 
 impl Drop for Attempt {
     fn drop(&mut self) {
-        // An end that was not recorded: the caller has dropped the call.
-        let code = self.code.unwrap_or(Code::Cancelled);
-        self.picker.done(self.in_flight.instance(), &Outcome::since(code, self.began));
+        // If nothing else was told, the caller has dropped the call.
+        self.ended(Code::Cancelled);
     }
 }

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use http::header::{CONTENT_TYPE, TE, USER_AGENT};
 use http::uri::{self, PathAndQuery};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
 use tonic::Status;
 
-use super::config::{CallConfig, CalledInstance, WaitForReady};
+use super::config::{CallConfig, WaitForReady};
 use super::deadline::Deadline;
 use crate::client::transport::{Connection, HEADER_OVERHEAD};
 use crate::deadline::GRPC_TIMEOUT;
@@ -31,7 +31,8 @@ pub(super) struct Head {
     kept: KeptHeaders,
     pub(super) deadline: Option<Deadline>,
     pub(super) wait_for_ready: bool,
-    pub(super) called: Option<CalledInstance>,
+    /// For the policy; they are not sent.
+    pub(super) extensions: Extensions,
 }
 
 impl Head {
@@ -41,7 +42,6 @@ impl Head {
         // h2 would look for its own among the extensions.
         let extensions = mem::take(request.extensions_mut());
         let wait_for_ready = extensions.get().map_or(config.wait_for_ready, |WaitForReady(wait)| *wait);
-        let called = extensions.get().cloned();
         let headers = request.headers_mut();
         let (kept, timeout) = KeptHeaders::of(headers);
         let deadline = Deadline::of(timeout, limit);
@@ -53,7 +53,7 @@ impl Head {
             headers.insert(TE, HeaderValue::from_static(TRAILERS));
         }
         let path = request.uri().path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
-        Self { method: request.method().clone(), path, kept, deadline, wait_for_ready, called }
+        Self { method: request.method().clone(), path, kept, deadline, wait_for_ready, extensions }
     }
 
     pub(super) fn path(&self) -> &str {

@@ -5,7 +5,8 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::response::Parts;
+use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body::Body as _;
 use tokio::time::timeout;
 use tonic::{Code, Status};
@@ -32,8 +33,7 @@ pub(super) fn is_grpc(status: StatusCode, headers: &HeaderMap) -> bool {
 }
 
 /// Returns the status for a response that is not gRPC's, with the first of its text.
-pub(super) async fn status_of(response: Response<ResponseBody>) -> Status {
-    let (head, body) = response.into_parts();
+pub(super) async fn status_of(head: &Parts, body: ResponseBody) -> Status {
     let kind = match head.headers.get(CONTENT_TYPE) {
         Some(kind) => String::from_utf8_lossy(kind.as_bytes()).into_owned(),
         None => "no content type".to_owned(),

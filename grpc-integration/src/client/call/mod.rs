@@ -27,6 +27,7 @@ use tokio::task::coop::poll_proceed;
 use tonic::Status;
 use tonic::body::Body;
 
+use super::balance::CallInfo;
 use super::pool::StateReader;
 use super::transport::{RequestBody, ResponseBody, Sending, Slot};
 use crate::task::Task;
@@ -95,14 +96,14 @@ impl ResponseFuture {
             let remainder = Remainder::of(call).run(First::Unpicked(request.map(drop)));
             return Self(Stage::Remainder(Box::pin(remainder)));
         };
-        let (attempt, slot) = match picked {
+        let (mut attempt, slot) = match picked {
             Ok(picked) => picked,
             Err(status) => return Self::failed(status),
         };
         let Some(body) = call.content.attempt() else {
             return Self::failed(Status::internal("the request body was sent before"));
         };
-        match call.send(&attempt, slot, request.map(drop), body, false) {
+        match call.send(&mut attempt, slot, request.map(drop), body, false) {
             Ok(sending) => Self(Stage::Sent { sending, call, attempt: Some(attempt) }),
             Err(status) => Self::failed(status),
         }
@@ -159,23 +160,24 @@ impl Future for ResponseFuture {
 
 impl Call {
     fn picking<'a>(&'a self, headers: &'a HeaderMap) -> Picking<'a> {
-        let wait_for_ready = self.head.wait_for_ready;
-        Picking { state: &self.calls.state, path: self.head.path(), headers, wait_for_ready }
+        let info = CallInfo::new(self.head.path(), headers, &self.head.extensions);
+        Picking { state: &self.calls.state, info, wait_for_ready: self.head.wait_for_ready }
     }
 
     /// Sends one attempt. `late`: the call has waited before.
     fn send(
         &self,
-        attempt: &Attempt,
+        attempt: &mut Attempt,
         slot: Slot,
         mut request: Request<()>,
         body: RequestBody,
         late: bool,
     ) -> Result<Sending, Status> {
-        if let Some(called) = &self.head.called {
+        if let Some(called) = self.head.extensions.get::<CalledInstance>() {
             called.set(attempt.instance());
         }
-        self.head.complete(&mut request, &self.calls.config, attempt.connection(), late)?;
+        let complete = self.head.complete(&mut request, &self.calls.config, attempt.connection(), late);
+        complete.inspect_err(|status| attempt.unsent(status.code()))?;
         Ok(Sending::new(slot, request, body, self.head.deadline.map(|deadline| deadline.at)))
     }
 

@@ -3,7 +3,6 @@
 use std::pin::pin;
 use std::sync::Arc;
 
-use http::HeaderMap;
 use tonic::Status;
 
 use super::attempt::Attempt;
@@ -11,18 +10,18 @@ use super::progress::Progress;
 use crate::client::balance::{CallInfo, Pick};
 use crate::client::capacity::Head;
 use crate::client::pool::{Ready, State, StateReader, closed};
-use crate::client::ready_instance::ReadyInstance;
+use crate::client::ready_instance::{Picked, ReadyInstance};
 use crate::client::transport::Slot;
 
 /// How often the picker is asked while it picks instances without capacity.
 const TRIES: usize = 3;
 
 /// An attempt, and the stream that was reserved for it.
-pub(super) type Picked = (Attempt, Slot);
+pub(super) type Reserved = (Attempt, Slot);
 
 /// The outcome of one look at the state.
 enum Look {
-    Done(Result<Picked, Status>),
+    Done(Result<Reserved, Status>),
     /// No connection has capacity.
     Full,
     /// The call is queued until the state changes.
@@ -32,14 +31,13 @@ enum Look {
 /// Picks for one call.
 pub(super) struct Picking<'a> {
     pub(super) state: &'a StateReader,
-    pub(super) path: &'a str,
-    pub(super) headers: &'a HeaderMap,
+    pub(super) info: CallInfo<'a>,
     pub(super) wait_for_ready: bool,
 }
 
 impl Picking<'_> {
     /// Picks an instance with capacity if there is one now: nearly always, and without a lock.
-    pub(super) fn now(&self, progress: &mut Progress) -> Option<Result<Picked, Status>> {
+    pub(super) fn now(&self, progress: &mut Progress) -> Option<Result<Reserved, Status>> {
         // Those who wait come first.
         if self.state.capacity().any() {
             return None;
@@ -51,7 +49,7 @@ impl Picking<'_> {
     }
 
     /// Waits for an instance with capacity.
-    pub(super) async fn wait(&self, progress: &mut Progress) -> Result<Picked, Status> {
+    pub(super) async fn wait(&self, progress: &mut Progress) -> Result<Reserved, Status> {
         let capacity = self.state.capacity();
         // When there are no more changes, the pool has published `Closed`.
         let mut changes = self.state.changes();
@@ -116,16 +114,15 @@ impl Picking<'_> {
         head: Option<&Head<'_>>,
         at_all: bool,
     ) -> Look {
-        let info = CallInfo::new(self.path, self.headers);
-        let reserve = |instance: ReadyInstance| {
-            let (in_flight, slot) = instance.reserve()?;
+        let reserve = |picked: Picked| {
+            let (in_flight, slot) = picked.reserve()?;
             let attempt = Attempt::new(in_flight, Arc::clone(slot.connection()), Arc::clone(&ready.picker));
             Some(Look::Done(Ok((attempt, slot))))
         };
         for _ in 0..TRIES {
-            match ready.picker.pick(&info) {
-                Pick::Instance(instance) => {
-                    if let Some(done) = reserve(instance) {
+            match ready.picker.pick(&self.info) {
+                Pick::Instance(picked) => {
+                    if let Some(done) = reserve(picked) {
                         return done;
                     }
                 }
@@ -141,7 +138,7 @@ impl Picking<'_> {
             // Any other is not to be called, or not yet.
             let instance = listed.id().and_then(|id| ready.instances.get(&id));
             if let Some(instance) = instance.filter(|instance| Arc::ptr_eq(instance.capacity(), &listed))
-                && let Some(done) = reserve(instance.clone())
+                && let Some(done) = reserve(instance.clone().into())
             {
                 head.list_again(&listed);
                 return done;
@@ -151,7 +148,7 @@ impl Picking<'_> {
             let mut others: Vec<_> =
                 ready.instances.iter().filter(|instance| instance.has_capacity()).collect();
             others.sort_by_cached_key(|instance| instance.in_flight());
-            if let Some(done) = others.into_iter().find_map(|instance| reserve(instance.clone())) {
+            if let Some(done) = others.into_iter().find_map(|instance| reserve(instance.clone().into())) {
                 return done;
             }
             if head.is_some() {
@@ -171,10 +168,11 @@ mod tests {
     use async_trait::async_trait;
     use futures_util::FutureExt;
     use hither_core::{Instance, SortedById};
+    use http::{Extensions, HeaderMap};
     use tokio::sync::mpsc;
 
     use super::*;
-    use crate::client::balance::{LoadBalancingPolicy, Outcome, Picker, Policy, RoundRobin};
+    use crate::client::balance::{LoadBalancingPolicy, Picker, Policy, RoundRobin};
     use crate::client::connector::{Connected, Connector, Destination};
     use crate::client::pool::StatePublisher;
     use crate::client::transport::{Connection, TransportConfig};
@@ -208,12 +206,8 @@ mod tests {
     struct CountingPicker(Arc<dyn Picker>, Arc<AtomicUsize>);
 
     impl LoadBalancingPolicy for Counting {
-        fn picker(
-            &self,
-            ready: &SortedById<ReadyInstance>,
-            previous: Option<&Arc<dyn Picker>>,
-        ) -> Arc<dyn Picker> {
-            Arc::new(CountingPicker(RoundRobin::default().picker(ready, previous), Arc::clone(&self.0)))
+        fn picker(&mut self, ready: &SortedById<ReadyInstance>) -> Arc<dyn Picker> {
+            Arc::new(CountingPicker(RoundRobin::default().picker(ready), Arc::clone(&self.0)))
         }
     }
 
@@ -222,8 +216,6 @@ mod tests {
             self.1.fetch_add(1, Ordering::SeqCst);
             self.0.pick(call)
         }
-
-        fn done(&self, _instance: &ReadyInstance, _outcome: &Outcome) {}
     }
 
     #[tokio::test]
@@ -241,11 +233,12 @@ mod tests {
             instances.insert(ready);
         }
         let policy = Counting::default();
-        let picker = Arc::new(Policy::new(policy.clone()).picker(&instances, None).unwrap());
+        let picker = Arc::new(Policy::new(policy.clone()).picker(&instances).unwrap());
         publisher.publish(State::Ready(Ready { picker, instances: instances.clone() }));
 
-        let headers = HeaderMap::new();
-        let picking = Picking { state: &state, path: "/", headers: &headers, wait_for_ready: false };
+        let (headers, extensions) = (HeaderMap::new(), Extensions::new());
+        let info = CallInfo::new("/", &headers, &extensions);
+        let picking = Picking { state: &state, info, wait_for_ready: false };
         let mut calls = Vec::new();
         while let Some(picked) = picking.now(&mut Progress::Picking) {
             calls.push(picked.unwrap());
@@ -255,8 +248,9 @@ mod tests {
         for number in 0..INSTANCES {
             let (state, found) = (Arc::clone(&state), found.clone());
             tokio::spawn(async move {
-                let headers = HeaderMap::new();
-                let picking = Picking { state: &state, path: "/", headers: &headers, wait_for_ready: false };
+                let (headers, extensions) = (HeaderMap::new(), Extensions::new());
+                let info = CallInfo::new("/", &headers, &extensions);
+                let picking = Picking { state: &state, info, wait_for_ready: false };
                 found.send((number, picking.wait(&mut Progress::Picking).await.unwrap())).unwrap();
             });
         }

@@ -95,10 +95,13 @@ impl Remainder {
                     return Err(Status::internal("an attempt has ended that was not made"));
                 };
                 // The caller's own error: what was read before it is no whole request.
-                if ended.is_err()
+                if let Err(error) = &ended
                     && let Some(status) = call.content.failed()
                 {
-                    attempt.ended(status.code());
+                    match error {
+                        SendError::Unsent => attempt.unsent(Code::Cancelled),
+                        _ => attempt.ended(Code::Cancelled),
+                    }
                     return Err(status);
                 }
                 let mut hasty = false;
@@ -107,8 +110,9 @@ impl Remainder {
                         return Ok(response);
                     }
                     Ok(response) => {
-                        let status = attempt.at_peer(&http_status::status_of(response).await);
-                        attempt.ended(status.code());
+                        let (head, body) = response.into_parts();
+                        let status = attempt.at_peer(&http_status::status_of(&head, body).await);
+                        attempt.ended_as(status.code(), &head.headers);
                         return Err(status);
                     }
                     Err(SendError::Unsent) => {
@@ -131,15 +135,16 @@ impl Remainder {
                         return Err(status);
                     }
                 };
-                attempt.ended(Code::Unavailable);
                 match again {
                     None => {
+                        attempt.unsent(Code::Unavailable);
                         *progress = Progress::Picking;
                         if hasty {
                             pause(refusals).await;
                         }
                     }
                     Some(status) => {
+                        attempt.ended(Code::Unavailable);
                         *refused = Some(status);
                         *progress = Progress::Refused;
                         pause(refusals).await;
@@ -149,16 +154,18 @@ impl Remainder {
             *progress = Progress::Picking;
             let request = unsent.take().unwrap_or_else(|| call.head.again());
             let picking = call.picking(request.headers());
-            let (attempt, slot) = match picking.now(progress) {
+            let (mut attempt, slot) = match picking.now(progress) {
                 Some(picked) => picked?,
                 None => picking.wait(progress).await?,
             };
             let Some(body) = call.content.attempt() else {
                 // It has failed, or what was sent before is not buffered any more.
                 let unknown = || Status::internal("the request body cannot be replayed");
-                return Err(call.content.failed().or(refused.take()).unwrap_or_else(unknown));
+                let status = call.content.failed().or(refused.take()).unwrap_or_else(unknown);
+                attempt.unsent(Code::Cancelled);
+                return Err(status);
             };
-            let sending = call.send(&attempt, slot, request, body, true)?;
+            let sending = call.send(&mut attempt, slot, request, body, true)?;
             *progress = Progress::Sent(attempt);
             ended = Some(sending.await);
         }

@@ -89,8 +89,17 @@ impl Body for CallBody {
             Some(Err(status)) => {
                 let failed = open.request.as_ref().and_then(ReplayBody::failed);
                 let deadline = open.timer.as_ref().map(Timer::deadline);
-                let status = failed.unwrap_or_else(|| open.attempt.failed(&status, deadline));
-                open.attempt.ended(status.code());
+                let status = match failed {
+                    Some(failed) => {
+                        open.attempt.ended(Code::Cancelled);
+                        failed
+                    }
+                    None => {
+                        let status = open.attempt.failed(&status, deadline);
+                        open.attempt.ended(status.code());
+                        status
+                    }
+                };
                 self.0 = None;
                 Poll::Ready(Some(Err(status)))
             }

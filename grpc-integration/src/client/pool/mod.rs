@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use hither_core::{Discovery, Freshness, ServiceName, ServiceView, SortedById, Update};
 use tokio::task::coop::consume_budget;
-use tokio::time::sleep_until;
+use tokio::time::{Instant, sleep_until};
 use tracing::Instrument;
 
 pub(crate) use dialer::Dialer;
@@ -99,7 +99,7 @@ impl Pool {
 
     async fn run(&mut self) {
         loop {
-            let summary = self.outages.due();
+            let (summary, due) = (self.outages.due(), self.picker_due());
             tokio::select! {
                 biased;
                 update = self.view.changed() => match update {
@@ -108,15 +108,11 @@ impl Pool {
                     Err(_) => self.view = self.discovery.service(&self.service),
                 },
                 () = self.changes.notified() => self.count_changed().await,
-                () = async {
-                    match summary {
-                        Some(due) => sleep_until(due).await,
-                        None => std::future::pending().await,
-                    }
-                } => {
+                () = at(summary) => {
                     self.outages.summarize();
                     continue;
                 }
+                () = at(due) => {}
             }
             self.publish().await;
         }
@@ -194,16 +190,22 @@ impl Pool {
         }
     }
 
+    /// When the picker is to be made anew, if there is one in use.
+    fn picker_due(&self) -> Option<Instant> {
+        self.policy.due().filter(|_| self.is_published_ready())
+    }
+
     /// Returns the state with a picker over the ready instances. If the policy panics the last picker stays, until they
     /// change again: of what it picks, calls take what is still connected, and any other instance if there is none.
     fn picker_over(&mut self, instances: SortedById<ReadyInstance>) -> State {
         if let Some(last) = &self.last
             && last.instances.is_same(&instances)
+            && self.policy.due().is_none_or(|due| due > Instant::now())
         {
             return State::Ready(last.clone());
         }
         let last = self.last.as_ref().map(|last| &last.picker);
-        let picker = match (self.policy.picker(&instances, last.map(|last| &**last)), last) {
+        let picker = match (self.policy.picker(&instances), last) {
             (Ok(picker), _) => Arc::new(picker),
             (Err(_), Some(last)) => Arc::clone(last),
             (Err(panic), None) => {
@@ -231,6 +233,14 @@ impl Pool {
         let registered = update.snapshot.as_ref().map(|snapshot| snapshot.len());
         let last_error = self.tally.last_error().cloned();
         NotReadyReason { service, registered, last_error, stale, policy_panic: None }
+    }
+}
+
+/// Completes then, if ever.
+async fn at(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due).await,
+        None => std::future::pending().await,
     }
 }
 

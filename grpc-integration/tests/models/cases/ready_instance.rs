@@ -9,7 +9,7 @@ use loom::thread;
 
 use crate::capacity::CapacityWaiters;
 use crate::model;
-use crate::ready_instance::{InFlight, ReadyInstance};
+use crate::ready_instance::{InFlight, Picked, ReadyInstance};
 use crate::transport::{Connection, Slot};
 
 fn instance(capacity: &Arc<CapacityWaiters>) -> ReadyInstance {
@@ -22,7 +22,7 @@ async fn reserve(instance: &ReadyInstance, capacity: &CapacityWaiters) -> (InFli
     loop {
         let mut freed = pin!(head.freed());
         freed.as_mut().enable();
-        if let Some(reserved) = instance.clone().reserve() {
+        if let Some(reserved) = Picked::from(instance.clone()).reserve() {
             return reserved;
         }
         freed.await;
@@ -43,7 +43,7 @@ fn a_connection_that_is_set_while_the_instance_is_removed_is_released() {
         instance.close();
         subchannel.join().unwrap();
         assert!(released.upgrade().is_none());
-        assert!(instance.reserve().is_none());
+        assert!(Picked::from(instance).reserve().is_none());
     });
 }
 
@@ -60,7 +60,7 @@ fn a_call_keeps_the_connection_of_an_instance_that_is_removed() {
         };
         let call = {
             let instance = instance.clone();
-            thread::spawn(move || instance.reserve())
+            thread::spawn(move || Picked::from(instance).reserve())
         };
         instance.close();
         subchannel.join().unwrap();
@@ -113,7 +113,7 @@ fn a_call_that_finds_no_capacity_gets_a_further_connection() {
             })
         };
         // It looks before it joins the line, too.
-        assert!(instance.clone().reserve().is_none());
+        assert!(Picked::from(instance.clone()).reserve().is_none());
         drop(block_on(reserve(&instance, &capacity)));
         subchannel.join().unwrap();
     });

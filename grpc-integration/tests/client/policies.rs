@@ -1,0 +1,185 @@
+//! What a channel asks its load balancing policy, and what it tells it.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use hither_core::SortedById;
+use hither_tonic::{CallInfo, LoadBalancingPolicy, Outcome, Pick, Picked, Picker, ReadyInstance};
+use tokio::time::{Instant, sleep};
+use tonic::{Code, Request};
+
+use crate::support::{Client, Net, Registry, Server, until};
+use crate::{SECOND, channel};
+
+/// A policy whose pickers are due so long after each other. A call is queued until the third.
+#[derive(Debug)]
+struct Due {
+    after: Duration,
+    pickers: Vec<Instant>,
+    /// The same, for the test.
+    seen: Arc<Mutex<Vec<Instant>>>,
+}
+
+#[derive(Debug)]
+struct DuePicker(Option<ReadyInstance>);
+
+impl LoadBalancingPolicy for Due {
+    fn picker(&mut self, ready: &SortedById<ReadyInstance>) -> Arc<dyn Picker> {
+        self.pickers.push(Instant::now());
+        self.seen.lock().unwrap().clone_from(&self.pickers);
+        Arc::new(DuePicker((self.pickers.len() >= 3).then(|| ready[0].clone())))
+    }
+
+    fn due(&self) -> Option<Instant> {
+        Some(*self.pickers.last()? + self.after)
+    }
+}
+
+impl Picker for DuePicker {
+    fn pick(&self, _call: &CallInfo<'_>) -> Pick {
+        self.0.clone().map_or(Pick::Queue, |instance| Pick::Instance(instance.into()))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_picker_is_made_anew_when_it_is_due_and_gets_the_calls_that_were_queued() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let _server = Server::on(&net, "a:1");
+    registry.up("a:1").await;
+    let pickers = Arc::<Mutex<Vec<Instant>>>::default();
+    let policy = Due { after: 2 * SECOND, pickers: Vec::new(), seen: Arc::clone(&pickers) };
+    let client = Client::new(&channel(&registry, &net).policy(policy).connect().await.unwrap());
+    assert_eq!(client.name().await.unwrap(), "a:1");
+    sleep(7 * SECOND).await;
+    let pickers = pickers.lock().unwrap();
+    assert_eq!(pickers.len(), 6, "{pickers:?}");
+    for pair in pickers.windows(2) {
+        let gap = pair[1] - pair[0];
+        assert!(gap >= 2 * SECOND && gap < 2 * SECOND + SECOND / 100, "{gap:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_policy_that_is_always_due_is_paced_and_not_asked_while_nothing_is_ready() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let server = Server::on(&net, "a:1");
+    registry.up("a:1").await;
+    let pickers = Arc::<Mutex<Vec<Instant>>>::default();
+    let policy = Due { after: Duration::ZERO, pickers: Vec::new(), seen: Arc::clone(&pickers) };
+    let _channel = channel(&registry, &net).policy(policy).connect().await.unwrap();
+    let made = || pickers.lock().unwrap().len();
+    sleep(SECOND).await;
+    assert!((50..=101).contains(&made()), "{} pickers in a second", made());
+    drop(server);
+    sleep(SECOND).await;
+    let before = made();
+    sleep(60 * SECOND).await;
+    assert_eq!(made(), before);
+}
+
+/// Picks the instance whose address is in the request's extensions, and records what it is told.
+#[derive(Debug, Clone, Default)]
+struct ByExtension(Arc<Mutex<Vec<Told>>>);
+
+/// Instance, token, code, and what the trailers have of `grpc-message`.
+type Told = (String, usize, Code, Option<String>);
+
+#[derive(Debug, Clone)]
+struct Address(&'static str);
+
+#[derive(Debug)]
+struct ByExtensionPicker(SortedById<ReadyInstance>, ByExtension);
+
+impl LoadBalancingPolicy for ByExtension {
+    fn picker(&mut self, ready: &SortedById<ReadyInstance>) -> Arc<dyn Picker> {
+        Arc::new(ByExtensionPicker(ready.clone(), self.clone()))
+    }
+}
+
+impl Picker for ByExtensionPicker {
+    fn pick(&self, call: &CallInfo<'_>) -> Pick {
+        let Address(address) = call.extensions().get().unwrap();
+        match self.0.position(&address.parse().unwrap()) {
+            Ok(at) => Pick::Instance(Picked::from(self.0[at].clone()).with_token(at)),
+            Err(_) => Pick::Queue,
+        }
+    }
+
+    fn done(&self, picked: &Picked, outcome: &Outcome<'_>) {
+        let message = outcome.trailers().map(|trailers| {
+            let message = trailers.get("grpc-message").map(|message| message.to_str().unwrap());
+            message.unwrap_or_default().to_owned()
+        });
+        let instance = picked.instance().instance().id().to_string();
+        self.1.0.lock().unwrap().push((instance, picked.token(), outcome.code(), message));
+    }
+}
+
+impl ByExtension {
+    fn told(&self) -> Vec<Told> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+}
+
+fn to(address: &'static str) -> Request<String> {
+    let mut request = Request::new(String::new());
+    request.extensions_mut().insert(Address(address));
+    request
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_picker_sees_the_extensions_of_a_call_each_time_and_is_given_back_its_token() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let _servers = [Server::on(&net, "a:1"), Server::on(&net, "b:1")];
+    registry.up("a:1").await;
+    let policy = ByExtension::default();
+    let client = Client::new(&channel(&registry, &net).policy(policy.clone()).connect().await.unwrap());
+    client.call("Name", to("a:1")).await.unwrap();
+    assert_eq!(policy.told(), [("a:1".to_owned(), 0, Code::Ok, Some(String::new()))]);
+    // Queued by one picker, and given to the next.
+    let call = tokio::spawn({
+        let client = client.clone();
+        async move { client.call("Name", to("b:1")).await }
+    });
+    sleep(SECOND).await;
+    assert!(!call.is_finished());
+    registry.up("b:1").await;
+    assert_eq!(call.await.unwrap().unwrap().into_inner(), "b:1");
+    assert_eq!(policy.told(), [("b:1".to_owned(), 1, Code::Ok, Some(String::new()))]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_picker_is_told_the_trailers_of_what_has_ended_by_itself() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let _server = Server::on(&net, "a:1");
+    registry.up("a:1").await;
+    let policy = ByExtension::default();
+    let client = Client::new(&channel(&registry, &net).policy(policy.clone()).connect().await.unwrap());
+    client.call("Fail", to("a:1")).await.unwrap_err();
+    let message = Some("not%20today".to_owned());
+    assert_eq!(policy.told(), [("a:1".to_owned(), 0, Code::Unavailable, message)]);
+    let mut stream = client.stream("Stream", to("a:1")).await.unwrap();
+    stream.message().await.unwrap().unwrap();
+    drop(stream);
+    assert_eq!(policy.told(), [("a:1".to_owned(), 0, Code::Cancelled, None)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_another_instance_takes_has_no_token() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let full = Server::described(&net, "a:1", |server| server.max_concurrent_streams(1));
+    let _other = Server::on(&net, "b:1");
+    registry.up("a:1").await;
+    registry.up("b:1").await;
+    let policy = ByExtension::default();
+    let builder = channel(&registry, &net).policy(policy.clone()).max_connections(1);
+    let client = Client::new(&builder.connect().await.unwrap());
+    sleep(SECOND).await;
+    let stream = client.stream("Stream", to("a:1")).await.unwrap();
+    assert_eq!(client.call("Name", to("a:1")).await.unwrap().into_inner(), "b:1");
+    assert_eq!(policy.told(), [("b:1".to_owned(), Picked::NO_TOKEN, Code::Ok, Some(String::new()))]);
+    drop(stream);
+    until("the stream's end was told", || !policy.0.lock().unwrap().is_empty()).await;
+    assert_eq!(policy.told(), [("a:1".to_owned(), 0, Code::Cancelled, None)]);
+    assert_eq!(full.calls(), 1);
+}
