@@ -8,6 +8,7 @@ mod call;
 mod capacity;
 mod channel;
 mod connector;
+mod failures;
 mod pool;
 mod ready_instance;
 mod sync;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use hither_core::{HasId, Instance, InstanceId};
 
 use super::capacity::{CapacityWaiters, InstanceCapacity};
+use super::failures::Failures;
 use super::sync::{ArcSwap, AtomicBool, AtomicUsize, Notify, Ordering};
 use super::transport::{Connection, Slot};
 
@@ -28,6 +29,7 @@ struct Described {
 struct Inner {
     capacity: Arc<InstanceCapacity>,
     in_flight: AtomicUsize,
+    failures: Failures,
     /// Oldest first. Emptied when the instance is removed, so that no picker that is still referenced keeps a
     /// connection open.
     connections: ArcSwap<Vec<Arc<Connection>>>,
@@ -50,6 +52,11 @@ impl ReadyInstance {
     /// ended or was dropped.
     pub fn in_flight(&self) -> usize {
         self.0.inner.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Its failures, over all changes of its description and of the set.
+    pub(crate) fn failures(&self) -> &Failures {
+        &self.0.inner.failures
     }
 
     /// Returns one without a connection, that wakes `capacity` when a call on it has ended.

@@ -10,6 +10,7 @@ mod calls;
 mod connections;
 mod connectors;
 mod departures;
+mod failing;
 mod inherited_deadlines;
 mod logs;
 mod memory_network;

@@ -21,6 +21,8 @@ mod capacity;
 mod cutter;
 #[path = "../../src/client/transport/driver_waker.rs"]
 mod driver_waker;
+#[path = "../../src/client/failures.rs"]
+mod failures;
 #[path = "../../src/client/transport/peer.rs"]
 mod peer;
 #[path = "../../src/client/transport/queue.rs"]

@@ -84,6 +84,12 @@ impl Echo {
             "Scheme" => one(uri.scheme_str().unwrap_or_default().to_owned()),
             // The address of the client, and how many certificates it has sent.
             "Peer" => one(format!("{} {}", remote.unwrap(), certificates.map_or(0, |chain| chain.len()))),
+            // The name of the server after two milliseconds, and an error at once while the gate is open.
+            "Faulty" if *self.gate.borrow() => return Err(Status::unavailable("not today")),
+            "Faulty" => {
+                sleep(Duration::from_millis(2)).await;
+                one(name)
+            }
             // An error of the server's own.
             "Fail" => return Err(Status::unavailable("not today")),
             method => return Err(Status::unimplemented(method)),

@@ -123,6 +123,11 @@ impl Server {
         self.echo.gate.send_replace(true);
     }
 
+    /// Lets calls wait again.
+    pub(crate) fn close_gate(&self) {
+        self.echo.gate.send_replace(false);
+    }
+
     /// Breaks all connections that are open now.
     pub(crate) fn break_connections(&self) {
         self.connections.broken.send_replace(());

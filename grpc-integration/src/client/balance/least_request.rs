@@ -3,16 +3,21 @@
 use std::sync::Arc;
 
 use hither_core::SortedById;
+use tonic::Code;
 
-use super::policy::{CallInfo, LoadBalancingPolicy, Pick, Picker};
+use super::policy::{CallInfo, LoadBalancingPolicy, Outcome, Pick, Picker};
 use super::random::Random;
-use crate::client::ready_instance::ReadyInstance;
+use crate::client::ready_instance::{Picked, ReadyInstance};
 
 /// Picks two random ready instances and takes the one with fewer calls in flight (power of two choices). The
 /// default.
 ///
 /// Streams count for as long as they are open, and a slow server gets fewer calls, without any measurement. Weights
 /// are ignored.
+///
+/// A server that fails at once attracts no calls: what has failed by the server's fault (UNAVAILABLE, INTERNAL, UNKNOWN,
+/// DATA_LOSS, RESOURCE_EXHAUSTED, DEADLINE_EXCEEDED) goes on counting for some seconds, in proportion to the share of
+/// failures among its calls. What fails everywhere shifts nothing.
 ///
 /// ```
 /// use hither_tonic::LeastRequest;
@@ -63,9 +68,33 @@ impl LeastRequestPicker {
 impl Picker for LeastRequestPicker {
     fn pick(&self, _call: &CallInfo<'_>) -> Pick {
         match self.draw() {
-            Some((a, b)) if b.in_flight() < a.in_flight() => Pick::Instance(b.clone().into()),
+            Some((a, b)) if load(b) < load(a) => Pick::Instance(b.clone().into()),
             Some((a, _)) => Pick::Instance(a.clone().into()),
             None => Pick::Queue,
         }
     }
+
+    fn done(&self, picked: &Picked, outcome: &Outcome<'_>) {
+        // Neither tells anything of the server.
+        if outcome.was_sent() && outcome.code() != Code::Cancelled {
+            picked.instance().failures().record(is_failure(outcome.code()));
+        }
+    }
+}
+
+fn load(instance: &ReadyInstance) -> usize {
+    instance.in_flight() + instance.failures().load()
+}
+
+/// Whether a status blames the server, and not the request.
+fn is_failure(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Unavailable
+            | Code::Internal
+            | Code::Unknown
+            | Code::DataLoss
+            | Code::ResourceExhausted
+            | Code::DeadlineExceeded
+    )
 }
