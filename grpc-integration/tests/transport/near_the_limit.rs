@@ -1,17 +1,20 @@
 //! Calls near the peer's limit of streams, while others are cancelled.
 
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
 use futures_util::FutureExt;
 use futures_util::future::join_all;
+use hither_tonic::Sticky;
 use tokio::task::yield_now;
 use tokio::time::timeout;
-use tonic::{Code, Request};
+use tonic::{Code, Request, Response, Status};
 
 use super::attempts::Attempts;
-use super::raw::{Conn, MAX_CONCURRENT_STREAMS, Peer};
-use super::support::{Client, until};
+use super::raw::{Conn, MAX_CONCURRENT_STREAMS, Peer, SETTINGS, settings};
+use super::support::{Client, Net, until};
 use super::{SECOND, channel, soon, within};
 
 async fn one_connection(peer: &Peer) -> (super::Registry, Client, Attempts) {
@@ -109,4 +112,56 @@ async fn no_attempt_fails_while_others_are_cancelled_by_chance() {
         assert!(ended.iter().all(|code| matches!(code, Code::Ok | Code::Cancelled)), "{limit}: {ended:?}");
         assert_eq!(peer.seen.accepted(), 1);
     }
+}
+
+type Call = Pin<Box<dyn Future<Output = Result<Response<String>, Status>> + Send>>;
+
+/// The limit falls while calls take the places of cancelled ones: what h2 has not taken finds a place elsewhere.
+#[tokio::test(start_paused = true)]
+async fn calls_for_which_there_is_no_place_any_more_go_to_another_instance() {
+    const LIMIT: usize = 3;
+    let net = Net::new();
+    let (lower, lowered) = tokio::sync::mpsc::unbounded_channel::<Box<dyn FnOnce() + Send>>();
+    let lowered = Arc::new(tokio::sync::Mutex::new(lowered));
+    let falling = Peer::within(&net, "a:1", move |mut conn: Conn| {
+        let lowered = Arc::clone(&lowered);
+        async move {
+            conn.greet(&[(MAX_CONCURRENT_STREAMS, LIMIT as u32)]).await?;
+            conn.requests(LIMIT).await?;
+            let then = lowered.lock().await.recv().await.unwrap();
+            conn.send(SETTINGS, 0, 0, settings(&[(MAX_CONCURRENT_STREAMS, 0)])).await?;
+            // Before the connection's task has read it.
+            then();
+            conn.answer_settings().await
+        }
+    });
+    let _other = Peer::within(&net, "b:1", |mut conn: Conn| async move {
+        conn.greet(&[]).await?;
+        conn.serve("b").await
+    });
+    let (_registry, builder) = super::keepalive::channel_within(&net, &["a:1", "b:1"]).await;
+    let builder = builder.policy(Sticky::default()).max_connections(1);
+    let client = Client::new(&builder.connect().await.unwrap());
+    let calls = move || -> Vec<Call> {
+        let call = |_| -> Call {
+            let client = client.clone();
+            Box::pin(async move { client.call("Name", within(5 * SECOND)).await })
+        };
+        let mut calls: Vec<_> = (0..LIMIT).map(call).collect();
+        for call in &mut calls {
+            assert!(call.as_mut().now_or_never().is_none());
+        }
+        calls
+    };
+    let cancelled = calls();
+    until("they are open", || falling.seen.headers() == LIMIT).await;
+    let (begun, take) = tokio::sync::oneshot::channel();
+    let then = move || {
+        drop(cancelled);
+        begun.send(calls()).ok().unwrap();
+    };
+    lower.send(Box::new(then)).ok().unwrap();
+    let answers = join_all(take.await.unwrap()).await;
+    let elsewhere = answers.iter().flatten().filter(|answer| answer.get_ref() == "b").count();
+    assert_eq!(elsewhere, LIMIT - 1, "{answers:?}");
 }

@@ -10,11 +10,11 @@ use h2::Reason;
 use h2::client::{self, SendRequest};
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::company::Company;
 use super::config::TransportConfig;
 use super::driver_waker::DriverWaker;
 use super::keepalive::Keepalive;
 use super::lessons::Lessons;
+use super::linger::Linger;
 use super::queue::Work;
 use super::resets::Resets;
 use super::send_error::describe;
@@ -49,7 +49,7 @@ pub(super) struct Driver {
     /// last one, so that this could not be reset.
     asks: bool,
     /// The rest of the body of the request that was sent last. h2 may not have opened its stream yet, and each stream has
-    /// one waker only: while that is asked for, nobody else may wait for the stream.
+    /// one waker only: while that is asked for, no other task may wait for the stream.
     upload: Option<Upload>,
     resets: Resets,
     keepalive: Keepalive,
@@ -57,7 +57,7 @@ pub(super) struct Driver {
     stream_window: u32,
     /// The most streams, whatever the peer allows.
     most_streams: usize,
-    company: Company,
+    linger: Linger,
     /// How many bytes had been read when the peer was looked at last.
     read: u64,
     closing: Option<Pin<Box<Sleep>>>,
@@ -85,7 +85,7 @@ impl Driver {
             lessons: Arc::clone(&config.lessons),
             stream_window: config.stream_window,
             most_streams: streams_that_fit(config.stream_window),
-            company: Company::new(),
+            linger: Linger::new(),
             read: 0,
             closing: None,
         }
@@ -98,16 +98,16 @@ impl Driver {
             let blocked = self.shared.wire.is_blocked();
             // Requests that h2 did not take the last time come first.
             let fresh = self.work.tickets.is_empty();
-            // With company, one turn of the other tasks brings more requests for the same write.
-            let wait = fresh && !blocked && self.company.is_expected(self.shared.reserved());
+            // One turn of the other tasks may bring more requests for the same write.
+            let wait = fresh && !blocked && self.linger.should_wait(self.shared.reserved());
             let held = self.shared.queue.take(cx.waker(), blocked || wait, &mut self.work);
             if fresh && wait && held > 0 {
-                self.company.wait(held);
+                self.linger.on_wait(held);
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
             if fresh && !self.work.tickets.is_empty() {
-                self.company.send(self.work.tickets.len());
+                self.linger.on_send(self.work.tickets.len());
                 self.shared.peer.on_call();
             }
             self.waker.mute(cx.waker());
@@ -142,16 +142,18 @@ impl Driver {
             if self.poll_closing(cx).is_ready() {
                 return Poll::Ready("closed".to_owned());
             }
-            if !self.accepts(cx) || self.shared.wire.is_blocked() {
-                return Poll::Pending;
-            }
+            let accepts = self.accepts(cx);
+            let is_ready = accepts && !self.shared.wire.is_blocked();
             let left = !self.work.tickets.is_empty();
-            if room == 0 || !self.work.finished.is_empty() {
+            if !self.work.finished.is_empty()
+                || (is_ready && room == 0)
+                || (!accepts && self.give_back_excess())
+            {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
             // What was held back while the peer took no bytes, or h2 no requests.
-            if !left && held == 0 {
+            if !is_ready || (!left && held == 0) {
                 return Poll::Pending;
             }
         }
@@ -193,6 +195,18 @@ impl Driver {
             upload.start();
         }
         true
+    }
+
+    /// Gives back the requests for which there is no place any more, because the peer has lowered its limit. Returns whether
+    /// there were any.
+    fn give_back_excess(&mut self) -> bool {
+        let excess = self.shared.reserved().saturating_sub(self.shared.peer.max_streams());
+        let kept = self.work.tickets.len().saturating_sub(excess);
+        let given_back = self.work.tickets.split_off(kept);
+        for ticket in &given_back {
+            ticket.give_back();
+        }
+        !given_back.is_empty()
     }
 
     /// Takes up what the peer has announced.

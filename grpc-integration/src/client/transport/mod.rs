@@ -5,7 +5,6 @@
 //! whether it is going away, and whether it answers. So calls send nothing by themselves: many requests leave in one
 //! write, and a call that has ended before that leaves no trace on the wire.
 
-mod company;
 mod config;
 mod connection;
 mod driver;
@@ -14,6 +13,7 @@ mod empty_frames;
 mod header_list;
 mod keepalive;
 mod lessons;
+mod linger;
 mod peer;
 mod peer_settings;
 mod protocol;

@@ -1,7 +1,7 @@
-//! Whether to wait for more requests before those that are there are sent, so that they leave in one write.
+//! Batching of writes: whether to wait for more requests before those that are there are sent.
 
 /// In how many sends at most it is tried once whether waiting brings more.
-const SELDOM: u32 = 16;
+const MAX_INTERVAL: u32 = 16;
 
 /// Learns whether waiting for one turn of the other tasks brings more requests.
 ///
@@ -9,7 +9,7 @@ const SELDOM: u32 = 16;
 /// whether their tasks run before this one without any waiting depends on the runtime. So what counts is what waiting has
 /// brought.
 #[derive(Debug)]
-pub(super) struct Company {
+pub(super) struct Linger {
     /// In how many sends waiting is tried again, after it has brought nothing.
     interval: u32,
     /// How many sends are left until then.
@@ -18,30 +18,30 @@ pub(super) struct Company {
     waiting: Option<usize>,
 }
 
-impl Company {
+impl Linger {
     pub(super) fn new() -> Self {
-        Self { interval: SELDOM, left: SELDOM, waiting: None }
+        Self { interval: MAX_INTERVAL, left: MAX_INTERVAL, waiting: None }
     }
 
     /// Returns whether to wait for one turn before the next requests are sent. `calls`: how many there are on the connection.
-    pub(super) fn is_expected(&self, calls: usize) -> bool {
+    pub(super) fn should_wait(&self, calls: usize) -> bool {
         calls > 1 && self.left == 0 && self.waiting.is_none()
     }
 
     /// The requests that are there wait for others.
-    pub(super) fn wait(&mut self, requests: usize) {
+    pub(super) fn on_wait(&mut self, requests: usize) {
         self.waiting = Some(requests);
     }
 
     /// So many requests are sent.
-    pub(super) fn send(&mut self, requests: usize) {
+    pub(super) fn on_send(&mut self, requests: usize) {
         match self.waiting.take() {
             None => {
                 self.left = self.left.saturating_sub(1);
                 return;
             }
             Some(before) if before < requests => self.interval = 0,
-            Some(_) => self.interval = (self.interval + 1).min(SELDOM),
+            Some(_) => self.interval = (self.interval + 1).min(MAX_INTERVAL),
         }
         self.left = self.interval;
     }
@@ -52,43 +52,43 @@ mod tests {
     use super::*;
 
     /// Sends requests that come alone, or with another one for which it has to wait; returns how often it waited.
-    fn waits(company: &mut Company, sends: usize, more: impl Fn(usize) -> bool) -> usize {
+    fn waits(linger: &mut Linger, sends: usize, more: impl Fn(usize) -> bool) -> usize {
         let mut waits = 0;
         for send in 0..sends {
             let mut requests = 1;
-            if company.is_expected(2) {
-                company.wait(requests);
-                assert!(!company.is_expected(2), "not for a second turn");
+            if linger.should_wait(2) {
+                linger.on_wait(requests);
+                assert!(!linger.should_wait(2), "not for a second turn");
                 requests += usize::from(more(send));
                 waits += 1;
             }
-            company.send(requests);
+            linger.on_send(requests);
         }
         waits
     }
 
     #[test]
     fn waiting_that_brings_nothing_becomes_rare() {
-        let mut company = Company::new();
-        assert_eq!(waits(&mut company, 16, |_| false), 0, "nobody is expected at first");
-        assert_eq!(waits(&mut company, 17 * 100, |_| false), 100);
+        let mut linger = Linger::new();
+        assert_eq!(waits(&mut linger, 16, |_| false), 0, "it does not wait at first");
+        assert_eq!(waits(&mut linger, 17 * 100, |_| false), 100);
     }
 
     #[test]
     fn waiting_that_brings_others_goes_on() {
-        let mut company = Company::new();
-        assert_eq!(waits(&mut company, 17, |_| true), 1);
-        assert_eq!(waits(&mut company, 1000, |_| true), 1000);
+        let mut linger = Linger::new();
+        assert_eq!(waits(&mut linger, 17, |_| true), 1);
+        assert_eq!(waits(&mut linger, 1000, |_| true), 1000);
         // It brings nothing one time in three: it goes on, too.
-        assert!(waits(&mut company, 300, |send| send % 3 > 0) >= 200);
+        assert!(waits(&mut linger, 300, |send| send % 3 > 0) >= 200);
         // Then they have gone.
-        assert!(waits(&mut company, 1000, |_| false) < 70);
+        assert!(waits(&mut linger, 1000, |_| false) < 70);
     }
 
     #[test]
-    fn a_call_alone_on_its_connection_waits_for_nobody() {
-        let mut company = Company::new();
-        waits(&mut company, 100, |_| true);
-        assert!(company.is_expected(2) && !company.is_expected(1));
+    fn a_call_alone_on_its_connection_does_not_wait() {
+        let mut linger = Linger::new();
+        waits(&mut linger, 100, |_| true);
+        assert!(linger.should_wait(2) && !linger.should_wait(1));
     }
 }
