@@ -32,7 +32,7 @@ pub(super) struct Ticket(Mutex<State>);
 #[allow(clippy::large_enum_variant, reason = "a ticket is one allocation, as large as its request")]
 enum State {
     Queued {
-        /// `None` once it was sent.
+        /// `None` while h2 is given it, under the lock.
         request: Option<Request<()>>,
         body: RequestBody,
         deadline: Option<Instant>,
@@ -98,11 +98,17 @@ impl Ticket {
         match requests.send_request(request, body.is_empty()) {
             Ok((mut response, stream)) => {
                 let upload = upload::begin(stream, body);
-                if let Some(waker) = &waker {
-                    // So that the response wakes the call, which need not be woken for this.
-                    let _ = Pin::new(&mut response).poll(&mut Context::from_waker(waker));
-                }
+                // So that the response wakes the call, which need not be woken for this.
+                let has_ended = waker.as_ref().is_some_and(|waker| {
+                    Pin::new(&mut response).poll(&mut Context::from_waker(waker)).is_ready()
+                });
                 *state = State::Sent { response, written };
+                // A caller's waker is its own code, and is dropped without the lock too.
+                drop(state);
+                if has_ended && let Some(waker) = waker {
+                    // h2 says so again, and has kept no waker.
+                    waker.wake();
+                }
                 Ok(upload)
             }
             Err(_) => {
