@@ -8,12 +8,12 @@ use tokio::time::Instant;
 /// One call, in the unit of the load.
 const CALL: u64 = 1024;
 const MAX_LOAD: u64 = (1 << 24) - 1;
-/// What is less than this is nothing: a tick would not decay it any more.
+/// What is less than this counts as nothing, so that the state soon is 0 again.
 const LEAST: u64 = 64;
 /// A rate of one.
 const ONE: u64 = 1 << 15;
-/// Of so many calls the rate is an average, the latest counting most.
-const CALLS: u64 = 16;
+/// The rate is an exponential moving average: a call has one part in so many.
+const WINDOW: u64 = 16;
 const TICK: Duration = Duration::from_millis(125);
 /// The ticks in which the load halves.
 const HALF_LIFE: u64 = 24;
@@ -46,9 +46,9 @@ impl Failures {
         if !is_failure && self.state.load(Ordering::Relaxed) == 0 {
             return;
         }
-        let tick = self.tick();
         let _ = self.state.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |state| {
-            Some(State::unpack(state).at(tick).after(is_failure).pack())
+            // Read after the state: a tick before the state's would count as one that is 24 days later.
+            Some(State::unpack(state).at(self.tick()).after(is_failure).pack())
         });
     }
 
@@ -92,10 +92,10 @@ impl State {
     fn after(self, is_failure: bool) -> Self {
         if is_failure {
             let load = (self.load + CALL * self.rate / ONE).min(MAX_LOAD);
-            return Self { load, rate: self.rate + (ONE - self.rate) / CALLS, ..self };
+            return Self { load, rate: self.rate + (ONE - self.rate) / WINDOW, ..self };
         }
         // Less than a percent is none.
-        let rate = self.rate - self.rate / CALLS;
+        let rate = self.rate - self.rate / WINDOW;
         Self { rate: if rate < ONE / 128 { 0 } else { rate }, ..self }
     }
 }
