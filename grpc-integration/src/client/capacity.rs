@@ -105,8 +105,13 @@ impl InstanceCapacity {
     pub(crate) fn wake(self: &Arc<Self>) {
         // Nearly always no call waits, and this load is all.
         if self.waiters.any() {
-            self.list(&mut self.waiters.line(), VecDeque::push_back);
-            self.waiters.freed.notify_one();
+            let mut line = self.waiters.line();
+            // The last call may have left meanwhile. Listed then, the instance would be in a cycle of references.
+            if self.waiters.any() {
+                self.list(&mut line, VecDeque::push_back);
+                drop(line);
+                self.waiters.freed.notify_one();
+            }
         }
     }
 
