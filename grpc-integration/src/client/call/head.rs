@@ -19,9 +19,9 @@ const TRAILERS: &str = "trailers";
 /// More than the size of all headers that are added to the caller's, with the names of the pseudo-headers.
 const ADDED: usize = 1024;
 
-/// What has a meaning for a connection of HTTP/1 alone, and is an error in HTTP/2 (RFC 9113, section 8.2.2): gateways may
-/// forward it.
-const FORBIDDEN: [&str; 5] = ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"];
+/// Connection-specific headers, which are an error in HTTP/2 (RFC 9113, section 8.2.2): gateways may forward them.
+const CONNECTION_SPECIFIC: [&str; 5] =
+    ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"];
 
 /// What is kept of the head of a request. The first attempt sends the head itself, later ones a new one made of this.
 #[derive(Debug)]
@@ -45,8 +45,8 @@ impl Head {
         let headers = request.headers_mut();
         let (kept, timeout) = KeptHeaders::of(headers);
         let deadline = Deadline::of(timeout, limit);
-        if kept.forbidden {
-            for name in FORBIDDEN {
+        if kept.connection_specific {
+            for name in CONNECTION_SPECIFIC {
                 headers.remove(name);
             }
             // Of `te` only this value is allowed.
@@ -103,7 +103,7 @@ struct KeptHeaders {
     content_type_grpc: bool,
     user_agent: bool,
     /// Whether there are headers that must not be sent.
-    forbidden: bool,
+    connection_specific: bool,
     others: Vec<(HeaderName, HeaderValue)>,
     /// The size of all headers, as HTTP/2 counts it.
     size: usize,
@@ -123,8 +123,8 @@ impl KeptHeaders {
                 kept.content_type_grpc = true;
             } else if name.as_str() == GRPC_TIMEOUT {
                 timeout = timeout.or(Some(value));
-            } else if *name == TE || FORBIDDEN.contains(&name.as_str()) {
-                (kept.forbidden, kept.te_trailers) = (true, true);
+            } else if *name == TE || CONNECTION_SPECIFIC.contains(&name.as_str()) {
+                (kept.connection_specific, kept.te_trailers) = (true, true);
             } else {
                 kept.user_agent |= *name == USER_AGENT;
                 kept.others.push((name.clone(), value.clone()));
@@ -181,7 +181,7 @@ mod tests {
     #[test]
     fn headers_of_http_1_connections_are_not_sent() {
         let mut headers = HeaderMap::new();
-        for name in FORBIDDEN {
+        for name in CONNECTION_SPECIFIC {
             headers.append(name, HeaderValue::from_static("x"));
         }
         headers.append(TE, HeaderValue::from_static("gzip"));

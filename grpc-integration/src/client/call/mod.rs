@@ -61,7 +61,7 @@ enum Stage {
     Sent {
         sending: Sending,
         call: Call,
-        /// `None` once the response has begun.
+        /// Taken when there is an outcome.
         attempt: Option<Attempt>,
     },
     Remainder(Pin<Box<dyn Future<Output = Result<Response<Body>, Status>> + Send>>),
@@ -86,11 +86,12 @@ impl ResponseFuture {
             Ok(limit) => limit,
             Err(status) => return Self::failed(status),
         };
+        // Before the body is read, which may take its time to encode a message.
+        let head = Head::of(&mut request, &calls.config, limit);
         let content = match Content::begin(mem::take(request.body_mut())) {
             Ok(content) => content,
             Err(status) => return Self::failed(status),
         };
-        let head = Head::of(&mut request, &calls.config, limit);
         let call = Call { calls, head, content, timer: None };
         let Some(picked) = call.picking(request.headers()).now(&mut Progress::Picking) else {
             let remainder = Remainder::of(call).run(First::Unpicked(request.map(drop)));
