@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use hither_core::contain::contain;
+use hither_core::contain::{contain, drop_contained};
 use http_body::{Body as _, Frame};
 use tonic::Status;
 use tonic::body::Body;
@@ -34,7 +34,7 @@ impl Content {
         let beginning = match contain(|| Beginning::read(&mut body, &mut cx)) {
             Ok(read) => read?,
             Err(panic) => {
-                let _ = contain(|| drop(body));
+                drop_contained(body);
                 return Err(panicked(&panic));
             }
         };

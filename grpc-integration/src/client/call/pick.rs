@@ -134,14 +134,16 @@ impl Picking<'_> {
                 Pick::Fail(status) | Pick::Drop(status) => return Look::Done(Err(status)),
             }
         }
-        while let Some((head, listed)) = head.and_then(|head| Some((head, head.next_listed()?))) {
-            // Any other is not to be called, or not yet.
-            let instance = listed.id().and_then(|id| ready.instances.get(&id));
-            if let Some(instance) = instance.filter(|instance| Arc::ptr_eq(instance.capacity(), &listed))
-                && let Some(done) = reserve(instance.clone().into())
-            {
-                head.list_again(&listed);
-                return done;
+        if let Some(head) = head {
+            while let Some(listed) = head.next_listed() {
+                // Passed over if it is not among those that are ready, or is listed under another id by now.
+                let instance = listed.id().and_then(|id| ready.instances.get(&id));
+                if let Some(instance) = instance.filter(|instance| Arc::ptr_eq(instance.capacity(), &listed))
+                    && let Some(done) = reserve(instance.clone().into())
+                {
+                    head.list_again(&listed);
+                    return done;
+                }
             }
         }
         if at_all {

@@ -104,8 +104,7 @@ impl Remainder {
                     }
                     return Err(status);
                 }
-                let mut hasty = false;
-                let again = match ended {
+                match ended {
                     Ok(response) if http_status::is_grpc(response.status(), response.headers()) => {
                         return Ok(response);
                     }
@@ -116,38 +115,29 @@ impl Remainder {
                         return Err(status);
                     }
                     Err(SendError::Unsent) => {
+                        let is_usable = attempt.connection().is_usable();
+                        attempt.unsent(Code::Unavailable);
+                        *progress = Progress::Picking;
                         // A connection that accepts requests and sends none would be asked again and again.
-                        hasty = attempt.connection().is_usable();
-                        None
+                        if is_usable {
+                            pause(refusals).await;
+                        }
                     }
                     Err(SendError::Refused { status, blamed }) => {
                         let status = attempt.at_peer(&status);
+                        attempt.ended(status.code());
                         *blames += u32::from(blamed);
                         if *blames > BLAMES {
-                            attempt.ended(status.code());
                             return Err(status);
                         }
-                        Some(status)
+                        *refused = Some(status);
+                        *progress = Progress::Refused;
+                        pause(refusals).await;
                     }
                     Err(SendError::Failed(status)) => {
                         let status = attempt.failed(&status, call.head.deadline.as_ref());
                         attempt.ended(status.code());
                         return Err(status);
-                    }
-                };
-                match again {
-                    None => {
-                        attempt.unsent(Code::Unavailable);
-                        *progress = Progress::Picking;
-                        if hasty {
-                            pause(refusals).await;
-                        }
-                    }
-                    Some(status) => {
-                        attempt.ended(Code::Unavailable);
-                        *refused = Some(status);
-                        *progress = Progress::Refused;
-                        pause(refusals).await;
                     }
                 }
             }

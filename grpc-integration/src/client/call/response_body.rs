@@ -31,11 +31,10 @@ impl CallBody {
     pub(super) fn new(
         body: ResponseBody,
         request: Option<ReplayBody>,
-        mut attempt: Attempt,
+        attempt: Attempt,
         timer: Option<Timer>,
     ) -> Self {
         if body.is_end_stream() {
-            attempt.ended(Code::Unknown);
             return Self(None);
         }
         Self(Some(Open { body, request, attempt, timer, frames: 0 }))
