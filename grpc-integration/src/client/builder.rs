@@ -231,8 +231,8 @@ impl ChannelBuilder {
         self
     }
 
-    /// Sets the maximum number of connections to one instance. A further one is only made while the server
-    /// allows no more streams on those that are open (MAX_CONCURRENT_STREAMS); when all are full, calls wait. Not 0;
+    /// Sets the maximum number of connections to one instance. A further one is only made while those that are open take no
+    /// more streams (MAX_CONCURRENT_STREAMS, [`stream_window`](Self::stream_window)); when all are full, calls wait. Not 0;
     /// default 10.
     pub fn max_connections(mut self, most: usize) -> Self {
         self.max_connections = most;

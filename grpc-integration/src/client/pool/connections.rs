@@ -20,8 +20,8 @@ const SPARE: Duration = Duration::from_secs(60);
 
 /// The open connections of one instance.
 ///
-/// One is enough for a server that does not limit the streams of a client (MAX_CONCURRENT_STREAMS). For one that
-/// does, further ones are opened while calls find no capacity, and closed when they are not used any more.
+/// One is enough while its streams are no more than the server allows (MAX_CONCURRENT_STREAMS) and than fit into the
+/// connection's window. Further ones are opened while calls find no capacity, and closed when they are not used any more.
 #[derive(Debug)]
 pub(super) struct Connections<'a> {
     pub(super) ready_instance: &'a ReadyInstance,

@@ -111,7 +111,7 @@ impl Connection {
         Some(Slot(Arc::clone(self)))
     }
 
-    /// Returns whether as many calls are in flight as the peer allows.
+    /// Returns whether as many calls are in flight as it takes.
     pub(crate) fn is_full(&self) -> bool {
         self.shared.peer.max_streams() <= self.shared.reserved()
     }

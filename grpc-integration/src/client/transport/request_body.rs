@@ -162,7 +162,7 @@ impl ReplayState {
         }
     }
 
-    /// Buffers a frame whatever its size: nobody has sent it yet.
+    /// Buffers a frame whatever its size: it was not sent yet.
     fn keep(&mut self, frame: &Frame<Bytes>) {
         self.size += length(frame);
         self.buffered.extend(Buffered::of(frame));

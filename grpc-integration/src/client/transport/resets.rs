@@ -43,7 +43,7 @@ impl ResetBudget {
 ///
 /// There is one when the server has sent something since: a server that stops for a second reads all that was sent meanwhile
 /// at once when it goes on, so time alone is no reason to send more. It is made to send something: it has to acknowledge
-/// SETTINGS, at once, and unlike PING no server counts them.
+/// SETTINGS at once, and most servers do not count these as they count PING.
 pub(super) struct Resets {
     due: VecDeque<Cancelled>,
     wait: Option<Wait>,
@@ -73,11 +73,11 @@ impl Resets {
 
     /// The server has sent something, so it has read what was sent before. Returns whether streams are due.
     pub(super) fn on_read(&mut self, budget: &ResetBudget) -> bool {
-        if let Some(wait) = &mut self.wait {
-            wait.answered = true;
-        }
-        if self.calm == 1 {
-            budget.refill();
+        match &mut self.wait {
+            // Those that are due come first: `poll` refills.
+            Some(wait) => wait.answered = true,
+            None if self.calm == 1 => budget.refill(),
+            None => {}
         }
         !self.due.is_empty()
     }
@@ -102,9 +102,7 @@ impl Resets {
                     return ask;
                 }
                 self.wait = None;
-                if self.calm > 1 {
-                    budget.refill();
-                }
+                budget.refill();
             }
             if budget.take() {
                 self.due.pop_front();

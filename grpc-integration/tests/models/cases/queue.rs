@@ -18,7 +18,7 @@ fn take_until(queue: &Queue, hold_once: bool, enough: impl Fn(&Work) -> bool) ->
     let (mut work, mut all, mut hold) = (Work::default(), Work::default(), hold_once);
     block_on(poll_fn(|cx| {
         if queue.take(cx.waker(), hold, &mut work) > 0 {
-            // With company the task yields once.
+            // It waits once for more requests.
             hold = false;
             cx.waker().wake_by_ref();
             return Poll::Pending;
