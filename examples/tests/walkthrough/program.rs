@@ -24,7 +24,11 @@ pub(crate) struct Program {
 
 /// The output of a program so far, each line with the time at which it came.
 #[derive(Debug, Clone)]
-pub(crate) struct Lines(watch::Receiver<Vec<(Instant, String)>>);
+pub(crate) struct Lines {
+    /// The program that writes them.
+    of: String,
+    lines: watch::Receiver<Vec<(Instant, String)>>,
+}
 
 impl Program {
     pub(crate) fn start(executable: &str, arguments: &[&str]) -> Self {
@@ -37,8 +41,8 @@ impl Program {
         let name = format!("{:?}", command.as_std());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.kill_on_drop(true).spawn().unwrap();
-        let stdout = Lines::of(child.stdout.take().unwrap());
-        let stderr = Lines::of(child.stderr.take().unwrap());
+        let stdout = Lines::of(&name, child.stdout.take().unwrap());
+        let stderr = Lines::of(&name, child.stderr.take().unwrap());
         Self { name, child, stdout, stderr }
     }
 
@@ -86,7 +90,7 @@ impl Program {
 }
 
 impl Lines {
-    fn of(stream: impl AsyncRead + Send + Unpin + 'static) -> Self {
+    fn of(program: &str, stream: impl AsyncRead + Send + Unpin + 'static) -> Self {
         let (sender, lines) = watch::channel(Vec::new());
         tokio::spawn(async move {
             let mut stream = BufReader::new(stream).lines();
@@ -94,15 +98,15 @@ impl Lines {
                 sender.send_modify(|lines| lines.push((Instant::now(), line)));
             }
         });
-        Self(lines)
+        Self { of: program.to_owned(), lines }
     }
 
     pub(crate) fn all(&self) -> Vec<String> {
-        self.0.borrow().iter().map(|(_, line)| line.clone()).collect()
+        self.lines.borrow().iter().map(|(_, line)| line.clone()).collect()
     }
 
     pub(crate) fn count(&self, matches: impl Fn(&str) -> bool) -> usize {
-        self.0.borrow().iter().filter(|(_, line)| matches(line)).count()
+        self.lines.borrow().iter().filter(|(_, line)| matches(line)).count()
     }
 
     /// Waits for the first line for which `matches` is true.
@@ -113,17 +117,17 @@ impl Lines {
     /// As [`line`](Self::line), with the time at which it came.
     pub(crate) async fn timed(&self, matches: impl Fn(&str) -> bool) -> (Instant, String) {
         let find = |lines: &Vec<(Instant, String)>| lines.iter().find(|(_, line)| matches(line)).cloned();
-        let mut lines = self.0.clone();
+        let mut lines = self.lines.clone();
         let found = timeout(LONG, lines.wait_for(|lines| find(lines).is_some())).await;
         match found {
             Ok(Ok(lines)) => find(&lines).expect("it was there"),
-            _ => panic!("the expected line is not among {:#?}", self.all()),
+            _ => panic!("the expected line is not among {:#?} of {}", self.all(), self.of),
         }
     }
 
     /// Waits for `count` more lines.
     pub(crate) async fn more(&self, count: usize) {
-        let mut lines = self.0.clone();
+        let mut lines = self.lines.clone();
         let goal = lines.borrow().len() + count;
         let more = timeout(LONG, lines.wait_for(|lines| lines.len() >= goal)).await;
         assert!(matches!(more, Ok(Ok(_))), "no {count} more lines after {:#?}", self.all());
@@ -131,7 +135,7 @@ impl Lines {
 
     /// Returns the longest time without a line since `from`.
     pub(crate) fn longest_silence(&self, from: Instant) -> Duration {
-        let lines = self.0.borrow();
+        let lines = self.lines.borrow();
         let times: Vec<_> = lines.iter().map(|(at, _)| *at).filter(|at| *at >= from).collect();
         let begins = std::iter::once(from).chain(times.iter().copied());
         begins.zip(&times).map(|(before, after)| after.duration_since(before)).max().unwrap_or_default()
@@ -139,7 +143,7 @@ impl Lines {
 
     /// Waits until the output is closed.
     async fn end(&self) {
-        let mut lines = self.0.clone();
+        let mut lines = self.lines.clone();
         while lines.changed().await.is_ok() {}
     }
 }
