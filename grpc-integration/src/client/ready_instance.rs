@@ -21,6 +21,8 @@ pub struct ReadyInstance(Arc<Described>);
 /// One description of an instance. A single allocation, because a call clones its instance.
 struct Described {
     instance: Arc<Instance>,
+    /// What the registry's weight is multiplied by.
+    factor: f64,
     inner: Arc<Inner>,
 }
 
@@ -38,14 +40,34 @@ struct Inner {
 }
 
 impl ReadyInstance {
+    /// The most that the registry's weight is multiplied by.
+    pub const MAX_FACTOR: f64 = 1_000_000.0;
+
     /// Returns one without a connection: for tests of policies.
     pub fn new(instance: Arc<Instance>) -> Self {
-        Self(Arc::new(Described { instance, inner: Arc::default() }))
+        Self(Arc::new(Described { instance, factor: 1.0, inner: Arc::default() }))
     }
 
     /// Returns the instance, as the registry described it last.
     pub fn instance(&self) -> &Arc<Instance> {
         &self.0.instance
+    }
+
+    /// Returns the weight in force: the registry's, times what the channel makes of it. It is relative to those of the
+    /// other ready instances: twice the weight gets twice the calls, and 0 gets none unless no other is ready.
+    pub fn weight(&self) -> f64 {
+        f64::from(self.0.instance.weight()) * self.0.factor
+    }
+
+    /// Returns the same one with its weight multiplied: for policies that hand what is ready to another policy. At most
+    /// [`MAX_FACTOR`](Self::MAX_FACTOR) of the registry's weight; what is negative or not a number counts as 0.
+    #[must_use]
+    pub fn with_factor(&self, factor: f64) -> Self {
+        // Bounded before too: zero times infinity is not a number.
+        let factor = if factor > 0.0 { factor.min(Self::MAX_FACTOR) } else { 0.0 };
+        let factor = (self.0.factor * factor).min(Self::MAX_FACTOR);
+        let Described { instance, inner, .. } = &*self.0;
+        Self(Arc::new(Described { instance: Arc::clone(instance), factor, inner: Arc::clone(inner) }))
     }
 
     /// Returns the number of calls in flight on it, through this channel. A call counts until its response body has
@@ -63,13 +85,14 @@ impl ReadyInstance {
     pub(crate) fn in_pool(instance: Arc<Instance>, capacity: &Arc<CapacityWaiters>) -> Self {
         let inner = Inner { capacity: InstanceCapacity::of(capacity), ..Inner::default() };
         inner.capacity.set_id(instance.id().clone());
-        Self(Arc::new(Described { instance, inner: Arc::new(inner) }))
+        Self(Arc::new(Described { instance, factor: 1.0, inner: Arc::new(inner) }))
     }
 
     /// Returns the same one with another description.
     pub(crate) fn described_as(&self, instance: Arc<Instance>) -> Self {
         self.0.inner.capacity.set_id(instance.id().clone());
-        Self(Arc::new(Described { instance, inner: Arc::clone(&self.0.inner) }))
+        let Described { factor, inner, .. } = &*self.0;
+        Self(Arc::new(Described { instance, factor: *factor, inner: Arc::clone(inner) }))
     }
 
     /// Asks for another connection.
@@ -202,5 +225,23 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.instance.0.inner.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_weight_in_force_is_the_registrys_times_all_factors_and_bounded() {
+        let weighted = |weight| Arc::new(Instance::new("h:1".parse().unwrap()).with_weight(weight));
+        let one = ReadyInstance::new(weighted(3));
+        assert_eq!((one.weight(), one.with_factor(0.5).with_factor(0.1).weight()), (3.0, 3.0 * 0.05));
+        assert_eq!(one.with_factor(0.5), one);
+        assert_eq!(one.with_factor(0.5).described_as(weighted(8)).weight(), 4.0);
+        for (factor, expected) in [(-1.0, 0.0), (f64::NAN, 0.0), (f64::INFINITY, 3e6), (f64::MAX, 3e6)] {
+            assert_eq!(one.with_factor(factor).weight(), expected, "{factor}");
+        }
+        assert_eq!(one.with_factor(0.0).with_factor(f64::INFINITY).weight(), 0.0);
     }
 }
