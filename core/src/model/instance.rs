@@ -104,8 +104,8 @@ impl Instance {
         self
     }
 
-    /// Sets the weight, relative to the other instances: weight 2 gets twice the calls of weight 1, and 0 gets none.
-    /// Only weighted policies use it.
+    /// Sets the weight, relative to the other instances: weight 2 gets twice the calls of weight 1, and 0 gets none
+    /// while others are ready.
     #[must_use]
     pub fn with_weight(mut self, weight: u32) -> Self {
         self.weight = weight;

@@ -76,6 +76,11 @@ impl ReadyInstance {
         self.0.inner.in_flight.load(Ordering::Relaxed)
     }
 
+    /// Whether both are one description of one instance, with one weight.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Its failures, over all changes of its description and of the set.
     pub(crate) fn failures(&self) -> &Failures {
         &self.0.inner.failures
@@ -144,6 +149,12 @@ impl ReadyInstance {
 impl HasId for ReadyInstance {
     fn id(&self) -> &InstanceId {
         self.instance().id()
+    }
+}
+
+impl AsRef<Self> for ReadyInstance {
+    fn as_ref(&self) -> &Self {
+        self
     }
 }
 

@@ -6,6 +6,7 @@ mod policy;
 mod random;
 mod round_robin;
 mod sticky;
+mod weighted;
 
 pub(crate) use contained::{Policy, PolicyPicker};
 pub use least_request::LeastRequest;

@@ -17,7 +17,14 @@ impl Random {
         (scaled(drawn >> 32, first), scaled(drawn & u64::from(u32::MAX), second))
     }
 
-    fn draw(&self) -> u64 {
+    /// Returns another number below a bound than this one, if there is any.
+    pub(crate) fn another_below(&self, number: usize, bound: usize) -> Option<usize> {
+        let others = bound.checked_sub(1).filter(|others| *others > 0)?;
+        Some((number + 1 + scaled(self.draw() >> 32, others)) % bound)
+    }
+
+    /// Returns a number of 64 bits.
+    pub(crate) fn draw(&self) -> u64 {
         const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
         let mut z = self.0.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -43,10 +50,13 @@ mod tests {
         for _ in 0..10_000 {
             let drawn = random.two_below(5, 4);
             assert_eq!(drawn, again.two_below(5, 4));
+            assert_ne!(random.another_below(drawn.0, 5), Some(drawn.0));
+            again.draw();
             first[drawn.0] += 1;
             second[drawn.1] += 1;
         }
         assert!(first.iter().all(|count| (1_800..2_200).contains(count)), "{first:?}");
         assert!(second.iter().all(|count| (2_300..2_700).contains(count)), "{second:?}");
+        assert_eq!((random.another_below(0, 1), random.another_below(1, 2)), (None, Some(0)));
     }
 }

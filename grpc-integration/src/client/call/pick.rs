@@ -149,7 +149,10 @@ impl Picking<'_> {
         if at_all {
             let mut others: Vec<_> =
                 ready.instances.iter().filter(|instance| instance.has_capacity()).collect();
-            others.sort_by_cached_key(|instance| instance.in_flight());
+            // By calls per weight, those of weight zero last: such numbers compare like their bits.
+            others.sort_by_cached_key(|instance| {
+                ((instance.in_flight() + 1) as f64 / instance.weight()).to_bits()
+            });
             if let Some(done) = others.into_iter().find_map(|instance| reserve(instance.clone().into())) {
                 return done;
             }
