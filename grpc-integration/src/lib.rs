@@ -60,6 +60,9 @@
 //!   the server, [`inherit_deadline`](ChannelBuilder::inherit_deadline) on the channel.
 //! - While the registry cannot be reached, calls go on to the instances known last.
 //!
+//! What a channel knows can be seen: [`status`](DiscoveryChannel::status) has its state, and each instance with its
+//! connectivity, its last error and its load; [`status_changes`](DiscoveryChannel::status_changes) is a stream of that.
+//!
 //! The policy picks the instance for a call: [`LeastRequest`], the default, [`RoundRobin`], [`Sticky`], or your own
 //! [`LoadBalancingPolicy`]. A [`Connector`] opens the byte streams: [`TcpConnector`], the default, your own, or any
 //! connector written for tonic or hyper, in a [`ServiceConnector`].
@@ -120,9 +123,10 @@ mod tls;
 pub use client::ClientTls;
 #[cfg(feature = "client")]
 pub use client::{
-    BoxedIo, CallInfo, CalledInstance, ChannelBuilder, Connected, Connector, Destination, DiscoveryChannel,
-    Io, LeastRequest, LoadBalancingPolicy, Outcome, Pick, Picked, Picker, ReadyInstance, ResponseFuture,
-    RoundRobin, ServiceConnector, Sticky, TcpConnector, WaitForReady,
+    BoxedIo, CallInfo, CalledInstance, ChannelBuilder, ChannelStatus, Connected, ConnectivityState,
+    Connector, Destination, DiscoveryChannel, InstanceStatus, Io, LeastRequest, LoadBalancingPolicy, Outcome,
+    Pick, Picked, Picker, ReadyInstance, ResponseFuture, RoundRobin, ServiceConnector, Sticky, TcpConnector,
+    WaitForReady,
 };
 #[cfg(any(feature = "client", feature = "server"))]
 pub use deadline::CallDeadline;

@@ -50,6 +50,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     for (kind, times) in [("removed", times.removed), ("changed", times.changed), ("added", times.added)] {
         println!("  {kind}: {}", spread(times));
     }
+    let began = now();
+    let known = scene.channel.status().instances().len();
+    println!("  status of {known}: {:?}", began.elapsed());
     if let Some(lost) = arguments.lose {
         println!("  until now:{}", polls.take());
         runtime.block_on(scene.lose(lost, &polls))?;
@@ -72,7 +75,7 @@ struct Scene {
     registry: watch::Sender<Snapshot>,
     ready: watch::Receiver<usize>,
     discovery: Discovery,
-    _channel: DiscoveryChannel,
+    channel: DiscoveryChannel,
 }
 
 #[derive(Default)]
@@ -102,7 +105,7 @@ impl Scene {
             .connector(FakeConnector)
             .connect_lazy()?;
         readiness.wait_for(|ready| *ready == count).await?;
-        Ok(Self { service, all, instances, registry, ready: readiness, discovery, _channel: channel })
+        Ok(Self { service, all, instances, registry, ready: readiness, discovery, channel })
     }
 
     /// Removes one instance, adds it again, and changes its weight, again and again.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::{Stream, stream};
 use hither_core::ServiceName;
 use http::{Request, Response};
 use tokio::time::timeout;
@@ -14,6 +15,7 @@ use tower_service::Service;
 
 use super::call::{CallConfig, Calls, ResponseFuture};
 use super::pool::{State, StateReader, closed};
+use super::status::{ChannelStatus, ConnectivityState};
 use crate::error::{Error, ErrorKind, Result};
 use crate::task::Task;
 
@@ -112,6 +114,60 @@ impl DiscoveryChannel {
             Ok(ready) => ready,
             Err(_) => Err(self.not_ready(within)),
         }
+    }
+
+    /// Returns what the channel knows now: its own state, each instance and its connectivity, and how old the registry's list
+    /// is.
+    ///
+    /// It is evaluated when it is asked for, on the task that asks: less than a microsecond for each instance, 77 ms
+    /// for 100,000 of them. The channel itself does nothing for it.
+    ///
+    /// ```
+    /// use hither_core::{Discovery, Instance, StaticRegistry};
+    /// use hither_tonic::{ConnectivityState, DiscoveryChannel};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let registry = StaticRegistry::new([Instance::new("127.0.0.1:1".parse()?)]);
+    /// let channel = DiscoveryChannel::builder(Discovery::new(registry), "greeter").connect_lazy()?;
+    /// # let mut changes = std::pin::pin!(channel.status_changes());
+    /// # while channel.status().count(ConnectivityState::TransientFailure) == 0 {
+    /// #     futures_util::StreamExt::next(&mut changes).await;
+    /// # }
+    /// // A moment later:
+    /// let status = channel.status();
+    /// for instance in status.instances().iter().filter(|one| one.state() == ConnectivityState::TransientFailure) {
+    ///     println!("{} is unreachable: {:?}", instance.id(), instance.last_error());
+    /// }
+    /// println!("{status:#}"); // greeter: TRANSIENT_FAILURE for 0 s, 0 of 1 instances ready, registry fresh …
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn status(&self) -> ChannelStatus {
+        self.calls.state.status(self.calls.service.clone())
+    }
+
+    /// Returns a stream of statuses: the present one, and another one after each change of the registry's list or of the
+    /// connectivity of an instance. Calls, and connections beside the first one of an instance, are no change.
+    ///
+    /// A status is made when the stream is polled, and what changes in between is in the next one: a consumer that sleeps
+    /// between two items bounds what they cost. The stream keeps no channel alive: its last item has the state
+    /// [`Shutdown`](ConnectivityState::Shutdown), after the last clone of the channel is gone.
+    pub fn status_changes(&self) -> impl Stream<Item = ChannelStatus> + Send + 'static + use<> {
+        let (state, service) = (Arc::clone(&self.calls.state), self.calls.service.clone());
+        let mut changes = state.changes();
+        changes.mark_changed();
+        stream::unfold(Some(changes), move |changes| {
+            let (state, service) = (Arc::clone(&state), service.clone());
+            async move {
+                let mut changes = changes?;
+                // An error means that the pool is gone; it has published `Closed` before.
+                let _ = changes.changed().await;
+                let status = state.status(service);
+                let goes_on = status.state() != ConnectivityState::Shutdown;
+                Some((status, goes_on.then_some(changes)))
+            }
+        })
     }
 
     fn not_ready(&self, within: Duration) -> Error {

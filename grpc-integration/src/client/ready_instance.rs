@@ -7,8 +7,11 @@ use hither_core::{HasId, Instance, InstanceId};
 
 use super::capacity::{CapacityWaiters, InstanceCapacity};
 use super::failures::Failures;
-use super::sync::{ArcSwap, AtomicBool, AtomicUsize, Notify, Ordering};
+use super::sync::{ArcSwap, AtomicBool, AtomicU64, Notify, Ordering};
 use super::transport::{Connection, Slot};
+
+/// One attempt that was started, above those in flight, which are fewer: a connection has at most 2047. They wrap after 10^12.
+const STARTED: u64 = 1 << 24;
 
 /// An instance that is connected, as load balancing policies see it. Cheap to clone; clones are equal and share the
 /// load.
@@ -30,7 +33,10 @@ struct Described {
 #[derive(Debug, Default)]
 struct Inner {
     capacity: Arc<InstanceCapacity>,
-    in_flight: AtomicUsize,
+    /// The attempts in flight, and above them, from [`STARTED`] on, all that were ever started: one step counts both.
+    attempts: AtomicU64,
+    /// The attempts that have ended with another status than OK.
+    failed: AtomicU64,
     failures: Failures,
     /// Oldest first. Emptied when the instance is removed, so that no picker that is still referenced keeps a
     /// connection open.
@@ -73,7 +79,27 @@ impl ReadyInstance {
     /// Returns the number of calls in flight on it, through this channel. A call counts until its response body has
     /// ended or was dropped.
     pub fn in_flight(&self) -> usize {
-        self.0.inner.in_flight.load(Ordering::Relaxed)
+        (self.0.inner.attempts.load(Ordering::Relaxed) % STARTED) as usize
+    }
+
+    /// Returns the number of attempts that were ever started on it.
+    pub(crate) fn started(&self) -> u64 {
+        self.0.inner.attempts.load(Ordering::Relaxed) / STARTED
+    }
+
+    /// Returns the number of attempts that have ended with another status than OK.
+    pub(crate) fn failed(&self) -> u64 {
+        self.0.inner.failed.load(Ordering::Relaxed)
+    }
+
+    /// Counts an attempt that has ended with another status than OK.
+    pub(crate) fn count_failed(&self) {
+        self.0.inner.failed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Returns the number of connections that take calls.
+    pub(crate) fn connections(&self) -> usize {
+        self.0.inner.connections.load().len()
     }
 
     /// Whether both are one description of one instance, with one weight.
@@ -212,7 +238,7 @@ impl Picked {
             inner.no_capacity.notify_one();
             return None;
         };
-        inner.in_flight.fetch_add(1, Ordering::Relaxed);
+        inner.attempts.fetch_add(STARTED + 1, Ordering::Relaxed);
         Some((InFlight(self), slot))
     }
 }
@@ -235,7 +261,7 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.instance.0.inner.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.0.instance.0.inner.attempts.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

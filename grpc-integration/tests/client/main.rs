@@ -18,6 +18,7 @@ mod panics;
 mod policies;
 mod reconnecting;
 mod resolution;
+mod status;
 mod weights;
 
 use std::time::Duration;

@@ -42,6 +42,7 @@ macro_rules! atomic {
 }
 
 atomic!(AtomicBool, bool);
+atomic!(AtomicU64, u64);
 atomic!(AtomicUsize, usize);
 
 /// That of arc-swap, with the order that a lock gives.

@@ -92,7 +92,11 @@ impl Attempt {
     /// Tells the picker how it has ended; what is told first counts.
     fn tell<'a>(&mut self, outcome: impl FnOnce(Instant) -> Outcome<'a>) {
         if !mem::replace(&mut self.is_told, true) {
-            self.picker.done(self.in_flight.picked(), &outcome(self.began));
+            let outcome = outcome(self.began);
+            if outcome.code() != Code::Ok {
+                self.instance().count_failed();
+            }
+            self.picker.done(self.in_flight.picked(), &outcome);
         }
     }
 }

@@ -4,12 +4,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
 
-use super::servers::Key;
+use crate::client::server_key::ServerKey;
 
 /// The servers whose subchannels have changed since the pool has looked.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
-    keys: Mutex<Vec<Key>>,
+    keys: Mutex<Vec<ServerKey>>,
     notify: Notify,
 }
 
@@ -20,7 +20,7 @@ impl Changes {
     }
 
     /// Returns the servers that have changed; one more than once if it has changed again.
-    pub(super) fn take(&self) -> Vec<Key> {
+    pub(super) fn take(&self) -> Vec<ServerKey> {
         std::mem::take(&mut *self.keys.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -28,7 +28,7 @@ impl Changes {
 /// Notifies the pool of changes of one server's subchannel.
 #[derive(Debug)]
 pub(super) struct Notifier {
-    pub(super) key: Key,
+    pub(super) key: ServerKey,
     pub(super) changes: Arc<Changes>,
 }
 

@@ -28,10 +28,11 @@ pub(crate) use subchannel::SubchannelConfig;
 
 use super::balance::Policy;
 use super::ready_instance::ReadyInstance;
+use super::server_key::ServerKey;
 use crate::task::Task;
 use changes::{Changes, Notifier};
 use outage_log::OutageLog;
-use servers::{Key, Role, Servers};
+use servers::{Role, Servers};
 pub(crate) use state::StatePublisher;
 use subchannel::Subchannel;
 use tally::{Counted, Tally};
@@ -48,7 +49,7 @@ pub(crate) struct Pool {
     policy: Policy,
     config: SubchannelConfig,
     servers: Servers,
-    subchannels: BTreeMap<Key, Member>,
+    subchannels: BTreeMap<ServerKey, Member>,
     tally: Tally,
     /// The latest update of the registry; `None` before the first.
     update: Option<Update>,
@@ -122,6 +123,7 @@ impl Pool {
     async fn on_update(&mut self, update: Update) {
         let registered = update.snapshot.as_ref().map(|snapshot| snapshot.instances().clone());
         let held = update.held.clone();
+        self.publisher.known().set_update(update.clone());
         self.update = Some(update);
         let changed = self.servers.update(registered.unwrap_or_default(), held).await;
         for (number, key) in changed.into_iter().enumerate() {
@@ -135,9 +137,10 @@ impl Pool {
     }
 
     /// Brings the subchannel of one server in line with its records.
-    fn follow(&mut self, key: &Key) {
+    fn follow(&mut self, key: &ServerKey) {
         let Some((role, instance)) = self.servers.follow(key) else {
             if let Some(mut member) = self.subchannels.remove(key) {
+                self.publisher.known().remove(member.subchannel.ready_instance());
                 self.tally.forget(&mut member.counted);
             }
             return;
@@ -148,7 +151,7 @@ impl Pool {
             Entry::Occupied(mut entry) => {
                 let member = entry.get_mut();
                 member.role = role;
-                member.subchannel.describe(instance);
+                member.subchannel.describe(instance, self.publisher.known());
                 member.subchannel.set_connect(connect);
                 member.count(&mut self.tally);
             }
@@ -158,6 +161,7 @@ impl Pool {
                 let notifier = Notifier { key: Arc::clone(key), changes: Arc::clone(&self.changes) };
                 let (config, outages) = (self.config.fork(&ready_instance), Arc::clone(&self.outages));
                 let subchannel = Subchannel::start(ready_instance, config, notifier, outages);
+                self.publisher.known().insert(subchannel.subject());
                 let member = entry.insert(Member { role, subchannel, counted: Counted::default() });
                 member.count(&mut self.tally);
             }

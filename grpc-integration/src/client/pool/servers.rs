@@ -3,11 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use hither_core::{Address, Instance, InstanceState, SortedById};
+use hither_core::{Instance, InstanceState, SortedById};
 use tokio::task::coop::consume_budget;
 
-/// Instances that have the same addresses are the same server, in whatever order they are listed.
-pub(super) type Key = Arc<[Address]>;
+use crate::client::server_key::{ServerKey, server_key};
 
 /// How an instance is to be treated; the better first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,10 +26,10 @@ pub(super) enum Role {
 pub(super) struct Servers {
     registered: SortedById<Arc<Instance>>,
     held: SortedById<Arc<Instance>>,
-    records: BTreeMap<Key, Records>,
+    records: BTreeMap<ServerKey, Records>,
     /// How many servers are up.
     up: usize,
-    draining: BTreeSet<Key>,
+    draining: BTreeSet<ServerKey>,
 }
 
 /// The records of one server, the one that counts first. Nearly always there is one.
@@ -57,7 +56,7 @@ impl Servers {
         &mut self,
         registered: SortedById<Arc<Instance>>,
         held: SortedById<Arc<Instance>>,
-    ) -> Vec<Key> {
+    ) -> Vec<ServerKey> {
         let any_up = self.any_up();
         let mut changed = Vec::new();
         for (now, all_before, is_held) in [
@@ -82,7 +81,7 @@ impl Servers {
     }
 
     /// Returns the record that counts of a server, if it has any. Its change counts as known.
-    pub(super) fn follow(&mut self, key: &Key) -> Option<(Role, &Arc<Instance>)> {
+    pub(super) fn follow(&mut self, key: &ServerKey) -> Option<(Role, &Arc<Instance>)> {
         let records = self.records.get_mut(key)?;
         records.is_listed = false;
         records.sorted.first().map(|(role, instance)| (*role, instance))
@@ -101,22 +100,26 @@ impl Servers {
         self.up > 0
     }
 
-    fn add(&mut self, instance: &Arc<Instance>, is_held: bool) -> Option<Key> {
-        self.change(key(instance), |records| {
+    fn add(&mut self, instance: &Arc<Instance>, is_held: bool) -> Option<ServerKey> {
+        self.change(server_key(instance), |records| {
             records.push((role(instance, is_held), Arc::clone(instance)));
             records.sort_by(|(a, one), (b, other)| a.cmp(b).then_with(|| one.id().cmp(other.id())));
         })
     }
 
-    fn remove(&mut self, instance: &Arc<Instance>, is_held: bool) -> Option<Key> {
-        self.change(key(instance), |records| {
+    fn remove(&mut self, instance: &Arc<Instance>, is_held: bool) -> Option<ServerKey> {
+        self.change(server_key(instance), |records| {
             // An instance that returns is registered before it is no longer held.
             records.retain(|(role, known)| (*role == Role::Held) != is_held || known.id() != instance.id());
         })
     }
 
     /// Returns the server unless it is listed already.
-    fn change(&mut self, key: Key, change: impl FnOnce(&mut Vec<(Role, Arc<Instance>)>)) -> Option<Key> {
+    fn change(
+        &mut self,
+        key: ServerKey,
+        change: impl FnOnce(&mut Vec<(Role, Arc<Instance>)>),
+    ) -> Option<ServerKey> {
         let records = self.records.entry(Arc::clone(&key)).or_default();
         let was_listed = std::mem::replace(&mut records.is_listed, true);
         let before = records.best();
@@ -138,18 +141,6 @@ impl Servers {
     }
 }
 
-fn key(instance: &Instance) -> Key {
-    match instance.addresses() {
-        [only] => Arc::new([only.clone()]),
-        several => {
-            let mut addresses = several.to_vec();
-            addresses.sort();
-            addresses.dedup();
-            addresses.into()
-        }
-    }
-}
-
 fn role(instance: &Instance, is_held: bool) -> Role {
     match instance.state() {
         _ if is_held => Role::Held,
@@ -164,14 +155,14 @@ mod tests {
 
     use super::*;
 
-    type Wanted = BTreeMap<Key, (Role, Arc<Instance>)>;
+    type Wanted = BTreeMap<ServerKey, (Role, Arc<Instance>)>;
 
     /// The servers, computed from nothing but the lists.
     fn rebuilt(registered: &SortedById<Arc<Instance>>, held: &SortedById<Arc<Instance>>) -> Wanted {
         let mut servers = Wanted::new();
         let registered = registered.iter().map(|instance| (role(instance, false), instance));
         for (role, instance) in registered.chain(held.iter().map(|instance| (Role::Held, instance))) {
-            let known = servers.entry(key(instance)).or_insert_with(|| (role, Arc::clone(instance)));
+            let known = servers.entry(server_key(instance)).or_insert_with(|| (role, Arc::clone(instance)));
             if role < known.0 {
                 *known = (role, Arc::clone(instance));
             }
@@ -237,14 +228,5 @@ mod tests {
                 known = wanted;
             }
         }
-    }
-
-    #[test]
-    fn the_order_of_addresses_does_not_matter() {
-        let of = |addresses: [&str; 3]| {
-            let [first, second, third] = addresses.map(|address| address.parse().unwrap());
-            key(&Instance::new(first).with_address(second).with_address(third))
-        };
-        assert_eq!(of(["a:1", "b:1", "a:1"]), of(["b:1", "a:1", "b:1"]));
     }
 }

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use crate::client::balance::PolicyPicker;
 use crate::client::capacity::CapacityWaiters;
 use crate::client::ready_instance::ReadyInstance;
+use crate::client::status::{ChannelStatus, ConnectivityState, Known};
 use crate::error::{Error, ErrorKind};
 
 /// The connectivity of the whole channel.
@@ -24,6 +25,17 @@ pub(crate) enum State {
     Failing(NotReadyReason),
     /// The pool is gone, and with it the runtime that the channel was made on: all calls fail.
     Closed,
+}
+
+impl State {
+    fn connectivity(&self) -> ConnectivityState {
+        match self {
+            Self::Ready(_) => ConnectivityState::Ready,
+            Self::Connecting(_) => ConnectivityState::Connecting,
+            Self::Failing(_) => ConnectivityState::TransientFailure,
+            Self::Closed => ConnectivityState::Shutdown,
+        }
+    }
 }
 
 /// The ready instances, and the picker over them.
@@ -94,6 +106,7 @@ pub(crate) struct StateReader {
     state: ArcSwap<State>,
     changes: watch::Receiver<()>,
     capacity: Arc<CapacityWaiters>,
+    known: Known,
 }
 
 impl StateReader {
@@ -107,6 +120,18 @@ impl StateReader {
         let mut changes = self.changes.clone();
         changes.mark_unchanged();
         changes
+    }
+
+    /// Returns what is known now of the channel to `service`.
+    pub(crate) fn status(&self, service: ServiceName) -> ChannelStatus {
+        let known = self.known.now();
+        let state = self.state.load();
+        let reason = match &**state {
+            State::Ready(_) => None,
+            State::Connecting(reason) | State::Failing(reason) => Some(reason.to_string()),
+            State::Closed => Some(closed().to_string()),
+        };
+        ChannelStatus::new(service, state.connectivity(), reason, known)
     }
 
     pub(crate) fn capacity(&self) -> &Arc<CapacityWaiters> {
@@ -126,11 +151,24 @@ impl StatePublisher {
     pub(crate) fn new(state: State) -> Self {
         let (changed, changes) = watch::channel(());
         let state = ArcSwap::from_pointee(state);
-        Self { reader: Arc::new(StateReader { state, changes, capacity: Arc::default() }), changed }
+        Self {
+            reader: Arc::new(StateReader {
+                state,
+                changes,
+                capacity: Arc::default(),
+                known: Known::default(),
+            }),
+            changed,
+        }
     }
 
     pub(crate) fn reader(&self) -> &Arc<StateReader> {
         &self.reader
+    }
+
+    /// What statuses are made of.
+    pub(crate) fn known(&self) -> &Known {
+        &self.reader.known
     }
 
     pub(crate) fn publish(&self, state: State) {
@@ -140,12 +178,16 @@ impl StatePublisher {
             (State::Ready(before), State::Ready(now)) if before.instances.is_same(&now.instances) => {}
             _ => self.reader.capacity.on_other_instances(),
         }
+        if before.connectivity() != state.connectivity() {
+            self.known().set_since(Instant::now());
+        }
         self.changed.send_replace(());
     }
 }
 
 impl Drop for StatePublisher {
     fn drop(&mut self) {
+        self.known().clear();
         self.publish(State::Closed);
     }
 }

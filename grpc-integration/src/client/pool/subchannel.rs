@@ -1,7 +1,7 @@
 //! The connections to one instance, kept up by a task of its own.
 
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hither_core::{Backoff, Instance};
@@ -17,6 +17,7 @@ use super::outage_log::{ATTEMPTS, OutageLog, Unreachable};
 use super::pace::{Next, Pace};
 use super::renewals::Renewals;
 use crate::client::ready_instance::ReadyInstance;
+use crate::client::status::{Connectivity, Known, Observed, Subject};
 use crate::client::transport::{Connection, Trial, Verdict};
 use crate::task::Task;
 
@@ -24,21 +25,6 @@ use crate::task::Task;
 const SETTLED: Duration = Duration::from_secs(1);
 /// The same for an instance that had ended one connection after the other without an answer.
 const PROVEN: Duration = Duration::from_secs(60);
-
-/// gRPC's connectivity states.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Connectivity {
-    /// Not connected, and not connecting.
-    Idle,
-    /// Connecting, for the first time or after a connection was lost: calls wait.
-    Connecting,
-    /// Calls can be sent.
-    Ready,
-    /// The last attempt failed, or one connection after the other ended without an answer, for this reason. The state
-    /// stays until the subchannel is ready again, so that the attempts in between do not hide the failure (gRFC A48,
-    /// A62).
-    TransientFailure(Arc<str>),
-}
 
 /// How subchannels connect.
 #[derive(Debug, Clone)]
@@ -67,7 +53,7 @@ impl SubchannelConfig {
 #[derive(Debug)]
 pub(super) struct Subchannel {
     ready_instance: ReadyInstance,
-    connectivity: Arc<Mutex<Connectivity>>,
+    observed: Arc<Observed>,
     desired: watch::Sender<Desired>,
     _task: Task,
 }
@@ -82,7 +68,7 @@ impl Subchannel {
     ) -> Self {
         let instance = Arc::clone(ready_instance.instance());
         let span = tracing::debug_span!("subchannel", address = %instance.address());
-        let connectivity = Arc::new(Mutex::new(Connectivity::Connecting));
+        let observed = Arc::new(Observed::new(Connectivity::Connecting));
         let (desired, receiver) = watch::channel(Desired { instance, connect: true });
         let task = SubchannelTask {
             ready_instance: ready_instance.clone(),
@@ -91,12 +77,12 @@ impl Subchannel {
             renewals: config.renewals,
             max_connections: config.max_connections,
             desired: receiver,
-            connectivity: Arc::clone(&connectivity),
+            observed: Arc::clone(&observed),
             changed,
             outages,
         };
         let task = Task::spawn(task.run().instrument(span));
-        Self { ready_instance, connectivity, desired, _task: task }
+        Self { ready_instance, observed, desired, _task: task }
     }
 
     pub(super) fn ready_instance(&self) -> &ReadyInstance {
@@ -104,17 +90,26 @@ impl Subchannel {
     }
 
     pub(super) fn connectivity(&self) -> Connectivity {
-        self.connectivity.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.observed.connectivity()
     }
 
     pub(super) fn connects(&self) -> bool {
         self.desired.borrow().connect
     }
 
+    /// Returns it as statuses see it.
+    pub(super) fn subject(&self) -> Subject {
+        Subject { instance: self.ready_instance.clone(), observed: Arc::clone(&self.observed) }
+    }
+
     /// Sets the description of the instance, which has the same addresses.
-    pub(super) fn describe(&mut self, instance: Arc<Instance>) {
+    pub(super) fn describe(&mut self, instance: Arc<Instance>, known: &Known) {
         if !Arc::ptr_eq(self.ready_instance.instance(), &instance) {
+            if self.ready_instance.instance().id() != instance.id() {
+                known.remove(&self.ready_instance);
+            }
             self.ready_instance = self.ready_instance.described_as(Arc::clone(&instance));
+            known.insert(self.subject());
             self.desired.send_modify(|desired| desired.instance = instance);
         }
     }
@@ -138,7 +133,7 @@ struct SubchannelTask {
     pace: Pace<Trial>,
     max_connections: usize,
     desired: watch::Receiver<Desired>,
-    connectivity: Arc<Mutex<Connectivity>>,
+    observed: Arc<Observed>,
     changed: Notifier,
     outages: Arc<OutageLog>,
 }
@@ -232,6 +227,7 @@ impl SubchannelTask {
             }
         };
         tracing::debug!(cause = lost, "connection lost");
+        self.observed.lost(&format!("{lost} at {address}"));
         if trial.verdict() == Verdict::Answered {
             self.end(outage, instance);
         }
@@ -274,7 +270,7 @@ impl SubchannelTask {
     }
 
     fn set_connectivity(&self, connectivity: Connectivity) {
-        *self.connectivity.lock().unwrap_or_else(PoisonError::into_inner) = connectivity;
+        self.observed.set(connectivity);
         self.changed.notify();
     }
 }
@@ -343,7 +339,7 @@ mod tests {
     #[test]
     fn a_task_that_panics_leaves_no_instance_for_which_calls_wait() {
         let instance = Arc::new(Instance::new("a:1".parse().unwrap()));
-        let connectivity = Arc::new(Mutex::new(Connectivity::Connecting));
+        let observed = Arc::new(Observed::new(Connectivity::Connecting));
         let backoff = Backoff::proportional(SETTLED, 1.0, SETTLED, 0.0);
         let key = Arc::from(instance.addresses());
         let task = SubchannelTask {
@@ -353,7 +349,7 @@ mod tests {
             pace: Pace::new(backoff),
             max_connections: 1,
             desired: watch::channel(Desired { instance, connect: true }).1,
-            connectivity: Arc::clone(&connectivity),
+            observed: Arc::clone(&observed),
             changed: Notifier { key, changes: Arc::<Changes>::default() },
             outages: Arc::new(OutageLog::new("greeter".parse().unwrap())),
         };
@@ -363,6 +359,6 @@ mod tests {
         })
         .unwrap_err();
         let expected = Connectivity::TransientFailure("the task of the instance has panicked".into());
-        assert_eq!(*connectivity.lock().unwrap(), expected);
+        assert_eq!(observed.connectivity(), expected);
     }
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use hither_core::SortedById;
 
 use super::servers::Role;
-use super::subchannel::Connectivity;
 use crate::client::ready_instance::ReadyInstance;
+use crate::client::status::Connectivity;
 
 /// The ready instances, and why others are not ready.
 #[derive(Debug, Default)]
