@@ -67,6 +67,10 @@
 //! [`LoadBalancingPolicy`]. A [`Connector`] opens the byte streams: [`TcpConnector`], the default, your own, or any
 //! connector written for tonic or hyper, in a [`ServiceConnector`].
 //!
+//! The [`Selection`] comes before: which instances a channel connects to at all. It filters by version, zone or metadata,
+//! prefers a zone and spills over to others when too little of it is ready, has tiers with failover, subsets for services
+//! of thousands of instances, and gRPC's `pick_first`; and it can be changed at run time.
+//!
 //! # Servers
 //!
 //! A [`Lifecycle`] runs a server and shuts it down in the order in which no client sees an error. tonic's builder, its
@@ -125,8 +129,8 @@ pub use client::ClientTls;
 pub use client::{
     BoxedIo, CallInfo, CalledInstance, ChannelBuilder, ChannelStatus, Connected, ConnectivityState,
     Connector, Destination, DiscoveryChannel, InstanceStatus, Io, LeastRequest, LoadBalancingPolicy, Outcome,
-    Pick, Picked, Picker, ReadyInstance, ResponseFuture, RoundRobin, ServiceConnector, Sticky, TcpConnector,
-    WaitForReady,
+    Pick, Picked, Picker, ReadyInstance, ResponseFuture, RoundRobin, Selection, ServiceConnector, Sticky,
+    TcpConnector, WaitForReady,
 };
 #[cfg(any(feature = "client", feature = "server"))]
 pub use deadline::CallDeadline;

@@ -6,12 +6,14 @@ use std::time::Duration;
 use hither_core::{Address, Backoff, Discovery, Registries, ServiceName, Target};
 use http::uri::Authority;
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 
 use super::balance::{LeastRequest, LoadBalancingPolicy, Policy};
 use super::call::{CallAuthority, CallConfig};
 use super::channel::DiscoveryChannel;
 use super::connector::{Connector, TcpConnector};
 use super::pool::{Dialer, Pool, Renewals, SubchannelConfig};
+use super::selection::Selection;
 use super::transport::{KeepaliveConfig, TransportConfig};
 use crate::error::{BoxError, Error, ErrorKind, Result};
 
@@ -110,6 +112,7 @@ pub struct ChannelBuilder {
     discovery: Discovery,
     service: Result<ServiceName>,
     policy: Policy,
+    selection: Selection,
     connector: Arc<dyn Connector>,
     authority: Option<Result<Authority>>,
     #[cfg(feature = "tls")]
@@ -133,6 +136,7 @@ impl ChannelBuilder {
             discovery,
             service,
             policy: Policy::new(LeastRequest::default()),
+            selection: Selection::default(),
             connector: Arc::new(TcpConnector::default()),
             authority: None,
             #[cfg(feature = "tls")]
@@ -153,6 +157,13 @@ impl ChannelBuilder {
     /// Sets the load balancing policy, which picks the instance for each call. Default [`LeastRequest`].
     pub fn policy(mut self, policy: impl LoadBalancingPolicy) -> Self {
         self.policy = Policy::new(policy);
+        self
+    }
+
+    /// Sets which of the registered instances are connected to, and which of those take calls. Default: all. It can be
+    /// [changed](DiscoveryChannel::set_selection) later.
+    pub fn selection(mut self, selection: Selection) -> Self {
+        self.selection = selection;
         self
     }
 
@@ -353,18 +364,20 @@ impl ChannelBuilder {
             backoff: self.backoff,
             max_connections: self.max_connections,
         };
-        let (state, pool) = Pool::start(self.discovery, service.clone(), self.policy, config);
+        let selection = watch::Sender::new(self.selection);
+        let pool = Pool::start(self.discovery, service.clone(), self.policy, selection.subscribe(), config);
         let call = CallConfig {
             authority,
             default_timeout: self.default_timeout,
             inherit_deadline: self.inherit_deadline,
             wait_for_ready: self.wait_for_ready,
         };
-        Ok(DiscoveryChannel::new(service, state, call, pool))
+        Ok(DiscoveryChannel::new(service, call, selection, pool))
     }
 
     /// No setting is silently another one: nothing could be done in no time, or over no connection.
     fn check(&self) -> Result<()> {
+        self.selection.check()?;
         let is_zero = |duration: Option<Duration>| duration.is_some_and(|duration| duration.is_zero());
         let KeepaliveConfig { interval, timeout, .. } = self.transport.keepalive;
         for (invalid, setting) in [

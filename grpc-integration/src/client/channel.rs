@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::{Stream, stream};
 use hither_core::ServiceName;
 use http::{Request, Response};
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tonic::Status;
 use tonic::body::Body;
@@ -15,6 +16,7 @@ use tower_service::Service;
 
 use super::call::{CallConfig, Calls, ResponseFuture};
 use super::pool::{State, StateReader, closed};
+use super::selection::Selection;
 use super::status::{ChannelStatus, ConnectivityState};
 use crate::error::{Error, ErrorKind, Result};
 use crate::task::Task;
@@ -76,11 +78,18 @@ use crate::task::Task;
 #[derive(Clone)]
 pub struct DiscoveryChannel {
     calls: Arc<Calls>,
+    selection: Arc<watch::Sender<Selection>>,
 }
 
 impl DiscoveryChannel {
-    pub(crate) fn new(service: ServiceName, state: Arc<StateReader>, config: CallConfig, pool: Task) -> Self {
-        Self { calls: Arc::new(Calls { service, state, config, _pool: pool }) }
+    pub(crate) fn new(
+        service: ServiceName,
+        config: CallConfig,
+        selection: watch::Sender<Selection>,
+        (state, pool): (Arc<StateReader>, Task),
+    ) -> Self {
+        let calls = Arc::new(Calls { service, state, config, _pool: pool });
+        Self { calls, selection: Arc::new(selection) }
     }
 
     /// Returns the name of the service.
@@ -114,6 +123,19 @@ impl DiscoveryChannel {
             Ok(ready) => ready,
             Err(_) => Err(self.not_ready(within)),
         }
+    }
+
+    /// Sets another selection, for all clones of the channel.
+    ///
+    /// Instances that stay selected keep their connections and their calls. Those that do not get no new calls and finish
+    /// those in flight. Until one that is selected now is connected, calls wait.
+    ///
+    /// # Errors
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for a subset of zero; [`Closed`](ErrorKind::Closed) when the runtime
+    /// that the channel was made on is gone.
+    pub fn set_selection(&self, selection: Selection) -> Result<()> {
+        selection.check()?;
+        self.selection.send(selection).map_err(|_| closed())
     }
 
     /// Returns what the channel knows now: its own state, each instance and its connectivity, and how old the registry's list

@@ -1,6 +1,6 @@
 //! The client side: a channel over all ready instances of a service.
 //!
-//! Arrows: connector <- transport <- ready_instance <- balance, status <- pool <- call <- channel <- builder.
+//! Arrows: connector <- transport <- ready_instance <- balance, selection, status <- pool <- call <- channel <- builder.
 
 mod balance;
 mod builder;
@@ -11,6 +11,7 @@ mod connector;
 mod failures;
 mod pool;
 mod ready_instance;
+mod selection;
 mod server_key;
 mod status;
 mod sync;
@@ -24,6 +25,7 @@ pub use call::{CalledInstance, ResponseFuture, WaitForReady};
 pub use channel::DiscoveryChannel;
 pub use connector::{BoxedIo, Connected, Connector, Destination, Io, ServiceConnector, TcpConnector};
 pub use ready_instance::{Picked, ReadyInstance};
+pub use selection::Selection;
 pub use status::{ChannelStatus, ConnectivityState, InstanceStatus};
 #[cfg(feature = "tls")]
 pub use tls::ClientTls;

@@ -15,9 +15,11 @@ mod inherited_deadlines;
 mod logs;
 mod memory_network;
 mod panics;
+mod pick_first;
 mod policies;
 mod reconnecting;
 mod resolution;
+mod selection;
 mod status;
 mod weights;
 

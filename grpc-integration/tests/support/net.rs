@@ -33,6 +33,17 @@ impl Net {
         incoming
     }
 
+    /// Listens on many addresses at once.
+    pub(crate) fn listen_on_all(
+        &self,
+        addresses: impl IntoIterator<Item = Address>,
+    ) -> UnboundedReceiver<DuplexStream> {
+        let (accept, incoming) = unbounded_channel();
+        let listening = addresses.into_iter().map(|address| (address, accept.clone()));
+        self.0.lock().unwrap().listening.extend(listening);
+        incoming
+    }
+
     /// When the address was dialled.
     pub(crate) fn dials(&self, address: &str) -> Vec<Instant> {
         let address: Address = address.parse().unwrap();

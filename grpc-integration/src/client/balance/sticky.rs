@@ -9,7 +9,7 @@ use crate::client::ready_instance::ReadyInstance;
 
 /// Sends all calls to the first ready instance, by id, and stays with it for as long as it is ready.
 ///
-/// Unlike gRPC's `pick_first` it connects to the others too, so that failover is immediate. They also take the calls
+/// Unlike gRPC's `pick_first` ([`Selection::pick_first`](crate::Selection::pick_first)) it connects to the others too, so that failover is immediate. They also take the calls
 /// for which the first has no stream capacity (MAX_CONCURRENT_STREAMS).
 ///
 /// ```

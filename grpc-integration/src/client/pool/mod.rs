@@ -6,8 +6,8 @@ mod desired;
 mod dialer;
 mod outage_log;
 mod pace;
+mod ready_lists;
 mod renewals;
-mod servers;
 mod state;
 mod subchannel;
 mod tally;
@@ -17,6 +17,7 @@ use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use hither_core::{Discovery, Freshness, ServiceName, ServiceView, SortedById, Update};
+use tokio::sync::watch;
 use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, sleep_until};
 use tracing::Instrument;
@@ -28,11 +29,11 @@ pub(crate) use subchannel::SubchannelConfig;
 
 use super::balance::Policy;
 use super::ready_instance::ReadyInstance;
+use super::selection::{Condition, List, Placed, Selection, Selector};
 use super::server_key::ServerKey;
 use crate::task::Task;
 use changes::{Changes, Notifier};
 use outage_log::OutageLog;
-use servers::{Role, Servers};
 pub(crate) use state::StatePublisher;
 use subchannel::Subchannel;
 use tally::{Counted, Tally};
@@ -48,7 +49,9 @@ pub(crate) struct Pool {
     view: ServiceView,
     policy: Policy,
     config: SubchannelConfig,
-    servers: Servers,
+    /// The selection that the program has set, and the one at work.
+    selection: watch::Receiver<Selection>,
+    selector: Selector,
     subchannels: BTreeMap<ServerKey, Member>,
     tally: Tally,
     /// The latest update of the registry; `None` before the first.
@@ -64,7 +67,7 @@ pub(crate) struct Pool {
 /// A subchannel, and what it counts as.
 #[derive(Debug)]
 struct Member {
-    role: Role,
+    list: List,
     subchannel: Subchannel,
     counted: Counted,
 }
@@ -75,11 +78,13 @@ impl Pool {
         discovery: Discovery,
         service: ServiceName,
         policy: Policy,
+        mut selection: watch::Receiver<Selection>,
         config: SubchannelConfig,
     ) -> (Arc<StateReader>, Task) {
         let span = tracing::debug_span!("channel", %service);
         let publisher = StatePublisher::new(State::Connecting(NotReadyReason::unresolved(service.clone())));
         let reader = Arc::clone(publisher.reader());
+        let selector = Selector::new(selection.borrow_and_update().clone());
         let mut pool = Self {
             view: discovery.service(&service),
             outages: Arc::new(OutageLog::new(service.clone())),
@@ -87,7 +92,8 @@ impl Pool {
             discovery,
             policy,
             config,
-            servers: Servers::default(),
+            selector,
+            selection,
             subchannels: BTreeMap::new(),
             tally: Tally::default(),
             update: None,
@@ -100,7 +106,7 @@ impl Pool {
 
     async fn run(&mut self) {
         loop {
-            let (summary, due) = (self.outages.due(), self.picker_due());
+            let (summary, due, selection) = (self.outages.due(), self.picker_due(), self.selector.due());
             tokio::select! {
                 biased;
                 update = self.view.changed() => match update {
@@ -108,7 +114,13 @@ impl Pool {
                     // The runtime that another channel started this watch on is gone. Ours is not.
                     Err(_) => self.view = self.discovery.service(&self.service),
                 },
-                () = self.changes.notified() => self.count_changed().await,
+                // The channel that sets it keeps the pool, too.
+                Ok(()) = self.selection.changed() => self.on_selection().await,
+                () = self.changes.notified() => {
+                    self.count_changed().await;
+                    self.follow_selector().await;
+                }
+                () = at(selection) => self.follow_selector().await,
                 () = at(summary) => {
                     self.outages.summarize();
                     continue;
@@ -125,7 +137,20 @@ impl Pool {
         let held = update.held.clone();
         self.publisher.known().set_update(update.clone());
         self.update = Some(update);
-        let changed = self.servers.update(registered.unwrap_or_default(), held).await;
+        let changed = self.selector.update(registered.unwrap_or_default(), held).await;
+        self.follow_all(changed).await;
+    }
+
+    /// Brings the subchannels in line with another selection.
+    async fn on_selection(&mut self) {
+        let selection = self.selection.borrow_and_update().clone();
+        let condition =
+            |key: &ServerKey| self.subchannels.get(key).map_or(Condition::Pending, Member::condition);
+        let changed = self.selector.set(selection, condition).await;
+        self.follow_all(changed).await;
+    }
+
+    async fn follow_all(&mut self, changed: Vec<ServerKey>) {
         for (number, key) in changed.into_iter().enumerate() {
             consume_budget().await;
             self.follow(&key);
@@ -134,26 +159,40 @@ impl Pool {
                 self.publish().await;
             }
         }
+        self.follow_selector().await;
     }
 
-    /// Brings the subchannel of one server in line with its records.
+    /// Brings the subchannels in line with what the selection makes of their connectivity, and of time.
+    async fn follow_selector(&mut self) {
+        loop {
+            let changed = self.selector.take_changed().await;
+            if changed.is_empty() {
+                return;
+            }
+            for key in changed {
+                consume_budget().await;
+                self.follow(&key);
+            }
+        }
+    }
+
+    /// Brings the subchannel of one server in line with what the selection makes of it.
     fn follow(&mut self, key: &ServerKey) {
-        let Some((role, instance)) = self.servers.follow(key) else {
+        let Some(Placed { instance, list, connect }) = self.selector.place(key) else {
             if let Some(mut member) = self.subchannels.remove(key) {
                 self.publisher.known().remove(member.subchannel.ready_instance());
                 self.tally.forget(&mut member.counted);
+                self.selector.observe(key, || Condition::Pending);
             }
             return;
         };
-        let instance = Arc::clone(instance);
-        let connect = self.servers.connects(role);
-        match self.subchannels.entry(Arc::clone(key)) {
-            Entry::Occupied(mut entry) => {
-                let member = entry.get_mut();
-                member.role = role;
+        let member = match self.subchannels.entry(Arc::clone(key)) {
+            Entry::Occupied(entry) => {
+                let member = entry.into_mut();
+                member.list = list;
                 member.subchannel.describe(instance, self.publisher.known());
                 member.subchannel.set_connect(connect);
-                member.count(&mut self.tally);
+                member
             }
             Entry::Vacant(entry) if connect => {
                 let capacity = self.publisher.reader().capacity();
@@ -162,11 +201,12 @@ impl Pool {
                 let (config, outages) = (self.config.fork(&ready_instance), Arc::clone(&self.outages));
                 let subchannel = Subchannel::start(ready_instance, config, notifier, outages);
                 self.publisher.known().insert(subchannel.subject());
-                let member = entry.insert(Member { role, subchannel, counted: Counted::default() });
-                member.count(&mut self.tally);
+                entry.insert(Member { list, subchannel, counted: Counted::default() })
             }
-            Entry::Vacant(_) => {}
-        }
+            Entry::Vacant(_) => return,
+        };
+        member.count(&mut self.tally);
+        self.selector.observe(key, || member.condition());
     }
 
     /// Counts the subchannels that have changed.
@@ -175,6 +215,7 @@ impl Pool {
             consume_budget().await;
             if let Some(member) = self.subchannels.get_mut(&key) {
                 member.count(&mut self.tally);
+                self.selector.observe(&key, || member.condition());
             }
         }
     }
@@ -184,7 +225,7 @@ impl Pool {
     }
 
     async fn publish(&mut self) {
-        let ready = self.tally.callable().clone();
+        let ready = self.tally.callable(&self.selector.shares()).await;
         let before = self.last.as_ref().map(|last| last.instances.clone());
         let state = if ready.is_empty() { self.not_ready() } else { self.picker_over(ready) };
         self.publisher.publish(state);
@@ -235,8 +276,8 @@ impl Pool {
             _ => None,
         };
         let registered = update.snapshot.as_ref().map(|snapshot| snapshot.len());
-        let last_error = self.tally.last_error().cloned();
-        NotReadyReason { service, registered, last_error, stale, policy_panic: None }
+        let (is_any_selected, last_error) = (!self.selector.is_empty(), self.tally.last_error().cloned());
+        NotReadyReason { service, registered, is_any_selected, last_error, stale, policy_panic: None }
     }
 }
 
@@ -252,6 +293,15 @@ impl Member {
     fn count(&mut self, tally: &mut Tally) {
         let subchannel = &self.subchannel;
         let (connectivity, connects) = (subchannel.connectivity(), subchannel.connects());
-        tally.count(&mut self.counted, self.role, subchannel.ready_instance(), connectivity, connects);
+        tally.count(&mut self.counted, self.list, subchannel.ready_instance(), connectivity, connects);
+    }
+
+    /// What it counts as.
+    fn condition(&self) -> Condition {
+        match self.counted {
+            Counted::Ready(..) => Condition::Ready,
+            Counted::Failing(_) => Condition::Failing,
+            Counted::Connecting | Counted::Nothing => Condition::Pending,
+        }
     }
 }

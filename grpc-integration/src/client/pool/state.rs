@@ -52,6 +52,8 @@ pub(crate) struct NotReadyReason {
     pub(crate) service: ServiceName,
     /// How many instances are registered; `None` until the service was resolved for the first time.
     pub(crate) registered: Option<usize>,
+    /// Whether the selection leaves any of them, or of those that are held.
+    pub(crate) is_any_selected: bool,
     /// The latest failure to connect.
     pub(crate) last_error: Option<Arc<str>>,
     /// Since when the registry cannot be reached, and why.
@@ -63,7 +65,14 @@ pub(crate) struct NotReadyReason {
 impl NotReadyReason {
     /// The service was not resolved yet.
     pub(crate) fn unresolved(service: ServiceName) -> Self {
-        Self { service, registered: None, last_error: None, stale: None, policy_panic: None }
+        Self {
+            service,
+            registered: None,
+            is_any_selected: true,
+            last_error: None,
+            stale: None,
+            policy_panic: None,
+        }
     }
 
     /// Returns the error of a call that cannot be sent.
@@ -88,6 +97,9 @@ impl fmt::Display for NotReadyReason {
             (None, None) => return write!(f, "{service} is not resolved yet"),
             (None, Some((_, cause))) => return write!(f, "{service} cannot be resolved: {}", cause.report()),
             (Some(0), _) => write!(f, "no instance of {service} is registered")?,
+            (Some(count), _) if !self.is_any_selected => {
+                write!(f, "none of the {count} instances of {service} is selected")?;
+            }
             (Some(count), _) => write!(f, "0 of {count} instances of {service} ready")?,
         }
         if let Some(error) = &self.last_error {

@@ -5,23 +5,20 @@ use std::sync::Arc;
 
 use hither_core::SortedById;
 
-use super::servers::Role;
+use super::ready_lists::ReadyLists;
 use crate::client::ready_instance::ReadyInstance;
+use crate::client::selection::List;
 use crate::client::status::Connectivity;
 
 /// The ready instances, and why others are not ready.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
-    ready: SortedById<ReadyInstance>,
-    /// Those that are about to shut down.
-    draining: SortedById<ReadyInstance>,
+    ready: ReadyLists,
     connecting: usize,
     /// Why instances cannot be connected to, the latest failure last.
     failures: BTreeMap<u64, Arc<str>>,
     last_failure: u64,
 }
-
-type IsDraining = bool;
 
 /// What one subchannel counts as.
 #[derive(Debug, Default)]
@@ -30,7 +27,7 @@ pub(super) enum Counted {
     Nothing,
     Connecting,
     Failing(u64),
-    Ready(ReadyInstance, IsDraining),
+    Ready(ReadyInstance, List),
 }
 
 impl Tally {
@@ -38,21 +35,20 @@ impl Tally {
     pub(super) fn count(
         &mut self,
         counted: &mut Counted,
-        role: Role,
+        list: List,
         instance: &ReadyInstance,
         connectivity: Connectivity,
         connects: bool,
     ) {
-        let is_draining = role == Role::Draining;
         match (&*counted, &connectivity) {
             (Counted::Ready(known, before), Connectivity::Ready)
-                if *before == is_draining
+                if *before == list
                     && known == instance
                     && known.instance().id() == instance.instance().id() =>
             {
                 if !Arc::ptr_eq(known.instance(), instance.instance()) {
-                    self.list(is_draining).insert(instance.clone());
-                    *counted = Counted::Ready(instance.clone(), is_draining);
+                    self.ready.insert(list, instance);
+                    *counted = Counted::Ready(instance.clone(), list);
                 }
                 return;
             }
@@ -67,8 +63,8 @@ impl Tally {
         self.forget(counted);
         *counted = match connectivity {
             Connectivity::Ready => {
-                self.list(is_draining).insert(instance.clone());
-                Counted::Ready(instance.clone(), is_draining)
+                self.ready.insert(list, instance);
+                Counted::Ready(instance.clone(), list)
             }
             Connectivity::TransientFailure(cause) => {
                 self.last_failure += 1;
@@ -89,20 +85,13 @@ impl Tally {
             Counted::Nothing => {}
             Counted::Connecting => self.connecting -= 1,
             Counted::Failing(failure) => drop(self.failures.remove(&failure)),
-            Counted::Ready(instance, is_draining) => {
-                let list = self.list(is_draining);
-                let id = instance.instance().id();
-                // The id may be that of another server since.
-                if list.get(id) == Some(&instance) {
-                    list.remove(id);
-                }
-            }
+            Counted::Ready(instance, list) => self.ready.remove(list, &instance),
         }
     }
 
-    /// Returns the instances that can be called, which are those about to shut down only if there is no other.
-    pub(super) fn callable(&self) -> &SortedById<ReadyInstance> {
-        if self.ready.is_empty() { &self.draining } else { &self.ready }
+    /// Returns the instances that can be called, where each tier is to have this share of the calls.
+    pub(super) async fn callable(&mut self, shares: &[(List, f64)]) -> SortedById<ReadyInstance> {
+        self.ready.callable(shares).await
     }
 
     /// Whether an instance is being connected to.
@@ -114,20 +103,17 @@ impl Tally {
     pub(super) fn last_error(&self) -> Option<&Arc<str>> {
         self.failures.last_key_value().map(|(_, cause)| cause)
     }
-
-    fn list(&mut self, is_draining: IsDraining) -> &mut SortedById<ReadyInstance> {
-        if is_draining { &mut self.draining } else { &mut self.ready }
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
     use hither_core::Instance;
 
     use super::*;
 
     struct Member {
-        role: Role,
+        list: List,
         instance: ReadyInstance,
         connectivity: Connectivity,
         connects: bool,
@@ -148,15 +134,16 @@ mod tests {
         }
     }
 
-    fn is_as_counted_anew(tally: &Tally, members: &BTreeMap<usize, Member>) {
+    fn is_as_counted_anew(tally: &mut Tally, members: &BTreeMap<usize, Member>) {
         let ready = |draining: bool| {
             let ready = members.values().filter(|member| member.connectivity == Connectivity::Ready);
-            let these = ready.filter(|member| (member.role == Role::Draining) == draining);
+            let these = ready.filter(|member| (member.list == List::Draining) == draining);
             these.map(|member| member.instance.clone()).collect::<SortedById<_>>()
         };
         let expected = Some(ready(false)).filter(|ready| !ready.is_empty()).unwrap_or_else(|| ready(true));
-        assert_eq!(*tally.callable(), expected);
-        for (counted, expected) in tally.callable().iter().zip(&expected) {
+        let callable = tally.callable(&[]).now_or_never().unwrap();
+        assert_eq!(callable, expected);
+        for (counted, expected) in callable.iter().zip(&expected) {
             assert!(Arc::ptr_eq(counted.instance(), expected.instance()), "an old description");
         }
         let connecting = |member: &&Member| match member.connectivity {
@@ -190,19 +177,19 @@ mod tests {
                     (2, Some(known)) => known,
                     (_, Some(known)) => Member { connectivity: connectivity(&mut random), ..known },
                     (_, None) => Member {
-                        role: Role::Up,
+                        list: List::UP,
                         instance: ReadyInstance::new(description),
                         connectivity: connectivity(&mut random),
                         connects: true,
                         counted: Counted::Nothing,
                     },
                 };
-                member.role = [Role::Up, Role::Draining, Role::Held][random.usize(..3)];
+                member.list = [List::UP, List::Draining][random.usize(..2)];
                 member.connects = random.bool();
-                let Member { role, instance, connectivity, connects, counted } = &mut member;
-                tally.count(counted, *role, instance, connectivity.clone(), *connects);
+                let Member { list, instance, connectivity, connects, counted } = &mut member;
+                tally.count(counted, *list, instance, connectivity.clone(), *connects);
                 members.insert(id, member);
-                is_as_counted_anew(&tally, &members);
+                is_as_counted_anew(&mut tally, &members);
             }
         }
     }
@@ -212,10 +199,10 @@ mod tests {
         let mut tally = Tally::default();
         let (mut counted, one) =
             (Counted::default(), ReadyInstance::new(instance(&mut fastrand::Rng::with_seed(1), 1)));
-        tally.count(&mut counted, Role::Up, &one, Connectivity::Ready, true);
-        let before = tally.callable().clone();
-        tally.count(&mut counted, Role::Held, &one, Connectivity::Ready, false);
-        assert!(before.is_same(tally.callable()));
+        tally.count(&mut counted, List::UP, &one, Connectivity::Ready, true);
+        let before = tally.callable(&[]).now_or_never().unwrap();
+        tally.count(&mut counted, List::UP, &one, Connectivity::Ready, false);
+        assert!(before.is_same(&tally.callable(&[]).now_or_never().unwrap()));
     }
 
     #[test]
@@ -226,7 +213,7 @@ mod tests {
             [1, 2].map(|id| (Counted::default(), ReadyInstance::new(instance(&mut random, id))));
         for (cause, (counted, instance)) in ["first", "second"].iter().zip(&mut members) {
             let failure = Connectivity::TransientFailure((*cause).into());
-            tally.count(counted, Role::Up, instance, failure, true);
+            tally.count(counted, List::UP, instance, failure, true);
             assert_eq!(tally.last_error().map(|cause| &**cause), Some(*cause));
         }
         tally.forget(&mut members[1].0);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use hither_core::{Instance, InstanceState, SortedById};
 use tokio::task::coop::consume_budget;
 
+use super::steps::Selection;
 use crate::client::server_key::{ServerKey, server_key};
 
 /// How an instance is to be treated; the better first.
@@ -20,10 +21,11 @@ pub(super) enum Role {
     Held,
 }
 
-/// The servers of the last update. Of several records of one server the best role counts, and of equal ones the first by
-/// id.
+/// The servers of the last update, by the records that pass the filters. Of several records of one server the best role
+/// counts, and of equal ones the first by id.
 #[derive(Debug, Default)]
 pub(super) struct Servers {
+    selection: Selection,
     registered: SortedById<Arc<Instance>>,
     held: SortedById<Arc<Instance>>,
     records: BTreeMap<ServerKey, Records>,
@@ -47,6 +49,10 @@ impl Records {
 }
 
 impl Servers {
+    pub(super) fn new(selection: Selection) -> Self {
+        Self { selection, ..Self::default() }
+    }
+
     /// Takes in the instances of an update: those that are registered and those that are held. Returns the servers for which
     /// something may have changed; each is to be [followed](Self::follow).
     ///
@@ -69,7 +75,8 @@ impl Servers {
                     continue;
                 }
                 changed.extend(before.and_then(|before| self.remove(before, is_held)));
-                changed.extend(now.and_then(|now| self.add(now, is_held)));
+                let passes = now.filter(|now| self.selection.passes(now));
+                changed.extend(passes.and_then(|now| self.add(now, is_held)));
             }
             all_before.discard().await;
         }
@@ -80,7 +87,32 @@ impl Servers {
         changed
     }
 
-    /// Returns the record that counts of a server, if it has any. Its change counts as known.
+    /// Applies other filters to all instances. Returns the servers for which something may have changed, as
+    /// [`update`](Self::update) does, and yields as well.
+    pub(super) async fn set_selection(&mut self, selection: Selection) -> Vec<ServerKey> {
+        let (registered, held) = (self.registered.clone(), self.held.clone());
+        let mut changed = self.update(SortedById::new(), SortedById::new()).await;
+        self.selection = selection;
+        changed.extend(self.update(registered, held).await);
+        changed
+    }
+
+    /// Returns the servers.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &ServerKey> {
+        self.records.keys()
+    }
+
+    /// Whether no record has passed.
+    pub(super) fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// Returns the record that counts of a server, if it has any.
+    pub(super) fn get(&self, key: &ServerKey) -> Option<(Role, &Arc<Instance>)> {
+        self.records.get(key)?.sorted.first().map(|(role, instance)| (*role, instance))
+    }
+
+    /// Returns the same, and its change counts as known.
     pub(super) fn follow(&mut self, key: &ServerKey) -> Option<(Role, &Arc<Instance>)> {
         let records = self.records.get_mut(key)?;
         records.is_listed = false;

@@ -1,0 +1,132 @@
+//! The ready instances, in a list for each tier; and those of several tiers in one, so that each tier gets its share.
+
+use std::collections::BTreeMap;
+
+use hither_core::SortedById;
+use tokio::task::coop::consume_budget;
+
+use crate::client::ready_instance::ReadyInstance;
+use crate::client::selection::List;
+
+/// By how much the share of a tier may be off. Within that a change of one instance changes no weight of another, so that
+/// it costs what it does without tiers.
+const TOLERANCE: f64 = 0.01;
+
+/// The ready instances. Of those with the same id in one list there is the last.
+#[derive(Debug, Default)]
+pub(super) struct ReadyLists {
+    /// None is empty.
+    lists: BTreeMap<List, Ready>,
+    mix: Mix,
+}
+
+#[derive(Debug, Default)]
+struct Ready {
+    instances: SortedById<ReadyInstance>,
+    /// The sum of their weights, as registered.
+    weight: u64,
+}
+
+/// The ready instances of several tiers, with their weights multiplied by one factor for each tier. Empty while one tier
+/// gets all calls.
+#[derive(Debug, Default)]
+struct Mix {
+    factors: BTreeMap<List, f64>,
+    instances: SortedById<ReadyInstance>,
+}
+
+impl ReadyLists {
+    pub(super) fn insert(&mut self, list: List, instance: &ReadyInstance) {
+        let ready = self.lists.entry(list).or_default();
+        ready.weight += weight(instance);
+        if let Some(replaced) = ready.instances.insert(instance.clone()) {
+            ready.weight -= weight(&replaced);
+        }
+        if let Some(factor) = self.mix.factors.get(&list) {
+            self.mix.instances.insert(scaled(instance, *factor));
+        }
+    }
+
+    pub(super) fn remove(&mut self, list: List, instance: &ReadyInstance) {
+        let id = instance.instance().id();
+        // The id may be that of another server since.
+        let is_same = |ready: &SortedById<ReadyInstance>| ready.get(id) == Some(instance);
+        if let Some(ready) = self.lists.get_mut(&list)
+            && is_same(&ready.instances)
+        {
+            ready.weight -= ready.instances.remove(id).as_ref().map_or(0, weight);
+            if ready.instances.is_empty() {
+                self.lists.remove(&list);
+            }
+        }
+        if is_same(&self.mix.instances) {
+            self.mix.instances.remove(id);
+        }
+    }
+
+    /// Returns the instances that can be called: those of the tiers that have a share of the calls, with weights by which
+    /// each tier gets its share. If there are none, those of the first tier that has any; those about to shut down only
+    /// if there is no other.
+    pub(super) async fn callable(&mut self, shares: &[(List, f64)]) -> SortedById<ReadyInstance> {
+        if shares.len() > 1 && shares.iter().all(|(list, _)| self.lists.contains_key(list)) {
+            return self.mixed(shares).await;
+        }
+        self.unmix().await;
+        let sole = shares.iter().find_map(|(list, _)| self.lists.get(list));
+        let ready = sole.or_else(|| self.lists.values().next());
+        ready.map(|ready| ready.instances.clone()).unwrap_or_default()
+    }
+
+    async fn mixed(&mut self, shares: &[(List, f64)]) -> SortedById<ReadyInstance> {
+        if !self.is_mixed(shares) {
+            self.unmix().await;
+            let factors = self.factors(shares);
+            for (list, factor) in &factors {
+                for instance in self.lists.get(list).iter().flat_map(|ready| &ready.instances) {
+                    consume_budget().await;
+                    self.mix.instances.insert(scaled(instance, *factor));
+                }
+            }
+            self.mix.factors = factors;
+        }
+        self.mix.instances.clone()
+    }
+
+    async fn unmix(&mut self) {
+        if !self.mix.factors.is_empty() {
+            self.mix.factors.clear();
+            std::mem::take(&mut self.mix.instances).discard().await;
+        }
+    }
+
+    /// Whether the present factors give each tier its share.
+    fn is_mixed(&self, shares: &[(List, f64)]) -> bool {
+        let present = |(list, factor): (&List, &f64)| factor * self.weight(list);
+        let whole: f64 = self.mix.factors.iter().map(present).sum();
+        shares.len() == self.mix.factors.len()
+            && shares.iter().all(|(list, share)| {
+                let present = self.mix.factors.get_key_value(list).map(present);
+                present.is_some_and(|present| (present / whole - share).abs() <= TOLERANCE)
+            })
+    }
+
+    /// What the weights of each tier are to be multiplied by: 1 for those of the first.
+    fn factors(&self, shares: &[(List, f64)]) -> BTreeMap<List, f64> {
+        let for_one = |(list, share): &(List, f64)| share / self.weight(list);
+        let first = shares.first().map_or(1.0, for_one);
+        shares.iter().map(|tier| (tier.0, for_one(tier) / first)).collect()
+    }
+
+    #[allow(clippy::cast_precision_loss, reason = "a share needs no more precision")]
+    fn weight(&self, list: &List) -> f64 {
+        self.lists.get(list).map_or(0.0, |ready| ready.weight as f64)
+    }
+}
+
+fn weight(instance: &ReadyInstance) -> u64 {
+    instance.instance().weight().into()
+}
+
+fn scaled(instance: &ReadyInstance, factor: f64) -> ReadyInstance {
+    if factor == 1.0 { instance.clone() } else { instance.with_factor(factor) }
+}

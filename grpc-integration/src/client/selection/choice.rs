@@ -1,0 +1,37 @@
+//! What is known of a server, and what becomes of it.
+
+use std::sync::Arc;
+
+use hither_core::Instance;
+
+/// The connectivity of a server that is selected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Condition {
+    /// Neither ready nor known to fail.
+    Pending,
+    /// The last attempt failed.
+    Failing,
+    Ready,
+}
+
+/// The list of ready instances that a server is in; the better first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum List {
+    Tier(u32),
+    /// About to shut down: takes calls only if no other instance is ready.
+    Draining,
+}
+
+impl List {
+    /// The one of all servers that are up, unless there are tiers.
+    pub(crate) const UP: Self = Self::Tier(0);
+}
+
+/// A server that is selected.
+#[derive(Debug, Clone)]
+pub(crate) struct Placed {
+    pub(crate) instance: Arc<Instance>,
+    pub(crate) list: List,
+    /// Whether it is connected to. Otherwise it takes calls while a connection is open.
+    pub(crate) connect: bool,
+}

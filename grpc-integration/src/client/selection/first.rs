@@ -1,0 +1,313 @@
+//! Chooses one server at a time: gRPC's `pick_first`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hither_core::Instance;
+use tokio::time::Instant;
+
+use super::choice::{Condition, List};
+use super::rank::Rank;
+use super::servers::Role;
+use super::steps::Selection;
+use crate::client::server_key::ServerKey;
+
+/// The time from one attempt to the next one (Happy Eyeballs, RFC 8305).
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+
+/// Walks through the servers until one is ready, and stays with that one. When all have failed, all are attempted, each with
+/// its own backoff (gRFC A61).
+#[derive(Debug)]
+pub(super) struct First {
+    selection: Selection,
+    seed: u64,
+    seats: BTreeMap<ServerKey, (Role, Order)>,
+    /// How many servers are up.
+    up: usize,
+    /// Those that are not attempted yet.
+    waiting: BTreeSet<Order>,
+    attempted: BTreeMap<Order, Condition>,
+    /// The latest attempt of the walk; `None` before the first.
+    latest: Option<Order>,
+    /// When the next attempt is made.
+    next: Option<Instant>,
+    chosen: Option<Order>,
+    /// The servers that may have to be connected to, or not any more.
+    changed: Vec<ServerKey>,
+}
+
+/// The place of a server in the walk: those about to shut down come last.
+type Order = (List, Rank);
+
+impl First {
+    pub(super) fn new(selection: Selection, seed: u64) -> Self {
+        Self {
+            selection,
+            seed,
+            seats: BTreeMap::new(),
+            up: 0,
+            waiting: BTreeSet::new(),
+            attempted: BTreeMap::new(),
+            latest: None,
+            next: None,
+            chosen: None,
+            changed: Vec::new(),
+        }
+    }
+
+    /// Takes in what is known of a server, which has this condition if it was not known yet; `None` if it is gone.
+    pub(super) fn place(
+        &mut self,
+        key: &ServerKey,
+        record: Option<(Role, &Arc<Instance>)>,
+        condition: Condition,
+    ) {
+        let up = self.up;
+        let (mut was_chosen, mut attempt, mut was_latest) = (false, None, false);
+        let before = self.seats.remove(key);
+        let is_known = before.is_some();
+        if let Some((role, order)) = before {
+            self.up -= usize::from(role == Role::Up);
+            self.waiting.remove(&order);
+            attempt = self.attempted.remove(&order);
+            was_latest = self.latest.take_if(|latest| *latest == order).is_some();
+            was_chosen = self.chosen.take_if(|chosen| *chosen == order).is_some();
+        }
+        let Some((role, instance)) = record else { return };
+        let list = match role {
+            Role::Draining => List::Draining,
+            Role::Up | Role::Held => List::Tier(self.selection.tier(instance)),
+        };
+        let order = (list, Rank::new(self.seed, instance.id(), key));
+        self.up += usize::from(role == Role::Up);
+        self.seats.insert(Arc::clone(key), (role, order.clone()));
+        if was_latest {
+            self.latest = Some(order.clone());
+        }
+        match attempt {
+            _ if was_chosen => self.chosen = Some(order),
+            // With another selection it was connected to already.
+            _ if !is_known && condition == Condition::Ready => self.prefer(order),
+            Some(attempt) => drop(self.attempted.insert(order, attempt)),
+            None => self.wait(order),
+        }
+        let is_draining = self.chosen.as_ref().is_some_and(|(list, _)| *list == List::Draining);
+        if is_draining && self.up > 0 && (was_chosen || up == 0) {
+            self.begin();
+        }
+    }
+
+    /// Takes in the condition of a server.
+    pub(super) fn observe(&mut self, key: &ServerKey, condition: Condition) {
+        let Some((_, order)) = self.seats.get(key) else { return };
+        if self.chosen.as_ref() == Some(order) {
+            if condition != Condition::Ready {
+                self.begin();
+            }
+        } else if let Some(attempt) = self.attempted.get_mut(order) {
+            *attempt = condition;
+            if condition == Condition::Ready {
+                let order = order.clone();
+                self.choose(order);
+            }
+        }
+    }
+
+    /// Makes the attempts that are due; returns the servers for which something may have changed.
+    pub(super) fn take_changed(&mut self, now: Instant) -> Vec<ServerKey> {
+        while self.chosen.is_none() && self.is_due(now) {
+            let Some(order) = self.waiting.pop_first() else { break };
+            self.changed.push(Arc::clone(&order.1.key));
+            self.attempted.insert(order.clone(), Condition::Pending);
+            (self.latest, self.next) = (Some(order), Some(now + ATTEMPT_DELAY));
+        }
+        std::mem::take(&mut self.changed)
+    }
+
+    /// Returns when [`take_changed`](Self::take_changed) is to be called again though nothing has changed.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.next.filter(|_| self.chosen.is_none() && !self.waiting.is_empty())
+    }
+
+    /// Returns the list that a server is in and whether it is connected to, if it is selected.
+    pub(super) fn choice(&self, key: &ServerKey) -> Option<(List, bool)> {
+        let (role, order) = self.seats.get(key)?;
+        let is_selected = self.chosen.as_ref() == Some(order) || self.attempted.contains_key(order);
+        // One about to shut down finishes its calls.
+        (is_selected || *role == Role::Draining).then_some((order.0, is_selected && *role != Role::Held))
+    }
+
+    /// An attempt is made as soon as the one before has failed.
+    fn is_due(&self, now: Instant) -> bool {
+        let latest = self.latest.as_ref().and_then(|latest| self.attempted.get(latest));
+        latest != Some(&Condition::Pending) || self.next.is_none_or(|next| next <= now)
+    }
+
+    /// Chooses a server, unless an earlier one is.
+    fn prefer(&mut self, order: Order) {
+        if self.chosen.as_ref().is_some_and(|chosen| *chosen < order) {
+            self.wait(order);
+        } else {
+            self.choose(order);
+        }
+    }
+
+    fn choose(&mut self, order: Order) {
+        self.attempted.remove(&order);
+        self.begin();
+        self.chosen = Some(order);
+    }
+
+    /// Ends all attempts and leaves the one that was chosen: the walk begins anew.
+    fn begin(&mut self) {
+        let attempted = std::mem::take(&mut self.attempted).into_keys();
+        for order in attempted.chain(self.chosen.take()) {
+            self.changed.push(Arc::clone(&order.1.key));
+            self.wait(order);
+        }
+        (self.latest, self.next) = (None, None);
+    }
+
+    fn wait(&mut self, order: Order) {
+        // What is held is never connected to.
+        if self.seats.get(&order.1.key).is_some_and(|(role, _)| *role != Role::Held) {
+            self.waiting.insert(order);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::Condition::{Failing, Pending, Ready};
+    use super::Selection;
+    use crate::client::selection::sim::{Sim, in_zone, instance};
+
+    const HALF: Duration = Duration::from_millis(125);
+
+    async fn ten() -> (Sim, Vec<String>) {
+        let mut sim = Sim::new(Selection::default().pick_first());
+        sim.put((0..10).map(|id| instance(&format!("i{id}")))).await;
+        // The order of the walk.
+        let mut order: Vec<String> = Vec::new();
+        while order.len() < 10 {
+            order.extend(sim.connects().into_iter().filter(|id| !order.contains(id)).collect::<Vec<_>>());
+            sim.pass(2 * HALF).await;
+        }
+        let mut sim = Sim::new(Selection::default().pick_first());
+        sim.put((0..10).map(|id| instance(&format!("i{id}")))).await;
+        (sim, order)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_attempt_is_made_every_250_ms_or_when_the_one_before_has_failed() {
+        let (mut sim, order) = ten().await;
+        assert_eq!(sim.connects(), order[..1]);
+        sim.pass(HALF).await;
+        assert_eq!(sim.connects().len(), 1);
+        sim.pass(HALF).await;
+        assert_eq!(sim.connects().len(), 2);
+        // An earlier one that fails brings nothing forward.
+        sim.turn(&[&order[0]], Failing).await;
+        assert_eq!(sim.connects().len(), 2);
+        sim.turn(&[&order[1]], Failing).await;
+        assert_eq!(sim.connects().len(), 3);
+        sim.pass(HALF).await;
+        assert_eq!(sim.connects().len(), 3, "the delay counts from the latest attempt");
+        sim.pass(HALF).await;
+        assert_eq!(sim.connects().len(), 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_that_is_ready_is_used_and_the_other_attempts_end() {
+        let (mut sim, order) = ten().await;
+        sim.pass(4 * HALF).await;
+        assert_eq!(sim.connects().len(), 3);
+        sim.turn(&[&order[1]], Ready).await;
+        assert_eq!(sim.open(), [&*order[1]]);
+        sim.pass(60 * HALF).await;
+        assert_eq!((sim.open().len(), sim.started), (1, 3));
+        // Another one that joins, a description and the end of another one change nothing.
+        sim.put([instance("i00"), instance(&order[1]).with_weight(7)]).await;
+        sim.remove(&order[0]).await;
+        assert_eq!((sim.open(), sim.started), (vec![order[1].clone()], 3));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_walk_begins_anew_when_the_connection_is_lost() {
+        let (mut sim, order) = ten().await;
+        sim.pass(2 * HALF).await;
+        sim.turn(&[&order[1]], Ready).await;
+        sim.turn(&[&order[1]], Pending).await;
+        assert_eq!(sim.open(), order[..1]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_walk_begins_anew_when_the_instance_leaves() {
+        let (mut sim, order) = ten().await;
+        sim.turn(&[&order[0]], Ready).await;
+        sim.remove(&order[0]).await;
+        assert_eq!(sim.open(), order[1..2]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn when_all_have_failed_all_are_attempted() {
+        let (mut sim, order) = ten().await;
+        for id in &order {
+            assert!(sim.connects().contains(id));
+            sim.turn(&[id], Failing).await;
+        }
+        assert_eq!((sim.connects().len(), sim.selector.due()), (10, None));
+        // Attempts with backoff, of which none hides the failure, until one is ready.
+        sim.turn(&[&order[7]], Ready).await;
+        assert_eq!(sim.open(), [&*order[7]]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_about_to_shut_down_is_left_and_finishes_its_calls() {
+        let (mut sim, order) = ten().await;
+        sim.turn(&[&order[0]], Ready).await;
+        sim.drain(&[&order[0]]).await;
+        assert_eq!(sim.connects(), order[1..2]);
+        assert_eq!(sim.open().len(), 2);
+        // It is the last to be connected to, and is left when there is another one.
+        for id in &order[1..] {
+            sim.remove(id).await;
+        }
+        assert_eq!(sim.connects(), order[..1]);
+        sim.turn(&[&order[0]], Ready).await;
+        sim.put([instance(&order[1])]).await;
+        assert_eq!((sim.connects(), sim.open().len()), (order[1..2].to_vec(), 2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_is_held_is_used_until_its_connection_is_lost() {
+        let (mut sim, order) = ten().await;
+        sim.turn(&[&order[0]], Ready).await;
+        let all: Vec<_> = order.iter().map(String::as_str).collect();
+        sim.hold(&all[..9]).await;
+        assert_eq!((sim.open(), sim.connects()), (order[..1].to_vec(), vec![]));
+        sim.turn(&[&order[0]], Pending).await;
+        assert_eq!(sim.open(), order[9..]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn instances_of_earlier_tiers_are_attempted_first() {
+        let mut sim = Sim::new(Selection::default().prefer_zone("b").pick_first());
+        sim.put((0..10).map(|id| in_zone(&format!("i{id}"), if id == 7 { "b" } else { "a" }))).await;
+        assert_eq!(sim.connects(), ["i7"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_change_of_the_selection_keeps_one_that_is_ready() {
+        let mut sim = Sim::new(Selection::default());
+        sim.put((0..10).map(|id| instance(&format!("i{id}")))).await;
+        sim.all_ready().await;
+        sim.select(Selection::default().pick_first()).await;
+        assert_eq!((sim.open().len(), sim.started), (1, 10));
+        sim.select(Selection::default().filter(|_| false).pick_first()).await;
+        assert_eq!(sim.open(), [] as [&str; 0]);
+    }
+}

@@ -1,0 +1,163 @@
+//! A pool without connections, for tests of the selection.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hither_core::{Instance, InstanceState, SortedById};
+use tokio::time::Instant;
+
+use super::choice::{Condition, Placed};
+use super::selector::Selector;
+use super::steps::Selection;
+use crate::client::server_key::ServerKey;
+
+pub(super) struct Sim {
+    pub(super) selector: Selector,
+    registered: SortedById<Arc<Instance>>,
+    held: SortedById<Arc<Instance>>,
+    /// The subchannels.
+    open: BTreeMap<ServerKey, (Placed, Condition)>,
+    /// How many subchannels were started.
+    pub(super) started: usize,
+}
+
+/// An instance whose id and address are this.
+pub(super) fn instance(id: &str) -> Instance {
+    Instance::new(format!("{id}:1").parse().unwrap()).with_id(id.parse().unwrap())
+}
+
+pub(super) fn in_zone(id: &str, zone: &str) -> Instance {
+    instance(id).with_zone(zone)
+}
+
+impl Sim {
+    pub(super) fn new(selection: Selection) -> Self {
+        Self {
+            selector: Selector::new(selection.with_seed(1)),
+            registered: SortedById::new(),
+            held: SortedById::new(),
+            open: BTreeMap::new(),
+            started: 0,
+        }
+    }
+
+    pub(super) async fn put(&mut self, instances: impl IntoIterator<Item = Instance>) {
+        for instance in instances {
+            self.held.remove(instance.id());
+            self.registered.insert(Arc::new(instance));
+        }
+        self.update().await;
+    }
+
+    pub(super) async fn remove(&mut self, id: &str) {
+        self.registered.remove(&id.parse().unwrap());
+        self.update().await;
+    }
+
+    pub(super) async fn drain(&mut self, ids: &[&str]) {
+        let found = ids.iter().map(|id| self.registered.get(&id.parse().unwrap()).unwrap().as_ref().clone());
+        let draining: Vec<_> = found.map(|instance| instance.with_state(InstanceState::Draining)).collect();
+        self.put(draining).await;
+    }
+
+    /// What is removed in bulk is held.
+    pub(super) async fn hold(&mut self, ids: &[&str]) {
+        for id in ids {
+            self.held.insert(self.registered.remove(&id.parse().unwrap()).unwrap());
+        }
+        self.update().await;
+    }
+
+    async fn update(&mut self) {
+        let changed = self.selector.update(self.registered.clone(), self.held.clone()).await;
+        self.follow(changed).await;
+    }
+
+    pub(super) async fn select(&mut self, selection: Selection) {
+        let condition =
+            |key: &ServerKey| self.open.get(key).map_or(Condition::Pending, |(_, condition)| *condition);
+        let changed = self.selector.set(selection.with_seed(1), condition).await;
+        self.follow(changed).await;
+    }
+
+    /// The connectivity of an instance becomes this, if it is connected to.
+    pub(super) async fn turn(&mut self, ids: &[&str], condition: Condition) {
+        for (key, (placed, known)) in &mut self.open {
+            if ids.contains(&placed.instance.id().as_str()) {
+                *known = condition;
+                self.selector.observe(key, || condition);
+            }
+        }
+        self.follow(Vec::new()).await;
+    }
+
+    /// All that is connected to becomes ready, until nothing else is.
+    pub(super) async fn all_ready(&mut self) {
+        loop {
+            let pending =
+                self.open.values().filter(|(placed, known)| placed.connect && *known == Condition::Pending);
+            let ids: Vec<_> = pending.map(|(placed, _)| placed.instance.id().to_string()).collect();
+            if ids.is_empty() {
+                return;
+            }
+            self.turn(&ids.iter().map(String::as_str).collect::<Vec<_>>(), Condition::Ready).await;
+        }
+    }
+
+    /// Time passes.
+    pub(super) async fn pass(&mut self, time: Duration) {
+        let end = Instant::now() + time;
+        while let Some(due) = self.selector.due().filter(|due| *due <= end) {
+            tokio::time::sleep_until(due).await;
+            self.follow(Vec::new()).await;
+        }
+        tokio::time::sleep_until(end).await;
+    }
+
+    async fn follow(&mut self, mut changed: Vec<ServerKey>) {
+        loop {
+            for key in changed {
+                let Some(placed) = self.selector.place(&key) else {
+                    self.open.remove(&key);
+                    self.selector.observe(&key, || Condition::Pending);
+                    continue;
+                };
+                if placed.connect && !self.open.contains_key(&key) {
+                    self.started += 1;
+                    self.open.insert(Arc::clone(&key), (placed.clone(), Condition::Pending));
+                }
+                if let Some(open) = self.open.get_mut(&key) {
+                    open.0 = placed;
+                    self.selector.observe(&key, || open.1);
+                }
+            }
+            changed = self.selector.take_changed().await;
+            if changed.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// The ids of what is connected to, sorted.
+    pub(super) fn connects(&self) -> Vec<String> {
+        self.ids(|placed| placed.connect)
+    }
+
+    /// The ids of all subchannels, sorted.
+    pub(super) fn open(&self) -> Vec<String> {
+        self.ids(|_| true)
+    }
+
+    /// The shares of the tiers that take calls, in percent.
+    pub(super) fn shares(&self) -> Vec<f64> {
+        self.selector.shares().iter().map(|(_, share)| (share * 1000.0).round() / 10.0).collect()
+    }
+
+    fn ids(&self, which: impl Fn(&Placed) -> bool) -> Vec<String> {
+        let open = self.open.values().filter(|(placed, _)| which(placed));
+        let mut ids: Vec<_> = open.map(|(placed, _)| placed.instance.id().to_string()).collect();
+        ids.sort();
+        ids
+    }
+}

@@ -1,0 +1,105 @@
+//! One tier: how much of the load it can take, and whether it is connected to.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::choice::Condition;
+use super::cut::Cut;
+
+/// How much of a tier has to be usable: 1 / 1.4 = 71 % (Envoy's overprovisioning factor).
+const OVERPROVISIONING: f64 = 1.4;
+/// So long servers that are connecting count as usable, and the next tier is not connected to (gRFC A56's failover timer).
+const FAILOVER: Duration = Duration::from_secs(10);
+/// So long a tier stays connected when it is not needed any more (gRFC A56).
+const LINGER: Duration = Duration::from_secs(15 * 60);
+
+/// The servers of one tier. Those of weight 0 are taken, and count for nothing.
+#[derive(Debug)]
+pub(super) struct Tier {
+    pub(super) cut: Cut,
+    /// How many there are, taken or not.
+    pub(super) members: usize,
+    /// How many of those that are taken are ready, and how many are connecting.
+    ready: usize,
+    pending: usize,
+    /// The most that are taken, but for those that are failing.
+    most: usize,
+    is_active: bool,
+    pending_since: Option<Instant>,
+    unneeded_since: Option<Instant>,
+}
+
+impl Tier {
+    pub(super) fn new(most: usize) -> Self {
+        Self {
+            cut: Cut::new(most),
+            members: 0,
+            ready: 0,
+            pending: 0,
+            most,
+            is_active: false,
+            pending_since: None,
+            unneeded_since: None,
+        }
+    }
+
+    /// Whether its servers are connected to.
+    pub(super) fn is_active(&self) -> bool {
+        self.is_active
+    }
+
+    /// Sets whether its servers are connected to. When they are not needed any more they stay so for a while, or not at all.
+    /// Returns whether it has changed.
+    pub(super) fn set_needed(&mut self, is_needed: bool, lingers: bool, now: Instant) -> bool {
+        let before = self.is_active;
+        if is_needed {
+            (self.is_active, self.unneeded_since) = (true, None);
+        } else if before {
+            let since = *self.unneeded_since.get_or_insert(now);
+            self.is_active = lingers && now < since + LINGER;
+        }
+        if !self.is_active {
+            (self.pending_since, self.unneeded_since) = (None, None);
+        }
+        self.is_active != before
+    }
+
+    /// Counts a server anew: what it was, and what it is now.
+    pub(super) fn recount(&mut self, before: Option<Condition>, now: Option<Condition>) {
+        self.ready -= usize::from(before == Some(Condition::Ready));
+        self.pending -= usize::from(before == Some(Condition::Pending));
+        self.ready += usize::from(now == Some(Condition::Ready));
+        self.pending += usize::from(now == Some(Condition::Pending));
+    }
+
+    /// Returns how much of the load the tier can take, at most 1.
+    pub(super) fn availability(&self) -> f64 {
+        self.share(self.ready)
+    }
+
+    /// The same if those that are connecting become ready soon; until the failover timer has expired.
+    pub(super) fn expected(&mut self, now: Instant) -> f64 {
+        if self.pending == 0 {
+            self.pending_since = None;
+            return self.availability();
+        }
+        let since = *self.pending_since.get_or_insert(now);
+        self.share(if now < since + FAILOVER { self.ready + self.pending } else { self.ready })
+    }
+
+    /// Returns when something changes by time alone.
+    pub(super) fn due(&self, now: Instant) -> Option<Instant> {
+        let failover = self.pending_since.map(|since| since + FAILOVER).filter(|due| *due > now);
+        let release = self.unneeded_since.map(|since| since + LINGER);
+        [failover, release].into_iter().flatten().min()
+    }
+
+    #[allow(clippy::cast_precision_loss, reason = "numbers of servers")]
+    fn share(&self, usable: usize) -> f64 {
+        match self.members.min(self.most) {
+            0 => 0.0,
+            members => (OVERPROVISIONING * usable as f64 / members as f64).min(1.0),
+        }
+    }
+}

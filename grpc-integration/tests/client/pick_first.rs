@@ -1,0 +1,134 @@
+//! gRPC's `pick_first`: one connection, and what happens when it is lost (gRFCs A61 and A62).
+
+use std::time::Duration;
+
+use hither_tonic::{ChannelBuilder, Selection};
+use tokio::time::{Instant, sleep};
+use tonic::Code;
+
+use crate::support::{Client, Net, Registry, Server};
+use crate::{SECOND, channel};
+
+fn pick_first(registry: &Registry, net: &Net) -> ChannelBuilder {
+    channel(registry, net).selection(Selection::default().pick_first().with_seed(1))
+}
+
+async fn servers(registry: &mut Registry, net: &Net) -> Vec<Server> {
+    let mut servers = Vec::new();
+    for address in ["a:1", "b:1", "c:1", "d:1"] {
+        servers.push(Server::on(net, address));
+        registry.up(address).await;
+    }
+    servers
+}
+
+fn accepted(servers: &[Server]) -> usize {
+    servers.iter().map(Server::accepted).sum()
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_server_is_connected_to_and_gets_all_calls() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let servers = servers(&mut registry, &net).await;
+    let client = Client::new(&pick_first(&registry, &net).connect().await.unwrap());
+    for _ in 0..100 {
+        client.name().await.unwrap();
+    }
+    sleep(60 * SECOND).await;
+    assert_eq!(accepted(&servers), 1);
+    assert!(servers.iter().any(|server| server.calls() == 100));
+}
+
+#[tokio::test(start_paused = true)]
+async fn channels_begin_with_different_servers() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let servers = servers(&mut registry, &net).await;
+    let mut channels = Vec::new();
+    for seed in 0..40 {
+        let selection = Selection::default().pick_first().with_seed(seed);
+        channels.push(channel(&registry, &net).selection(selection).connect().await.unwrap());
+    }
+    assert!(servers.iter().all(|server| (2..=20).contains(&server.open())), "{servers:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_next_one_is_connected_to_when_the_first_is_lost_and_it_stays() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let mut servers = servers(&mut registry, &net).await;
+    let client = Client::new(&pick_first(&registry, &net).connect().await.unwrap());
+    let first = servers.iter().position(|server| server.open() == 1).unwrap();
+    let address = servers.remove(first).address.clone();
+    sleep(SECOND).await;
+    let second = client.name().await.unwrap();
+    assert_eq!(accepted(&servers), 1);
+    // Unlike a priority: it stays with the second.
+    let _back = Server::on(&net, &address);
+    sleep(300 * SECOND).await;
+    assert_eq!((client.name().await.unwrap(), accepted(&servers)), (second, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_next_one_is_connected_to_when_the_first_leaves_or_drains() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let servers = servers(&mut registry, &net).await;
+    let client = Client::new(&pick_first(&registry, &net).connect().await.unwrap());
+    for round in 1..4 {
+        let name = client.name().await.unwrap();
+        registry.draining(&name).await;
+        if round % 2 == 0 {
+            registry.leave(&name).await;
+        }
+        sleep(10 * SECOND).await;
+        assert_ne!(client.name().await.unwrap(), name);
+        assert_eq!(accepted(&servers), round + 1);
+    }
+}
+
+/// A server that accepts connections and does not answer.
+#[tokio::test(start_paused = true)]
+async fn attempts_are_250_ms_apart_and_the_first_that_is_ready_is_used() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let silent: Vec<_> = ["a:1", "b:1", "c:1"].map(|address| net.listen(address)).into();
+    for address in ["a:1", "b:1", "c:1", "d:1"] {
+        registry.up(address).await;
+    }
+    let began = Instant::now();
+    let client = Client::new(&pick_first(&registry, &net).connect_lazy().unwrap());
+    let server = Server::on(&net, "d:1");
+    assert_eq!(client.name().await.unwrap(), "d:1");
+    let attempts: usize = ["a:1", "b:1", "c:1", "d:1"].iter().map(|address| net.dials(address).len()).sum();
+    let delay = Duration::from_millis(250) * u32::try_from(attempts - 1).unwrap();
+    assert!(began.elapsed() >= delay && began.elapsed() < delay + Duration::from_millis(20));
+    sleep(60 * SECOND).await;
+    let later: usize = ["a:1", "b:1", "c:1", "d:1"].iter().map(|address| net.dials(address).len()).sum();
+    assert_eq!((later, server.accepted()), (attempts, 1), "the other attempts have ended");
+    drop(silent);
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_all_have_failed_calls_fail_and_all_are_attempted_until_one_is_ready() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let addresses = ["a:1", "b:1", "c:1", "d:1"];
+    for address in addresses {
+        registry.up(address).await;
+    }
+    let client = Client::new(&pick_first(&registry, &net).connect_lazy().unwrap());
+    let status = client.name().await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    assert!(status.message().starts_with("0 of 4 instances of greeter ready; last error: "), "{status:?}");
+    sleep(100 * SECOND).await;
+    assert!(addresses.iter().all(|address| net.dials(address).len() > 4));
+    // No attempt in between lets calls wait (sticky transient failure).
+    let began = Instant::now();
+    for _ in 0..100 {
+        client.name().await.unwrap_err();
+        sleep(Duration::from_millis(100)).await;
+    }
+    assert!(began.elapsed() < 11 * SECOND);
+    let server = Server::on(&net, "c:1");
+    sleep(200 * SECOND).await;
+    assert_eq!(client.name().await.unwrap(), "c:1");
+    let dials = net.dials("a:1").len();
+    sleep(300 * SECOND).await;
+    assert_eq!((net.dials("a:1").len(), server.open()), (dials, 1));
+}
