@@ -9,6 +9,7 @@ mod interop;
 mod leaks;
 mod lints;
 mod metadata;
+mod simulation;
 mod tiers;
 mod tools;
 
@@ -45,6 +46,8 @@ Parts of them, and tools:
                             instructions and allocations of a call on hither's channel beside tonic's, counted by
                             callgrind, and the bounds on them; with a channel, what functions they are in: FLAGS are
                             those of `hither-bench count`, as in `instructions hither --callers 1`; needs Linux
+  cargo xtask simulation    writes the simulation's table into BENCHMARKS.md: the latencies and errors of each policy in a
+                            fleet with a degraded zone, in virtual time; `ci` checks that it is up to date
   cargo xtask tools         finds etcd, etcdctl, protoc, valgrind, cargo-deny and what `interop` needs (nginx, haproxy,
                             nghttpd, h2load, curl), and fetches what is missing into target/tools: the packages of
                             Debian or Ubuntu, unpacked there; nothing is installed or started
@@ -81,6 +84,7 @@ fn run(command: Option<&str>, rest: &[String]) -> Result<(), Error> {
         (Some("instructions"), arguments) => instructions::run(&root, arguments),
         (Some("interop"), filter) => interop::run(&root, filter),
         (Some("package"), []) => tiers::package(&root),
+        (Some("simulation"), []) => simulation::run(&root),
         (Some("tools"), []) => {
             Tools::ensure_all(&root)?.announce();
             if cfg!(target_os = "linux") {
@@ -93,9 +97,13 @@ fn run(command: Option<&str>, rest: &[String]) -> Result<(), Error> {
             print!("{HELP}");
             Ok(())
         }
-        (Some(command @ ("check" | "package" | "tools" | "ci" | "nightly" | "etcd" | "leaks")), _) => {
-            Err(Error::usage(format!("`{command}` takes no arguments")))
-        }
+        (
+            Some(
+                command
+                @ ("check" | "package" | "tools" | "ci" | "nightly" | "etcd" | "leaks" | "simulation"),
+            ),
+            _,
+        ) => Err(Error::usage(format!("`{command}` takes no arguments"))),
         (Some(other), _) => Err(Error::usage(format!("no command `{other}`; `cargo xtask help` lists them"))),
     }
 }

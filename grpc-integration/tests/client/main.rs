@@ -1,6 +1,9 @@
 //! The channel as its callers see it.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "these are tests")]
 
+#[allow(dead_code, reason = "the simulation needs more of it")]
+#[path = "../fleet/mod.rs"]
+mod fleet;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -20,6 +23,7 @@ mod policies;
 mod reconnecting;
 mod resolution;
 mod selection;
+mod simulation;
 mod status;
 mod weights;
 

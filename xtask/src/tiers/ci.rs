@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::metadata::Metadata;
 use crate::tiers::{check, package, requirements, test};
 use crate::tools::{Tools, go};
-use crate::{bench, faults, instructions, interop};
+use crate::{bench, faults, instructions, interop, simulation};
 
 pub(crate) fn run(root: &Path) -> Result<(), Error> {
     // First what may be missing, then what needs a network.
@@ -25,6 +25,7 @@ pub(crate) fn run(root: &Path) -> Result<(), Error> {
     random_values(root)?;
     Step::cargo(root).args(["quickstart"]).run()?;
     bench::check(root)?;
+    simulation::check(root)?;
     instructions::check(root)?;
     package::run(root)?;
     faults::run(root, &[], 1)?;
