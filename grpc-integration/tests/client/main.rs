@@ -8,6 +8,7 @@ mod fleet;
 mod support;
 
 mod addresses;
+mod bad_servers;
 mod balancing;
 mod calls;
 mod connections;
