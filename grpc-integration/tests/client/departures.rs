@@ -50,8 +50,8 @@ impl Load {
     }
 }
 
-/// A server on a free port, run by `Lifecycle`.
-struct Living {
+/// A server on a socket, run by `Lifecycle`.
+pub(crate) struct Living {
     echo: Echo,
     stop: oneshot::Sender<()>,
     served: JoinHandle<Result<()>>,
@@ -59,13 +59,17 @@ struct Living {
 
 impl Living {
     async fn start(registry: &MemoryRegistry) -> Self {
+        Self::start_at("127.0.0.1:0", registry).await
+    }
+
+    pub(crate) async fn start_at(address: &str, registry: &MemoryRegistry) -> Self {
         let (stop, stopped) = oneshot::channel::<()>();
         let server = Lifecycle::builder(registry.clone())
             .service(SERVICE)
             .announce_delay(Duration::from_millis(20))
             .propagation_delay(Duration::from_millis(20))
             .shutdown_on(async { drop(stopped.await) }, std::future::pending())
-            .bind("127.0.0.1:0")
+            .bind(address)
             .await
             .unwrap();
         let echo = Echo::new(&server.local_addr().to_string());
@@ -77,11 +81,16 @@ impl Living {
         Self { echo, stop, served }
     }
 
-    fn calls(&self) -> usize {
+    /// Returns its address.
+    pub(crate) fn name(&self) -> String {
+        self.echo.name.to_string()
+    }
+
+    pub(crate) fn calls(&self) -> usize {
         self.echo.calls.load(Ordering::SeqCst)
     }
 
-    async fn leave(self) {
+    pub(crate) async fn leave(self) {
         self.stop.send(()).unwrap();
         timeout(SOON, self.served).await.expect("it should have ended").unwrap().unwrap();
     }

@@ -23,6 +23,7 @@ mod pick_first;
 mod policies;
 mod reconnecting;
 mod resolution;
+mod restarts;
 mod selection;
 mod simulation;
 mod status;

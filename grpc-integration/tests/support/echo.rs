@@ -65,6 +65,14 @@ impl Echo {
                 sleep(Duration::from_millis(100)).await;
                 Some((Ok("tick".to_owned()), ()))
             })),
+            // As many messages as the request says, one every ten milliseconds.
+            "Count" => {
+                let count = messages.message().await?.unwrap_or_default().parse().unwrap_or(0_u32);
+                Box::pin(stream::iter(0..count).then(|at| async move {
+                    sleep(Duration::from_millis(10)).await;
+                    Ok(at.to_string())
+                }))
+            }
             // The value of this key of the request's metadata.
             "Metadata" => {
                 let key = messages.message().await?.unwrap_or_default();
