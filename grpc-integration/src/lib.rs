@@ -59,6 +59,8 @@
 //! - Calls that a handler makes can inherit the deadline of the one that it serves, less a margin: a [`DeadlineLayer`] on
 //!   the server, [`inherit_deadline`](ChannelBuilder::inherit_deadline) on the channel.
 //! - While the registry cannot be reached, calls go on to the instances known last.
+//! - Instances that fail more than the others are left out for a while, if you set
+//!   [`outlier_detection`](ChannelBuilder::outlier_detection).
 //!
 //! What a channel knows can be seen: [`status`](DiscoveryChannel::status) has its state, and each instance with its
 //! connectivity, its last error and its load; [`status_changes`](DiscoveryChannel::status_changes) is a stream of that.
@@ -128,9 +130,9 @@ pub use client::ClientTls;
 #[cfg(feature = "client")]
 pub use client::{
     BoxedIo, CallInfo, CalledInstance, ChannelBuilder, ChannelStatus, Connected, ConnectivityState,
-    Connector, Destination, DiscoveryChannel, InstanceStatus, Io, LeastRequest, LoadBalancingPolicy, Outcome,
-    Pick, Picked, Picker, ReadyInstance, ResponseFuture, RoundRobin, Selection, ServiceConnector, Sticky,
-    TcpConnector, WaitForReady,
+    Connector, Destination, DiscoveryChannel, FailurePercentage, InstanceStatus, Io, LeastRequest,
+    LoadBalancingPolicy, Outcome, OutlierDetection, Pick, Picked, Picker, ReadyInstance, ResponseFuture,
+    RoundRobin, Selection, ServiceConnector, Sticky, SuccessRate, TcpConnector, WaitForReady,
 };
 #[cfg(any(feature = "client", feature = "server"))]
 pub use deadline::CallDeadline;

@@ -12,6 +12,7 @@ use super::balance::{LeastRequest, LoadBalancingPolicy, Policy};
 use super::call::{CallAuthority, CallConfig};
 use super::channel::DiscoveryChannel;
 use super::connector::{Connector, TcpConnector};
+use super::outliers::OutlierDetection;
 use super::pool::{Dialer, Pool, Renewals, SubchannelConfig};
 use super::selection::Selection;
 use super::transport::{KeepaliveConfig, TransportConfig};
@@ -126,6 +127,7 @@ pub struct ChannelBuilder {
     connect_timeout: Duration,
     ready_timeout: Duration,
     max_connections: usize,
+    outlier_detection: Option<OutlierDetection>,
     backoff: Backoff,
     transport: TransportConfig,
 }
@@ -148,6 +150,7 @@ impl ChannelBuilder {
             connect_timeout: Duration::from_secs(10),
             ready_timeout: Duration::from_secs(20),
             max_connections: 10,
+            outlier_detection: None,
             // gRPC's connection backoff.
             backoff: Backoff::proportional(Duration::from_secs(1), 1.6, Duration::from_secs(120), 0.2),
             transport: TransportConfig::default(),
@@ -247,6 +250,13 @@ impl ChannelBuilder {
     /// default 10.
     pub fn max_connections(mut self, most: usize) -> Self {
         self.max_connections = most;
+        self
+    }
+
+    /// Leaves out instances that fail more than the others, for a while (gRFC A50). Default: none is left out. See
+    /// [`OutlierDetection`] for when, for how long, and how many.
+    pub fn outlier_detection(mut self, detection: OutlierDetection) -> Self {
+        self.outlier_detection = Some(detection);
         self
     }
 
@@ -365,7 +375,14 @@ impl ChannelBuilder {
             max_connections: self.max_connections,
         };
         let selection = watch::Sender::new(self.selection);
-        let pool = Pool::start(self.discovery, service.clone(), self.policy, selection.subscribe(), config);
+        let pool = Pool::start(
+            self.discovery,
+            service.clone(),
+            self.policy,
+            selection.subscribe(),
+            self.outlier_detection,
+            config,
+        );
         let call = CallConfig {
             authority,
             default_timeout: self.default_timeout,
@@ -378,6 +395,9 @@ impl ChannelBuilder {
     /// No setting is silently another one: nothing could be done in no time, or over no connection.
     fn check(&self) -> Result<()> {
         self.selection.check()?;
+        if let Some(detection) = &self.outlier_detection {
+            detection.check()?;
+        }
         let is_zero = |duration: Option<Duration>| duration.is_some_and(|duration| duration.is_zero());
         let KeepaliveConfig { interval, timeout, .. } = self.transport.keepalive;
         for (invalid, setting) in [

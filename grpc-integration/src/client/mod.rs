@@ -1,6 +1,7 @@
 //! The client side: a channel over all ready instances of a service.
 //!
-//! Arrows: connector <- transport <- ready_instance <- balance, selection, status <- pool <- call <- channel <- builder.
+//! Arrows: connector <- transport <- ready_instance <- balance, selection, outliers, status <- pool <- call <- channel
+//! <- builder.
 
 mod balance;
 mod builder;
@@ -9,6 +10,9 @@ mod capacity;
 mod channel;
 mod connector;
 mod failures;
+mod log_window;
+mod outcomes;
+mod outliers;
 mod pool;
 mod ready_instance;
 mod selection;
@@ -24,6 +28,7 @@ pub use builder::ChannelBuilder;
 pub use call::{CalledInstance, ResponseFuture, WaitForReady};
 pub use channel::DiscoveryChannel;
 pub use connector::{BoxedIo, Connected, Connector, Destination, Io, ServiceConnector, TcpConnector};
+pub use outliers::{FailurePercentage, OutlierDetection, SuccessRate};
 pub use ready_instance::{Picked, ReadyInstance};
 pub use selection::Selection;
 pub use status::{ChannelStatus, ConnectivityState, InstanceStatus};

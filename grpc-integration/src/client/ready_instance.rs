@@ -7,6 +7,7 @@ use hither_core::{HasId, Instance, InstanceId};
 
 use super::capacity::{CapacityWaiters, InstanceCapacity};
 use super::failures::Failures;
+use super::outcomes::{Admission, Outcomes};
 use super::sync::{ArcSwap, AtomicBool, AtomicU64, Notify, Ordering};
 use super::transport::{Connection, Slot};
 
@@ -38,6 +39,8 @@ struct Inner {
     /// The attempts that have ended with another status than OK.
     failed: AtomicU64,
     failures: Failures,
+    /// If outlier detection is on.
+    outcomes: Option<Arc<Outcomes>>,
     /// Oldest first. Emptied when the instance is removed, so that no picker that is still referenced keeps a
     /// connection open.
     connections: ArcSwap<Vec<Arc<Connection>>>,
@@ -112,9 +115,18 @@ impl ReadyInstance {
         &self.0.inner.failures
     }
 
+    /// How its calls end, if outlier detection is on.
+    pub(crate) fn outcomes(&self) -> Option<&Arc<Outcomes>> {
+        self.0.inner.outcomes.as_ref()
+    }
+
     /// Returns one without a connection, that wakes `capacity` when a call on it has ended.
-    pub(crate) fn in_pool(instance: Arc<Instance>, capacity: &Arc<CapacityWaiters>) -> Self {
-        let inner = Inner { capacity: InstanceCapacity::of(capacity), ..Inner::default() };
+    pub(crate) fn in_pool(
+        instance: Arc<Instance>,
+        capacity: &Arc<CapacityWaiters>,
+        outcomes: Option<Arc<Outcomes>>,
+    ) -> Self {
+        let inner = Inner { capacity: InstanceCapacity::of(capacity), outcomes, ..Inner::default() };
         inner.capacity.set_id(instance.id().clone());
         Self(Arc::new(Described { instance, factor: 1.0, inner: Arc::new(inner) }))
     }
@@ -132,6 +144,9 @@ impl ReadyInstance {
     }
 
     pub(crate) fn has_capacity(&self) -> bool {
+        if self.outcomes().is_some_and(|outcomes| !outcomes.probation().has_room()) {
+            return false;
+        }
         self.0
             .inner
             .connections
@@ -163,6 +178,14 @@ impl ReadyInstance {
             self.0.inner.connections.store(Arc::default());
         }
         self.0.inner.capacity.wake();
+    }
+
+    /// The call by which it was tried has ended.
+    fn release_probe(&self) {
+        if let Some(outcomes) = self.outcomes() {
+            outcomes.probation().release();
+            self.0.inner.capacity.wake();
+        }
     }
 
     /// Releases all connections for good: each closes when its last call has ended.
@@ -231,15 +254,22 @@ impl Picked {
     }
 
     /// Reserves a stream for one call, on the oldest connection that has capacity. If none has, asks for another
-    /// connection.
+    /// connection. None either if it is being tried by another call (half-open).
     pub(crate) fn reserve(self) -> Option<(InFlight, Slot)> {
         let inner = &self.instance.0.inner;
+        let admission = match &inner.outcomes {
+            Some(outcomes) => outcomes.probation().admit()?,
+            None => Admission::Call,
+        };
         let Some(slot) = inner.connections.load().iter().find_map(Connection::try_reserve) else {
+            if admission == Admission::Probe {
+                self.instance.release_probe();
+            }
             inner.no_capacity.notify_one();
             return None;
         };
         inner.attempts.fetch_add(STARTED + 1, Ordering::Relaxed);
-        Some((InFlight(self), slot))
+        Some((InFlight { picked: self, admission }, slot))
     }
 }
 
@@ -251,17 +281,27 @@ impl From<ReadyInstance> for Picked {
 
 /// A call in flight on an instance, counted until this is dropped.
 #[derive(Debug)]
-pub(crate) struct InFlight(Picked);
+pub(crate) struct InFlight {
+    picked: Picked,
+    admission: Admission,
+}
 
 impl InFlight {
     pub(crate) fn picked(&self) -> &Picked {
-        &self.0
+        &self.picked
+    }
+
+    pub(crate) fn admission(&self) -> Admission {
+        self.admission
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.instance.0.inner.attempts.fetch_sub(1, Ordering::Relaxed);
+        self.picked.instance.0.inner.attempts.fetch_sub(1, Ordering::Relaxed);
+        if self.admission == Admission::Probe {
+            self.picked.instance.release_probe();
+        }
     }
 }
 

@@ -18,6 +18,7 @@ mod failing;
 mod inherited_deadlines;
 mod logs;
 mod memory_network;
+mod outliers;
 mod panics;
 mod pick_first;
 mod policies;

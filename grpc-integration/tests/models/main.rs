@@ -23,6 +23,8 @@ mod cutter;
 mod driver_waker;
 #[path = "../../src/client/failures.rs"]
 mod failures;
+#[path = "../../src/client/outcomes/mod.rs"]
+mod outcomes;
 #[path = "../../src/client/transport/peer.rs"]
 mod peer;
 #[path = "../../src/client/transport/queue.rs"]

@@ -8,6 +8,7 @@ use tonic::Code;
 use super::policy::{CallInfo, LoadBalancingPolicy, Outcome, Pick, Picker};
 use super::random::Random;
 use super::weighted::{Draws, Weighted};
+use crate::client::failures::is_failure;
 use crate::client::ready_instance::{Picked, ReadyInstance};
 
 /// Picks two random ready instances and takes the one with fewer calls in flight (power of two choices). The
@@ -129,17 +130,4 @@ fn record(picked: &Picked, outcome: &Outcome<'_>) {
 
 fn load(instance: &ReadyInstance) -> usize {
     instance.in_flight() + instance.failures().load()
-}
-
-/// Whether a status blames the server, and not the request.
-fn is_failure(code: Code) -> bool {
-    matches!(
-        code,
-        Code::Unavailable
-            | Code::Internal
-            | Code::Unknown
-            | Code::DataLoss
-            | Code::ResourceExhausted
-            | Code::DeadlineExceeded
-    )
 }

@@ -10,6 +10,8 @@ use tonic::{Code, Status};
 
 use super::deadline::Deadline;
 use crate::client::balance::{Outcome, PolicyPicker};
+use crate::client::failures::is_failure;
+use crate::client::outcomes::Outcomes;
 use crate::client::ready_instance::{InFlight, ReadyInstance};
 use crate::client::transport::Connection;
 
@@ -97,7 +99,23 @@ impl Attempt {
                 self.instance().count_failed();
             }
             self.picker.done(self.in_flight.picked(), &outcome);
+            if let Some(outcomes) = self.instance().outcomes() {
+                self.count(outcomes, &outcome);
+            }
         }
+    }
+
+    /// Counts it for outlier detection. What was not sent, or given up, tells nothing of the server.
+    fn count(&self, outcomes: &Outcomes, outcome: &Outcome<'_>) {
+        if !outcome.was_sent() || outcome.code() == Code::Cancelled {
+            return;
+        }
+        // All that were in flight on a connection fail with it: that is one event.
+        let is_lost = outcome.code() == Code::Unavailable && !self.connection.is_usable();
+        if is_lost && !self.connection.is_first_loss() {
+            return;
+        }
+        outcomes.record(is_failure(outcome.code()), self.in_flight.admission());
     }
 }
 

@@ -230,7 +230,7 @@ mod tests {
         let mut instances = SortedById::new();
         for number in 0..INSTANCES {
             let instance = Arc::new(Instance::new(format!("h{number}:1").parse().unwrap()));
-            let ready = ReadyInstance::in_pool(Arc::clone(&instance), state.capacity());
+            let ready = ReadyInstance::in_pool(Arc::clone(&instance), state.capacity(), None);
             let config = TransportConfig::default().fork(ready.capacity());
             let destination = Destination::new(&instance, instance.address());
             let connection = Connection::open(&OneStream, destination, &config).await.unwrap();

@@ -28,6 +28,7 @@ pub(crate) use state::{NotReadyReason, Ready, State, StateReader, closed};
 pub(crate) use subchannel::SubchannelConfig;
 
 use super::balance::Policy;
+use super::outliers::{OutlierDetection, Outliers};
 use super::ready_instance::ReadyInstance;
 use super::selection::{Condition, List, Placed, Selection, Selector};
 use super::server_key::ServerKey;
@@ -54,6 +55,7 @@ pub(crate) struct Pool {
     selector: Selector,
     subchannels: BTreeMap<ServerKey, Member>,
     tally: Tally,
+    outliers: Option<Outliers>,
     /// The latest update of the registry; `None` before the first.
     update: Option<Update>,
     /// The subchannels whose connectivity has changed.
@@ -79,6 +81,7 @@ impl Pool {
         service: ServiceName,
         policy: Policy,
         mut selection: watch::Receiver<Selection>,
+        outlier_detection: Option<OutlierDetection>,
         config: SubchannelConfig,
     ) -> (Arc<StateReader>, Task) {
         let span = tracing::debug_span!("channel", %service);
@@ -88,6 +91,7 @@ impl Pool {
         let mut pool = Self {
             view: discovery.service(&service),
             outages: Arc::new(OutageLog::new(service.clone())),
+            outliers: outlier_detection.map(|config| Outliers::new(service.clone(), config, Instant::now())),
             service,
             discovery,
             policy,
@@ -121,6 +125,11 @@ impl Pool {
                     self.follow_selector().await;
                 }
                 () = at(selection) => self.follow_selector().await,
+                () = outliers_due(self.outliers.as_ref()) => {
+                    if let Some(outliers) = &mut self.outliers {
+                        outliers.work(Instant::now()).await;
+                    }
+                }
                 () = at(summary) => {
                     self.outages.summarize();
                     continue;
@@ -183,6 +192,9 @@ impl Pool {
                 self.publisher.known().remove(member.subchannel.ready_instance());
                 self.tally.forget(&mut member.counted);
                 self.selector.observe(key, || Condition::Pending);
+                if let Some(outliers) = &mut self.outliers {
+                    outliers.forget(member.subchannel.ready_instance());
+                }
             }
             return;
         };
@@ -196,7 +208,12 @@ impl Pool {
             }
             Entry::Vacant(entry) if connect => {
                 let capacity = self.publisher.reader().capacity();
-                let ready_instance = ReadyInstance::in_pool(instance, capacity);
+                let ready_instance = match &mut self.outliers {
+                    Some(outliers) => {
+                        outliers.watch(|outcomes| ReadyInstance::in_pool(instance, capacity, Some(outcomes)))
+                    }
+                    None => ReadyInstance::in_pool(instance, capacity, None),
+                };
                 let notifier = Notifier { key: Arc::clone(key), changes: Arc::clone(&self.changes) };
                 let (config, outages) = (self.config.fork(&ready_instance), Arc::clone(&self.outages));
                 let subchannel = Subchannel::start(ready_instance, config, notifier, outages);
@@ -226,6 +243,10 @@ impl Pool {
 
     async fn publish(&mut self) {
         let ready = self.tally.callable(&self.selector.shares()).await;
+        let ready = match &mut self.outliers {
+            Some(outliers) => outliers.filter(ready).await,
+            None => ready,
+        };
         let before = self.last.as_ref().map(|last| last.instances.clone());
         let state = if ready.is_empty() { self.not_ready() } else { self.picker_over(ready) };
         self.publisher.publish(state);
@@ -285,6 +306,14 @@ impl Pool {
 async fn at(due: Option<Instant>) {
     match due {
         Some(due) => sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Completes when outlier detection has work to do, if it is on.
+async fn outliers_due(outliers: Option<&Outliers>) {
+    match outliers {
+        Some(outliers) => outliers.due().await,
         None => std::future::pending().await,
     }
 }

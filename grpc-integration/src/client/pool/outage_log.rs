@@ -1,17 +1,15 @@
 //! Logs which instances cannot be reached, without a storm when that is all of them.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use hither_core::{Instance, ServiceName};
 use tokio::time::Instant;
 
+use crate::client::log_window::LogWindow;
+
 /// The number of failed attempts in a row after which an instance counts as unreachable. One failure is normal
 /// while an instance restarts.
 pub(super) const ATTEMPTS: u32 = 2;
-/// How many instances are logged one by one within a window. The others are counted in one line at its end.
-const LINES: usize = 10;
-const WINDOW: Duration = Duration::from_secs(30);
 
 /// The log of one channel. At most ten lines and a summary in half a minute, at WARN and at INFO each.
 #[derive(Debug)]
@@ -24,8 +22,8 @@ pub(super) struct OutageLog {
 struct State {
     /// How many instances are unreachable now.
     unreachable: usize,
-    lost: Window,
-    back: Window,
+    lost: LogWindow,
+    back: LogWindow,
 }
 
 impl OutageLog {
@@ -112,67 +110,5 @@ impl Unreachable<'_> {
 impl Drop for Unreachable<'_> {
     fn drop(&mut self) {
         self.log.lock().unreachable -= 1;
-    }
-}
-
-/// Admits so many events one by one, and counts the others until the window has passed.
-#[derive(Debug, Default)]
-struct Window {
-    began: Option<Instant>,
-    admitted: usize,
-    suppressed: usize,
-}
-
-impl Window {
-    /// Returns whether this event is to be logged by itself.
-    fn admit(&mut self) -> bool {
-        if self.suppressed == 0 && self.began.is_none_or(|began| began.elapsed() >= WINDOW) {
-            *self = Self { began: Some(Instant::now()), ..Self::default() };
-        }
-        let admitted = self.admitted < LINES;
-        if admitted {
-            self.admitted += 1;
-        } else {
-            self.suppressed += 1;
-        }
-        admitted
-    }
-
-    fn due(&self) -> Option<Instant> {
-        self.began.filter(|_| self.suppressed > 0)?.checked_add(WINDOW)
-    }
-
-    /// Returns the number of suppressed events if it is due, and starts a new window.
-    fn summary(&mut self) -> Option<usize> {
-        if self.due()? > Instant::now() {
-            return None;
-        }
-        self.began = None;
-        Some(std::mem::take(&mut self.suppressed))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use tokio::time::{advance, sleep};
-
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn ten_events_are_admitted_in_half_a_minute_and_the_others_counted() {
-        let mut window = Window::default();
-        for _ in 0..3 {
-            let admitted = (0..200).filter(|_| window.admit()).count();
-            assert_eq!((admitted, window.summary()), (LINES, None));
-            advance(WINDOW).await;
-            assert_eq!(window.summary(), Some(190));
-            assert_eq!((window.summary(), window.due()), (None, None));
-        }
-        // Few events never need a summary.
-        for _ in 0..20 {
-            assert!(window.admit());
-            assert_eq!(window.due(), None);
-            sleep(WINDOW / 5).await;
-        }
     }
 }

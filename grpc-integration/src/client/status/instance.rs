@@ -28,6 +28,7 @@ struct Connected {
     started: u64,
     failed: u64,
     weight: f64,
+    ejected: Option<Arc<str>>,
 }
 
 impl InstanceStatus {
@@ -115,6 +116,12 @@ impl InstanceStatus {
         self.connected.as_ref().map_or(0, |connected| connected.failed)
     }
 
+    /// Returns why it is ejected, or was until it is being tried by one call at a time
+    /// ([`OutlierDetection`](crate::OutlierDetection)); `None` if it is called like the others.
+    pub fn ejected(&self) -> Option<&str> {
+        self.connected.as_ref()?.ejected.as_deref()
+    }
+
     /// Returns the weight in force: that of the registry, times what the channel makes of it.
     pub fn weight(&self) -> f64 {
         let of_registry = || f64::from(self.instance.weight());
@@ -132,6 +139,7 @@ impl Connected {
             started: instance.started(),
             failed: instance.failed(),
             weight: instance.weight(),
+            ejected: instance.outcomes().and_then(|outcomes| outcomes.cause()),
         }
     }
 }
@@ -159,6 +167,9 @@ impl fmt::Display for InstanceStatus {
         }
         if self.is_held {
             f.write_str(", held: lost by the registry")?;
+        }
+        if let Some(cause) = self.ejected() {
+            write!(f, ", ejected: {cause}")?;
         }
         match self.last_error() {
             Some(error) if state != ConnectivityState::Ready => write!(f, ", last error: {error}"),

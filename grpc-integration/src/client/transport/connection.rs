@@ -20,6 +20,7 @@ use super::send_error::{self, SendError};
 use super::shared::Shared;
 use super::wire::Wire;
 use crate::client::connector::{Connector, Destination};
+use crate::client::sync::{AtomicBool, Ordering};
 
 /// The limit of headers that h2 is given, beside our own: it ends the connection when a peer exceeds that far, and cuts
 /// trailers that exceed it a little without an error. So it is never small.
@@ -43,6 +44,8 @@ pub(crate) struct Connection {
     /// After how much that was read the window of a stream is given back: a part of it, so that the peer is never held
     /// back, and seldom.
     pub(super) release_after: usize,
+    /// Whether a call has failed because it was lost.
+    has_lost: AtomicBool,
     shared: Arc<Shared>,
 }
 
@@ -78,6 +81,7 @@ impl Connection {
             scheme,
             max_response_headers: config.max_response_headers as usize,
             release_after: config.stream_window as usize / 4,
+            has_lost: AtomicBool::new(false),
             shared: Arc::clone(&shared),
         };
         tokio::spawn(Driver::new(shared, h2, requests, config).in_current_span());
@@ -123,6 +127,11 @@ impl Connection {
     /// Returns whether it accepts new calls.
     pub(crate) fn is_usable(&self) -> bool {
         self.shared.peer.is_open()
+    }
+
+    /// Returns whether the call is the first that has failed because it was lost.
+    pub(crate) fn is_first_loss(&self) -> bool {
+        !self.has_lost.swap(true, Ordering::Relaxed)
     }
 
     pub(super) fn shared(&self) -> &Arc<Shared> {

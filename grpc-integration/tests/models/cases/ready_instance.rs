@@ -9,11 +9,12 @@ use loom::thread;
 
 use crate::capacity::CapacityWaiters;
 use crate::model;
+use crate::outcomes::{Admission, AllOutcomes, Outcomes, Standing};
 use crate::ready_instance::{InFlight, Picked, ReadyInstance};
 use crate::transport::{Connection, Slot};
 
 fn instance(capacity: &Arc<CapacityWaiters>) -> ReadyInstance {
-    ReadyInstance::in_pool(Arc::new(Instance::new("10.0.0.1:1".parse().unwrap())), capacity)
+    ReadyInstance::in_pool(Arc::new(Instance::new("10.0.0.1:1".parse().unwrap())), capacity, None)
 }
 
 /// Reserves a stream as a call does (`client/call/pick.rs`), where this is the only instance.
@@ -117,4 +118,38 @@ fn a_call_that_finds_no_capacity_gets_a_further_connection() {
         drop(block_on(reserve(&instance, &capacity)));
         subchannel.join().unwrap();
     });
+}
+
+/// An ejected instance is tried by one call at a time.
+#[test]
+fn a_call_that_waits_for_the_end_of_a_probe_is_not_missed() {
+    for is_decided in [false, true] {
+        model(move || {
+            let capacity = Arc::default();
+            let outcomes = Arc::new(Outcomes::new(0, &Arc::new(AllOutcomes::new(None))));
+            outcomes.probation().set(Standing::Probing);
+            let instance = Arc::new(Instance::new("10.0.0.1:1".parse().unwrap()));
+            let instance = ReadyInstance::in_pool(instance, &capacity, Some(Arc::clone(&outcomes)));
+            instance.set_connections(vec![Connection::open(2, &capacity)]);
+            let (probe, slot) = Picked::from(instance.clone()).reserve().unwrap();
+            let call = {
+                let (instance, outcomes) = (instance.clone(), Arc::clone(&outcomes));
+                thread::spawn(move || {
+                    outcomes.record(false, probe.admission());
+                    if is_decided {
+                        // As the pool does.
+                        outcomes.probation().set(Standing::In);
+                        instance.capacity().wake();
+                    } else {
+                        outcomes.probation().set(Standing::Probing);
+                    }
+                    drop((probe, slot));
+                })
+            };
+            let (second, _slot) = block_on(reserve(&instance, &capacity));
+            // It may have looked before the pool has decided.
+            assert!(is_decided || second.admission() == Admission::Probe);
+            call.join().unwrap();
+        });
+    }
 }

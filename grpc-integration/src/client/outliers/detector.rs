@@ -1,0 +1,249 @@
+//! The detector: decides which instances are ejected, and for how long.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use hither_core::{ServiceName, SortedById};
+use tokio::task::coop::consume_budget;
+use tokio::time::{Instant, sleep_until};
+
+use super::admitted::Admitted;
+use super::config::OutlierDetection;
+use super::ejection::{Ejection, Stage};
+use super::log::EjectionLog;
+use super::rates::{by_failure_percentage, by_success_rate};
+use crate::client::outcomes::{AllOutcomes, Counts, Outcomes, Standing, is_clearly_worse};
+use crate::client::ready_instance::ReadyInstance;
+
+/// Which instances of a channel are ejected. Owned by its pool, which hands it the time.
+#[derive(Debug)]
+pub(crate) struct Outliers {
+    config: OutlierDetection,
+    all: Arc<AllOutcomes>,
+    watched: BTreeMap<u64, Watched>,
+    next_number: u64,
+    /// Those that are ejected or being tried.
+    out: BTreeSet<u64>,
+    admitted: Admitted,
+    /// Whether all are called, because too few would be left.
+    is_panic: bool,
+    next_sweep: Instant,
+    random: fastrand::Rng,
+    log: EjectionLog,
+}
+
+/// An instance of the pool.
+#[derive(Debug)]
+struct Watched {
+    instance: ReadyInstance,
+    outcomes: Arc<Outcomes>,
+    ejection: Ejection,
+}
+
+impl Outliers {
+    pub(crate) fn new(service: ServiceName, config: OutlierDetection, now: Instant) -> Self {
+        Self {
+            all: Arc::new(AllOutcomes::new(config.consecutive_failures)),
+            watched: BTreeMap::new(),
+            next_number: 0,
+            out: BTreeSet::new(),
+            admitted: Admitted::default(),
+            is_panic: false,
+            next_sweep: now + config.interval,
+            random: config.seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed),
+            log: EjectionLog::new(service),
+            config,
+        }
+    }
+
+    /// Watches an instance, which is made with what its calls count on.
+    pub(crate) fn watch(&mut self, make: impl FnOnce(Arc<Outcomes>) -> ReadyInstance) -> ReadyInstance {
+        let number = self.next_number;
+        self.next_number += 1;
+        let outcomes = Arc::new(Outcomes::new(number, &self.all));
+        let instance = make(Arc::clone(&outcomes));
+        let watched = Watched { instance: instance.clone(), outcomes, ejection: Ejection::default() };
+        self.watched.insert(number, watched);
+        instance
+    }
+
+    /// The instance has left the pool.
+    pub(crate) fn forget(&mut self, instance: &ReadyInstance) {
+        if let Some(outcomes) = instance.outcomes() {
+            self.watched.remove(&outcomes.number());
+            self.out.remove(&outcomes.number());
+        }
+    }
+
+    /// Completes when there is [work](Self::work) to do.
+    ///
+    /// # Cancellation
+    /// Safe.
+    pub(crate) async fn due(&self) {
+        let next = self.log.due().map_or(self.next_sweep, |due| due.min(self.next_sweep));
+        tokio::select! {
+            () = self.all.notified() => {}
+            () = sleep_until(next) => {}
+        }
+    }
+
+    /// Does what there is to do. Yields.
+    pub(crate) async fn work(&mut self, now: Instant) {
+        self.look(now).await;
+        self.sweep(now).await;
+    }
+
+    /// Looks at the instances that were notified of: those that have failed often in a row, and those that were tried.
+    pub(super) async fn look(&mut self, now: Instant) {
+        for number in self.all.take() {
+            consume_budget().await;
+            let Some(watched) = self.watched.get_mut(&number) else { continue };
+            let outcomes = &watched.outcomes;
+            match (watched.ejection.stage(), outcomes.probation().verdict()) {
+                (Stage::In, _) => {
+                    // It is listed until the next sweep if no more may be ejected, so that its calls notify no more.
+                    if let Some(run) = outcomes.run()
+                        && !self.eject(number, now, &format!("{run} failures in a row"))
+                    {
+                        continue;
+                    }
+                }
+                (Stage::Probing { .. }, Some(true)) => self.admit(number),
+                (Stage::Probing { .. }, Some(false)) => {
+                    let others = outcomes.others();
+                    if others.failed > others.succeeded {
+                        // So would be another's: it is tried again.
+                        self.restand(number, Standing::Probing);
+                    } else {
+                        self.eject_anew(number, now, "it has failed again");
+                    }
+                }
+                (Stage::Probing { .. }, None) | (Stage::Ejected { .. }, _) => {}
+            }
+            if let Some(watched) = self.watched.get(&number) {
+                watched.outcomes.looked_at();
+            }
+        }
+    }
+
+    /// Ends an interval, if it is over: compares the instances, and looks for ejections that are over.
+    pub(super) async fn sweep(&mut self, now: Instant) {
+        self.log.summarize(self.out.len());
+        if now < self.next_sweep {
+            return;
+        }
+        self.next_sweep = now + self.config.interval;
+        let (mut numbers, mut counts, mut sum) = (Vec::new(), Vec::new(), Counts::default());
+        for (number, watched) in &self.watched {
+            consume_budget().await;
+            let interval = watched.outcomes.sweep();
+            sum += interval;
+            if watched.ejection.stage() == Stage::In {
+                numbers.push(*number);
+                counts.push(interval);
+            }
+        }
+        self.all.sweep();
+        self.compare(&numbers, &counts, sum, now);
+        self.age(now).await;
+    }
+
+    /// Returns the instances that are called, of those that are ready: without the ejected ones, or all if those are too
+    /// many. Never none if one is ready.
+    pub(crate) async fn filter(&mut self, ready: SortedById<ReadyInstance>) -> SortedById<ReadyInstance> {
+        self.admitted.follow(&ready, !self.out.is_empty()).await;
+        let (left, of) = self.admitted.counts();
+        let is_few = left == 0 || left * 100 < of * self.config.panic_threshold as usize;
+        let is_panic = is_few && left < of;
+        if is_panic != self.is_panic {
+            self.is_panic = is_panic;
+            self.log.panics(is_panic, left, of);
+            for number in &self.out {
+                consume_budget().await;
+                let watched = &self.watched[number];
+                watched.outcomes.probation().set_open(is_panic);
+                watched.instance.capacity().wake();
+            }
+        }
+        if is_panic { self.admitted.ready().clone() } else { self.admitted.left().clone() }
+    }
+
+    /// Ejects those that A50's algorithms find, and that do worse than the others.
+    fn compare(&mut self, numbers: &[u64], counts: &[Counts], sum: Counts, now: Instant) {
+        let by_rate = self.config.success_rate.as_ref().map(|config| {
+            (by_success_rate(config, counts), config.enforcement_percent, "success rate below the others'")
+        });
+        let by_percentage = self.config.failure_percentage.as_ref().map(|config| {
+            (by_failure_percentage(config, counts), config.enforcement_percent, "too many failures")
+        });
+        for (outliers, enforcement, cause) in by_rate.into_iter().chain(by_percentage) {
+            for (index, rate) in outliers {
+                let (number, own) = (numbers[index], counts[index]);
+                let is_enforced = self.random.u32(..100) < enforcement;
+                if is_enforced && is_clearly_worse(own, sum - own) && !self.out.contains(&number) {
+                    let cause = format!("{cause}: {:.1} % of {} calls", rate * 100.0, own.total());
+                    self.eject(number, now, &cause);
+                }
+            }
+        }
+    }
+
+    /// Looks for ejections that are over.
+    async fn age(&mut self, now: Instant) {
+        let mut changed = Vec::new();
+        for (number, watched) in &mut self.watched {
+            consume_budget().await;
+            // One that has just been ejected has had no clean interval either.
+            if watched.ejection.sweep(now, watched.outcomes.probation().probe()) {
+                changed.push(*number);
+            }
+        }
+        for number in changed {
+            match self.watched[&number].ejection.stage() {
+                Stage::Probing { .. } => self.restand(number, Standing::Probing),
+                _ => self.admit(number),
+            }
+        }
+    }
+
+    /// Ejects an instance unless enough are; returns whether it has.
+    fn eject(&mut self, number: u64, now: Instant, cause: &str) -> bool {
+        let most = self.config.max_ejection_percent as usize;
+        if self.out.len() * 100 >= most * self.watched.len() {
+            return false;
+        }
+        self.eject_anew(number, now, cause);
+        true
+    }
+
+    fn eject_anew(&mut self, number: u64, now: Instant, cause: &str) {
+        let of = self.watched.len();
+        let Some(watched) = self.watched.get_mut(&number) else { return };
+        let time = watched.ejection.eject(now, &self.config);
+        watched.outcomes.set_cause(Some(cause.into()));
+        self.out.insert(number);
+        self.log.ejected(&watched.instance, cause, time, self.out.len(), of);
+        self.restand(number, Standing::Ejected);
+    }
+
+    /// Its calls succeed: it is called like the others.
+    fn admit(&mut self, number: u64) {
+        let Some(watched) = self.watched.get_mut(&number) else { return };
+        watched.ejection.admit();
+        watched.outcomes.set_cause(None);
+        self.out.remove(&number);
+        self.log.returned(&watched.instance);
+        self.restand(number, Standing::In);
+    }
+
+    fn restand(&mut self, number: u64, standing: Standing) {
+        let Some(Watched { instance, outcomes, .. }) = self.watched.get(&number) else { return };
+        let before = outcomes.probation().standing();
+        outcomes.probation().set(standing);
+        outcomes.probation().set_open(self.is_panic);
+        outcomes.forget_run();
+        self.admitted.restand(instance, before);
+        // Calls may wait for it.
+        instance.capacity().wake();
+    }
+}

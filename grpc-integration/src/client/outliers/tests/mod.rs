@@ -1,0 +1,4 @@
+//! Not beside what they test: the models of synchronisation compile that too, without a runtime.
+
+mod detector;
+mod runs;
