@@ -1,9 +1,13 @@
 //! Follows one direction of a connection from frame to frame.
 
-use super::frame::{FrameHeader, HEADER_LEN, PREFACE, SETTINGS};
+use super::frame::{
+    CONTINUATION, END_HEADERS, FrameHeader, GOAWAY, HEADER_LEN, HEADERS, PREFACE, PUSH_PROMISE, SETTINGS,
+};
 
 /// The largest frame that a peer accepts unless it announces another limit.
 const LARGEST: usize = 16 * 1024;
+/// The length of the last stream, with which GOAWAY begins.
+const LAST_STREAM_LEN: usize = 4;
 
 /// A position in what one side sends.
 #[derive(Debug)]
@@ -11,6 +15,9 @@ pub(crate) struct Frames {
     position: Position,
     /// No frame was seen yet; the first one of a server is SETTINGS, or it does not speak HTTP/2.
     is_first: bool,
+    /// A header block goes on in the next frame, and no other one may come between (RFC 9113, section 4.3).
+    in_block: bool,
+    last_stream: Option<u32>,
 }
 
 #[derive(Debug)]
@@ -21,18 +28,24 @@ enum Position {
     Header([u8; HEADER_LEN], usize),
     /// So many bytes of a payload are still to come.
     Payload(usize),
+    /// So many bytes of the last stream of GOAWAY were seen, and so many of its payload are still to come.
+    LastStream([u8; LAST_STREAM_LEN], usize, usize),
     NotHttp2,
 }
 
 impl Frames {
     /// What a client sends.
     pub(crate) fn of_client() -> Self {
-        Self { position: Position::Preface(0), is_first: true }
+        Self::at(Position::Preface(0))
     }
 
     /// What a server sends.
     pub(crate) fn of_server() -> Self {
-        Self { position: Position::Header([0; HEADER_LEN], 0), is_first: true }
+        Self::at(Position::Header([0; HEADER_LEN], 0))
+    }
+
+    fn at(position: Position) -> Self {
+        Self { position, is_first: true, in_block: false, last_stream: None }
     }
 
     /// Whether what was seen cannot be HTTP/2 in plain text.
@@ -40,14 +53,19 @@ impl Frames {
         matches!(self.position, Position::NotHttp2)
     }
 
-    /// Returns how many bytes are to come before a further frame could be put in: 0 between two frames. `None` before the
-    /// first frame, and where there are none.
+    /// The last stream that the latest GOAWAY has named.
+    pub(crate) fn last_stream(&self) -> Option<u32> {
+        self.last_stream
+    }
+
+    /// Returns how many bytes are to come at least before a further frame could be put in: 0 where it could be now, which is
+    /// between two frames, and not inside a header block. `None` before the first frame, and where there are none.
     pub(crate) fn until_boundary(&self) -> Option<usize> {
         match self.position {
             _ if self.is_first => None,
-            Position::Header(_, 0) => Some(0),
+            Position::Header(_, 0) if !self.in_block => Some(0),
             Position::Header(_, seen) => Some(HEADER_LEN - seen),
-            Position::Payload(left) => Some(left),
+            Position::Payload(left) | Position::LastStream(_, _, left) => Some(left),
             Position::Preface(_) | Position::NotHttp2 => None,
         }
     }
@@ -59,9 +77,17 @@ impl Frames {
                 Position::NotHttp2 => return,
                 Position::Payload(left) => {
                     let step = bytes.len().min(*left);
+                    self.position = Position::payload(*left - step);
+                    step
+                }
+                Position::LastStream(last, seen, left) => {
+                    let step = bytes.len().min(LAST_STREAM_LEN - *seen);
+                    last[*seen..*seen + step].copy_from_slice(&bytes[..step]);
+                    *seen += step;
                     *left -= step;
-                    if *left == 0 {
-                        self.position = Position::Header([0; HEADER_LEN], 0);
+                    if *seen == LAST_STREAM_LEN {
+                        self.last_stream = Some(u32::from_be_bytes(*last) & 0x7fff_ffff);
+                        self.position = Position::payload(*left);
                     }
                     step
                 }
@@ -100,17 +126,28 @@ impl Frames {
         if is_first && (header.kind != SETTINGS || header.stream != 0 || header.length > LARGEST) {
             return Position::NotHttp2;
         }
-        match header.length {
-            0 => Position::Header([0; HEADER_LEN], 0),
-            length => Position::Payload(length),
+        if matches!(header.kind, HEADERS | PUSH_PROMISE | CONTINUATION) {
+            self.in_block = !header.has(END_HEADERS);
         }
+        match header.length {
+            length @ LAST_STREAM_LEN.. if header.kind == GOAWAY => {
+                Position::LastStream([0; LAST_STREAM_LEN], 0, length)
+            }
+            length => Position::payload(length),
+        }
+    }
+}
+
+impl Position {
+    fn payload(left: usize) -> Self {
+        if left == 0 { Self::Header([0; HEADER_LEN], 0) } else { Self::Payload(left) }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http2::frame::{DATA, HEADERS, frame};
+    use crate::http2::frame::{DATA, frame};
 
     fn follow(frames: &mut Frames, bytes: &[u8], chunk: usize) -> Vec<(u8, u32)> {
         let mut seen = Vec::new();
@@ -153,6 +190,47 @@ mod tests {
             &[3, 2, 1, 0].map(Some),
         ];
         assert_eq!(boundaries, expected.concat());
+    }
+
+    #[test]
+    fn there_is_no_boundary_inside_a_header_block() {
+        let mut frames = Frames::of_server();
+        follow(&mut frames, &frame(SETTINGS, 0, 0, &[]), 9);
+        for (kind, flags, until) in [
+            (HEADERS, END_HEADERS, 0),
+            (HEADERS, 0, HEADER_LEN),
+            (CONTINUATION, 0, HEADER_LEN),
+            (CONTINUATION, END_HEADERS, 0),
+            (PUSH_PROMISE, 0, HEADER_LEN),
+            (CONTINUATION, END_HEADERS, 0),
+            // Its flag of the same number means nothing.
+            (DATA, END_HEADERS, 0),
+        ] {
+            for payload in [&b"block"[..], &[]] {
+                follow(&mut frames, &frame(kind, flags, 1, payload), 4);
+                assert_eq!(frames.until_boundary(), Some(until), "{kind} {flags}");
+            }
+        }
+        follow(&mut frames, &frame(HEADERS, 0, 1, b"block"), 14);
+        follow(&mut frames, &frame(CONTINUATION, END_HEADERS, 1, b"block")[..2], 2);
+        assert_eq!(frames.until_boundary(), Some(HEADER_LEN - 2));
+    }
+
+    #[test]
+    fn the_last_stream_of_goaway_is_read() {
+        let mut frames = Frames::of_server();
+        follow(&mut frames, &frame(SETTINGS, 0, 0, &[]), 9);
+        let goaway = |last: u32| frame(GOAWAY, 0, 0, &[&last.to_be_bytes()[..], &[0; 4], b"why"].concat());
+        for (last, chunk) in [(0x7fff_ffff, 1), (301, 11), (7, 100)] {
+            assert_eq!(
+                follow(&mut frames, &[goaway(last), frame(DATA, 0, 1, b"d")].concat(), chunk),
+                [(GOAWAY, 0), (DATA, 1)]
+            );
+            assert_eq!((frames.last_stream(), frames.until_boundary()), (Some(last), Some(0)));
+        }
+        // Too short for one.
+        follow(&mut frames, &[frame(GOAWAY, 0, 0, &[1; 3]), frame(DATA, 0, 1, &[])].concat(), 5);
+        assert_eq!((frames.last_stream(), frames.until_boundary()), (Some(7), Some(0)));
     }
 
     #[test]

@@ -19,11 +19,19 @@ pub(super) struct CallCounter {
 }
 
 /// The streams that are open: requests that have begun, and whose responses have not ended.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Streams {
     /// The highest id. Ids only grow, so HEADERS of a lower one are trailers.
     last: u32,
+    /// The highest id that is served: those above the last stream of the server's GOAWAY get no answer.
+    served: u32,
     open: BTreeSet<u32>,
+}
+
+impl Default for Streams {
+    fn default() -> Self {
+        Self { last: 0, served: u32::MAX, open: BTreeSet::new() }
+    }
 }
 
 impl CallCounter {
@@ -56,6 +64,9 @@ impl CallCounter {
                 connection.set_calls(streams.open.len());
             }
         });
+        if self.written.last_stream().is_some_and(|last| streams.on_goaway(last)) {
+            connection.set_calls(streams.open.len());
+        }
     }
 
     /// How many bytes the server is to write before a further frame could be put in; see [`Frames::until_boundary`].
@@ -79,7 +90,7 @@ impl Streams {
         match frame.kind {
             HEADERS if frame.stream > self.last => {
                 self.last = frame.stream;
-                self.open.insert(frame.stream)
+                frame.stream <= self.served && self.open.insert(frame.stream)
             }
             RST_STREAM => self.open.remove(&frame.stream),
             _ => false,
@@ -93,13 +104,22 @@ impl Streams {
         };
         ends && self.open.remove(&frame.stream)
     }
+
+    /// Forgets those above the last stream of a GOAWAY; they may have been read before it was written.
+    fn on_goaway(&mut self, last: u32) -> bool {
+        if last >= self.served {
+            return false;
+        }
+        self.served = last;
+        !self.open.split_off(&(last + 1)).is_empty()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::cutter::{Cutter, Open};
     use super::*;
-    use crate::http2::frame::{END_HEADERS, PREFACE, SETTINGS, frame};
+    use crate::http2::frame::{END_HEADERS, GOAWAY, PREFACE, SETTINGS, frame};
 
     /// A counter and the cutter that it reports to.
     fn counter() -> (CallCounter, Cutter) {
@@ -145,6 +165,27 @@ mod tests {
         assert_eq!(calls(&cutter), 0);
         // Trailers of a request that was answered early begin no call.
         counter.on_read(&frame(HEADERS, END_STREAM | END_HEADERS, 7, b"t"));
+        assert_eq!(calls(&cutter), 0);
+    }
+
+    /// h2 reads on after its GOAWAY, and skips what is above its last stream.
+    #[test]
+    fn calls_above_the_last_stream_of_goaway_are_not_counted() {
+        let (mut counter, cutter) = counter();
+        let begin = |stream| frame(HEADERS, END_HEADERS, stream, b"h");
+        let goaway = |last: u32| frame(GOAWAY, 0, 0, &[last.to_be_bytes(), [0; 4]].concat());
+        counter.on_read(PREFACE);
+        counter.on_read(&[frame(SETTINGS, 0, 0, &[]), begin(1)].concat());
+        counter.on_written(&[frame(SETTINGS, 0, 0, &[]), goaway(0x7fff_ffff)].concat());
+        counter.on_read(&[begin(3), begin(5)].concat());
+        assert_eq!(calls(&cutter), 3, "the first GOAWAY of a graceful end refuses nothing");
+        // The last of them had arrived, and was not looked at.
+        counter.on_written(&goaway(3));
+        assert_eq!(calls(&cutter), 2);
+        counter.on_read(&begin(7));
+        assert_eq!(calls(&cutter), 2);
+        counter.on_written(&frame(HEADERS, END_STREAM | END_HEADERS, 1, b"t"));
+        counter.on_written(&frame(HEADERS, END_STREAM | END_HEADERS, 3, b"t"));
         assert_eq!(calls(&cutter), 0);
     }
 

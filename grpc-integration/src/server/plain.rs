@@ -41,26 +41,18 @@ impl<S> Plain<S> {
 }
 
 impl<S: AsyncWrite + Unpin> Plain<S> {
-    /// Does what the age of the connection asks for; an error when its grace is over.
+    /// Follows the age of the connection; an error when its grace is over. Every operation does, because the task may
+    /// wait in any of them: h2 reads nothing while it cannot write.
     fn grow_old(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        let Self { stream, age: Some(age), calls, .. } = self else { return Ok(()) };
-        // There is no GOAWAY to end it with.
-        if calls.is_other() {
+        let Self { age: Some(age), calls, .. } = self else { return Ok(()) };
+        // Of another protocol there is no GOAWAY to end it with.
+        if calls.is_other() || !age.poll_over(cx) {
             return Ok(());
         }
-        if age.poll_over(cx) {
-            let calls = calls.calls();
-            tracing::info!(calls, "connection closed; the grace after its maximum age is over");
-            let why = "closed: the grace after its maximum age is over";
-            return Err(io::Error::new(io::ErrorKind::TimedOut, why));
-        }
-        if age.owes_goaway() && calls.until_boundary() == Some(0) {
-            // Where it cannot be written now, its task is woken when it can.
-            if let Poll::Ready(written) = age.poll_write_goaway(stream, cx) {
-                return written;
-            }
-        }
-        Ok(())
+        let calls = calls.calls();
+        tracing::info!(calls, "connection closed; the grace after its maximum age is over");
+        let why = "closed: the grace after its maximum age is over";
+        Err(io::Error::new(io::ErrorKind::TimedOut, why))
     }
 
     /// Writes GOAWAY if it is due here; returns how much may be written before it is.
@@ -90,6 +82,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Plain<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         self.grow_old(cx)?;
+        // Where it cannot be written now, the task is woken when it can.
+        if let Poll::Ready(Err(error)) = self.poll_goaway(cx) {
+            return Poll::Ready(Err(error));
+        }
         let Self { stream, rewriter, calls, .. } = &mut *self;
         let before = buf.filled().len();
         ready!(match rewriter {
@@ -105,6 +101,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Plain<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Plain<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.grow_old(cx)?;
         let most = ready!(self.poll_goaway(cx))?.unwrap_or(buf.len());
         let buf = buf.get(..most).unwrap_or(buf);
         let written = ready!(Pin::new(&mut self.stream).poll_write(cx, buf))?;
@@ -117,6 +114,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Plain<S> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.grow_old(cx)?;
         if self.age.as_ref().is_some_and(|age| age.owes_goaway()) {
             let first = bufs.iter().find(|buf| !buf.is_empty());
             return self.poll_write(cx, first.map_or(&[], |buf| buf));
@@ -136,10 +134,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Plain<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.grow_old(cx)?;
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.grow_old(cx)?;
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
@@ -152,7 +152,7 @@ mod tests {
     use tokio::time::{Instant, sleep, timeout};
 
     use super::*;
-    use crate::http2::frame::{DATA, GOAWAY, SETTINGS, frame};
+    use crate::http2::frame::{CONTINUATION, DATA, END_HEADERS, GOAWAY, HEADERS, SETTINGS, frame};
     use crate::http2::frames::Frames;
 
     const AGE: Duration = Duration::from_secs(100);
@@ -199,18 +199,37 @@ mod tests {
         assert_eq!(client.read(&mut bytes).await.unwrap(), 0, "there was one");
     }
 
-    /// A frame that is half written when the age is reached, over a connection that takes a few bytes at a time.
+    /// What is half written when the age is reached, over a connection that takes a few bytes at a time.
     #[tokio::test(start_paused = true)]
     async fn goaway_is_put_between_two_frames() {
+        let (settings, data) = (frame(SETTINGS, 0, 0, &[0; 6]), frame(DATA, 0, 1, &[7; 50]));
+        let part_of_a_frame = data.len() - 20;
+        between(&[&settings, &data], part_of_a_frame, &[(SETTINGS, 0), (DATA, 1)]).await;
+        // A block of headers is never interrupted: it would be a connection error.
+        let block = [
+            frame(HEADERS, 0, 1, &[7; 50]),
+            frame(CONTINUATION, 0, 1, &[7; 50]),
+            frame(CONTINUATION, END_HEADERS, 1, &[7; 50]),
+        ];
+        let frames = [&settings[..], &block[0], &block[1], &block[2]];
+        let expected = [(SETTINGS, 0), (HEADERS, 1), (CONTINUATION, 1), (CONTINUATION, 1)];
+        for written in [20, block[0].len(), block[0].len() + 4, block[0].len() + block[1].len()] {
+            between(&frames, written, &expected).await;
+        }
+    }
+
+    /// The age is reached when the first of `frames` is written, and so many bytes after it. GOAWAY comes after all of them,
+    /// which are `expected`, and before more.
+    async fn between(frames: &[&[u8]], written: usize, expected: &[(u8, u32)]) {
         for capacity in [1, 5, 9, 17, 64] {
             for vectored in [false, true] {
                 let (mut server, mut client) = connection(capacity, None);
                 let got = tokio::spawn(async move { received(&mut client).await });
-                let head = [frame(SETTINGS, 0, 0, &[0; 6]), frame(DATA, 0, 1, &[7; 50])].concat();
-                let (head, half) = head.split_at(head.len() - 20);
+                let bytes = frames.concat();
+                let (head, half) = bytes.split_at(frames[0].len() + written);
                 server.write_all(head).await.unwrap();
                 assert!(timeout(2 * AGE, reads(&mut server)).await.is_err(), "nothing is read");
-                // The rest of the frame, and more, at once.
+                // The rest of it, and more, at once.
                 let rest = [half, &frame(DATA, 0, 1, &[7; 50]), &frame(DATA, 1, 1, &[])].concat();
                 let mut left = &rest[..];
                 while !left.is_empty() {
@@ -221,8 +240,8 @@ mod tests {
                     left = &left[written.unwrap()..];
                 }
                 drop(server);
-                let expected = [(SETTINGS, 0), (DATA, 1), (GOAWAY, 0), (DATA, 1), (DATA, 1)];
-                assert_eq!(got.await.unwrap(), expected, "{capacity} {vectored}");
+                let expected = [expected, &[(GOAWAY, 0), (DATA, 1), (DATA, 1)]].concat();
+                assert_eq!(got.await.unwrap(), expected, "{written} {capacity} {vectored}");
             }
         }
     }
@@ -236,6 +255,52 @@ mod tests {
         let error = reads(&mut server).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert!(began.elapsed() >= AGE.mul_f64(0.9) + GRACE && began.elapsed() <= AGE.mul_f64(1.1) + GRACE);
+    }
+
+    /// h2 neither reads nor does anything else while it cannot write, for example to a client that pings and does not read.
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_ends_when_its_grace_is_over_whatever_its_task_waits_in() {
+        for vectored in [false, true] {
+            let (mut server, _client) = connection(20, Some(GRACE));
+            server.write_all(&frame(SETTINGS, 0, 0, &[])).await.unwrap();
+            let began = Instant::now();
+            let data = frame(DATA, 0, 1, &[7; 50]);
+            let error = loop {
+                let write = async {
+                    match vectored {
+                        true => server.write_vectored(&[IoSlice::new(&data)]).await,
+                        false => server.write(&data).await,
+                    }
+                };
+                if let Err(error) = timeout(10 * AGE, write).await.expect("it ends") {
+                    break error;
+                }
+            };
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+            let took = began.elapsed();
+            assert!(took >= AGE.mul_f64(0.9) + GRACE && took <= AGE.mul_f64(1.1) + GRACE, "{took:?}");
+        }
+        // The pipe of this test never makes these wait.
+        let (mut server, _client) = connection(1024, Some(GRACE));
+        sleep(2 * AGE).await;
+        server.flush().await.unwrap();
+        sleep(GRACE).await;
+        assert_eq!(server.flush().await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(server.shutdown().await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn goaway_is_sent_to_a_client_that_reads_late() {
+        let (mut server, mut client) = connection(20, None);
+        let writing = tokio::spawn(async move {
+            server.write_all(&frame(SETTINGS, 0, 0, &[])).await.unwrap();
+            server.write_all(&frame(DATA, 0, 1, &[7; 50])).await.unwrap();
+            server.write_all(&frame(DATA, 1, 1, &[])).await.unwrap();
+        });
+        sleep(2 * AGE).await;
+        let received = timeout(AGE, received(&mut client)).await.expect("all of it");
+        assert_eq!(received, [(SETTINGS, 0), (DATA, 1), (GOAWAY, 0), (DATA, 1)]);
+        writing.await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
