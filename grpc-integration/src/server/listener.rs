@@ -89,6 +89,9 @@ impl AcceptErrors {
     }
 }
 
+/// Whether the next connection may be accepted at once. Those of the network are, by accept(2), errors that the new
+/// connection had already. EPERM and EOPNOTSUPP are not among them: a security policy, or a socket that does not listen,
+/// may be their cause too, and then every attempt fails.
 fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -96,5 +99,50 @@ fn is_of_one_connection(error: &io::Error) -> bool {
             | ErrorKind::ConnectionReset
             | ErrorKind::ConnectionRefused
             | ErrorKind::Interrupted
-    )
+            | ErrorKind::NetworkDown
+            | ErrorKind::NetworkUnreachable
+            | ErrorKind::HostUnreachable
+            | ErrorKind::TimedOut
+    ) || is_without_a_kind(error)
+}
+
+/// Those of the network to which std gives no kind.
+#[cfg(unix)]
+fn is_without_a_kind(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    matches!(Errno::from_io_error(error), Some(Errno::PROTO | Errno::NOPROTOOPT | Errno::HOSTDOWN))
+}
+
+#[cfg(not(unix))]
+fn is_without_a_kind(_: &io::Error) -> bool {
+    false
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::*;
+
+    #[test]
+    fn errors_of_one_connection_are_distinguished_from_those_of_the_machine() {
+        let is_skipped = |errno: Errno| is_of_one_connection(&errno.into());
+        for errno in [
+            Errno::CONNABORTED,
+            Errno::INTR,
+            Errno::NETDOWN,
+            Errno::PROTO,
+            Errno::NOPROTOOPT,
+            Errno::HOSTDOWN,
+            Errno::HOSTUNREACH,
+            Errno::NETUNREACH,
+            Errno::TIMEDOUT,
+        ] {
+            assert!(is_skipped(errno), "{errno}");
+        }
+        for errno in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::PERM, Errno::OPNOTSUPP]
+        {
+            assert!(!is_skipped(errno), "{errno}");
+        }
+    }
 }
