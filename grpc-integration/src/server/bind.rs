@@ -99,6 +99,16 @@ impl LifecycleBuilder {
                 "the maximum age of connections is zero: max_connection_age(..)",
             ));
         }
+        if self.max_age.is_none() && self.max_age_grace.is_some() {
+            return Err(Error::invalid_argument(
+                "max_connection_age_grace(..) is the grace after max_connection_age(..), which is not set",
+            ));
+        }
+        if self.config.require_registration == Some(Duration::ZERO) {
+            return Err(Error::invalid_argument(
+                "no server is registered in no time: require_registration(..) is zero",
+            ));
+        }
         let grace = self.max_age_grace;
         self.config.connections.max_age = self.max_age.map(|age| MaxAge { age, grace });
         if Handle::try_current().is_err() {

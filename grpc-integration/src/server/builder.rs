@@ -224,7 +224,7 @@ impl LifecycleBuilder {
     }
 
     /// Ends the server with [`NotRegistered`](crate::ErrorKind::NotRegistered) if it is not registered within this time, from when it is
-    /// [ready](Self::readiness). Default: it serves without being registered for as long as the registry cannot be
+    /// [ready](Self::readiness). Not zero. Default: it serves without being registered for as long as the registry cannot be
     /// reached.
     pub fn require_registration(mut self, within: Duration) -> Self {
         self.config.require_registration = Some(within);
@@ -294,7 +294,8 @@ impl LifecycleBuilder {
     }
 
     /// Sets how long the calls in flight have to finish on a connection that has reached its
-    /// [maximum age](Self::max_connection_age). Then it is closed, and calls that are left fail. Default: no limit.
+    /// [maximum age](Self::max_connection_age), without which it is an `InvalidArgument`. Then it is closed, and calls that are
+    /// left fail. Default: no limit.
     pub fn max_connection_age_grace(mut self, grace: Duration) -> Self {
         self.max_age_grace = Some(grace);
         self

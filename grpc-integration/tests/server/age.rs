@@ -82,11 +82,3 @@ async fn a_call_that_outlives_the_grace_is_cut() {
         began.elapsed()
     );
 }
-
-#[tokio::test]
-async fn a_maximum_age_of_zero_is_an_error() {
-    let builder =
-        Lifecycle::builder(MemoryRegistry::new()).service("greeter").max_connection_age(Duration::ZERO);
-    let error = builder.bind("127.0.0.1:0").await.unwrap_err();
-    assert!(error.to_string().contains("max_connection_age"), "{error}");
-}

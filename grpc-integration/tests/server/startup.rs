@@ -70,6 +70,18 @@ async fn invalid_settings_are_errors_of_bind() {
         (builder().service("a").advertise("[::]:80"), "[::]:80"),
         (builder().service("a").advertise("http://pod:80"), "http://pod:80"),
         (builder().service("a").ttl(Duration::ZERO), "TTL"),
+        (
+            builder().service("a").max_connection_age(Duration::ZERO),
+            "the maximum age of connections is zero: max_connection_age(..)",
+        ),
+        (
+            builder().service("a").max_connection_age_grace(Duration::from_secs(1)),
+            "max_connection_age_grace(..) is the grace after max_connection_age(..), which is not set",
+        ),
+        (
+            builder().service("a").require_registration(Duration::ZERO),
+            "no server is registered in no time: require_registration(..) is zero",
+        ),
     ];
     for (builder, expected) in table {
         let error = builder.bind("127.0.0.1:0").await.unwrap_err();

@@ -1,6 +1,7 @@
 //! What a server requires of its clients, and what its services see of them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use hither_memory::MemoryRegistry;
 use hither_tonic::{ClientTls, ErrorKind, Lifecycle, ServerTls};
@@ -134,6 +135,8 @@ async fn settings_of_a_server_that_cannot_be_used_are_one_clear_error() {
         (pem().with_client_spiffe_trust_domain("a.example"), "set ServerTls::with_client_ca"),
         (pem().with_client_ca(ca.pem()).with_client_spiffe_id("x"), "\"x\" is no SPIFFE id"),
         (own(&["http/1.1"]), "offers http/1.1 by ALPN and not h2"),
+        (pem().with_handshake_timeout(Duration::ZERO), "ServerTls::with_handshake_timeout is zero"),
+        (own(&[]).with_handshake_timeout(Duration::ZERO), "ServerTls::with_handshake_timeout is zero"),
         (own(&[]).with_client_ca(ca.pem()), "with_client_ca and with_client_spiffe_id do not apply"),
     ] {
         let builder = Lifecycle::builder(MemoryRegistry::new()).service(SERVICE).tls(tls);

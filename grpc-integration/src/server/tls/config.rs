@@ -26,6 +26,10 @@ impl ServerTls {
     /// `InvalidArgument` for settings that cannot be used.
     pub(in crate::server) fn start(self) -> Result<Handshakes> {
         self.spiffe.validate()?;
+        if self.handshake_timeout.is_zero() {
+            let message = "no handshake can be done in no time: ServerTls::with_handshake_timeout is zero";
+            return Err(Error::invalid_argument(message));
+        }
         let (timeout, most) = (self.handshake_timeout, self.max_handshakes);
         let config = match &self.origin {
             Origin::Rustls(config) => Watched::fixed(Arc::new(self.own(config)?)),

@@ -130,7 +130,7 @@ impl ServerTls {
         self
     }
 
-    /// Sets how long a handshake may take. Default 10 s.
+    /// Sets how long a handshake may take. Not zero; default 10 s.
     pub fn with_handshake_timeout(mut self, timeout: Duration) -> Self {
         self.handshake_timeout = timeout;
         self
