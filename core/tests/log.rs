@@ -11,7 +11,7 @@ use hither_core::{
     Claim, Discovery, ErrorKind, Instance, Registrar, Registration, RegistrationConfig, ServiceName,
     keep_registered,
 };
-use hither_memory::MemoryRegistry;
+use hither_memory::{MemoryRegistry, Operation};
 use tempfile::NamedTempFile;
 use tokio::time::sleep;
 use tracing::level_filters::LevelFilter;
@@ -71,7 +71,7 @@ async fn an_outage_of_an_hour_logs_two_lines_for_a_registration_and_two_for_a_vi
         assert_lines(
             &mut log,
             &[
-                &["WARN", "svc", "registration failed; retrying", cause],
+                &["WARN", "svc", "renewal failed; retrying", cause],
                 &["WARN", "svc", "watch lost; retrying", cause],
             ],
         );
@@ -89,8 +89,29 @@ async fn an_outage_of_an_hour_logs_two_lines_for_a_registration_and_two_for_a_vi
     sleep(Duration::from_secs(3600)).await;
     assert_lines(
         &mut log,
-        &[&["WARN", "registration failed; retrying"], &["WARN", "svc", "watch lost; retrying"]],
+        &[&["WARN", "renewal failed; retrying"], &["WARN", "svc", "watch lost; retrying"]],
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_failed_is_named() {
+    let (mut log, _guard) = capture();
+    let (registry, instance) = (MemoryRegistry::new(), Instance::new("10.0.0.1:80".parse().unwrap()));
+    let registration = Registration::new("svc".parse().unwrap(), instance.clone()).unwrap();
+    let fail_once = |operation| registry.faults().fail_next_of(operation, 1, ErrorKind::Unavailable);
+    fail_once(Operation::Register);
+    let handle = keep_registered(registry.clone(), registration, RegistrationConfig::default());
+    handle.registered().await.unwrap();
+    assert_lines(&mut log, &[&["INFO", "registered"], &["WARN", "registration failed; retrying"]]);
+
+    fail_once(Operation::Update);
+    handle.update(instance.with_weight(2)).await.unwrap();
+    assert_lines(&mut log, &[&["INFO", "registration restored"], &["WARN", "update failed; retrying"]]);
+
+    fail_once(Operation::Revoke);
+    handle.withdraw();
+    sleep(Duration::from_secs(60)).await;
+    assert_lines(&mut log, &[&["INFO", "registration withdrawn"], &["WARN", "withdrawal failed; retrying"]]);
 }
 
 #[tokio::test(start_paused = true)]

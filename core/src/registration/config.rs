@@ -12,7 +12,7 @@ pub struct RegistrationConfig {
 }
 
 impl RegistrationConfig {
-    /// Sets the deadline of one call to the registry. Default 5 s; a backend's own deadline is usually shorter.
+    /// Sets the deadline of one call to the registry. Not zero. Default 5 s; a backend's own deadline is usually shorter.
     #[must_use]
     pub fn with_attempt_timeout(mut self, timeout: Duration) -> Self {
         self.attempt_timeout = timeout;

@@ -38,7 +38,8 @@ pub use state::RegistrationStatus;
 /// [`RegistrationStatus::Failed`]. `Unauthenticated` and `PermissionDenied` are retried at the longest backoff: a mistake
 /// of five minutes in the roles must not remove healthy servers for good.
 ///
-/// Outside a Tokio runtime the registration is `Failed` from the start.
+/// Outside a Tokio runtime, or with an [attempt timeout](RegistrationConfig::with_attempt_timeout) of zero, the registration
+/// is `Failed` from the start.
 ///
 /// ```
 /// use hither_core::{Instance, Registration, RegistrationConfig, keep_registered};
@@ -68,7 +69,14 @@ pub fn keep_registered(
     let (desired, of_task) = watch::channel(desired);
     let (to_handle, observed) = watch::channel(Observed::new(status));
     let deregister_timeout = config.deregister_timeout;
-    match Handle::try_current() {
+    let invalid = if config.attempt_timeout.is_zero() {
+        Err((ErrorKind::InvalidArgument, "the attempt timeout is zero: no registry answers in no time"))
+    } else {
+        Ok(())
+    };
+    let runtime = Handle::try_current()
+        .map_err(|_| (ErrorKind::Unexpected, "a registration can only be kept inside a Tokio runtime"));
+    match invalid.and(runtime) {
         Ok(runtime) => {
             let span = tracing::info_span!(
                 "registration",
@@ -78,9 +86,8 @@ pub fn keep_registered(
             let task = Reconciler::new(registrar, registration, config, of_task, to_handle);
             runtime.spawn(task.run().instrument(span));
         }
-        Err(_) => {
-            let why = "a registration can only be kept inside a Tokio runtime";
-            let error = Error::new(ErrorKind::Unexpected, why).with_operation("register");
+        Err((kind, why)) => {
+            let error = Error::new(kind, why).with_operation("register");
             to_handle.send_modify(|observed| observed.status = RegistrationStatus::Failed(error));
         }
     }

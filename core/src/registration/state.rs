@@ -12,7 +12,8 @@ pub enum RegistrationStatus {
     Registering,
     /// The registry has the record, on a lease that is being renewed.
     Registered,
-    /// The registry cannot be reached, or has lost the record; the attempts go on without limit.
+    /// The registry cannot be reached, or has lost the record; the attempts go on without limit. They are to register, or
+    /// to remove the record of an owner that [withdrew](crate::RegistrationHandle::withdraw) it, which is still there.
     #[non_exhaustive]
     Retrying {
         /// When the registration was lost, or the first attempt failed.

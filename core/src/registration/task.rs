@@ -59,6 +59,18 @@ enum Step {
     Sleep(Instant),
 }
 
+impl Step {
+    /// Its name in the log.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Renew => "renewal",
+            Self::Update => "update",
+            Self::Withdraw => "withdrawal",
+            Self::Register | Self::Wait | Self::Sleep(_) => "registration",
+        }
+    }
+}
+
 impl Reconciler {
     pub(super) fn new(
         registrar: impl Registrar,
@@ -243,10 +255,11 @@ impl Reconciler {
             self.drop_lease();
         }
         // One line for an outage, however long it lasts.
+        let (cause, what) = (error.report(), step.name());
         if self.is_retrying() {
-            tracing::debug!(cause = error.report(), ?delay, "registration still failing");
+            tracing::debug!(cause, ?delay, "{what} still failing");
         } else {
-            tracing::warn!(cause = error.report(), "registration failed; retrying");
+            tracing::warn!(cause, "{what} failed; retrying");
         }
         self.observed.send_modify(|observed| {
             let since = match &observed.status {

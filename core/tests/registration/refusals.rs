@@ -138,4 +138,7 @@ async fn the_deadline_of_a_call_is_a_setting() {
     assert_eq!(began.elapsed(), SECOND, "and not the registry's own deadline of 5 s");
     let RegistrationStatus::Retrying { cause, .. } = retrying else { unreachable!() };
     assert_eq!(cause.kind(), ErrorKind::Timeout);
+    let none = RegistrationConfig::default().with_attempt_timeout(Duration::ZERO);
+    let error = keep_registered(registry, registration(), none).registered().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument);
 }
