@@ -65,8 +65,17 @@
 //! What a channel knows can be seen: [`status`](DiscoveryChannel::status) has its state, and each instance with its
 //! connectivity, its last error and its load; [`status_changes`](DiscoveryChannel::status_changes) is a stream of that.
 //!
-//! The policy picks the instance for a call: [`LeastRequest`], the default, [`RoundRobin`], [`Sticky`], or your own
-//! [`LoadBalancingPolicy`]. A [`Connector`] opens the byte streams: [`TcpConnector`], the default, your own, or any
+//! The policy picks the instance for a call; all but `Sticky` give each instance its share by weight:
+//!
+//! | policy | picks | elsewhere |
+//! |---|---|---|
+//! | [`LeastRequest`], the default | of two random instances the one with fewer calls in flight, failures included | gRPC `least_request`, Envoy `LEAST_REQUEST`, P2C |
+//! | [`PeakEwma`] | of two random instances the faster one, by latency and calls in flight | linkerd, Finagle and tower `PeakEwma` |
+//! | [`RoundRobin`] | each in turn | gRPC `round_robin`, `weighted_round_robin` |
+//! | [`Sticky`] | always the same, until it is lost | gRPC `pick_first`, which connects to no other |
+//!
+//! Or your own [`LoadBalancingPolicy`], for which [`PerInstance`] keeps a state of each instance. A
+//! [`Connector`] opens the byte streams: [`TcpConnector`], the default, your own, or any
 //! connector written for tonic or hyper, in a [`ServiceConnector`].
 //!
 //! The [`Selection`] comes before: which instances a channel connects to at all. It filters by version, zone or metadata,
@@ -130,9 +139,10 @@ pub use client::ClientTls;
 #[cfg(feature = "client")]
 pub use client::{
     BoxedIo, CallInfo, CalledInstance, ChannelBuilder, ChannelStatus, Connected, ConnectivityState,
-    Connector, Destination, DiscoveryChannel, FailurePercentage, InstanceStatus, Io, LeastRequest,
-    LoadBalancingPolicy, Outcome, OutlierDetection, Pick, Picked, Picker, ReadyInstance, ResponseFuture,
-    RoundRobin, Selection, ServiceConnector, Sticky, SuccessRate, TcpConnector, WaitForReady,
+    Connector, Destination, DiscoveryChannel, FailurePercentage, InstanceStatus, InstanceWith, Io,
+    LeastRequest, LoadBalancingPolicy, Outcome, OutlierDetection, PeakEwma, PerInstance, Pick, Picked,
+    Picker, ReadyInstance, ResponseFuture, RoundRobin, Selection, ServiceConnector, Sticky, SuccessRate,
+    TcpConnector, WaitForReady,
 };
 #[cfg(any(feature = "client", feature = "server"))]
 pub use deadline::CallDeadline;

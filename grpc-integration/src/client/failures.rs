@@ -62,6 +62,11 @@ impl Failures {
         usize::try_from(State::unpack(state).at(self.tick()).load / CALL).unwrap_or(usize::MAX)
     }
 
+    /// Returns the share of failures among the latest calls: from 0 to 1.
+    pub(crate) fn rate(&self) -> f64 {
+        State::unpack(self.state.load(Ordering::Relaxed)).rate as f64 / ONE as f64
+    }
+
     fn tick(&self) -> u64 {
         let ticks = self.began.elapsed().as_millis() / TICK.as_millis();
         u64::try_from(ticks).unwrap_or_default() & 0xff_ffff

@@ -23,7 +23,10 @@ mod sync;
 mod tls;
 mod transport;
 
-pub use balance::{CallInfo, LeastRequest, LoadBalancingPolicy, Outcome, Pick, Picker, RoundRobin, Sticky};
+pub use balance::{
+    CallInfo, InstanceWith, LeastRequest, LoadBalancingPolicy, Outcome, PeakEwma, PerInstance, Pick, Picker,
+    RoundRobin, Sticky,
+};
 pub use builder::ChannelBuilder;
 pub use call::{CalledInstance, ResponseFuture, WaitForReady};
 pub use channel::DiscoveryChannel;

@@ -110,6 +110,11 @@ impl ReadyInstance {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
+    /// The same for all that are equal while one of them exists.
+    pub(crate) fn key(&self) -> usize {
+        Arc::as_ptr(&self.0.inner) as usize
+    }
+
     /// Its failures, over all changes of its description and of the set.
     pub(crate) fn failures(&self) -> &Failures {
         &self.0.inner.failures

@@ -16,6 +16,7 @@ mod connectors;
 mod departures;
 mod failing;
 mod inherited_deadlines;
+mod latencies;
 mod logs;
 mod memory_network;
 mod outliers;

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -24,13 +24,20 @@ pub(crate) struct Echo {
     pub(crate) calls: Arc<AtomicUsize>,
     /// `Hold` and `Stream` go on when it opens.
     pub(crate) gate: watch::Sender<bool>,
+    /// What `Slow` takes, in milliseconds.
+    pub(crate) delay: Arc<AtomicU64>,
 }
 
 type Messages = Pin<Box<dyn Stream<Item = Result<String, Status>> + Send>>;
 
 impl Echo {
     pub(crate) fn new(name: &str) -> Self {
-        Self { name: name.into(), calls: Arc::default(), gate: watch::Sender::new(false) }
+        Self {
+            name: name.into(),
+            calls: Arc::default(),
+            gate: watch::Sender::new(false),
+            delay: Arc::default(),
+        }
     }
 
     /// Waits for the gate.
@@ -98,6 +105,18 @@ impl Echo {
                 sleep(Duration::from_millis(2)).await;
                 one(name)
             }
+            // The name of the server after the delay that was set.
+            "Slow" => {
+                sleep(Duration::from_millis(self.delay.load(Ordering::SeqCst))).await;
+                one(name)
+            }
+            // The name of the server, and an error that asks for a pause while the gate is open.
+            "Busy" if *self.gate.borrow() => {
+                let mut busy = Status::resource_exhausted("too many");
+                busy.metadata_mut().insert("grpc-retry-pushback-ms", "5000".parse().unwrap());
+                return Err(busy);
+            }
+            "Busy" => one(name),
             // An error of the server's own.
             "Fail" => return Err(Status::unavailable("not today")),
             method => return Err(Status::unimplemented(method)),

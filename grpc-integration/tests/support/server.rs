@@ -108,6 +108,11 @@ impl Server {
         self.echo.calls.load(Ordering::SeqCst)
     }
 
+    /// Sets what `Slow` takes.
+    pub(crate) fn set_delay(&self, milliseconds: u64) {
+        self.echo.delay.store(milliseconds, Ordering::SeqCst);
+    }
+
     /// Connections that are open now.
     pub(crate) fn open(&self) -> usize {
         self.connections.open.load(Ordering::SeqCst)

@@ -3,12 +3,10 @@
 use std::sync::Arc;
 
 use hither_core::SortedById;
-use tonic::Code;
 
 use super::policy::{CallInfo, LoadBalancingPolicy, Outcome, Pick, Picker};
-use super::random::Random;
-use super::weighted::{Draws, Weighted};
-use crate::client::failures::is_failure;
+use super::two_choices::TwoChoices;
+use super::weighted::Weighted;
 use crate::client::ready_instance::{Picked, ReadyInstance};
 
 /// Picks two random ready instances and takes the one with fewer calls in flight (power of two choices). The
@@ -49,82 +47,39 @@ impl LeastRequest {
 
 impl LoadBalancingPolicy for LeastRequest {
     fn picker(&mut self, ready: &SortedById<ReadyInstance>) -> Arc<dyn Picker> {
-        let random = Random::new(self.seed.unwrap_or_else(|| fastrand::u64(..)));
-        match self.weighted.update(ready) {
-            Some(draws) => Arc::new(WeightedPicker { draws, random }),
-            None => Arc::new(LeastRequestPicker { ready: ready.clone(), random }),
-        }
+        Arc::new(LeastRequestPicker(TwoChoices::new(ready, &mut self.weighted, self.seed)))
     }
 }
 
 #[derive(Debug)]
-struct LeastRequestPicker {
-    ready: SortedById<ReadyInstance>,
-    random: Random,
-}
+struct LeastRequestPicker(TwoChoices<ReadyInstance>);
 
 impl LeastRequestPicker {
-    /// Returns two different instances, or the only one twice.
-    fn draw(&self) -> Option<(&ReadyInstance, &ReadyInstance)> {
-        let count = self.ready.len();
-        if count < 2 {
-            return self.ready.at(0).map(|only| (only, only));
+    /// Whether a call goes to `b`, and not to `a` which was drawn first.
+    ///
+    /// Envoy compares weight / (calls + 1), which tells apart what is idle, and so does a draw by weight: both together give
+    /// the lighter one nothing while there are few calls.
+    fn is_better(&self, b: &ReadyInstance, a: &ReadyInstance) -> bool {
+        match self.0.mean_weight() {
+            None => load(b) < load(a),
+            Some(_) => (load(b) + 1) as f64 * a.weight() <= load(a) as f64 * b.weight(),
         }
-        let (first, further) = self.random.two_below(count, count - 1);
-        let second = (first + 1 + further) % count;
-        Some((&self.ready[first], &self.ready[second]))
     }
 }
 
 impl Picker for LeastRequestPicker {
     fn pick(&self, _call: &CallInfo<'_>) -> Pick {
-        match self.draw() {
-            Some((a, b)) if load(b) < load(a) => Pick::Instance(b.clone().into()),
+        match self.0.draw() {
+            Some((a, b)) if self.is_better(b, a) => Pick::Instance(b.clone().into()),
             Some((a, _)) => Pick::Instance(a.clone().into()),
             None => Pick::Queue,
         }
     }
 
     fn done(&self, picked: &Picked, outcome: &Outcome<'_>) {
-        record(picked, outcome);
-    }
-}
-
-/// Envoy compares weight / (calls + 1) instead, and so does a draw by which two idle instances are told apart: then the
-/// lighter one gets nothing while there are few calls.
-#[derive(Debug)]
-struct WeightedPicker {
-    draws: Draws<ReadyInstance>,
-    random: Random,
-}
-
-impl WeightedPicker {
-    fn choose(&self) -> Option<&ReadyInstance> {
-        let first = self.draws.draw(|| self.random.draw());
-        let a = self.draws.at(first)?;
-        let Some(b) = self.random.another_below(first, self.draws.len()).and_then(|at| self.draws.at(at))
-        else {
-            return Some(a);
-        };
-        let is_better = (load(b) + 1) as f64 * a.weight() <= load(a) as f64 * b.weight();
-        Some(if is_better { b } else { a })
-    }
-}
-
-impl Picker for WeightedPicker {
-    fn pick(&self, _call: &CallInfo<'_>) -> Pick {
-        self.choose().map_or(Pick::Queue, |chosen| Pick::Instance(chosen.clone().into()))
-    }
-
-    fn done(&self, picked: &Picked, outcome: &Outcome<'_>) {
-        record(picked, outcome);
-    }
-}
-
-fn record(picked: &Picked, outcome: &Outcome<'_>) {
-    // Neither tells anything of the server.
-    if outcome.was_sent() && outcome.code() != Code::Cancelled {
-        picked.instance().failures().record(is_failure(outcome.code()));
+        if outcome.is_of_the_server() {
+            picked.instance().failures().record(outcome.is_failure());
+        }
     }
 }
 

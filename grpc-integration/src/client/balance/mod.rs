@@ -2,14 +2,19 @@
 
 mod contained;
 mod least_request;
+mod peak_ewma;
+mod per_instance;
 mod policy;
 mod random;
 mod round_robin;
 mod sticky;
+mod two_choices;
 mod weighted;
 
 pub(crate) use contained::{Policy, PolicyPicker};
 pub use least_request::LeastRequest;
+pub use peak_ewma::PeakEwma;
+pub use per_instance::{InstanceWith, PerInstance};
 pub use policy::{CallInfo, LoadBalancingPolicy, Outcome, Pick, Picker};
 pub use round_robin::RoundRobin;
 pub use sticky::Sticky;

@@ -9,6 +9,7 @@ use http::{Extensions, HeaderMap};
 use tokio::time::Instant;
 use tonic::{Code, Status};
 
+use crate::client::failures::is_failure;
 use crate::client::ready_instance::{Picked, ReadyInstance};
 
 /// A load balancing policy: makes a [`Picker`] for each set of ready instances. [`LeastRequest`](crate::LeastRequest),
@@ -197,5 +198,15 @@ impl<'a> Outcome<'a> {
     /// or the server accepts no headers as large as these, tells nothing of how the instance treats calls.
     pub fn was_sent(&self) -> bool {
         self.was_sent
+    }
+
+    /// Whether it tells anything of the instance: not what was never sent, or was given up by the caller.
+    pub(super) fn is_of_the_server(&self) -> bool {
+        self.was_sent && self.code != Code::Cancelled
+    }
+
+    /// Whether the status blames the server, and not the request.
+    pub(super) fn is_failure(&self) -> bool {
+        is_failure(self.code)
     }
 }

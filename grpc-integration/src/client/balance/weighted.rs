@@ -140,6 +140,11 @@ impl<T: AsRef<ReadyInstance>> Draws<T> {
         self.len
     }
 
+    /// The mean of the classes' bounds, which is that of the weights or up to twice as much.
+    pub(super) fn mean_weight(&self) -> f64 {
+        self.total / self.len as f64
+    }
+
     pub(super) fn at(&self, position: usize) -> Option<&T> {
         let class = self.classes.iter().rfind(|class| class.first <= position)?;
         class.list.at(position - class.first)
