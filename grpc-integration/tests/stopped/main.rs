@@ -1,4 +1,5 @@
-//! A server process that is stopped (SIGSTOP): its kernel goes on to accept and to acknowledge, and nothing answers.
+//! A server process that is stopped (SIGSTOP), whose kernel goes on to accept and to acknowledge while nothing answers; and
+//! one that is killed (SIGKILL).
 //!
 //! The servers are this program too, started with an argument.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "these are tests")]
@@ -17,7 +18,7 @@ fn main() {
     if std::env::args().nth(1).as_deref() == Some(process::SERVE) {
         return process::serve();
     }
-    let tests: [(&str, fn()); 2] = [
+    let tests: [(&str, fn()); 3] = [
         (
             "calls_leave_a_stopped_process_and_return_when_it_goes_on",
             process::calls_leave_a_stopped_process_and_return_when_it_goes_on,
@@ -25,6 +26,10 @@ fn main() {
         (
             "calls_given_up_while_a_process_is_stopped_harm_no_others",
             process::calls_given_up_while_a_process_is_stopped_harm_no_others,
+        ),
+        (
+            "only_the_calls_in_flight_at_a_process_fail_when_it_is_killed",
+            process::only_the_calls_in_flight_at_a_process_fail_when_it_is_killed,
         ),
     ];
     let trials = tests.map(|(name, test)| {

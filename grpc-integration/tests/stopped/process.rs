@@ -121,6 +121,44 @@ pub(crate) async fn calls_given_up_while_a_process_is_stopped_harm_no_others() {
     }
 }
 
+#[tokio::main(flavor = "current_thread")]
+pub(crate) async fn only_the_calls_in_flight_at_a_process_fail_when_it_is_killed() {
+    let (killed, fine) = (Process::start().await, Process::start().await);
+    let mut registry = Registry::new();
+    for process in [&killed, &fine] {
+        registry.up(&process.address).await;
+    }
+    let builder = DiscoveryChannel::builder(registry.discovery(), SERVICE).policy(RoundRobin::default());
+    let channel = builder.connect().await.unwrap();
+    let client = Client::new(&channel);
+    until("both are ready", || format!("{channel:?}").matches("in_flight").count() == 2).await;
+    // Each has answered the first message of a stream, and holds back the rest.
+    let mut streams = Vec::new();
+    for _ in 0..16 {
+        let mut stream = client.stream("Stream", String::new()).await.unwrap();
+        streams.push((stream.message().await.unwrap().unwrap(), stream));
+    }
+
+    killed.signal(Signal::KILL);
+    for (server, stream) in &mut streams {
+        if *server == killed.address {
+            let status = timeout(SOON, stream.message()).await.expect("it fails").unwrap_err();
+            assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+        }
+    }
+    let at_killed = streams.iter().filter(|(server, _)| *server == killed.address).count();
+    assert_eq!(at_killed, 8);
+    for _ in 0..100 {
+        assert_eq!(client.call("Name", deadline()).await.unwrap().into_inner(), fine.address);
+    }
+    for (server, stream) in &mut streams {
+        if *server == fine.address {
+            let next = timeout(Duration::from_millis(1), stream.message()).await;
+            assert!(next.is_err(), "it goes on: {next:?}");
+        }
+    }
+}
+
 fn deadline() -> Request<String> {
     let mut request = Request::new(String::new());
     request.set_timeout(SOON);
