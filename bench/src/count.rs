@@ -5,7 +5,7 @@ use tokio::runtime::{Builder, Runtime};
 use crate::Result;
 use crate::calls::{Amount, Call};
 use crate::cell::Cell;
-use crate::client::{Client, Setup, Variant};
+use crate::client::{Client, Feature, Setup, Variant};
 use crate::server::ServerProcess;
 
 #[derive(Debug, clap::Args)]
@@ -13,6 +13,9 @@ pub(crate) struct Arguments {
     /// The channel that makes the calls.
     #[arg(long, value_enum)]
     channel: Variant,
+    /// What hither's channel has beside its defaults.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    with: Vec<Feature>,
     /// How many servers there are.
     #[arg(long, default_value_t = 3)]
     servers: usize,
@@ -45,7 +48,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         deadline: arguments.deadline,
         tls: false,
     };
-    let setup = Setup { servers: server.addresses(), cell: &cell, tls: None, grpc_go: None };
+    let setup = Setup {
+        servers: server.addresses(),
+        cell: &cell,
+        tls: None,
+        features: &arguments.with,
+        grpc_go: None,
+    };
     let mut client = runtime.block_on(Client::connect(arguments.channel, &setup))?;
     let call = cell.call();
     // So that all connections exist, and buffers and maps have the size that they keep.

@@ -58,7 +58,7 @@ fn measure(variant: Variant, connections: usize) -> Result<()> {
         let channels = if variant == Variant::Direct { connections } else { 1 };
         let mut clients = Vec::with_capacity(channels);
         for servers in server.addresses().chunks(connections / channels) {
-            let setup = Setup { servers, cell: &cell, tls: None, grpc_go: None };
+            let setup = Setup { servers, cell: &cell, tls: None, features: &[], grpc_go: None };
             let mut client = Client::connect(variant, &setup).await?;
             // Some channels connect when they are called.
             client.make(&cell.call(), 1, Amount::Calls(1)).await?;

@@ -45,7 +45,8 @@ Parts of them, and tools:
   cargo xtask instructions [CHANNEL [FLAGS]]
                             instructions and allocations of a call on hither's channel beside tonic's, counted by
                             callgrind, and the bounds on them; with a channel, what functions they are in: FLAGS are
-                            those of `hither-bench count`, as in `instructions hither --callers 1`; needs Linux
+                            those of `hither-bench count`, as in `instructions hither --callers 1`; `instructions features`
+                            is what each policy and feature costs; needs Linux
   cargo xtask simulation    writes the simulation's table into BENCHMARKS.md: the latencies and errors of each policy in a
                             fleet with a degraded zone, in virtual time; `ci` checks that it is up to date
   cargo xtask tools         finds etcd, etcdctl, protoc, valgrind, cargo-deny and what `interop` needs (nginx, haproxy,

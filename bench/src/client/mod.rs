@@ -3,6 +3,7 @@
 #[cfg(feature = "ginepro")]
 mod ginepro;
 mod grpc_go;
+mod hither;
 
 use std::fmt;
 use std::fs;
@@ -10,8 +11,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::ValueEnum;
-use hither_core::{Discovery, StaticRegistry};
-use hither_tonic::{ClientTls, DiscoveryChannel, LeastRequest, LoadBalancingPolicy, RoundRobin, Sticky};
+use hither_tonic::DiscoveryChannel;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 
 use crate::calls::{self, Amount, Call};
@@ -19,6 +19,7 @@ use crate::cell::Cell;
 use crate::tls::Identity;
 use crate::{Result, tls};
 use grpc_go::GrpcGo;
+pub(crate) use hither::Feature;
 
 /// A channel, by its name on the command line and in tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -58,6 +59,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) servers: &'a [SocketAddr],
     pub(crate) cell: &'a Cell,
     pub(crate) tls: Option<&'a Identity>,
+    /// What hither's channel has beside its defaults.
+    pub(crate) features: &'a [Feature],
     /// The program that `bench/go` is compiled to.
     pub(crate) grpc_go: Option<&'a PathBuf>,
 }
@@ -78,9 +81,9 @@ impl Client {
             }
             #[cfg(feature = "ginepro")]
             Variant::Ginepro => Ok(Self::Ginepro(ginepro::Ginepro::connect(setup).await?)),
-            Variant::Hither => hither(setup, LeastRequest::default()).await,
-            Variant::RoundRobin => hither(setup, RoundRobin::default()).await,
-            Variant::Sticky => hither(setup, Sticky::default()).await,
+            Variant::Hither => Ok(Self::Hither(hither::connect(setup, setup.features).await?)),
+            Variant::RoundRobin => Ok(Self::Hither(hither::connect(setup, &[Feature::RoundRobin]).await?)),
+            Variant::Sticky => Ok(Self::Hither(hither::connect(setup, &[Feature::Sticky]).await?)),
             Variant::GrpcGo => {
                 let program = setup.grpc_go.ok_or("grpc-go needs its program: --grpc-go")?;
                 GrpcGo::start(program, setup).map(Self::GrpcGo)
@@ -122,14 +125,4 @@ fn endpoint(server: &SocketAddr, setup: &Setup<'_>) -> Result<Endpoint> {
     let authority = Certificate::from_pem(fs::read(tls.certificate())?);
     let config = ClientTlsConfig::new().ca_certificate(authority).domain_name(tls::NAME);
     Ok(Endpoint::from_shared(format!("https://{server}"))?.tls_config(config)?)
-}
-
-async fn hither(setup: &Setup<'_>, policy: impl LoadBalancingPolicy) -> Result<Client> {
-    let addresses: Vec<_> = setup.servers.iter().map(SocketAddr::to_string).collect();
-    let discovery = Discovery::new(StaticRegistry::parse(&addresses.join(","))?);
-    let mut builder = DiscoveryChannel::builder(&discovery, "bench").policy(policy);
-    if let Some(tls) = setup.tls {
-        builder = builder.tls(ClientTls::from_file(tls.certificate()).with_server_name(tls::NAME));
-    }
-    Ok(Client::Hither(builder.connect().await?))
 }

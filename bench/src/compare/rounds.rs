@@ -67,7 +67,7 @@ fn compare(cell: &Cell, settings: &Settings) -> Result<Outcome> {
     }
     let runtime = runtime(cell.threads)?;
     let grpc_go = settings.grpc_go.as_ref();
-    let setup = Setup { servers: server.addresses(), cell, tls: tls.as_ref(), grpc_go };
+    let setup = Setup { servers: server.addresses(), cell, tls: tls.as_ref(), features: &[], grpc_go };
     let call = cell.call();
     let mut contestants = Vec::new();
     for variant in &settings.variants {

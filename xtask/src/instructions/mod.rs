@@ -3,6 +3,7 @@
 
 mod callgrind;
 mod change;
+mod features;
 mod strace;
 
 use std::path::Path;
@@ -35,11 +36,17 @@ static CASES: [Case; 6] = [
     Case::new("100", "16", 0.815, 27.5).with_deadline(),
 ];
 
-/// Prints a table of all cases, and checks their bounds; with arguments it prints a profile instead.
+/// Prints a table of all cases, and checks their bounds; then what each feature costs. With arguments it prints the
+/// latter alone, or a profile.
 pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<(), Error> {
     match arguments {
+        [only] if only == "features" => {
+            build(root)?;
+            features::table(root, &tools::valgrind(root)?)
+        }
         [] => {
             table(root)?;
+            features::table(root, &tools::valgrind(root)?)?;
             system_calls(root)
         }
         [channel, flags @ ..] => callgrind::profile(root, channel, flags),
