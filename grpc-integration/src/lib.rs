@@ -64,6 +64,10 @@
 //!
 //! What a channel knows can be seen: [`status`](DiscoveryChannel::status) has its state, and each instance with its
 //! connectivity, its last error and its load; [`status_changes`](DiscoveryChannel::status_changes) is a stream of that.
+//! Calls and their attempts are tracing spans, by OpenTelemetry's conventions, at DEBUG under the target
+//! `hither_tonic::call`: without a subscriber that enables these they cost a comparison. With feature `metrics` there are
+//! gRPC's metrics of calls, attempts and connections, and the channel's own. All names are in
+//! [docs/observability.md](https://github.com/hither-rs/hither/blob/main/docs/observability.md).
 //!
 //! The policy picks the instance for a call; all but `Sticky` give each instance its share by weight:
 //!
@@ -104,6 +108,7 @@
 //! | `client` | yes | [`DiscoveryChannel`] |
 //! | `server` | yes | [`Lifecycle`], [`DeadlineLayer`] |
 //! | `health` | no | `LifecycleBuilder::health`: drives tonic-health's reporter |
+//! | `metrics` | no | metrics of channels, with gRPC's names, for the recorder of the `metrics` crate; implies `client` |
 //! | `memory-network` | no | `MemoryNetwork`: servers and channels without sockets, for tests; implies `client` and `server` |
 //! | `tls` | no | `ChannelBuilder::tls` with a `ClientTls`, `LifecycleBuilder::tls` with a `ServerTls`: TLS by rustls with ring |
 //! | `tls-webpki-roots` | no | `ClientTls::webpki`: Mozilla's root certificates, compiled in; implies `tls` |
@@ -149,6 +154,11 @@ pub use deadline::CallDeadline;
 #[cfg(feature = "server")]
 pub use deadline::{DeadlineBody, DeadlineFuture, DeadlineLayer, DeadlineService};
 pub use error::{Error, ErrorKind, Result};
+/// What the exporter of metrics is to know. The metrics are listed in `docs/observability.md`.
+#[cfg(feature = "metrics")]
+pub mod metrics {
+    pub use crate::client::metrics::{LATENCY_BUCKETS, SIZE_BUCKETS};
+}
 #[cfg(feature = "memory-network")]
 pub use memory_network::{MemoryHost, MemoryListener, MemoryNetwork, MemoryServer, MemoryStream};
 #[cfg(feature = "server")]

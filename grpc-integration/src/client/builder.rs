@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hither_core::{Address, Backoff, Discovery, Registries, ServiceName, Target};
+use http::HeaderMap;
 use http::uri::Authority;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -12,9 +13,11 @@ use super::balance::{LeastRequest, LoadBalancingPolicy, Policy};
 use super::call::{CallAuthority, CallConfig};
 use super::channel::DiscoveryChannel;
 use super::connector::{Connector, TcpConnector};
+use super::metrics::ChannelMetrics;
 use super::outliers::OutlierDetection;
 use super::pool::{Dialer, Pool, Renewals, SubchannelConfig};
 use super::selection::Selection;
+use super::telemetry::Propagation;
 use super::transport::{KeepaliveConfig, TransportConfig};
 use crate::error::{BoxError, Error, ErrorKind, Result};
 
@@ -74,6 +77,7 @@ impl DiscoveryChannel {
         let (discovery, service) = registries.resolve(&target)?;
         let mut builder = ChannelBuilder::new(discovery, Ok(service));
         builder.listed = address_list(&target);
+        builder.target = Some(target.to_string());
         Ok(builder)
     }
 
@@ -121,9 +125,11 @@ pub struct ChannelBuilder {
     /// The addresses that the target lists. The authority of a call is then the one that it is sent to, unless one was
     /// set.
     listed: Option<Vec<Address>>,
+    target: Option<String>,
     default_timeout: Option<Duration>,
     inherit_deadline: Option<Duration>,
     wait_for_ready: bool,
+    propagation: Option<Propagation>,
     connect_timeout: Duration,
     ready_timeout: Duration,
     max_connections: usize,
@@ -144,9 +150,11 @@ impl ChannelBuilder {
             #[cfg(feature = "tls")]
             tls: None,
             listed: None,
+            target: None,
             default_timeout: None,
             inherit_deadline: None,
             wait_for_ready: false,
+            propagation: None,
             connect_timeout: Duration::from_secs(10),
             ready_timeout: Duration::from_secs(20),
             max_connections: 10,
@@ -224,6 +232,44 @@ impl ChannelBuilder {
     /// overrides it with [`WaitForReady`](crate::WaitForReady). Default `false`.
     pub fn wait_for_ready(mut self, wait: bool) -> Self {
         self.wait_for_ready = wait;
+        self
+    }
+
+    /// Sets what writes the trace of a call into the headers of each attempt, such as `traceparent`. It runs inside of the
+    /// attempt's span, whose context is then the parent of the server's spans: retries are told apart. Default: nothing;
+    /// an interceptor of the program's runs before the call, and so propagates the context of what has made it.
+    ///
+    /// With tracing-opentelemetry, and a propagator that was set for the process:
+    ///
+    /// ```no_run
+    /// # use hither_core::{Discovery, StaticRegistry};
+    /// use http::HeaderMap;
+    /// use hither_tonic::DiscoveryChannel;
+    /// # mod opentelemetry { pub mod global { pub struct P; impl P { pub fn inject_context<T, H>(&self, _: &T, _: &mut H) {} }
+    /// #   pub fn get_text_map_propagator<T>(f: impl FnOnce(&P) -> T) -> T { f(&P) } } }
+    /// # mod opentelemetry_http { pub struct HeaderInjector<'a>(pub &'a mut http::HeaderMap); }
+    /// # mod tracing_opentelemetry { pub trait OpenTelemetrySpanExt { fn context(&self) {} } impl OpenTelemetrySpanExt for tracing::Span {} }
+    /// use opentelemetry::global;
+    /// use opentelemetry_http::HeaderInjector;
+    /// use tracing_opentelemetry::OpenTelemetrySpanExt;
+    ///
+    /// # fn main() -> hither_tonic::Result<()> {
+    /// # let discovery = Discovery::new(StaticRegistry::new([]));
+    /// let channel = DiscoveryChannel::builder(&discovery, "greeter")
+    ///     .propagate(|headers: &mut HeaderMap| {
+    ///         let context = tracing::Span::current().context();
+    ///         global::get_text_map_propagator(|propagator| {
+    ///             propagator.inject_context(&context, &mut HeaderInjector(headers));
+    ///         });
+    ///     })
+    ///     .connect_lazy()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// If it panics the call fails with INTERNAL.
+    pub fn propagate(mut self, inject: impl Fn(&mut HeaderMap) + Send + Sync + 'static) -> Self {
+        self.propagation = Some(Propagation::new(inject));
         self
     }
 
@@ -368,11 +414,13 @@ impl ChannelBuilder {
             }
             None => (connector, renewals),
         };
+        let metrics = ChannelMetrics::new(self.target.as_deref().unwrap_or(service.as_str()));
         let config = SubchannelConfig {
             dialer: Dialer::new(connector, self.connect_timeout, self.transport),
             renewals,
             backoff: self.backoff,
             max_connections: self.max_connections,
+            metrics: metrics.clone(),
         };
         let selection = watch::Sender::new(self.selection);
         let pool = Pool::start(
@@ -388,8 +436,9 @@ impl ChannelBuilder {
             default_timeout: self.default_timeout,
             inherit_deadline: self.inherit_deadline,
             wait_for_ready: self.wait_for_ready,
+            propagation: self.propagation,
         };
-        Ok(DiscoveryChannel::new(service, call, selection, pool))
+        Ok(DiscoveryChannel::new(service, call, metrics, selection, pool))
     }
 
     /// No setting is silently another one: nothing could be done in no time, or over no connection.

@@ -15,6 +15,7 @@ use tonic::body::Body;
 use tower_service::Service;
 
 use super::call::{CallConfig, Calls, ResponseFuture};
+use super::metrics::ChannelMetrics;
 use super::pool::{State, StateReader, closed};
 use super::selection::Selection;
 use super::status::{ChannelStatus, ConnectivityState};
@@ -86,10 +87,11 @@ impl DiscoveryChannel {
     pub(crate) fn new(
         service: ServiceName,
         config: CallConfig,
+        metrics: ChannelMetrics,
         selection: watch::Sender<Selection>,
         (state, pool): (Arc<StateReader>, Task),
     ) -> Self {
-        let calls = Arc::new(Calls { service, state, config, _pool: pool });
+        let calls = Arc::new(Calls { service, state, config, metrics, _pool: pool });
         Self { calls, selection: Arc::new(selection) }
     }
 

@@ -1,16 +1,18 @@
 //! The client side: a channel over all ready instances of a service.
 //!
-//! Arrows: connector <- transport <- ready_instance <- balance, selection, outliers, status <- pool <- call <- channel
-//! <- builder.
+//! Arrows: connector <- transport <- ready_instance, metrics <- balance, selection, outliers, status, telemetry <- pool
+//! <- call <- channel <- builder.
 
 mod balance;
 mod builder;
 mod call;
 mod capacity;
 mod channel;
+mod code_name;
 mod connector;
 mod failures;
 mod log_window;
+pub(crate) mod metrics;
 mod outcomes;
 mod outliers;
 mod pool;
@@ -19,6 +21,7 @@ mod selection;
 mod server_key;
 mod status;
 mod sync;
+mod telemetry;
 #[cfg(feature = "tls")]
 mod tls;
 mod transport;

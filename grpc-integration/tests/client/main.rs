@@ -19,6 +19,7 @@ mod inherited_deadlines;
 mod latencies;
 mod logs;
 mod memory_network;
+mod metrics;
 mod outliers;
 mod panics;
 mod pick_first;
@@ -28,6 +29,7 @@ mod resolution;
 mod restarts;
 mod selection;
 mod simulation;
+mod spans;
 mod status;
 mod weights;
 

@@ -23,6 +23,9 @@ mod cutter;
 mod driver_waker;
 #[path = "../../src/client/failures.rs"]
 mod failures;
+#[cfg(feature = "metrics")]
+#[path = "../../src/client/transport/message_sizes.rs"]
+mod message_sizes;
 #[path = "../../src/client/outcomes/mod.rs"]
 mod outcomes;
 #[path = "../../src/client/transport/peer.rs"]

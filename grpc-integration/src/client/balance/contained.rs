@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tonic::Status;
 
 use super::policy::{CallInfo, LoadBalancingPolicy, Outcome, Pick, Picker};
+use crate::client::metrics::{ChannelMetrics, PickResult};
 use crate::client::ready_instance::{Picked, ReadyInstance};
 
 /// The least time from a picker to the next one that the policy asks for.
@@ -35,7 +36,11 @@ impl Policy {
     ///
     /// # Errors
     /// The policy has panicked: the text for calls.
-    pub(crate) fn picker(&mut self, ready: &SortedById<ReadyInstance>) -> Result<PolicyPicker, String> {
+    pub(crate) fn picker(
+        &mut self,
+        ready: &SortedById<ReadyInstance>,
+        metrics: &ChannelMetrics,
+    ) -> Result<PolicyPicker, String> {
         self.due = None;
         let Some(policy) = &mut self.policy else { return Err("the channel is closed".to_owned()) };
         let picker =
@@ -45,7 +50,7 @@ impl Policy {
             None
         });
         self.due = due.map(|due| due.max(Instant::now() + PACE));
-        Ok(PolicyPicker { picker: Some(picker), panics: self.panics.clone() })
+        Ok(PolicyPicker { picker: Some(picker), panics: self.panics.clone(), metrics: metrics.clone() })
     }
 
     /// Returns when the picker is to be made anew.
@@ -66,14 +71,22 @@ pub(crate) struct PolicyPicker {
     /// `None` while it is dropped.
     picker: Option<Arc<dyn Picker>>,
     panics: Panics,
+    metrics: ChannelMetrics,
 }
 
 impl PolicyPicker {
     /// Picks for one attempt. A panic is the end of this call alone.
     pub(crate) fn pick(&self, call: &CallInfo<'_>) -> Pick {
         let Some(picker) = &self.picker else { return Pick::Queue };
-        contain(|| picker.pick(call))
-            .unwrap_or_else(|panic| Pick::Drop(Status::internal(self.panics.add(Method::Pick, &panic))))
+        let pick = contain(|| picker.pick(call))
+            .unwrap_or_else(|panic| Pick::Drop(Status::internal(self.panics.add(Method::Pick, &panic))));
+        self.metrics.picked(match pick {
+            Pick::Instance(_) => PickResult::Instance,
+            Pick::Queue => PickResult::Queue,
+            Pick::Fail(_) => PickResult::Fail,
+            Pick::Drop(_) => PickResult::Drop,
+        });
+        pick
     }
 
     /// Hands the outcome of an attempt to the policy. It may be called while the caller's task unwinds, where a panic that

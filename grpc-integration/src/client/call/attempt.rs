@@ -13,6 +13,7 @@ use crate::client::balance::{Outcome, PolicyPicker};
 use crate::client::failures::is_failure;
 use crate::client::outcomes::Outcomes;
 use crate::client::ready_instance::{InFlight, ReadyInstance};
+use crate::client::telemetry::AttemptTelemetry;
 use crate::client::transport::Connection;
 
 pub(super) const GRPC_STATUS: &str = "grpc-status";
@@ -27,11 +28,19 @@ pub(super) struct Attempt {
     began: Instant,
     /// Whether the picker has the outcome.
     is_told: bool,
+    pub(super) telemetry: AttemptTelemetry,
 }
 
 impl Attempt {
     pub(super) fn new(in_flight: InFlight, connection: Arc<Connection>, picker: Arc<PolicyPicker>) -> Self {
-        Self { in_flight, connection, picker, began: Instant::now(), is_told: false }
+        Self {
+            in_flight,
+            connection,
+            picker,
+            began: Instant::now(),
+            is_told: false,
+            telemetry: AttemptTelemetry::default(),
+        }
     }
 
     pub(super) fn connection(&self) -> &Connection {
@@ -73,12 +82,11 @@ impl Attempt {
         self.tell(|began| Outcome::since(code, began));
     }
 
-    /// It has ended with these trailers, or headers that are all of the response.
-    pub(super) fn ended_with(&mut self, trailers: &HeaderMap) {
-        // There are few, and comparing costs less than hashing.
-        let status = trailers.iter().find(|(name, _)| name.as_str() == GRPC_STATUS);
-        let code = status.map_or(Code::Unknown, |(_, status)| Code::from_bytes(status.as_bytes()));
+    /// It has ended with these trailers, or headers that are all of the response. Returns its status.
+    pub(super) fn ended_with(&mut self, trailers: &HeaderMap) -> Code {
+        let code = code_of(trailers);
         self.ended_as(code, trailers);
+        code
     }
 
     /// It has ended with this status and these trailers.
@@ -95,6 +103,7 @@ impl Attempt {
     fn tell<'a>(&mut self, outcome: impl FnOnce(Instant) -> Outcome<'a>) {
         if !mem::replace(&mut self.is_told, true) {
             let outcome = outcome(self.began);
+            self.telemetry.ended(outcome.code(), self.began);
             if outcome.code() != Code::Ok {
                 self.instance().count_failed();
             }
@@ -117,6 +126,13 @@ impl Attempt {
         }
         outcomes.record(is_failure(outcome.code()), self.in_flight.admission());
     }
+}
+
+/// Returns the status in trailers, or in headers that are all of the response.
+pub(super) fn code_of(trailers: &HeaderMap) -> Code {
+    // There are few, and comparing costs less than hashing.
+    let status = trailers.iter().find(|(name, _)| name.as_str() == GRPC_STATUS);
+    status.map_or(Code::Unknown, |(_, status)| Code::from_bytes(status.as_bytes()))
 }
 
 impl Drop for Attempt {

@@ -8,6 +8,7 @@ use http::uri::Authority;
 use tonic::Status;
 
 use crate::client::ready_instance::ReadyInstance;
+use crate::client::telemetry::Propagation;
 use crate::deadline::CallDeadline;
 
 /// Sets for a single call whether it waits until an instance is ready, whatever the channel's own setting.
@@ -58,6 +59,7 @@ pub(crate) struct CallConfig {
     /// The margin by which calls end before the one that is being served. `None`: they do not end with it.
     pub(crate) inherit_deadline: Option<Duration>,
     pub(crate) wait_for_ready: bool,
+    pub(crate) propagation: Option<Propagation>,
 }
 
 impl CallConfig {

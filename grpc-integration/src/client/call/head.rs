@@ -10,6 +10,7 @@ use tonic::Status;
 
 use super::config::{CallConfig, WaitForReady};
 use super::deadline::Deadline;
+use crate::client::telemetry::AttemptTelemetry;
 use crate::client::transport::{Connection, HEADER_OVERHEAD};
 use crate::deadline::GRPC_TIMEOUT;
 
@@ -68,12 +69,18 @@ impl Head {
         config: &CallConfig,
         connection: &Connection,
         late: bool,
+        telemetry: &AttemptTelemetry,
     ) -> Result<(), Status> {
         if !self.kept.user_agent {
             request.headers_mut().insert(USER_AGENT, HeaderValue::from_static(THIS));
         }
         if let Some(deadline) = &self.deadline {
             deadline.write(request.headers_mut(), late);
+        }
+        let mut size = self.kept.size;
+        if let Some(propagation) = &config.propagation {
+            telemetry.in_scope(|| propagation.inject(request.headers_mut()))?;
+            size = request.headers().iter().map(|(name, value)| header_size(name, value)).sum();
         }
         let authority = config.authority.of(connection.address());
         let line = self.method.as_str().len() + self.path.as_str().len() + authority.as_str().len();
@@ -83,7 +90,7 @@ impl Head {
         parts.path_and_query = Some(self.path.clone());
         *request.uri_mut() = Uri::from_parts(parts).map_err(|error| Status::internal(error.to_string()))?;
         *request.version_mut() = Version::HTTP_2;
-        connection.check_request(request, self.kept.size + line + ADDED)
+        connection.check_request(request, size + line + ADDED)
     }
 
     /// Returns the request for another attempt.
@@ -114,7 +121,7 @@ impl KeptHeaders {
     fn of(headers: &HeaderMap) -> (Self, Option<&HeaderValue>) {
         let (mut kept, mut timeout) = (Self::default(), None);
         for (name, value) in headers {
-            kept.size += name.as_str().len() + value.len() + HEADER_OVERHEAD;
+            kept.size += header_size(name, value);
             // The first of its name, so that the order of several values stays.
             let first = |name: &HeaderName| kept.others.iter().all(|(other, _)| other != name);
             if *name == TE && value == TRAILERS {
@@ -146,6 +153,11 @@ impl KeptHeaders {
         }
         headers
     }
+}
+
+/// The size of a header, as HTTP/2 counts it.
+fn header_size(name: &HeaderName, value: &HeaderValue) -> usize {
+    name.as_str().len() + value.len() + HEADER_OVERHEAD
 }
 
 #[cfg(test)]
@@ -193,6 +205,7 @@ mod tests {
             default_timeout: None,
             inherit_deadline: None,
             wait_for_ready: false,
+            propagation: None,
         };
         let head = Head::of(&mut request, &config, None);
         let expected = HeaderMap::from_iter(

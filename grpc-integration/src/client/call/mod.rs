@@ -28,7 +28,9 @@ use tonic::Status;
 use tonic::body::Body;
 
 use super::balance::CallInfo;
+use super::metrics::ChannelMetrics;
 use super::pool::StateReader;
+use super::telemetry::{CallContext, CallTelemetry};
 use super::transport::{RequestBody, ResponseBody, Sending, Slot};
 use crate::task::Task;
 use attempt::Attempt;
@@ -48,13 +50,18 @@ pub(crate) struct Calls {
     pub(crate) service: ServiceName,
     pub(crate) state: Arc<StateReader>,
     pub(crate) config: CallConfig,
+    pub(crate) metrics: ChannelMetrics,
     /// Ends with the last call that has no response yet.
     pub(crate) _pool: Task,
 }
 
 /// The future of a call's response. Dropping it cancels the call.
 #[must_use = "a call is cancelled when its future is dropped"]
-pub struct ResponseFuture(Stage);
+pub struct ResponseFuture {
+    stage: Stage,
+    /// Taken when the call has a response, with whose body it ends.
+    telemetry: Option<CallTelemetry>,
+}
 
 #[allow(clippy::large_enum_variant, reason = "the large variant is nearly every call's")]
 enum Stage {
@@ -64,7 +71,7 @@ enum Stage {
         /// Taken when there is an outcome.
         attempt: Option<Attempt>,
     },
-    Remainder(Pin<Box<dyn Future<Output = Result<Response<Body>, Status>> + Send>>),
+    Remainder(Pin<Box<dyn Future<Output = Result<Response<CallBody>, Status>> + Send>>),
     /// The call is over, with this status if it was not returned yet.
     Over(Option<Status>),
 }
@@ -77,11 +84,21 @@ struct Call {
     /// One for the whole call, to the end of its response. Made when the call is awaited for the first time, because it
     /// needs a runtime.
     timer: Option<Timer>,
+    context: CallContext,
 }
 
 impl ResponseFuture {
     /// Begins the call: if there is an instance with capacity, it is sent.
-    pub(crate) fn new(calls: Arc<Calls>, mut request: Request<Body>) -> Self {
+    pub(crate) fn new(calls: Arc<Calls>, request: Request<Body>) -> Self {
+        let (service, path) = (calls.service.as_str(), request.uri().path());
+        let telemetry = CallTelemetry::begin(&calls.metrics, service, path, request.extensions());
+        let stage = Stage::begin(calls, request, telemetry.context());
+        Self { stage, telemetry: Some(telemetry) }
+    }
+}
+
+impl Stage {
+    fn begin(calls: Arc<Calls>, mut request: Request<Body>, context: CallContext) -> Self {
         let limit = match calls.config.limit() {
             Ok(limit) => limit,
             Err(status) => return Self::failed(status),
@@ -92,10 +109,10 @@ impl ResponseFuture {
             Ok(content) => content,
             Err(status) => return Self::failed(status),
         };
-        let call = Call { calls, head, content, timer: None };
+        let call = Call { calls, head, content, timer: None, context };
         let Some(picked) = call.picking(request.headers()).now(&mut Progress::Picking) else {
             let remainder = Remainder::of(call).run(First::Unpicked(request.map(drop)));
-            return Self(Stage::Remainder(Box::pin(remainder)));
+            return Self::Remainder(Box::pin(remainder));
         };
         let (mut attempt, slot) = match picked {
             Ok(picked) => picked,
@@ -105,13 +122,13 @@ impl ResponseFuture {
             return Self::failed(Status::internal("the request body was sent before"));
         };
         match call.send(&mut attempt, slot, request.map(drop), body, false) {
-            Ok(sending) => Self(Stage::Sent { sending, call, attempt: Some(attempt) }),
+            Ok(sending) => Self::Sent { sending, call, attempt: Some(attempt) },
             Err(status) => Self::failed(status),
         }
     }
 
     fn failed(status: Status) -> Self {
-        Self(Stage::Over(Some(status)))
+        Self::Over(Some(status))
     }
 }
 
@@ -119,7 +136,25 @@ impl Future for ResponseFuture {
     type Output = Result<Response<Body>, Status>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let stage = &mut self.0;
+        let outcome = ready!(self.stage.poll(cx));
+        let Some(mut telemetry) = self.telemetry.take() else { return Poll::Pending };
+        Poll::Ready(match outcome {
+            Ok(response) => {
+                let (head, body) = response.into_parts();
+                let body = body.seen_by(telemetry, &head.headers);
+                Ok(Response::from_parts(head, Body::new(body)))
+            }
+            Err(status) => {
+                telemetry.ended(status.code());
+                Err(status)
+            }
+        })
+    }
+}
+
+impl Stage {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<CallBody>, Status>> {
+        let stage = self;
         if let Stage::Sent { sending, call, attempt } = stage {
             let Poll::Ready(ended) = Pin::new(sending).poll(cx) else {
                 let (Some(deadline), Some(attempt)) = (call.head.deadline, attempt) else {
@@ -171,24 +206,32 @@ impl Call {
         attempt: &mut Attempt,
         slot: Slot,
         mut request: Request<()>,
-        body: RequestBody,
+        mut body: RequestBody,
         late: bool,
     ) -> Result<Sending, Status> {
         if let Some(called) = self.head.extensions.get::<CalledInstance>() {
             called.set(attempt.instance());
         }
-        let complete = self.head.complete(&mut request, &self.calls.config, attempt.connection(), late);
+        let path = self.head.path();
+        attempt.telemetry = self.context.attempt(path, attempt.instance(), attempt.connection(), &mut body);
+        let complete = self.head.complete(
+            &mut request,
+            &self.calls.config,
+            attempt.connection(),
+            late,
+            &attempt.telemetry,
+        );
         complete.inspect_err(|status| attempt.unsent(status.code()))?;
         Ok(Sending::new(slot, request, body, self.head.deadline.map(|deadline| deadline.at)))
     }
 
-    fn respond(&mut self, response: Response<ResponseBody>, mut attempt: Attempt) -> Response<Body> {
+    fn respond(&mut self, response: Response<ResponseBody>, mut attempt: Attempt) -> Response<CallBody> {
         if response.body().is_end_stream() {
             attempt.ended_with(response.headers());
         }
         let request = mem::take(&mut self.content).commit();
         let timer = self.timer.take();
-        response.map(|body| Body::new(CallBody::new(body, request, attempt, timer)))
+        response.map(|body| CallBody::new(body, request, attempt, timer))
     }
 }
 

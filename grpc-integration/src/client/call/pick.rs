@@ -179,6 +179,7 @@ mod tests {
     use super::*;
     use crate::client::balance::{LoadBalancingPolicy, Picker, Policy, RoundRobin};
     use crate::client::connector::{Connected, Connector, Destination};
+    use crate::client::metrics::ChannelMetrics;
     use crate::client::pool::StatePublisher;
     use crate::client::transport::{Connection, TransportConfig};
 
@@ -238,7 +239,9 @@ mod tests {
             instances.insert(ready);
         }
         let policy = Counting::default();
-        let picker = Arc::new(Policy::new(policy.clone()).picker(&instances).unwrap());
+        let picker = Arc::new(
+            Policy::new(policy.clone()).picker(&instances, &ChannelMetrics::new("greeter")).unwrap(),
+        );
         publisher.publish(State::Ready(Ready { picker, instances: instances.clone() }));
 
         let (headers, extensions) = (HeaderMap::new(), Extensions::new());

@@ -8,14 +8,13 @@ use std::time::Duration;
 use hither_core::Backoff;
 use http::{Request, Response};
 use tokio::time::sleep;
-use tonic::body::Body;
 use tonic::{Code, Status};
 
 use super::attempt::Attempt;
 use super::deadline::Timer;
 use super::http_status;
 use super::progress::Progress;
-use super::{Call, ResponseBody};
+use super::{Call, CallBody, ResponseBody};
 use crate::client::transport::SendError;
 
 /// How often a call is sent again after the server has closed the connection with an error. The call may be the cause, for
@@ -47,7 +46,7 @@ impl Remainder {
     }
 
     /// Runs the call to its response.
-    pub(super) async fn run(mut self, first: First) -> Result<Response<Body>, Status> {
+    pub(super) async fn run(mut self, first: First) -> Result<Response<CallBody>, Status> {
         let mut timer = self.call.timer.take().or_else(|| self.call.head.deadline.map(Timer::new));
         let outcome = {
             let mut attempts = pin!(self.attempts(first));

@@ -4,11 +4,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use tonic::{Code, Status};
 
-use super::attempt::Attempt;
+use super::attempt::{Attempt, code_of};
 use super::deadline::Timer;
+use crate::client::telemetry::CallTelemetry;
 use crate::client::transport::{ReplayBody, ResponseBody};
 
 /// The deadline is looked at when there is no frame, and for each of so many frames.
@@ -25,6 +27,33 @@ struct Open {
     attempt: Attempt,
     timer: Option<Timer>,
     frames: u8,
+    /// `None` until the call is handed to its caller.
+    telemetry: Option<CallTelemetry>,
+}
+
+impl Open {
+    /// Returns the status if the deadline has passed.
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Option<Status> {
+        let timer = self.timer.as_mut()?;
+        if timer.poll(cx).is_pending() {
+            return None;
+        }
+        let progress = format_args!("the response of {} had begun", self.attempt.peer());
+        let status = timer.deadline().exceeded(progress);
+        self.ended(status.code());
+        Some(status)
+    }
+
+    fn ended(&mut self, code: Code) {
+        self.attempt.ended(code);
+        self.call_ended(code);
+    }
+
+    fn call_ended(&mut self, code: Code) {
+        if let Some(telemetry) = &mut self.telemetry {
+            telemetry.ended(code);
+        }
+    }
 }
 
 impl CallBody {
@@ -37,7 +66,16 @@ impl CallBody {
         if body.is_end_stream() {
             return Self(None);
         }
-        Self(Some(Open { body, request, attempt, timer, frames: 0 }))
+        Self(Some(Open { body, request, attempt, timer, frames: 0, telemetry: None }))
+    }
+
+    /// Sets what sees the end of the call; `headers` are all of the response if there is no body.
+    pub(super) fn seen_by(mut self, mut telemetry: CallTelemetry, headers: &HeaderMap) -> Self {
+        match &mut self.0 {
+            Some(open) => open.telemetry = Some(telemetry),
+            None => telemetry.ended(code_of(headers)),
+        }
+        self
     }
 }
 
@@ -54,33 +92,27 @@ impl Body for CallBody {
         };
         // A stream that always has a frame must end in time, too.
         open.frames = open.frames.wrapping_add(1);
-        let overdue = |open: &mut Open, cx: &mut Context<'_>| {
-            let timer = open.timer.as_mut()?;
-            let exceeded = timer.poll(cx).is_ready();
-            exceeded.then(|| {
-                let progress = format_args!("the response of {} had begun", open.attempt.peer());
-                let status = timer.deadline().exceeded(progress);
-                open.attempt.ended(status.code());
-                Poll::Ready(Some(Err(status)))
-            })
-        };
         if open.frames % TIMER_EVERY == 0
-            && let Some(exceeded) = overdue(open, cx)
+            && let Some(status) = open.poll_deadline(cx)
         {
             self.0 = None;
-            return exceeded;
+            return Poll::Ready(Some(Err(status)));
         }
         let Poll::Ready(frame) = Pin::new(&mut open.body).poll_frame(cx) else {
-            if let Some(exceeded) = overdue(open, cx) {
+            if let Some(status) = open.poll_deadline(cx) {
                 self.0 = None;
-                return exceeded;
+                return Poll::Ready(Some(Err(status)));
             }
             return Poll::Pending;
         };
         match frame {
             Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    open.attempt.telemetry.received(data);
+                }
                 if let Some(trailers) = frame.trailers_ref() {
-                    open.attempt.ended_with(trailers);
+                    let code = open.attempt.ended_with(trailers);
+                    open.call_ended(code);
                     self.0 = None;
                 }
                 Poll::Ready(Some(Ok(frame)))
@@ -90,12 +122,12 @@ impl Body for CallBody {
                 let deadline = open.timer.as_ref().map(Timer::deadline);
                 let status = match failed {
                     Some(failed) => {
-                        open.attempt.ended(Code::Cancelled);
+                        open.ended(Code::Cancelled);
                         failed
                     }
                     None => {
                         let status = open.attempt.failed(&status, deadline);
-                        open.attempt.ended(status.code());
+                        open.ended(status.code());
                         status
                     }
                 };
@@ -103,7 +135,7 @@ impl Body for CallBody {
                 Poll::Ready(Some(Err(status)))
             }
             None => {
-                open.attempt.ended(Code::Unknown);
+                open.ended(Code::Unknown);
                 self.0 = None;
                 Poll::Ready(None)
             }

@@ -12,6 +12,7 @@ use tokio::time::{Instant, interval_at, sleep_until};
 use super::desired::Desired;
 use super::dialer::Dialer;
 use super::pace::{Next, Pace};
+use crate::client::metrics::ChannelMetrics;
 use crate::client::ready_instance::ReadyInstance;
 use crate::client::transport::{Connection, Trial};
 
@@ -28,6 +29,7 @@ pub(super) struct Connections<'a> {
     pub(super) dialer: &'a Dialer,
     /// The maximum number of connections.
     pub(super) max: usize,
+    pub(super) metrics: &'a ChannelMetrics,
     /// Whether further ones may be opened.
     pub(super) desired: &'a watch::Receiver<Desired>,
 }
@@ -35,7 +37,7 @@ pub(super) struct Connections<'a> {
 impl Connections<'_> {
     /// Keeps the instance's connections up to date until none of them accepts new calls; returns why.
     pub(super) async fn serve(&self, first: Arc<Connection>) -> String {
-        let mut gone = FuturesUnordered::from_iter([gone(&first)]);
+        let mut gone = FuturesUnordered::from_iter([self.gone(&first)]);
         let mut open = vec![first];
         let mut growth: Option<BoxFuture<'_, Result<Connection, String>>> = None;
         // Not those of the instance, which is reachable: it may allow no more connections.
@@ -66,10 +68,11 @@ impl Connections<'_> {
                         Ok(connection) => {
                             pace.connected();
                             let connection = Arc::new(connection);
-                            gone.push(self::gone(&connection));
+                            gone.push(self.gone(&connection));
                             open.push(connection);
                         }
                         Err(cause) => {
+                            self.metrics.connect_failed();
                             let delay = pace.failed();
                             tracing::debug!(cause, ?delay, "further connection not opened; retrying");
                             not_before = Instant::now() + delay;
@@ -100,21 +103,23 @@ impl Connections<'_> {
         let instance = Arc::clone(&self.desired.borrow().instance);
         self.dialer.dial(&instance).await
     }
+
+    /// Completes when the connection accepts no new calls any more, and counts it as open until then.
+    fn gone(&self, connection: &Arc<Connection>) -> impl Future<Output = Lost> + Send + 'static + use<> {
+        let (trial, gone) = (Trial::of(connection), connection.gone());
+        let open = self.metrics.connected();
+        async move {
+            let _open = open;
+            let cause = gone.await;
+            Lost { trial, cause }
+        }
+    }
 }
 
 /// A connection that accepts no new calls any more.
 struct Lost {
     trial: Trial,
     cause: String,
-}
-
-/// Completes when the connection accepts no new calls any more.
-fn gone(connection: &Arc<Connection>) -> impl Future<Output = Lost> + Send + 'static + use<> {
-    let (trial, gone) = (Trial::of(connection), connection.gone());
-    async move {
-        let cause = gone.await;
-        Lost { trial, cause }
-    }
 }
 
 /// Detects that the newest connection is not needed any more: it had no call at two inspections in a row.

@@ -28,6 +28,7 @@ pub(crate) use state::{NotReadyReason, Ready, State, StateReader, closed};
 pub(crate) use subchannel::SubchannelConfig;
 
 use super::balance::Policy;
+use super::metrics::{Counts, Gauges};
 use super::outliers::{OutlierDetection, Outliers};
 use super::ready_instance::ReadyInstance;
 use super::selection::{Condition, List, Placed, Selection, Selector};
@@ -63,6 +64,7 @@ pub(crate) struct Pool {
     outages: Arc<OutageLog>,
     /// The last picker, and the instances that it was made for.
     last: Option<Ready>,
+    gauges: Gauges,
     publisher: StatePublisher,
 }
 
@@ -95,6 +97,7 @@ impl Pool {
             service,
             discovery,
             policy,
+            gauges: config.metrics.gauges(),
             config,
             selector,
             selection,
@@ -111,6 +114,7 @@ impl Pool {
     async fn run(&mut self) {
         loop {
             let (summary, due, selection) = (self.outages.due(), self.picker_due(), self.selector.due());
+            let age = self.gauges.due();
             tokio::select! {
                 biased;
                 update = self.view.changed() => match update {
@@ -135,6 +139,10 @@ impl Pool {
                     continue;
                 }
                 () = at(due) => {}
+                () = at(age) => {
+                    self.measure();
+                    continue;
+                }
             }
             self.publish().await;
         }
@@ -242,6 +250,7 @@ impl Pool {
     }
 
     async fn publish(&mut self) {
+        self.measure();
         let ready = self.tally.callable(&self.selector.shares()).await;
         let ready = match &mut self.outliers {
             Some(outliers) => outliers.filter(ready).await,
@@ -254,6 +263,17 @@ impl Pool {
         if let Some(before) = before {
             before.discard().await;
         }
+    }
+
+    fn measure(&mut self) {
+        let Some(update) = &self.update else { return };
+        let [ready, connecting, failing] = self.tally.counts();
+        let registered = update.snapshot.as_ref().map_or(0, |snapshot| snapshot.len());
+        self.gauges.set(Counts { registered, held: update.held.len(), ready, connecting, failing });
+        self.gauges.set_age(match update.freshness {
+            Freshness::Stale { since, age, .. } => Some(age.saturating_add(since.elapsed())),
+            _ => None,
+        });
     }
 
     /// When the picker is to be made anew, if there is one in use.
@@ -271,7 +291,7 @@ impl Pool {
             return State::Ready(last.clone());
         }
         let last = self.last.as_ref().map(|last| &last.picker);
-        let picker = match (self.policy.picker(&instances), last) {
+        let picker = match (self.policy.picker(&instances, &self.config.metrics), last) {
             (Ok(picker), _) => Arc::new(picker),
             (Err(_), Some(last)) => Arc::clone(last),
             (Err(panic), None) => {

@@ -64,6 +64,11 @@ impl ReadyLists {
         }
     }
 
+    /// Returns how many are ready.
+    pub(super) fn len(&self) -> usize {
+        self.lists.values().map(|ready| ready.instances.len()).sum()
+    }
+
     /// Returns the instances that can be called: those of the tiers that have a share of the calls, with weights by which
     /// each tier gets its share. If there are none, those of the first tier that has any; those about to shut down only
     /// if there is no other.

@@ -16,6 +16,7 @@ use super::dialer::Dialer;
 use super::outage_log::{ATTEMPTS, OutageLog, Unreachable};
 use super::pace::{Next, Pace};
 use super::renewals::Renewals;
+use crate::client::metrics::ChannelMetrics;
 use crate::client::ready_instance::ReadyInstance;
 use crate::client::status::{Connectivity, Known, Observed, Subject};
 use crate::client::transport::{Connection, Trial, Verdict};
@@ -34,6 +35,7 @@ pub(crate) struct SubchannelConfig {
     pub(crate) backoff: Backoff,
     /// The maximum number of connections to one instance.
     pub(crate) max_connections: usize,
+    pub(crate) metrics: ChannelMetrics,
 }
 
 impl SubchannelConfig {
@@ -45,6 +47,7 @@ impl SubchannelConfig {
             dialer: self.dialer.fork(instance.capacity()),
             renewals: self.renewals.clone(),
             max_connections: self.max_connections,
+            metrics: self.metrics.clone(),
         }
     }
 }
@@ -76,6 +79,7 @@ impl Subchannel {
             dialer: config.dialer,
             renewals: config.renewals,
             max_connections: config.max_connections,
+            metrics: config.metrics,
             desired: receiver,
             observed: Arc::clone(&observed),
             changed,
@@ -132,6 +136,7 @@ struct SubchannelTask {
     renewals: Renewals,
     pace: Pace<Trial>,
     max_connections: usize,
+    metrics: ChannelMetrics,
     desired: watch::Receiver<Desired>,
     observed: Arc<Observed>,
     changed: Notifier,
@@ -166,6 +171,7 @@ impl SubchannelTask {
             let delay = match connected {
                 Ok(connection) => self.serve(connection, &instance, &mut outage).await,
                 Err(error) => {
+                    self.metrics.connect_failed();
                     outage.attempt_failed(&instance, &error);
                     let delay = self.pace.failed();
                     self.fail(error, delay);
@@ -208,6 +214,7 @@ impl SubchannelTask {
             ready_instance: &self.ready_instance,
             dialer: &self.dialer,
             max: self.max_connections,
+            metrics: &self.metrics,
             desired: &self.desired,
         };
         let lost = {
@@ -348,6 +355,7 @@ mod tests {
             renewals: Renewals::never(),
             pace: Pace::new(backoff),
             max_connections: 1,
+            metrics: ChannelMetrics::new("greeter"),
             desired: watch::channel(Desired { instance, connect: true }).1,
             observed: Arc::clone(&observed),
             changed: Notifier { key, changes: Arc::<Changes>::default() },

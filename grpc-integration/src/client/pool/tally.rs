@@ -94,6 +94,11 @@ impl Tally {
         self.ready.callable(shares).await
     }
 
+    /// Returns how many are ready, connecting and failing.
+    pub(super) fn counts(&self) -> [usize; 3] {
+        [self.ready.len(), self.connecting, self.failures.len()]
+    }
+
     /// Whether an instance is being connected to.
     pub(super) fn any_connecting(&self) -> bool {
         self.connecting > 0

@@ -14,6 +14,8 @@ mod header_list;
 mod keepalive;
 mod lessons;
 mod linger;
+#[cfg(feature = "metrics")]
+mod message_sizes;
 mod peer;
 mod peer_settings;
 mod protocol;
@@ -32,6 +34,8 @@ mod wire;
 pub(crate) use config::{KeepaliveConfig, TransportConfig};
 pub(crate) use connection::{Connection, Slot};
 pub(crate) use header_list::HEADER_OVERHEAD;
+#[cfg(feature = "metrics")]
+pub(crate) use message_sizes::{MessageSizes, SentSizes};
 pub(crate) use request_body::{ReplayBody, RequestBody, panicked};
 pub(crate) use response_body::ResponseBody;
 pub(crate) use send_error::SendError;

@@ -12,6 +12,8 @@ use http_body::Frame;
 use tonic::Status;
 use tonic::body::Body;
 
+#[cfg(feature = "metrics")]
+use super::message_sizes::SentSizes;
 use crate::client::sync::{Mutex, MutexGuard};
 
 /// A request's body, for one attempt of its call.
@@ -70,7 +72,13 @@ impl ReplayBody {
             return None;
         }
         shared.attempt += 1;
-        Some(StreamedBody { shared: Arc::clone(&self.0), attempt: shared.attempt, next: 0 })
+        Some(StreamedBody {
+            shared: Arc::clone(&self.0),
+            attempt: shared.attempt,
+            next: 0,
+            #[cfg(feature = "metrics")]
+            sizes: None,
+        })
     }
 
     /// There will be no other attempt, so nothing need be buffered.
@@ -110,6 +118,8 @@ pub(crate) struct StreamedBody {
     attempt: u32,
     /// The index of the next buffered frame.
     next: usize,
+    #[cfg(feature = "metrics")]
+    sizes: Option<SentSizes>,
 }
 
 #[derive(Debug)]
@@ -170,6 +180,20 @@ impl ReplayState {
 }
 
 impl StreamedBody {
+    /// Measures what is sent of it.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn measure(&mut self, sizes: SentSizes) {
+        self.sizes = Some(sizes);
+    }
+
+    /// A part of it is sent.
+    #[cfg(feature = "metrics")]
+    pub(super) fn sent(&mut self, data: &[u8]) {
+        if let Some(sizes) = &mut self.sizes {
+            sizes.add(data);
+        }
+    }
+
     /// Ready once the call is over, or this attempt of it.
     pub(super) fn poll_over(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut shared = lock(&self.shared);

@@ -70,6 +70,8 @@ impl Upload {
                     if !data.is_empty() {
                         self.next = Some(data);
                     }
+                    #[cfg(feature = "metrics")]
+                    self.body.sent(&part);
                     self.stream.send_data(part, end).map(|()| end)
                 }
                 None => match ready!(Pin::new(&mut self.body).poll_frame(cx)) {

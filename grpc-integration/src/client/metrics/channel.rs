@@ -1,0 +1,90 @@
+//! The metrics of one channel.
+
+use std::sync::Arc;
+
+use http::Extensions;
+use metrics::{Counter, Gauge, Key, Label, with_recorder};
+
+use super::PickResult;
+use super::call::CallMetrics;
+use super::gauges::Gauges;
+use super::methods::Methods;
+use super::names;
+
+/// The handles of one channel's metrics, of the recorder that was installed when the channel was made. A clone is the same.
+#[derive(Debug, Clone)]
+pub(crate) struct ChannelMetrics(Arc<Handles>);
+
+#[derive(Debug)]
+struct Handles {
+    target: Arc<str>,
+    methods: Methods,
+    connected: Counter,
+    connect_failed: Counter,
+    disconnections: Counter,
+    open: Gauge,
+    picks: [Counter; 4],
+}
+
+impl ChannelMetrics {
+    pub(crate) fn new(target: &str) -> Self {
+        names::describe();
+        let target: Arc<str> = target.into();
+        let key =
+            |name: &'static str| Key::from_parts(name, vec![Label::new(names::TARGET, Arc::clone(&target))]);
+        let counter =
+            |name| with_recorder(|recorder| recorder.register_counter(&key(name), &names::METADATA));
+        let picks = ["instance", "queue", "fail", "drop"].map(|result| {
+            let key =
+                key(names::PICKS).with_extra_labels(vec![Label::from_static_parts(names::RESULT, result)]);
+            with_recorder(|recorder| recorder.register_counter(&key, &names::METADATA))
+        });
+        Self(Arc::new(Handles {
+            methods: Methods::new(&target),
+            connected: counter(names::CONNECTED),
+            connect_failed: counter(names::CONNECT_FAILED),
+            disconnections: counter(names::DISCONNECTIONS),
+            open: with_recorder(|recorder| {
+                recorder.register_gauge(&key(names::OPEN_CONNECTIONS), &names::METADATA)
+            }),
+            picks,
+            target,
+        }))
+    }
+
+    /// A call is made.
+    pub(crate) fn call(&self, extensions: &Extensions) -> CallMetrics {
+        CallMetrics::new(self.0.methods.of(extensions))
+    }
+
+    pub(crate) fn picked(&self, result: PickResult) {
+        self.0.picks[result as usize].increment(1);
+    }
+
+    /// An attempt to connect has succeeded. The connection counts as open until the guard is dropped.
+    pub(crate) fn connected(&self) -> OpenConnection {
+        self.0.connected.increment(1);
+        self.0.open.increment(1);
+        OpenConnection(Arc::clone(&self.0))
+    }
+
+    /// An attempt to connect has failed.
+    pub(crate) fn connect_failed(&self) {
+        self.0.connect_failed.increment(1);
+    }
+
+    pub(crate) fn gauges(&self) -> Gauges {
+        Gauges::new(&self.0.target)
+    }
+}
+
+/// A connection that is open.
+#[derive(Debug)]
+pub(crate) struct OpenConnection(Arc<Handles>);
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.open.decrement(1);
+        self.0.disconnections.increment(1);
+    }
+}

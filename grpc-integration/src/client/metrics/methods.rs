@@ -1,0 +1,111 @@
+//! The handles of one method's metrics, resolved once for each channel and method.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use arc_swap::ArcSwap;
+use http::Extensions;
+use metrics::{Counter, Histogram, Key, Label, with_recorder};
+use tonic::{Code, GrpcMethod};
+
+use super::names;
+use crate::client::code_name::code_name;
+
+/// The most methods of a channel. A program has as many as its code was generated for; beyond that it makes them up.
+const MAX: usize = 1000;
+/// What gRPC calls methods whose names may come from anywhere (gRFC A66).
+const OTHER: &str = "other";
+const CODES: usize = 17;
+
+/// The methods that a channel has called.
+///
+/// The name is that which generated code puts into the extensions of a call: the path of a call that has none, as a proxy's,
+/// may be chosen by a stranger, and would be a new time series each.
+#[derive(Debug)]
+pub(super) struct Methods {
+    target: Arc<str>,
+    known: ArcSwap<HashMap<Place, Arc<MethodMetrics>>>,
+    adding: Mutex<()>,
+    other: Arc<MethodMetrics>,
+}
+
+/// Where the two names are in the program, which is quicker to compare than what they are.
+type Place = [(usize, usize); 2];
+
+fn place(method: &GrpcMethod<'static>) -> Place {
+    [method.service(), method.method()].map(|name| (name.as_ptr() as usize, name.len()))
+}
+
+impl Methods {
+    pub(super) fn new(target: &Arc<str>) -> Self {
+        let other = Arc::new(MethodMetrics::new(OTHER.to_owned(), target));
+        Self { target: Arc::clone(target), known: ArcSwap::default(), adding: Mutex::default(), other }
+    }
+
+    pub(super) fn of(&self, extensions: &Extensions) -> Arc<MethodMetrics> {
+        let Some(method) = extensions.get::<GrpcMethod<'static>>() else { return Arc::clone(&self.other) };
+        let known = self.known.load().get(&place(method)).cloned();
+        known.unwrap_or_else(|| self.add(method))
+    }
+
+    fn add(&self, method: &GrpcMethod<'static>) -> Arc<MethodMetrics> {
+        let _adding = self.adding.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = HashMap::clone(&self.known.load());
+        if let Some(added) = known.get(&place(method)) {
+            return Arc::clone(added);
+        }
+        if known.len() >= MAX {
+            return Arc::clone(&self.other);
+        }
+        let name = format!("{}/{}", method.service(), method.method());
+        let metrics = Arc::new(MethodMetrics::new(name, &self.target));
+        known.insert(place(method), Arc::clone(&metrics));
+        self.known.store(Arc::new(known));
+        metrics
+    }
+}
+
+/// The handles of one method.
+#[derive(Debug)]
+pub(super) struct MethodMetrics {
+    labels: [Label; 2],
+    pub(super) started: Counter,
+    /// A status that never occurs makes no time series.
+    by_status: [OnceLock<StatusMetrics>; CODES],
+}
+
+/// The handles of one method and status.
+#[derive(Debug)]
+pub(super) struct StatusMetrics {
+    pub(super) attempt_duration: Histogram,
+    pub(super) sent: Histogram,
+    pub(super) received: Histogram,
+    pub(super) call_duration: Histogram,
+}
+
+impl MethodMetrics {
+    fn new(method: String, target: &Arc<str>) -> Self {
+        let labels = [Label::new(names::METHOD, method), Label::new(names::TARGET, Arc::clone(target))];
+        let key = Key::from_parts(names::ATTEMPT_STARTED, labels.to_vec());
+        let started = with_recorder(|recorder| recorder.register_counter(&key, &names::METADATA));
+        Self { labels, started, by_status: [const { OnceLock::new() }; CODES] }
+    }
+
+    pub(super) fn at(&self, code: Code) -> &StatusMetrics {
+        let index = usize::try_from(i32::from(code)).unwrap_or_default().min(CODES - 1);
+        self.by_status[index].get_or_init(|| {
+            let histogram = |name: &'static str| {
+                let mut labels = self.labels.to_vec();
+                labels.push(Label::from_static_parts(names::STATUS, code_name(code)));
+                let key = Key::from_parts(name, labels);
+                with_recorder(|recorder| recorder.register_histogram(&key, &names::METADATA))
+            };
+            StatusMetrics {
+                attempt_duration: histogram(names::ATTEMPT_DURATION),
+                sent: histogram(names::ATTEMPT_SENT),
+                received: histogram(names::ATTEMPT_RECEIVED),
+                call_duration: histogram(names::CALL_DURATION),
+            }
+        })
+    }
+}

@@ -1,0 +1,44 @@
+//! What a channel counts, with feature `metrics`. Without it all of this is empty.
+
+#[cfg(feature = "metrics")]
+mod call;
+#[cfg(feature = "metrics")]
+mod channel;
+#[cfg(feature = "metrics")]
+mod gauges;
+#[cfg(feature = "metrics")]
+mod methods;
+#[cfg(feature = "metrics")]
+mod names;
+#[cfg(not(feature = "metrics"))]
+mod off;
+
+#[cfg(feature = "metrics")]
+pub(crate) use call::{AttemptMetrics, CallMetrics, MethodHandle};
+#[cfg(feature = "metrics")]
+pub(crate) use channel::ChannelMetrics;
+#[cfg(feature = "metrics")]
+pub(crate) use gauges::Gauges;
+#[cfg(feature = "metrics")]
+pub use names::{LATENCY_BUCKETS, SIZE_BUCKETS};
+#[cfg(not(feature = "metrics"))]
+pub(crate) use off::{AttemptMetrics, CallMetrics, ChannelMetrics, Gauges, MethodHandle};
+
+/// The instances of a channel, by their state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) registered: usize,
+    pub(crate) held: usize,
+    pub(crate) ready: usize,
+    pub(crate) connecting: usize,
+    pub(crate) failing: usize,
+}
+
+/// What a load balancing policy has decided.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum PickResult {
+    Instance,
+    Queue,
+    Fail,
+    Drop,
+}
