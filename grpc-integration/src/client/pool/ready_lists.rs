@@ -135,3 +135,104 @@ fn weight(instance: &ReadyInstance) -> u64 {
 fn scaled(instance: &ReadyInstance, factor: f64) -> ReadyInstance {
     if factor == 1.0 { instance.clone() } else { instance.with_factor(factor) }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use futures_util::FutureExt;
+    use hither_core::Instance;
+
+    use super::*;
+
+    const A: List = List::Tier(0);
+    const B: List = List::Tier(1);
+
+    fn ready(id: &str, weight: u32) -> ReadyInstance {
+        let instance = Instance::new("h:1".parse().unwrap()).with_id(id.parse().unwrap());
+        ReadyInstance::new(Arc::new(instance.with_weight(weight)))
+    }
+
+    fn callable(lists: &mut ReadyLists, shares: &[(List, f64)]) -> SortedById<ReadyInstance> {
+        lists.callable(shares).now_or_never().unwrap()
+    }
+
+    /// The part of the weight that the instances have whose id begins so.
+    fn share(instances: &SortedById<ReadyInstance>, tier: &str) -> f64 {
+        let weight = |tier: &str| -> f64 {
+            let these = instances.iter().filter(|one| one.instance().id().as_str().starts_with(tier));
+            these.map(ReadyInstance::weight).sum()
+        };
+        weight(tier) / weight("")
+    }
+
+    #[test]
+    fn weights_give_each_tier_its_share() {
+        let mut random = fastrand::Rng::with_seed(1);
+        let mut lists = ReadyLists::default();
+        for number in 0..50 {
+            lists.insert(A, &ready(&format!("a{number}"), random.u32(1..9)));
+            lists.insert(B, &ready(&format!("b{number}"), random.u32(..4)));
+        }
+        for percent in [70.0, 1.0, 99.0, 50.0] {
+            let part = percent / 100.0;
+            let mixed = callable(&mut lists, &[(A, part), (B, 1.0 - part)]);
+            assert_eq!(mixed.len(), 100);
+            assert!((share(&mixed, "a") - part).abs() < 1e-9);
+        }
+        assert_eq!(callable(&mut lists, &[(B, 1.0)]).len(), 50);
+    }
+
+    #[test]
+    fn random_changes_keep_the_shares_within_the_tolerance() {
+        let mut random = fastrand::Rng::with_seed(1);
+        let mut lists = ReadyLists::default();
+        let mut known = BTreeMap::<String, (List, ReadyInstance)>::new();
+        for _ in 0..5000 {
+            let list = [A, B][random.usize(..2)];
+            let id = format!("{}{}", if list == A { "a" } else { "b" }, random.u8(..100));
+            if let Some((list, old)) = known.remove(&id) {
+                lists.remove(list, &old);
+            }
+            if random.u8(..3) > 0 {
+                let new = ready(&id, random.u32(1..4));
+                lists.insert(list, &new);
+                known.insert(id, (list, new));
+            }
+            let mixed = callable(&mut lists, &[(A, 0.7), (B, 0.3)]);
+            let is_in = |list: List| known.values().any(|(known, _)| *known == list);
+            if is_in(A) && is_in(B) {
+                assert!((share(&mixed, "a") - 0.7).abs() <= TOLERANCE + 1e-9, "{}", share(&mixed, "a"));
+                assert_eq!(mixed.len(), known.len());
+            }
+        }
+    }
+
+    #[test]
+    fn a_change_of_one_instance_weighs_no_other_anew() {
+        let mut lists = ReadyLists::default();
+        for number in 0..1000 {
+            lists.insert(A, &ready(&format!("a{number}"), 1));
+            lists.insert(B, &ready(&format!("b{number}"), 1));
+        }
+        let before = callable(&mut lists, &[(A, 0.7), (B, 0.3)]);
+        lists.insert(A, &ready("a7", 2));
+        let after = callable(&mut lists, &[(A, 0.7014), (B, 0.2986)]);
+        let changed = after.merge(&before).filter(|(a, b)| !a.unwrap().is_same(b.unwrap())).count();
+        assert_eq!(changed, 1);
+        let after = callable(&mut lists, &[(A, 0.72), (B, 0.28)]);
+        assert!((share(&after, "a") - 0.72).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_tier_without_ready_instances_leaves_its_share_to_the_others() {
+        let mut lists = ReadyLists::default();
+        let b = ready("b", 1);
+        lists.insert(B, &b);
+        lists.insert(List::Draining, &ready("d", 1));
+        assert_eq!(callable(&mut lists, &[(A, 0.7), (B, 0.3)])[0].instance().id().as_str(), "b");
+        assert_eq!(callable(&mut lists, &[])[0].instance().id().as_str(), "b");
+        lists.remove(B, &b);
+        assert_eq!(callable(&mut lists, &[(A, 0.7), (B, 0.3)])[0].instance().id().as_str(), "d");
+    }
+}

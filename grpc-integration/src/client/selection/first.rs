@@ -310,4 +310,30 @@ mod tests {
         sim.select(Selection::default().filter(|_| false).pick_first()).await;
         assert_eq!(sim.open(), [] as [&str; 0]);
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_random_changes_one_is_chosen_or_all_are_attempted() {
+        for seed in 0..30 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let mut sim = Sim::new(Selection::default().prefer_zone("b").pick_first());
+            for _ in 0..300 {
+                let id = format!("i{}", random.u8(..10));
+                match random.u8(..8) {
+                    0 => sim.remove(&id).await,
+                    1 if sim.is_registered(&id) => sim.hold(&[&id]).await,
+                    2 if sim.is_registered(&id) => sim.drain(&[&id]).await,
+                    3 => sim.pass(Duration::from_millis(random.u64(..300))).await,
+                    4..6 => sim.turn(&[&id], [Ready, Pending, Failing][random.usize(..3)]).await,
+                    _ => sim.put([if random.bool() { instance(&id) } else { in_zone(&id, "b") }]).await,
+                }
+                sim.agrees();
+            }
+            sim.pass(Duration::from_secs(10)).await;
+            let connects = sim.connects().len();
+            let all = (0..10).filter(|id| sim.is_registered(&format!("i{id}"))).count();
+            assert!(connects <= 1 || connects == all, "{connects} of {all}");
+            sim.all_ready().await;
+            assert!(sim.connects().len() <= 1);
+        }
+    }
 }

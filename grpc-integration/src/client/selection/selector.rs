@@ -125,6 +125,14 @@ impl Selector {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn tiered(&self) -> Option<&Tiered> {
+        match &self.chooser {
+            Some(Chooser::Tiered(tiered)) => Some(tiered),
+            _ => None,
+        }
+    }
+
     /// Whether no instance is selected.
     pub(crate) fn is_empty(&self) -> bool {
         self.servers.is_empty()

@@ -261,4 +261,42 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn filters_that_change_end_as_if_there_had_been_no_others() {
+        for seed in 0..50 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let mut servers = Servers::default();
+            let (mut registered, mut held) = (SortedById::new(), SortedById::new());
+            for step in 0..100 {
+                let instance = random_instance(&mut random);
+                match random.u8(..4) {
+                    0 => {
+                        if let Some(lost) = registered.remove(instance.id()) {
+                            held.insert(lost);
+                        }
+                    }
+                    _ => drop((held.remove(instance.id()), registered.insert(instance))),
+                }
+                let weight = random.u32(..3);
+                let passes = move |instance: &Instance| weight == 0 || instance.weight() == weight;
+                let before: BTreeSet<_> = servers.keys().cloned().collect();
+                let mut changed = servers.update(registered.clone(), held.clone()).now_or_never().unwrap();
+                changed.extend(
+                    servers.set_selection(Selection::default().filter(passes)).now_or_never().unwrap(),
+                );
+                let mut expected = [registered.clone(), held.clone()];
+                for list in &mut expected {
+                    *list = list.iter().filter(|instance| passes(instance)).cloned().collect();
+                }
+                let wanted = rebuilt(&expected[0], &expected[1]);
+                assert_eq!(servers.keys().collect::<Vec<_>>(), wanted.keys().collect::<Vec<_>>());
+                for key in before.iter().chain(wanted.keys()) {
+                    assert!(changed.contains(key), "seed {seed}, step {step}");
+                    let found = servers.follow(key).map(|(role, instance)| (role, Arc::clone(instance)));
+                    assert_eq!(found.as_ref(), wanted.get(key), "seed {seed}, step {step}");
+                }
+            }
+        }
+    }
 }

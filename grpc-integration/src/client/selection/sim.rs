@@ -1,6 +1,6 @@
 //! A pool without connections, for tests of the selection.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +10,8 @@ use tokio::time::Instant;
 use super::choice::{Condition, Placed};
 use super::selector::Selector;
 use super::steps::Selection;
-use crate::client::server_key::ServerKey;
+use super::tiered::Tiered;
+use crate::client::server_key::{ServerKey, server_key};
 
 pub(super) struct Sim {
     pub(super) selector: Selector,
@@ -51,7 +52,8 @@ impl Sim {
     }
 
     pub(super) async fn remove(&mut self, id: &str) {
-        self.registered.remove(&id.parse().unwrap());
+        let id = id.parse().unwrap();
+        drop((self.registered.remove(&id), self.held.remove(&id)));
         self.update().await;
     }
 
@@ -108,7 +110,10 @@ impl Sim {
     /// Time passes.
     pub(super) async fn pass(&mut self, time: Duration) {
         let end = Instant::now() + time;
+        let mut rounds = 0;
         while let Some(due) = self.selector.due().filter(|due| *due <= end) {
+            rounds += 1;
+            assert!(rounds < 1000, "{due:?} {:?} {:?}", Instant::now(), self.selector);
             tokio::time::sleep_until(due).await;
             self.follow(Vec::new()).await;
         }
@@ -116,7 +121,8 @@ impl Sim {
     }
 
     async fn follow(&mut self, mut changed: Vec<ServerKey>) {
-        loop {
+        for round in 0.. {
+            assert!(round < 1000, "the selection does not settle: {changed:?}");
             for key in changed {
                 let Some(placed) = self.selector.place(&key) else {
                     self.open.remove(&key);
@@ -137,6 +143,32 @@ impl Sim {
                 return;
             }
         }
+    }
+
+    pub(super) fn is_registered(&self, id: &str) -> bool {
+        self.registered.get(&id.parse().unwrap()).is_some()
+    }
+
+    pub(super) fn tiered(&self) -> &Tiered {
+        self.selector.tiered().unwrap()
+    }
+
+    /// Every subchannel is as the selection has it, and no other one should be there.
+    pub(super) fn agrees(&mut self) {
+        for instance in self.registered.iter().chain(self.held.iter()) {
+            let key = server_key(instance);
+            let (placed, open) = (self.selector.place(&key), self.open.get(&key));
+            let [wanted, found] = [placed.as_ref(), open.map(|(placed, _)| placed)];
+            let [connect, is_open] = [wanted.is_some_and(|placed| placed.connect), found.is_some()];
+            assert!(is_open || !connect, "{instance:?} is not connected to");
+            if let Some(found) = found {
+                let wanted = wanted.unwrap();
+                assert_eq!((found.list, found.connect), (wanted.list, wanted.connect), "{instance:?}");
+            }
+        }
+        let known = self.registered.iter().chain(self.held.iter()).map(|instance| server_key(instance));
+        let known: BTreeSet<_> = known.collect();
+        assert!(self.open.keys().all(|key| known.contains(key)));
     }
 
     /// The ids of what is connected to, sorted.

@@ -102,4 +102,9 @@ impl Tier {
             members => (OVERPROVISIONING * usable as f64 / members as f64).min(1.0),
         }
     }
+
+    #[cfg(test)]
+    pub(super) fn counts(&self) -> [usize; 3] {
+        [self.members, self.ready, self.pending]
+    }
 }

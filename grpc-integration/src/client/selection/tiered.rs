@@ -95,12 +95,18 @@ impl Tiered {
 
     /// Takes in the condition of a server.
     pub(super) fn observe(&mut self, key: &ServerKey, condition: Condition) {
-        let Some(seat) = self.seats.remove(key) else { return };
-        if seat.condition == condition {
-            self.seats.insert(Arc::clone(key), seat);
+        let Some(seat) = self.seats.get(key) else { return };
+        // The connection that one about to shut down may still have tells nothing of whether it is to be taken.
+        let is_given_back = seat.is_member() && !self.is_taken(seat);
+        if seat.condition == condition || is_given_back {
             return;
         }
+        let Some(seat) = self.seats.remove(key) else { return };
         self.leave(&seat);
+        if seat.role == Role::Held {
+            // Without its connection it is of no use.
+            self.changed.push(Arc::clone(key));
+        }
         let list = seat.list;
         self.enter(key, Seat { condition, counted: None, ..seat });
         self.settle(Some(list));
@@ -143,12 +149,11 @@ impl Tiered {
     /// Returns the list that a server is in and whether it is connected to, if it is selected.
     pub(super) fn choice(&self, key: &ServerKey) -> Option<(List, bool)> {
         let seat = self.seats.get(key)?;
-        let tier = self.tiers.get(&seat.list);
-        let is_active = tier.is_some_and(Tier::is_active);
-        let is_taken = tier.is_some_and(|tier| tier.cut.is_taken(&seat.rank));
+        let is_active = self.tiers.get(&seat.list).is_some_and(Tier::is_active);
+        let is_taken = self.is_taken(seat);
         match seat.role {
             Role::Up => (is_active && is_taken).then_some((seat.list, true)),
-            Role::Held => (is_active && (is_taken || !seat.is_member())).then_some((seat.list, false)),
+            Role::Held => (is_active && is_taken).then_some((seat.list, false)),
             Role::Draining => Some((seat.list, is_active && is_taken)),
         }
     }
@@ -171,6 +176,10 @@ impl Tiered {
         }
         shares.retain(|(_, share)| *share > 1.0 - ENOUGH);
         shares
+    }
+
+    fn is_taken(&self, seat: &Seat) -> bool {
+        self.tiers.get(&seat.list).is_some_and(|tier| tier.cut.is_taken(&seat.rank))
     }
 
     /// Leaves the place of a server, which is not in the map any more.
@@ -232,7 +241,7 @@ mod tests {
     use std::time::Duration;
 
     use super::Condition::{Failing, Pending, Ready};
-    use super::Selection;
+    use super::{BTreeMap, List, Role, Selection, Tiered};
     use crate::client::selection::sim::{Sim, in_zone, instance};
 
     const A: [&str; 10] = ["a0", "a1", "a2", "a3", "a4", "a5", "a6", "a7", "a8", "a9"];
@@ -342,7 +351,7 @@ mod tests {
         sim.all_ready().await;
         assert_eq!((sim.shares(), sim.connects().len()), (vec![100.0], 14));
         sim.turn(&A[..1], Ready).await;
-        assert_eq!(sim.selector.shares()[0].0, super::List::Tier(0));
+        assert_eq!(sim.selector.shares()[0].0, List::Tier(0));
     }
 
     #[tokio::test(start_paused = true)]
@@ -386,7 +395,7 @@ mod tests {
         sim.put(B.map(|id| in_zone(id, "b"))).await;
         sim.all_ready().await;
         assert_eq!((sim.connects().len(), sim.shares()), (14, vec![100.0]));
-        assert_eq!(sim.selector.shares()[0].0, super::List::Tier(1));
+        assert_eq!(sim.selector.shares()[0].0, List::Tier(1));
     }
 
     #[tokio::test(start_paused = true)]
@@ -449,5 +458,50 @@ mod tests {
             sim.turn(&all.iter().map(String::as_str).collect::<Vec<_>>(), Failing).await;
         }
         assert_eq!(sim.connects().len(), 25);
+    }
+
+    /// The counts of each tier, computed from nothing but the servers: members, ready ones, pending ones.
+    fn is_as_counted_anew(tiered: &Tiered) {
+        let mut counts = BTreeMap::<List, [usize; 3]>::new();
+        for seat in tiered.seats.values().filter(|seat| seat.is_member()) {
+            let is_taken = tiered.tiers[&seat.list].cut.is_taken(&seat.rank);
+            let counts = counts.entry(seat.list).or_default();
+            if seat.has_weight {
+                counts[0] += 1;
+                counts[1] += usize::from(is_taken && seat.condition == Ready);
+                counts[2] += usize::from(is_taken && seat.condition == Pending);
+            }
+        }
+        let known = tiered.tiers.iter().map(|(list, tier)| (*list, tier.counts()));
+        assert_eq!(known.collect::<BTreeMap<_, _>>(), counts);
+        assert_eq!(tiered.up, tiered.seats.values().filter(|seat| seat.role == Role::Up).count());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn random_changes_end_as_if_all_were_counted_anew() {
+        for seed in 0..30 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let mut selection = Selection::default().tiers(|instance| instance.zone().map_or(0, |_| 1));
+            if random.bool() {
+                selection = selection.subset(random.usize(1..8));
+            }
+            let mut sim = Sim::new(selection);
+            for _ in 0..300 {
+                let id = format!("i{}", random.u8(..30));
+                match random.u8(..8) {
+                    0 => sim.remove(&id).await,
+                    1 if sim.is_registered(&id) => sim.hold(&[&id]).await,
+                    2 if sim.is_registered(&id) => sim.drain(&[&id]).await,
+                    3 => sim.pass(Duration::from_secs(random.u64(..300))).await,
+                    4..6 => sim.turn(&[&id], [Ready, Pending, Failing][random.usize(..3)]).await,
+                    _ => {
+                        let instance = if random.bool() { instance(&id) } else { in_zone(&id, "b") };
+                        sim.put([instance.with_weight(random.u32(..3))]).await;
+                    }
+                }
+                is_as_counted_anew(sim.tiered());
+                sim.agrees();
+            }
+        }
     }
 }
