@@ -53,7 +53,10 @@
 //!   background, over all addresses of an instance (Happy Eyeballs), with exponential backoff and jitter.
 //! - A connection that a server or proxy ends is made again at once, while calls wait.
 //! - Instances that join or shut down gracefully cost no call: a request that was not sent, or that the server refused
-//!   before it was processed, is retried on another instance. One that may have been processed is never retried.
+//!   before it was processed, is retried on another instance. One that may have been processed is retried only by policy.
+//! - By method ([`ChannelBuilder::method`], [`MethodConfig`]), calls that have failed are sent again to another instance
+//!   ([`RetryPolicy`]), or calls that are slow to a second one ([`HedgingPolicy`]), as in gRPC's service config. A
+//!   [`RetryBudget`] keeps that from multiplying the load of a service that is failing.
 //! - The deadline of a call covers everything, to the end of its response's body. When no instance is ready calls fail
 //!   at once with the reason, or wait, as you choose ([`WaitForReady`]).
 //! - Calls that a handler makes can inherit the deadline of the one that it serves, less a margin: a [`DeadlineLayer`] on
@@ -144,10 +147,10 @@ pub use client::ClientTls;
 #[cfg(feature = "client")]
 pub use client::{
     BoxedIo, CallInfo, CalledInstance, ChannelBuilder, ChannelStatus, Connected, ConnectivityState,
-    Connector, Destination, DiscoveryChannel, FailurePercentage, InstanceStatus, InstanceWith, Io,
-    LeastRequest, LoadBalancingPolicy, Outcome, OutlierDetection, PeakEwma, PerInstance, Pick, Picked,
-    Picker, ReadyInstance, ResponseFuture, RoundRobin, Selection, ServiceConnector, Sticky, SuccessRate,
-    TcpConnector, WaitForReady,
+    Connector, Destination, DiscoveryChannel, FailurePercentage, HedgingPolicy, InstanceStatus, InstanceWith,
+    Io, LeastRequest, LoadBalancingPolicy, MethodConfig, Outcome, OutlierDetection, PeakEwma, PerInstance,
+    Pick, Picked, Picker, ReadyInstance, ResponseFuture, RetryBudget, RetryPolicy, RetryThrottling,
+    RoundRobin, Selection, ServiceConnector, Sticky, SuccessRate, TcpConnector, WaitForReady,
 };
 #[cfg(any(feature = "client", feature = "server"))]
 pub use deadline::CallDeadline;

@@ -16,6 +16,7 @@ use super::connector::{Connector, TcpConnector};
 use super::metrics::ChannelMetrics;
 use super::outliers::OutlierDetection;
 use super::pool::{Dialer, Pool, Renewals, SubchannelConfig};
+use super::retry::{MethodConfig, Methods, MethodsConfig, RetryBudget, RetryThrottling};
 use super::selection::Selection;
 use super::telemetry::Propagation;
 use super::transport::{KeepaliveConfig, TransportConfig};
@@ -130,6 +131,7 @@ pub struct ChannelBuilder {
     inherit_deadline: Option<Duration>,
     wait_for_ready: bool,
     propagation: Option<Propagation>,
+    methods: MethodsConfig,
     connect_timeout: Duration,
     ready_timeout: Duration,
     max_connections: usize,
@@ -155,6 +157,7 @@ impl ChannelBuilder {
             inherit_deadline: None,
             wait_for_ready: false,
             propagation: None,
+            methods: MethodsConfig::default(),
             connect_timeout: Duration::from_secs(10),
             ready_timeout: Duration::from_secs(20),
             max_connections: 10,
@@ -270,6 +273,65 @@ impl ChannelBuilder {
     /// If it panics the call fails with INTERNAL.
     pub fn propagate(mut self, inject: impl Fn(&mut HeaderMap) + Send + Sync + 'static) -> Self {
         self.propagation = Some(Propagation::new(inject));
+        self
+    }
+
+    /// Sets how calls of one method are made (`helloworld.Greeter/SayHello`), of all methods of a service
+    /// (`helloworld.Greeter`), or of all (an empty name). The settings of the most specific name count, and no others.
+    ///
+    /// It is gRPC's `methodConfig`, from code:
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use hither_core::{Discovery, StaticRegistry};
+    /// # use hither_tonic::{DiscoveryChannel, HedgingPolicy, MethodConfig, RetryPolicy};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> hither_tonic::Result<()> {
+    /// # let discovery = Discovery::new(StaticRegistry::new([]));
+    /// let second = Duration::from_secs(1);
+    /// let reads = MethodConfig::default().with_timeout(second).with_retry(RetryPolicy::default());
+    /// let search = MethodConfig::default().with_hedging(HedgingPolicy::after_percentile(0.95));
+    /// let channel = DiscoveryChannel::builder(&discovery, "shop")
+    ///     .method("", MethodConfig::default().with_timeout(5 * second))
+    ///     .method("shop.Catalog", reads)
+    ///     .method("shop.Catalog/Search", search)
+    ///     .connect_lazy()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// | service config | here |
+    /// |---|---|
+    /// | `methodConfig.name` | the name |
+    /// | `timeout`, `waitForReady` | [`MethodConfig::with_timeout`], [`with_wait_for_ready`](MethodConfig::with_wait_for_ready) |
+    /// | `retryPolicy.maxAttempts`, `retryableStatusCodes` | [`RetryPolicy::with_max_attempts`](crate::RetryPolicy::with_max_attempts), [`with_codes`](crate::RetryPolicy::with_codes) |
+    /// | `initialBackoff`, `backoffMultiplier`, `maxBackoff` | [`RetryPolicy::with_backoff`](crate::RetryPolicy::with_backoff) |
+    /// | `hedgingPolicy.hedgingDelay` | [`HedgingPolicy::after`](crate::HedgingPolicy::after) |
+    /// | `hedgingPolicy.maxAttempts`, `nonFatalStatusCodes` | [`HedgingPolicy::with_max_attempts`](crate::HedgingPolicy::with_max_attempts), [`with_non_fatal_codes`](crate::HedgingPolicy::with_non_fatal_codes) |
+    /// | `retryThrottling` | [`retry_throttling`](Self::retry_throttling) |
+    /// | a channel's limit of attempts (`WithMaxCallAttempts`, `maxRetryAttempts`) | [`max_attempts`](Self::max_attempts) |
+    pub fn method(mut self, name: impl Into<String>, config: MethodConfig) -> Self {
+        self.methods.methods.push((name.into(), config));
+        self
+    }
+
+    /// Sets how many attempts a call may have, whatever the policy of its method allows. Not 0; 1: nothing is retried or
+    /// hedged. Default 5, gRPC's.
+    pub fn max_attempts(mut self, attempts: u32) -> Self {
+        self.methods.max_attempts = attempts;
+        self
+    }
+
+    /// Sets how many retries and hedges all calls together may cost. Default: 20 % of the calls, and 10 per second.
+    pub fn retry_budget(mut self, budget: RetryBudget) -> Self {
+        self.methods.budget = budget;
+        self
+    }
+
+    /// Stops retries and hedges while too many attempts fail, as gRPC's `retryThrottling` does. Default: the
+    /// [`retry_budget`](Self::retry_budget) alone.
+    pub fn retry_throttling(mut self, throttling: RetryThrottling) -> Self {
+        self.methods.throttling = Some(throttling);
         self
     }
 
@@ -437,6 +499,7 @@ impl ChannelBuilder {
             inherit_deadline: self.inherit_deadline,
             wait_for_ready: self.wait_for_ready,
             propagation: self.propagation,
+            methods: Methods::new(self.methods).map_err(Error::invalid_argument)?.map(Box::new),
         };
         Ok(DiscoveryChannel::new(service, call, metrics, selection, pool))
     }

@@ -68,7 +68,9 @@ use crate::task::Task;
 /// - Transparent retry: a request that was never sent, or that the server refused before it was processed
 ///   (REFUSED_STREAM, GOAWAY), is sent again until its deadline, with backoff from the second refusal on; at the fifth
 ///   connection that the server closes with an error under it, it fails, because it may be the cause. The request of a
-///   stream can be sent again if its beginning is still buffered: up to 64 KiB. Nothing else is ever retried.
+///   stream can be sent again if its beginning is still buffered: up to 64 KiB. Nothing else is retried by itself.
+/// - Retries and hedges are for methods that have a policy: see [`ChannelBuilder::method`](crate::ChannelBuilder::method),
+///   [`RetryPolicy`](crate::RetryPolicy) and [`HedgingPolicy`](crate::HedgingPolicy).
 /// - A [`CalledInstance`](crate::CalledInstance) in the request's extensions tells which instance a call was sent to.
 ///
 /// # Logs

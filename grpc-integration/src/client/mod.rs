@@ -1,7 +1,7 @@
 //! The client side: a channel over all ready instances of a service.
 //!
 //! Arrows: connector <- transport <- ready_instance, metrics <- balance, selection, outliers, status, telemetry <- pool
-//! <- call <- channel <- builder.
+//! <- call <- channel <- builder. `call` uses `retry` too, which knows none of the others.
 
 mod balance;
 mod builder;
@@ -17,6 +17,7 @@ mod outcomes;
 mod outliers;
 mod pool;
 mod ready_instance;
+mod retry;
 mod selection;
 mod server_key;
 mod status;
@@ -36,6 +37,7 @@ pub use channel::DiscoveryChannel;
 pub use connector::{BoxedIo, Connected, Connector, Destination, Io, ServiceConnector, TcpConnector};
 pub use outliers::{FailurePercentage, OutlierDetection, SuccessRate};
 pub use ready_instance::{Picked, ReadyInstance};
+pub use retry::{HedgingPolicy, MethodConfig, RetryBudget, RetryPolicy, RetryThrottling};
 pub use selection::Selection;
 pub use status::{ChannelStatus, ConnectivityState, InstanceStatus};
 #[cfg(feature = "tls")]

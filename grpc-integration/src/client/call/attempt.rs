@@ -130,9 +130,14 @@ impl Attempt {
 
 /// Returns the status in trailers, or in headers that are all of the response.
 pub(super) fn code_of(trailers: &HeaderMap) -> Code {
+    code_in(trailers).unwrap_or(Code::Unknown)
+}
+
+/// Returns the status in trailers or headers, if there is one.
+pub(super) fn code_in(headers: &HeaderMap) -> Option<Code> {
     // There are few, and comparing costs less than hashing.
-    let status = trailers.iter().find(|(name, _)| name.as_str() == GRPC_STATUS);
-    status.map_or(Code::Unknown, |(_, status)| Code::from_bytes(status.as_bytes()))
+    let (_, status) = headers.iter().find(|(name, _)| name.as_str() == GRPC_STATUS)?;
+    Some(Code::from_bytes(status.as_bytes()))
 }
 
 impl Drop for Attempt {

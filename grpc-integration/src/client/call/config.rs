@@ -8,6 +8,7 @@ use http::uri::Authority;
 use tonic::Status;
 
 use crate::client::ready_instance::ReadyInstance;
+use crate::client::retry::Methods;
 use crate::client::telemetry::Propagation;
 use crate::deadline::CallDeadline;
 
@@ -41,7 +42,7 @@ pub struct WaitForReady(pub bool);
 pub struct CalledInstance(Arc<Mutex<Option<ReadyInstance>>>);
 
 impl CalledInstance {
-    /// Returns the instance of the latest attempt; `None` if there was none yet.
+    /// Returns the instance of the latest attempt, or of the one that was answered; `None` if there was none yet.
     pub fn get(&self) -> Option<ReadyInstance> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -60,21 +61,41 @@ pub(crate) struct CallConfig {
     pub(crate) inherit_deadline: Option<Duration>,
     pub(crate) wait_for_ready: bool,
     pub(crate) propagation: Option<Propagation>,
+    /// `None`: no method has settings of its own.
+    pub(crate) methods: Option<Box<Methods>>,
+}
+
+/// The settings of one call, where it has none of its own.
+#[derive(Debug)]
+pub(super) struct CallSettings {
+    /// The longest time that it may take, if there is a limit.
+    pub(super) limit: Option<Duration>,
+    pub(super) wait_for_ready: bool,
+    /// The index of its method, if that has a policy.
+    pub(super) policy: Option<usize>,
 }
 
 impl CallConfig {
-    /// Returns the longest time that a call may take which is made now, if there is a limit.
+    /// Returns the settings of a call of `path` that is made now.
     ///
     /// # Errors
     /// DEADLINE_EXCEEDED if there is no time for a call.
-    pub(super) fn limit(&self) -> Result<Option<Duration>, Status> {
-        match self.inherit_deadline.zip(CallDeadline::current()) {
-            Some((margin, served)) => {
-                let limit = left(served, margin)?;
-                Ok(Some(self.default_timeout.map_or(limit, |timeout| timeout.min(limit))))
-            }
-            None => Ok(self.default_timeout),
+    pub(super) fn of(&self, path: &str) -> Result<CallSettings, Status> {
+        let mut settings =
+            CallSettings { limit: self.default_timeout, wait_for_ready: self.wait_for_ready, policy: None };
+        if let Some(methods) = &self.methods
+            && let Some(index) = methods.find(path)
+            && let Some(method) = methods.at(index)
+        {
+            settings.limit = method.timeout.or(settings.limit);
+            settings.wait_for_ready = method.wait_for_ready.unwrap_or(settings.wait_for_ready);
+            settings.policy = method.policy.is_some().then_some(index);
         }
+        if let Some((margin, served)) = self.inherit_deadline.zip(CallDeadline::current()) {
+            let left = left(served, margin)?;
+            settings.limit = Some(settings.limit.map_or(left, |timeout| timeout.min(left)));
+        }
+        Ok(settings)
     }
 }
 

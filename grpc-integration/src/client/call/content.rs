@@ -58,6 +58,19 @@ impl Content {
         }
     }
 
+    /// Ends the body of the attempt before, and returns whether there can be another.
+    pub(super) fn rewind(&self) -> bool {
+        match self {
+            Self::Complete(_) => true,
+            Self::Streamed(body) => body.rewind(),
+        }
+    }
+
+    /// Returns whether all of it is there, so that several attempts can send it at the same time.
+    pub(super) fn is_complete(&self) -> bool {
+        matches!(self, Self::Complete(_))
+    }
+
     /// There will be no other attempt.
     pub(super) fn commit(self) -> Option<ReplayBody> {
         match self {

@@ -1,14 +1,13 @@
 //! The head of a call's request, for each of its attempts.
 
 use std::mem;
-use std::time::Duration;
 
 use http::header::{CONTENT_TYPE, TE, USER_AGENT};
 use http::uri::{self, PathAndQuery};
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
 use tonic::Status;
 
-use super::config::{CallConfig, WaitForReady};
+use super::config::{CallConfig, CallSettings, WaitForReady};
 use super::deadline::Deadline;
 use crate::client::telemetry::AttemptTelemetry;
 use crate::client::transport::{Connection, HEADER_OVERHEAD};
@@ -16,6 +15,8 @@ use crate::deadline::GRPC_TIMEOUT;
 
 const THIS: &str = concat!("hither-tonic/", env!("CARGO_PKG_VERSION"));
 const GRPC: &str = "application/grpc";
+/// gRFC A6.
+const PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
 const TRAILERS: &str = "trailers";
 /// More than the size of all headers that are added to the caller's, with the names of the pseudo-headers.
 const ADDED: usize = 1024;
@@ -37,15 +38,14 @@ pub(super) struct Head {
 }
 
 impl Head {
-    /// Takes out of a request what must not be sent, and returns what is kept of the rest. `limit`: the longest time that
-    /// it may take.
-    pub(super) fn of<B>(request: &mut Request<B>, config: &CallConfig, limit: Option<Duration>) -> Self {
+    /// Takes out of a request what must not be sent, and returns what is kept of the rest.
+    pub(super) fn of<B>(request: &mut Request<B>, settings: &CallSettings) -> Self {
         // h2 would look for its own among the extensions.
         let extensions = mem::take(request.extensions_mut());
-        let wait_for_ready = extensions.get().map_or(config.wait_for_ready, |WaitForReady(wait)| *wait);
+        let wait_for_ready = extensions.get().map_or(settings.wait_for_ready, |WaitForReady(wait)| *wait);
         let headers = request.headers_mut();
         let (kept, timeout) = KeptHeaders::of(headers);
-        let deadline = Deadline::of(timeout, limit);
+        let deadline = Deadline::of(timeout, settings.limit);
         if kept.connection_specific {
             for name in CONNECTION_SPECIFIC {
                 headers.remove(name);
@@ -61,21 +61,25 @@ impl Head {
         self.path.path()
     }
 
-    /// Completes a request for an attempt on this connection. `late`: the call has waited before.
+    /// Completes a request for an attempt on this connection. `previous`: how many attempts there were before; `None` if
+    /// it is the first and has not waited.
     #[inline]
     pub(super) fn complete(
         &self,
         request: &mut Request<()>,
         config: &CallConfig,
         connection: &Connection,
-        late: bool,
+        previous: Option<u32>,
         telemetry: &AttemptTelemetry,
     ) -> Result<(), Status> {
         if !self.kept.user_agent {
             request.headers_mut().insert(USER_AGENT, HeaderValue::from_static(THIS));
         }
         if let Some(deadline) = &self.deadline {
-            deadline.write(request.headers_mut(), late);
+            deadline.write(request.headers_mut(), previous.is_some());
+        }
+        if let Some(previous @ 1..) = previous {
+            request.headers_mut().insert(PREVIOUS_ATTEMPTS, HeaderValue::from(previous));
         }
         let mut size = self.kept.size;
         if let Some(propagation) = &config.propagation {
@@ -200,14 +204,8 @@ mod tests {
         headers.append("x-a", HeaderValue::from_static("1"));
         let mut request = Request::new(());
         *request.headers_mut() = headers;
-        let config = CallConfig {
-            authority: super::super::CallAuthority::PerInstance,
-            default_timeout: None,
-            inherit_deadline: None,
-            wait_for_ready: false,
-            propagation: None,
-        };
-        let head = Head::of(&mut request, &config, None);
+        let settings = CallSettings { limit: None, wait_for_ready: false, policy: None };
+        let head = Head::of(&mut request, &settings);
         let expected = HeaderMap::from_iter(
             [(TE, "trailers"), (HeaderName::from_static("x-a"), "1")]
                 .map(|(name, value)| (name, HeaderValue::from_static(value))),

@@ -1,18 +1,22 @@
-//! One call: pick, send, and retry transparently what was not processed.
+//! One call: pick, send, and retry what was not processed, or what a policy has retried.
 //!
 //! Nearly every call finds a connection with capacity at once and is answered: that way is a small state machine
-//! ([`ResponseFuture`]) without an allocation of its own. Whatever else may happen is in [`Remainder`].
+//! ([`ResponseFuture`]) without an allocation of its own. Whatever else may happen is in [`Remainder`], above which are
+//! retries and hedges.
 
 mod attempt;
 mod config;
 mod content;
 mod deadline;
+mod failure;
 mod head;
+mod hedging;
 mod http_status;
 mod pick;
 mod progress;
 mod remainder;
 mod response_body;
+mod retrying;
 
 use std::fmt;
 use std::mem;
@@ -21,15 +25,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use hither_core::ServiceName;
-use http::{HeaderMap, Request, Response};
+use http::{Request, Response};
 use http_body::Body as _;
 use tokio::task::coop::poll_proceed;
-use tonic::Status;
 use tonic::body::Body;
+use tonic::{Code, Status};
 
 use super::balance::CallInfo;
 use super::metrics::ChannelMetrics;
 use super::pool::StateReader;
+use super::retry::{Limits, Policy};
 use super::telemetry::{CallContext, CallTelemetry};
 use super::transport::{RequestBody, ResponseBody, Sending, Slot};
 use crate::task::Task;
@@ -38,8 +43,9 @@ pub(crate) use config::{CallAuthority, CallConfig};
 pub use config::{CalledInstance, WaitForReady};
 use content::Content;
 use deadline::Timer;
+use failure::Failure;
 use head::Head;
-use pick::Picking;
+use pick::{Picking, Unpicked};
 use progress::Progress;
 use remainder::{First, Remainder};
 use response_body::CallBody;
@@ -85,6 +91,8 @@ struct Call {
     /// needs a runtime.
     timer: Option<Timer>,
     context: CallContext,
+    /// The index of the method's settings, if it has a policy.
+    policy: Option<usize>,
 }
 
 impl ResponseFuture {
@@ -99,32 +107,43 @@ impl ResponseFuture {
 
 impl Stage {
     fn begin(calls: Arc<Calls>, mut request: Request<Body>, context: CallContext) -> Self {
-        let limit = match calls.config.limit() {
-            Ok(limit) => limit,
+        let settings = match calls.config.of(request.uri().path()) {
+            Ok(settings) => settings,
             Err(status) => return Self::failed(status),
         };
         // Before the body is read, which may take its time to encode a message.
-        let head = Head::of(&mut request, &calls.config, limit);
+        let head = Head::of(&mut request, &settings);
         let content = match Content::begin(mem::take(request.body_mut())) {
             Ok(content) => content,
             Err(status) => return Self::failed(status),
         };
-        let call = Call { calls, head, content, timer: None, context };
-        let Some(picked) = call.picking(request.headers()).now(&mut Progress::Picking) else {
-            let remainder = Remainder::of(call).run(First::Unpicked(request.map(drop)));
-            return Self::Remainder(Box::pin(remainder));
+        let call = Call { calls, head, content, timer: None, context, policy: settings.policy };
+        if let Some((_, limits)) = call.policy() {
+            limits.on_call();
+        }
+        let info = CallInfo::new(call.head.path(), request.headers(), &call.head.extensions);
+        let Some(picked) = call.picking(info).now(&mut Progress::Picking) else {
+            return Self::remainder(call, First::Unpicked(request.map(drop)));
         };
         let (mut attempt, slot) = match picked {
             Ok(picked) => picked,
-            Err(status) => return Self::failed(status),
+            Err(unpicked @ Unpicked::Failed(_)) if call.policy.is_some() => {
+                return Self::remainder(call, First::Failed(Failure::from(unpicked)));
+            }
+            Err(unpicked) => return Self::failed(unpicked.into_status()),
         };
         let Some(body) = call.content.attempt() else {
             return Self::failed(Status::internal("the request body was sent before"));
         };
-        match call.send(&mut attempt, slot, request.map(drop), body, false) {
+        match call.send(&mut attempt, slot, request.map(drop), body, None) {
+            Ok(sending) if call.is_hedged() => Self::remainder(call, First::Sent(attempt, sending)),
             Ok(sending) => Self::Sent { sending, call, attempt: Some(attempt) },
             Err(status) => Self::failed(status),
         }
+    }
+
+    fn remainder(call: Call, first: First) -> Self {
+        Self::Remainder(Box::pin(call.finish(first)))
     }
 
     fn failed(status: Status) -> Self {
@@ -167,7 +186,13 @@ impl Stage {
             };
             let Some(attempt) = attempt.take() else { return Poll::Pending };
             match ended {
-                Ok(response) if http_status::is_grpc(response.status(), response.headers()) => {
+                Ok(response)
+                    if http_status::is_grpc(response.status(), response.headers())
+                        && call.failed(&response).is_none() =>
+                {
+                    if let Some((_, limits)) = call.policy() {
+                        limits.on_success();
+                    }
                     let response = call.respond(response, attempt);
                     *stage = Stage::Over(None);
                     return Poll::Ready(Ok(response));
@@ -176,8 +201,7 @@ impl Stage {
                     let Stage::Sent { call, .. } = mem::replace(stage, Stage::Over(None)) else {
                         return Poll::Pending;
                     };
-                    let remainder = Remainder::of(call).run(First::Ended(attempt, ended));
-                    *stage = Stage::Remainder(Box::pin(remainder));
+                    *stage = Stage::Remainder(Box::pin(call.finish(First::Ended(attempt, ended))));
                 }
             }
         }
@@ -195,19 +219,54 @@ impl Stage {
 }
 
 impl Call {
-    fn picking<'a>(&'a self, headers: &'a HeaderMap) -> Picking<'a> {
-        let info = CallInfo::new(self.head.path(), headers, &self.head.extensions);
-        Picking { state: &self.calls.state, info, wait_for_ready: self.head.wait_for_ready }
+    /// The policy of its method, and what bounds it.
+    fn policy(&self) -> Option<(&Policy, &Limits)> {
+        let methods = self.calls.config.methods.as_ref()?;
+        Some((methods.at(self.policy?)?.policy.as_ref()?, &methods.limits))
     }
 
-    /// Sends one attempt. `late`: the call has waited before.
+    fn is_hedged(&self) -> bool {
+        self.policy.is_some()
+            && matches!(self.policy(), Some((Policy::Hedge(_), _)))
+            && self.content.is_complete()
+    }
+
+    /// Returns the code of a response that is a failure for the policy to look at.
+    fn failed(&self, response: &Response<ResponseBody>) -> Option<Code> {
+        self.policy.and_then(|_| attempt::code_in(response.headers())).filter(|code| *code != Code::Ok)
+    }
+
+    fn picking<'a>(&'a self, info: CallInfo<'a>) -> Picking<'a> {
+        Picking { state: &self.calls.state, info, wait_for_ready: self.head.wait_for_ready, tried: &[] }
+    }
+
+    /// Runs the call to its response.
+    async fn finish(mut self, first: First) -> Result<Response<CallBody>, Status> {
+        let timer = self.timer.take();
+        let mut remainder = Remainder::of(&self, timer);
+        let (result, timer) = match self.policy() {
+            None => (remainder.run(first).await, remainder.timer),
+            Some((Policy::Retry(retry), limits)) => {
+                (retrying::retry(&self, &mut remainder, (retry, limits), first).await, remainder.timer)
+            }
+            Some((Policy::Hedge(hedging), limits)) => {
+                let (result, remainder) = hedging::hedge(&self, remainder, (hedging, limits), first).await;
+                (result, remainder.timer)
+            }
+        };
+        self.timer = timer;
+        let (response, attempt) = result.or_else(|failure| failure.outcome.map(|answer| *answer))?;
+        Ok(self.respond(response, attempt))
+    }
+
+    /// Sends one attempt. `previous`: how many there were before; `None` if it is the first and has not waited.
     fn send(
         &self,
         attempt: &mut Attempt,
         slot: Slot,
         mut request: Request<()>,
         mut body: RequestBody,
-        late: bool,
+        previous: Option<u32>,
     ) -> Result<Sending, Status> {
         if let Some(called) = self.head.extensions.get::<CalledInstance>() {
             called.set(attempt.instance());
@@ -218,7 +277,7 @@ impl Call {
             &mut request,
             &self.calls.config,
             attempt.connection(),
-            late,
+            previous,
             &attempt.telemetry,
         );
         complete.inspect_err(|status| attempt.unsent(status.code()))?;

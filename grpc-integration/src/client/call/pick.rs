@@ -19,9 +19,26 @@ const TRIES: usize = 3;
 /// An attempt, and the stream that was reserved for it.
 pub(super) type Reserved = (Attempt, Slot);
 
+/// Why there is no attempt.
+#[derive(Debug)]
+pub(super) enum Unpicked {
+    /// No instance is ready, or the policy has failed the call: a retry policy may try again.
+    Failed(Status),
+    /// The policy has dropped the call, or the channel is closed: it is never retried.
+    Dropped(Status),
+}
+
+impl Unpicked {
+    pub(super) fn into_status(self) -> Status {
+        match self {
+            Self::Failed(status) | Self::Dropped(status) => status,
+        }
+    }
+}
+
 /// The outcome of one look at the state.
 enum Look {
-    Done(Result<Reserved, Status>),
+    Done(Result<Reserved, Unpicked>),
     /// No connection has capacity.
     Full,
     /// The call is queued until the state changes.
@@ -33,11 +50,13 @@ pub(super) struct Picking<'a> {
     pub(super) state: &'a StateReader,
     pub(super) info: CallInfo<'a>,
     pub(super) wait_for_ready: bool,
+    /// The instances to which the call was sent before: others are preferred.
+    pub(super) tried: &'a [ReadyInstance],
 }
 
 impl Picking<'_> {
     /// Picks an instance with capacity if there is one now: nearly always, and without a lock.
-    pub(super) fn now(&self, progress: &mut Progress) -> Option<Result<Reserved, Status>> {
+    pub(super) fn now(&self, progress: &mut Progress) -> Option<Result<Reserved, Unpicked>> {
         // Those who wait come first.
         if self.state.capacity().any() {
             return None;
@@ -48,8 +67,46 @@ impl Picking<'_> {
         }
     }
 
+    /// Picks an instance that was not tried before and has capacity, if there is one now.
+    pub(super) fn elsewhere(&self) -> Option<Reserved> {
+        if self.state.capacity().any() {
+            return None;
+        }
+        let state = self.state.load();
+        let State::Ready(ready) = &**state else { return None };
+        for _ in 0..TRIES {
+            match ready.picker.pick(&self.info) {
+                Pick::Instance(picked) if self.tried.contains(picked.instance()) => {}
+                Pick::Instance(picked) => {
+                    if let Some(reserved) = reserve(ready, picked) {
+                        return Some(reserved);
+                    }
+                }
+                Pick::Queue | Pick::Fail(_) | Pick::Drop(_) => return None,
+            }
+        }
+        self.untried(ready)
+    }
+
+    /// Takes any instance that was not tried before and has capacity, from a random one on: the policy goes on picking
+    /// those that were.
+    fn untried(&self, ready: &Ready) -> Option<Reserved> {
+        let count = ready.instances.len();
+        let first = fastrand::usize(..count.max(1));
+        let untried = |has_weight: bool| {
+            let instances = (first..count).chain(0..first).filter_map(|index| ready.instances.at(index));
+            let mut untried = instances.filter(|instance| {
+                (instance.weight() > 0.0) == has_weight
+                    && !self.tried.contains(instance)
+                    && instance.has_capacity()
+            });
+            untried.find_map(|instance| reserve(ready, instance.clone().into()))
+        };
+        untried(true).or_else(|| untried(false))
+    }
+
     /// Waits for an instance with capacity.
-    pub(super) async fn wait(&self, progress: &mut Progress) -> Result<Reserved, Status> {
+    pub(super) async fn wait(&self, progress: &mut Progress) -> Result<Reserved, Unpicked> {
         let capacity = self.state.capacity();
         // When there are no more changes, the pool has published `Closed`.
         let mut changes = self.state.changes();
@@ -90,12 +147,14 @@ impl Picking<'_> {
         let at_all = head.is_none_or(Head::begin);
         let look = match &**self.state.load() {
             State::Ready(ready) => self.pick_among(ready, progress, head, at_all),
-            State::Failing(reason) if !self.wait_for_ready => Look::Done(Err(reason.error().into())),
+            State::Failing(reason) if !self.wait_for_ready => {
+                Look::Done(Err(Unpicked::Failed(reason.error().into())))
+            }
             State::Failing(reason) | State::Connecting(reason) => {
                 *progress = Progress::Waiting(reason.to_string());
                 Look::Queued
             }
-            State::Closed => Look::Done(Err(closed().into())),
+            State::Closed => Look::Done(Err(Unpicked::Dropped(closed().into()))),
         };
         if at_all
             && !matches!(look, Look::Full)
@@ -114,13 +173,11 @@ impl Picking<'_> {
         head: Option<&Head<'_>>,
         at_all: bool,
     ) -> Look {
-        let reserve = |picked: Picked| {
-            let (in_flight, slot) = picked.reserve()?;
-            let attempt = Attempt::new(in_flight, Arc::clone(slot.connection()), Arc::clone(&ready.picker));
-            Some(Look::Done(Ok((attempt, slot))))
-        };
+        let reserve = |picked: Picked| reserve(ready, picked).map(|reserved| Look::Done(Ok(reserved)));
+        let mut again = None;
         for _ in 0..TRIES {
             match ready.picker.pick(&self.info) {
+                Pick::Instance(picked) if self.tried.contains(picked.instance()) => again = Some(picked),
                 Pick::Instance(picked) => {
                     if let Some(done) = reserve(picked) {
                         return done;
@@ -131,7 +188,16 @@ impl Picking<'_> {
                     *progress = Progress::Waiting(status.message().to_owned());
                     return Look::Queued;
                 }
-                Pick::Fail(status) | Pick::Drop(status) => return Look::Done(Err(status)),
+                Pick::Fail(status) => return Look::Done(Err(Unpicked::Failed(status))),
+                Pick::Drop(status) => return Look::Done(Err(Unpicked::Dropped(status))),
+            }
+        }
+        if let Some(again) = again {
+            if let Some(reserved) = self.untried(ready) {
+                return Look::Done(Ok(reserved));
+            }
+            if let Some(done) = reserve(again) {
+                return done;
             }
         }
         if let Some(head) = head {
@@ -163,6 +229,12 @@ impl Picking<'_> {
         *progress = Progress::Full;
         Look::Full
     }
+}
+
+fn reserve(ready: &Ready, picked: Picked) -> Option<Reserved> {
+    let (in_flight, slot) = picked.reserve()?;
+    let attempt = Attempt::new(in_flight, Arc::clone(slot.connection()), Arc::clone(&ready.picker));
+    Some((attempt, slot))
 }
 
 #[cfg(test)]
@@ -246,7 +318,7 @@ mod tests {
 
         let (headers, extensions) = (HeaderMap::new(), Extensions::new());
         let info = CallInfo::new("/", &headers, &extensions);
-        let picking = Picking { state: &state, info, wait_for_ready: false };
+        let picking = Picking { state: &state, info, wait_for_ready: false, tried: &[] };
         let mut calls = Vec::new();
         while let Some(picked) = picking.now(&mut Progress::Picking) {
             calls.push(picked.unwrap());
@@ -258,7 +330,7 @@ mod tests {
             tokio::spawn(async move {
                 let (headers, extensions) = (HeaderMap::new(), Extensions::new());
                 let info = CallInfo::new("/", &headers, &extensions);
-                let picking = Picking { state: &state, info, wait_for_ready: false };
+                let picking = Picking { state: &state, info, wait_for_ready: false, tried: &[] };
                 found.send((number, picking.wait(&mut Progress::Picking).await.unwrap())).unwrap();
             });
         }

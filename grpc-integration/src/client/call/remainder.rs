@@ -1,6 +1,7 @@
-//! The calls that wait, are refused, or are answered by something that is not gRPC.
+//! The calls that wait, are refused, fail, or are answered by something that is not gRPC.
 
 use std::future::poll_fn;
+use std::mem;
 use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
@@ -12,153 +13,253 @@ use tonic::{Code, Status};
 
 use super::attempt::Attempt;
 use super::deadline::Timer;
+use super::failure::Failure;
 use super::http_status;
+use super::pick::Picking;
 use super::progress::Progress;
-use super::{Call, CallBody, ResponseBody};
-use crate::client::transport::SendError;
+use super::{Call, ResponseBody};
+use crate::client::balance::CallInfo;
+use crate::client::ready_instance::ReadyInstance;
+use crate::client::transport::{SendError, Sending};
 
 /// How often a call is sent again after the server has closed the connection with an error. The call may be the cause, for
 /// example with headers that are too large for the server, and would end one connection after the other.
 const BLAMES: u32 = 4;
 
-/// What a call comes here with.
+/// A response of gRPC's, and the attempt that it answers.
+pub(super) type Answer = (Response<ResponseBody>, Attempt);
+
+/// What a call, or another attempt of it, comes here with.
 pub(super) enum First {
     /// It could not be picked for at once.
     Unpicked(Request<()>),
-    /// Its first attempt has ended, without a response of gRPC's.
+    /// It was not sent, and this is why.
+    Failed(Failure),
+    /// It was sent.
+    Sent(Attempt, Sending),
+    /// Its first attempt has ended, with a failure or without a response of gRPC's.
     Ended(Attempt, Result<Response<ResponseBody>, SendError>),
+    /// A policy makes another attempt.
+    Again,
 }
 
-/// A call, and how far it has come.
-pub(super) struct Remainder {
-    call: Call,
+/// A call, and how far it has come. Attempts are here what gRFC A6 counts as one: what a server has not processed is sent
+/// again.
+pub(super) struct Remainder<'a> {
+    call: &'a Call,
+    pub(super) timer: Option<Timer>,
     progress: Progress,
+    /// Where it was sent before.
+    tried: Vec<ReadyInstance>,
+    /// How many attempts there were before.
+    previous: u32,
     refusals: Option<Backoff>,
-    /// The status that a server has refused it with last.
-    refused: Option<Status>,
+    /// What became of it before: the word for that, and the status.
+    before: Option<(&'static str, Status)>,
     /// How many connections were closed with an error under it.
     blames: u32,
 }
 
-impl Remainder {
-    pub(super) fn of(call: Call) -> Self {
-        Self { call, progress: Progress::Picking, refusals: None, refused: None, blames: 0 }
-    }
-
-    /// Runs the call to its response.
-    pub(super) async fn run(mut self, first: First) -> Result<Response<CallBody>, Status> {
-        let mut timer = self.call.timer.take().or_else(|| self.call.head.deadline.map(Timer::new));
-        let outcome = {
-            let mut attempts = pin!(self.attempts(first));
-            poll_fn(|cx| match (attempts.as_mut().poll(cx), &mut timer) {
-                (Poll::Pending, Some(timer)) => timer.poll(cx).map(|()| None),
-                (outcome, _) => outcome.map(Some),
-            })
-            .await
-        };
-        self.call.timer = timer;
-        match (outcome, &self.call.timer, self.progress) {
-            (Some(Ok(response)), _, Progress::Sent(attempt)) => Ok(self.call.respond(response, attempt)),
-            (Some(Ok(_)), _, _) => Err(Status::internal("a response to a call that was not sent")),
-            (Some(Err(status)), _, _) => Err(status),
-            (None, Some(timer), mut progress) => {
-                let status = match &mut progress {
-                    Progress::Sent(attempt) => attempt.exceeded(timer.deadline()),
-                    progress => timer.deadline().exceeded(progress),
-                };
-                Err(match self.refused {
-                    Some(refused) => {
-                        let why = format!("{}; refused before: {}", status.message(), refused.message());
-                        Status::new(status.code(), why)
-                    }
-                    None => status,
-                })
-            }
-            (None, None, _) => Err(Status::internal("a deadline has passed that was not set")),
+impl<'a> Remainder<'a> {
+    pub(super) fn of(call: &'a Call, timer: Option<Timer>) -> Self {
+        Self {
+            call,
+            timer,
+            progress: Progress::Picking,
+            tried: Vec::new(),
+            previous: 0,
+            refusals: None,
+            before: None,
+            blames: 0,
         }
     }
 
-    /// Sends the call until it is answered. The attempt that was is left in `progress`.
-    async fn attempts(&mut self, first: First) -> Result<Response<ResponseBody>, Status> {
-        let Self { call, progress, refusals, refused, blames } = self;
+    /// Makes the next attempt one that was preceded by this one.
+    pub(super) fn follow(&mut self, failure: &Failure) {
+        self.tried.extend(failure.instance.clone());
+        self.previous += 1;
+        self.before = Some(("failed", failure.status()));
+        self.progress = Progress::Picking;
+    }
+
+    /// Makes the next attempt one that was preceded by those on these instances, which may not have ended.
+    pub(super) fn join(&mut self, tried: &[ReadyInstance], previous: u32) {
+        (self.tried, self.previous) = (tried.to_vec(), previous);
+    }
+
+    /// Returns whether it is the call's first attempt.
+    pub(super) fn is_first(&self) -> bool {
+        self.previous == 0
+    }
+
+    /// Runs one attempt to its response, or until the deadline.
+    pub(super) async fn run(&mut self, first: First) -> Result<Answer, Failure> {
+        let mut timer = self.take_timer();
+        let outcome = within(&mut timer, self.attempt(first)).await;
+        self.timer = timer;
+        match outcome {
+            Some(Ok(response)) => match mem::replace(&mut self.progress, Progress::Picking) {
+                Progress::Sent(attempt) => Ok((response, attempt)),
+                _ => Err(Failure::last(Status::internal("a response to a call that was not sent"))),
+            },
+            Some(Err(failure)) => Err(failure),
+            None => Err(self.exceeded()),
+        }
+    }
+
+    /// Picks and sends; waits for an instance with capacity until the deadline.
+    pub(super) async fn begin(&mut self, request: Request<()>) -> Result<(Attempt, Sending), Failure> {
+        let mut timer = self.take_timer();
+        let outcome = within(&mut timer, self.send(request)).await;
+        self.timer = timer;
+        outcome.unwrap_or_else(|| Err(self.exceeded()))
+    }
+
+    fn take_timer(&mut self) -> Option<Timer> {
+        self.timer.take().or_else(|| self.call.head.deadline.map(Timer::new))
+    }
+
+    /// The deadline has passed.
+    fn exceeded(&mut self) -> Failure {
+        let Some(deadline) = self.call.head.deadline else {
+            return Failure::last(Status::internal("a deadline has passed that was not set"));
+        };
+        let status = match &mut self.progress {
+            Progress::Sent(attempt) => attempt.exceeded(&deadline),
+            progress => deadline.exceeded(progress),
+        };
+        Failure::last(match &self.before {
+            Some((word, before)) => Status::new(
+                status.code(),
+                format!("{}; {word} before: {}", status.message(), before.message()),
+            ),
+            None => status,
+        })
+    }
+
+    /// Sends the call until a server has processed it. The attempt that was answered is left in `progress`.
+    async fn attempt(&mut self, first: First) -> Result<Response<ResponseBody>, Failure> {
         let (mut ended, mut unsent) = match first {
             First::Unpicked(request) => (None, Some(request)),
+            First::Failed(failure) => return Err(failure),
+            First::Sent(attempt, sending) => {
+                self.progress = Progress::Sent(attempt);
+                (Some(sending.await), None)
+            }
             First::Ended(attempt, ended) => {
-                *progress = Progress::Sent(attempt);
+                self.progress = Progress::Sent(attempt);
                 (Some(ended), None)
             }
+            First::Again => (None, None),
         };
         loop {
-            if let Some(ended) = ended.take() {
-                let Progress::Sent(attempt) = progress else {
-                    return Err(Status::internal("an attempt has ended that was not made"));
-                };
-                // The caller's own error: what was read before it is no whole request.
-                if let Err(error) = &ended
-                    && let Some(status) = call.content.failed()
-                {
-                    match error {
-                        SendError::Unsent => attempt.unsent(Code::Cancelled),
-                        _ => attempt.ended(Code::Cancelled),
-                    }
-                    return Err(status);
-                }
-                match ended {
-                    Ok(response) if http_status::is_grpc(response.status(), response.headers()) => {
-                        return Ok(response);
-                    }
-                    Ok(response) => {
-                        let (head, body) = response.into_parts();
-                        let status = attempt.at_peer(&http_status::status_of(&head, body).await);
-                        attempt.ended_as(status.code(), &head.headers);
-                        return Err(status);
-                    }
-                    Err(SendError::Unsent) => {
-                        let is_usable = attempt.connection().is_usable();
-                        attempt.unsent(Code::Unavailable);
-                        *progress = Progress::Picking;
-                        // A connection that accepts requests and sends none would be asked again and again.
-                        if is_usable {
-                            pause(refusals).await;
-                        }
-                    }
-                    Err(SendError::Refused { status, blamed }) => {
-                        let status = attempt.at_peer(&status);
-                        attempt.ended(status.code());
-                        *blames += u32::from(blamed);
-                        if *blames > BLAMES {
-                            return Err(status);
-                        }
-                        *refused = Some(status);
-                        *progress = Progress::Refused;
-                        pause(refusals).await;
-                    }
-                    Err(SendError::Failed(status)) => {
-                        let status = attempt.failed(&status, call.head.deadline.as_ref());
-                        attempt.ended(status.code());
-                        return Err(status);
-                    }
-                }
+            if let Some(ended) = ended.take()
+                && let Some(response) = self.end(ended).await?
+            {
+                return Ok(response);
             }
-            *progress = Progress::Picking;
-            let request = unsent.take().unwrap_or_else(|| call.head.again());
-            let picking = call.picking(request.headers());
-            let (mut attempt, slot) = match picking.now(progress) {
-                Some(picked) => picked?,
-                None => picking.wait(progress).await?,
-            };
-            let Some(body) = call.content.attempt() else {
-                // It has failed, or what was sent before is not buffered any more.
-                let unknown = || Status::internal("the request body cannot be replayed");
-                let status = call.content.failed().or(refused.take()).unwrap_or_else(unknown);
-                attempt.unsent(Code::Cancelled);
-                return Err(status);
-            };
-            let sending = call.send(&mut attempt, slot, request, body, true)?;
-            *progress = Progress::Sent(attempt);
+            self.progress = Progress::Picking;
+            let request = unsent.take().unwrap_or_else(|| self.call.head.again());
+            let (attempt, sending) = self.send(request).await?;
+            self.progress = Progress::Sent(attempt);
             ended = Some(sending.await);
         }
     }
+
+    /// Picks and sends.
+    async fn send(&mut self, request: Request<()>) -> Result<(Attempt, Sending), Failure> {
+        let Self { call, progress, tried, previous, before, .. } = self;
+        let info = CallInfo::new(call.head.path(), request.headers(), &call.head.extensions);
+        let picking = Picking { tried, ..call.picking(info) };
+        let (mut attempt, slot) = match picking.now(progress) {
+            Some(picked) => picked?,
+            None => picking.wait(progress).await?,
+        };
+        let Some(body) = call.content.attempt() else {
+            // It has failed, or what was sent before is not buffered any more.
+            let before = before.take().map(|(_, status)| status);
+            let unknown = || Status::internal("the request body cannot be replayed");
+            let status = call.content.failed().or(before).unwrap_or_else(unknown);
+            attempt.unsent(Code::Cancelled);
+            return Err(Failure::last(status));
+        };
+        let sending = call.send(&mut attempt, slot, request, body, Some(*previous));
+        Ok((attempt, sending.map_err(Failure::last)?))
+    }
+
+    /// An attempt has ended. Returns the response, or nothing if it is to be sent again, now.
+    async fn end(
+        &mut self,
+        ended: Result<Response<ResponseBody>, SendError>,
+    ) -> Result<Option<Response<ResponseBody>>, Failure> {
+        let Self { call, progress, refusals, before, blames, .. } = self;
+        let Progress::Sent(attempt) = progress else {
+            return Err(Failure::last(Status::internal("an attempt has ended that was not made")));
+        };
+        // The caller's own error: what was read before it is no whole request.
+        if let Err(error) = &ended
+            && let Some(status) = call.content.failed()
+        {
+            match error {
+                SendError::Unsent => attempt.unsent(Code::Cancelled),
+                _ => attempt.ended(Code::Cancelled),
+            }
+            return Err(Failure::last(status));
+        }
+        match ended {
+            Ok(response) if http_status::is_grpc(response.status(), response.headers()) => {
+                let Some(code) = call.failed(&response) else { return Ok(Some(response)) };
+                attempt.ended_with(response.headers());
+                match mem::replace(progress, Progress::Picking) {
+                    Progress::Sent(attempt) => Err(Failure::answered(code, response, attempt)),
+                    _ => Ok(Some(response)),
+                }
+            }
+            Ok(response) => {
+                let (head, body) = response.into_parts();
+                let status = attempt.at_peer(&http_status::status_of(&head, body).await);
+                attempt.ended_as(status.code(), &head.headers);
+                Err(Failure::new(status, attempt).with_pushback(&head.headers))
+            }
+            Err(SendError::Unsent) => {
+                let is_usable = attempt.connection().is_usable();
+                attempt.unsent(Code::Unavailable);
+                *progress = Progress::Picking;
+                // A connection that accepts requests and sends none would be asked again and again.
+                if is_usable {
+                    pause(refusals).await;
+                }
+                Ok(None)
+            }
+            Err(SendError::Refused { status, blamed }) => {
+                let status = attempt.at_peer(&status);
+                attempt.ended(status.code());
+                *blames += u32::from(blamed);
+                if *blames > BLAMES {
+                    return Err(Failure::last(status));
+                }
+                *before = Some(("refused", status));
+                *progress = Progress::Refused;
+                pause(refusals).await;
+                Ok(None)
+            }
+            Err(SendError::Failed(status)) => {
+                let status = attempt.failed(&status, call.head.deadline.as_ref());
+                attempt.ended(status.code());
+                Err(Failure::new(status, attempt))
+            }
+        }
+    }
+}
+
+/// Runs a future until its end, or until the deadline, if there is one: `None`.
+async fn within<T>(timer: &mut Option<Timer>, future: impl Future<Output = T>) -> Option<T> {
+    let mut future = pin!(future);
+    poll_fn(|cx| match (future.as_mut().poll(cx), &mut *timer) {
+        (Poll::Pending, Some(timer)) => timer.poll(cx).map(|()| None),
+        (outcome, _) => outcome.map(Some),
+    })
+    .await
 }
 
 /// The first time a refused call is sent again at once, as in gRPC. A server that goes on refusing is not flooded.

@@ -81,6 +81,21 @@ impl ReplayBody {
         })
     }
 
+    /// Ends the body of the attempt before, and returns whether there can be another.
+    pub(crate) fn rewind(&self) -> bool {
+        let mut shared = lock(&self.0);
+        if shared.phase != Phase::Buffering || shared.failed.is_some() {
+            return false;
+        }
+        shared.attempt += 1;
+        let waker = shared.waker.take();
+        drop(shared);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        true
+    }
+
     /// There will be no other attempt, so nothing need be buffered.
     pub(crate) fn commit(&self) {
         let mut shared = lock(&self.0);
