@@ -136,8 +136,9 @@ impl Lifecycle {
     /// `server` passes [`Incoming`] and [`Shutdown`] to tonic's `serve_with_incoming_shutdown`. The future that it
     /// returns may complete before any signal: then the server is deregistered, and `serve` returns its outcome.
     ///
-    /// From the first signal on the process's own handling of SIGTERM and Ctrl-C is replaced for good, as Tokio
-    /// does it, unless [`shutdown_on`](LifecycleBuilder::shutdown_on) was given.
+    /// From this call on the process's own handling of SIGTERM and Ctrl-C is replaced for good, as Tokio does it, unless
+    /// [`shutdown_on`](LifecycleBuilder::shutdown_on) was given: after a server that has ended by itself, neither ends the
+    /// program any more.
     ///
     /// # Errors
     /// [`ErrorKind::Server`] when the server cannot be built or fails, [`ErrorKind::NotRegistered`] when a
@@ -214,12 +215,10 @@ impl Lifecycle {
         if let Some(outcome) = (&mut server).now_or_never() {
             return outcome;
         }
-        let is_ready = config.readiness.is_ready();
-        config.report_health(is_ready).await;
-        registrations.start(&config.registrar, !is_ready);
+        let presence = config.start(&registrations).await;
         let mut observing = pin!(registrations.observe(listener).fuse());
         let outcome = {
-            let mut running = pin!(config.run(&registrations, signals, server, stop, &cutter));
+            let mut running = pin!(config.run(&registrations, presence, signals, server, stop, &cutter));
             loop {
                 tokio::select! {
                     biased;

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::ready;
 use std::mem::discriminant;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -98,6 +99,18 @@ impl Registrations {
         self.started().for_each(|(_, handle)| handle.withdraw());
     }
 
+    /// Waits until none is in the registry.
+    pub(super) async fn withdrawn(&self) {
+        let is_out = |status: &RegistrationStatus| {
+            matches!(status, RegistrationStatus::Withdrawn) || status.is_final()
+        };
+        join_all(self.started().map(|(_, handle)| async move {
+            let mut statuses = pin!(handle.statuses());
+            while statuses.next().await.is_some_and(|status| !is_out(&status)) {}
+        }))
+        .await;
+    }
+
     fn started(&self) -> impl Iterator<Item = (&ServiceRegistration, &RegistrationHandle)> {
         self.services.iter().filter_map(|service| Some((service, service.handle()?)))
     }
@@ -127,9 +140,8 @@ impl Registrations {
     pub(super) async fn announce_draining(&self) {
         join_all(self.started().map(|(each, handle)| async move {
             let (service, Some(announced)) = (each.service(), each.announce_draining()) else { return };
-            // A registration that has ended, or is out of the registry, has nothing to announce.
-            let status = handle.status();
-            if status.is_final() || matches!(status, RegistrationStatus::Withdrawn) {
+            // A registration that has ended has nothing to announce.
+            if handle.status().is_final() {
                 return;
             }
             match timeout(self.within, announced).await {

@@ -10,6 +10,7 @@ use tokio::time::{sleep, timeout};
 
 use super::config::LifecycleConfig;
 use super::cutter::{Cutter, Open};
+use super::presence::Presence;
 use super::registrations::Registrations;
 use super::signals::Signals;
 use crate::error::Result;
@@ -25,6 +26,7 @@ impl LifecycleConfig {
     pub(super) async fn run(
         &self,
         registrations: &Registrations,
+        mut presence: Presence,
         mut signals: Signals,
         mut server: Pin<&mut impl Future<Output = Result<()>>>,
         stop: oneshot::Sender<()>,
@@ -39,7 +41,7 @@ impl LifecycleConfig {
                 registrations.deregister().await;
                 return ended;
             }
-            outcome = self.wait_for_shutdown(registrations, &mut signals) => outcome,
+            outcome = self.wait_for_shutdown(registrations, &mut presence, &mut signals) => outcome,
         };
         registrations.close();
         let forced = tokio::select! {
@@ -52,7 +54,7 @@ impl LifecycleConfig {
                 tracing::warn!("second signal; cutting connections");
                 true
             }
-            () = self.leave_registry(registrations, outcome.is_ok()) => false,
+            () = self.leave_registry(registrations, presence, outcome.is_ok()) => false,
         };
         // The receiver may have been dropped: then the server has its own way to end.
         let _ = stop.send(());
@@ -100,26 +102,37 @@ impl LifecycleConfig {
     }
 
     /// Returns at the first signal, or with an error when a required registration is not there in time.
-    async fn wait_for_shutdown(&self, registrations: &Registrations, signals: &mut Signals) -> Result<()> {
+    async fn wait_for_shutdown(
+        &self,
+        registrations: &Registrations,
+        presence: &mut Presence,
+        signals: &mut Signals,
+    ) -> Result<()> {
         tokio::select! {
             biased;
             () = signals.next() => Ok(()),
-            error = self.follow_readiness(registrations) => Err(error),
+            error = self.follow_readiness(registrations, presence) => Err(error),
         }
     }
 
     /// Announces `Draining` and deregisters; with the delays that clients need, if there may be clients.
-    async fn leave_registry(&self, registrations: &Registrations, clients: bool) {
+    pub(super) async fn leave_registry(
+        &self,
+        registrations: &Registrations,
+        presence: Presence,
+        clients: bool,
+    ) {
         let (announce_delay, propagation_delay) = (self.announce_delay, self.propagation_delay);
         tracing::info!(?announce_delay, ?propagation_delay, "shutting down; leaving the registry");
         self.report_health(false).await;
-        if clients {
+        // A server that is not ready has announced it before.
+        if clients && presence == Presence::In {
             registrations.announce_draining().await;
             sleep(announce_delay).await;
         }
         registrations.deregister().await;
         if clients {
-            sleep(propagation_delay).await;
+            sleep(presence.propagation_left(propagation_delay)).await;
         }
     }
 }
@@ -171,7 +184,7 @@ mod tests {
         let (stop, _shutdown) = Shutdown::new();
         let signals = Signals::of(ready(()), ready(()));
         let began = Instant::now();
-        config.run(&registrations, signals, server, stop, &cutter).await.unwrap();
+        config.run(&registrations, Presence::In, signals, server, stop, &cutter).await.unwrap();
         assert!(began.elapsed() < AFTER_THE_CUT / 2, "{:?}", began.elapsed());
     }
 }

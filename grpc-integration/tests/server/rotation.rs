@@ -258,8 +258,11 @@ async fn a_server_that_is_not_ready_shuts_down_at_once() {
     let (_ready, readiness) = signal::channel(false);
     // A registry that does not answer: nothing is to be announced there.
     registry.faults().freeze();
-    let (mut server, _) =
-        start(&registry, |builder| builder.readiness(readiness).registry_timeout(NEVER)).await;
+    let (mut server, _) = start(&registry, |builder| {
+        let builder = builder.readiness(readiness).registry_timeout(NEVER);
+        builder.announce_delay(NEVER).propagation_delay(NEVER)
+    })
+    .await;
     server.stop();
     server.ended().await.unwrap();
     assert!(registry_is_empty(&registry).await);
