@@ -182,8 +182,9 @@ impl LifecycleBuilder {
         self
     }
 
-    /// Calls `listener` on each change of a registration's status; the retries during one outage are one change.
-    /// It is called on the task that serves, so it must not block.
+    /// Calls `listener` when the status of a registration has changed; the retries during one outage are one change.
+    /// It is called on the task that serves, so it must not block. Changes between two polls of that task are skipped: of a
+    /// registration that is lost and made again meanwhile nothing is reported.
     pub fn on_status(
         mut self,
         listener: impl Fn(&Registration, &RegistrationStatus) + Send + Sync + 'static,
@@ -209,7 +210,8 @@ impl LifecycleBuilder {
     /// As with readiness in Kubernetes, a server that is no longer ready gets no new calls, and finishes those in flight:
     /// it is announced as [`Draining`](hither_core::InstanceState::Draining), and leaves the registry after the
     /// [`announce_delay`](Self::announce_delay), so that it is not called by clients either that read no state, as Go's. It
-    /// is registered again when it is ready.
+    /// is registered again when it is ready. If it shuts down meanwhile, it announces nothing again, and waits only for what is
+    /// left of the [`propagation_delay`](Self::propagation_delay).
     ///
     /// ```
     /// # use hither_tonic::Lifecycle;
@@ -247,18 +249,18 @@ impl LifecycleBuilder {
         self
     }
 
-    /// Sets how long draining may take: the time for calls in flight to finish once the server accepts no new
-    /// ones (GOAWAY). It ends as soon as all connections are closed; those without a call for two seconds are closed by
-    /// the server, for their clients do not answer. What is still open in the end is cut, and logged with the number of
-    /// calls and connections. Default 20 s, so that all steps together stay below the 30 s that Kubernetes grants by
+    /// Sets how long draining may take: the time for calls in flight to finish once the server accepts no new ones (GOAWAY).
+    /// It ends as soon as all connections are closed; when the whole server was without a call for two seconds, it closes
+    /// those that are left, for their clients do not answer. What is still open in the end is cut, and logged with the number
+    /// of calls and connections. Default 20 s, so that all steps together stay below the 30 s that Kubernetes grants by
     /// default (`terminationGracePeriodSeconds`).
     pub fn drain_timeout(mut self, timeout: Duration) -> Self {
         self.config.drain_timeout = timeout;
         self
     }
 
-    /// Sets how long the registry may take for each of two steps of the shutdown: to announce `Draining`, and to
-    /// deregister. Default 3 s.
+    /// Sets how long the server waits for the registry in each of two steps of the shutdown, to announce `Draining` and to
+    /// deregister, and when it is no longer [ready](Self::readiness), to announce that. Default 3 s.
     pub fn registry_timeout(mut self, timeout: Duration) -> Self {
         self.config.registry_timeout = timeout;
         self

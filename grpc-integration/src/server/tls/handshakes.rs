@@ -104,7 +104,7 @@ async fn linger(mut stream: CutStream) {
 struct Failure {
     peer: socket::Peer,
     error: io::Error,
-    /// The connection was closed, or was never one of TLS: a port scan, or a check that the port is open.
+    /// The connection was closed by the client: a port scan, or a check that the port is open.
     gone: bool,
 }
 
