@@ -13,7 +13,7 @@ use hither::tonic::{ErrorKind, Lifecycle};
 use hither::{Address, RegistrationStatus, Registry, Resolver, ServiceName};
 use hither_examples::cli::{self, Failure, Place, eprint, print};
 use hither_examples::demo::{self, Demo, SERVICE_NAME};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tonic::transport::Server;
 
 /// Serves discover.DiscoverDemo and registers itself; SIGTERM or Ctrl-C starts a graceful shutdown, a second one
@@ -138,30 +138,46 @@ async fn serve(args: Args) -> Result<ExitCode, Failure> {
     });
     tokio::select! {
         served = serving => served.map(|()| ExitCode::SUCCESS).map_err(|error| failure(&error)),
-        never = print_statuses(statuses, &registry, &args.place, &address) => match never {},
+        (never, ()) = print_registration(statuses, &registry, &args.place, &address) => match never {},
     }
+}
+
+/// Prints what becomes of the registration, and once what clients can see with it. The registry may take its time to
+/// answer that, and meanwhile statuses are printed.
+async fn print_registration(
+    statuses: mpsc::UnboundedReceiver<RegistrationStatus>,
+    registry: &Arc<dyn Registry>,
+    place: &Place,
+    address: &Address,
+) -> (Infallible, ()) {
+    let (registered, first) = oneshot::channel();
+    let print_present = async {
+        if first.await.is_ok() {
+            print(present(registry, &place.service).await);
+        }
+    };
+    tokio::join!(print_statuses(statuses, registered, place, address), print_present)
 }
 
 /// Prints each change of the registration's status once.
 async fn print_statuses(
     mut statuses: mpsc::UnboundedReceiver<RegistrationStatus>,
-    registry: &Arc<dyn Registry>,
+    registered: oneshot::Sender<()>,
     place: &Place,
     address: &Address,
 ) -> Infallible {
     let Place { registry: url, service } = place;
-    let mut was_registered = false;
+    let mut registered = Some(registered);
     while let Some(status) = statuses.recv().await {
         match status {
-            RegistrationStatus::Registered if !was_registered => {
-                was_registered = true;
-                print(format_args!("registered {service} as {address}"));
-                print(present(registry, service).await);
-            }
-            RegistrationStatus::Registered => {
-                eprint(format_args!("registry {url} is back; registered"));
-            }
-            RegistrationStatus::Retrying { cause, .. } if was_registered => {
+            RegistrationStatus::Registered => match registered.take() {
+                Some(registered) => {
+                    print(format_args!("registered {service} as {address}"));
+                    let _ = registered.send(());
+                }
+                None => eprint(format_args!("registry {url} is back; registered")),
+            },
+            RegistrationStatus::Retrying { cause, .. } if registered.is_none() => {
                 eprint(format_args!("registry {url} is lost; still serving, retrying: {}", cause.report()));
             }
             RegistrationStatus::Retrying { cause, .. } => {
