@@ -105,6 +105,7 @@ impl Etcd {
     pub(crate) async fn stop(&mut self) {
         let mut running = self.running.take().unwrap();
         kill_process(running.pid(), Signal::TERM).unwrap();
+        running.end_watchdog();
         tokio::task::spawn_blocking(move || running.child.wait()).await.unwrap().unwrap();
     }
 
@@ -240,6 +241,7 @@ pub(crate) struct Frozen(Pid);
 
 impl Drop for Frozen {
     fn drop(&mut self) {
+        // If it has ended, its id may be another process's, to which this does nothing.
         let _ = kill_process(self.0, Signal::CONT);
     }
 }
@@ -254,13 +256,17 @@ impl Running {
     fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
     }
+
+    /// Before the process is waited for, so that another one that gets the same id is never killed.
+    fn end_watchdog(&mut self) {
+        let _ = self.watchdog.kill();
+        let _ = self.watchdog.wait();
+    }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // First, so that it never kills another process that has got the same id.
-        let _ = self.watchdog.kill();
-        let _ = self.watchdog.wait();
+        self.end_watchdog();
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,10 +1,12 @@
 //! Example programs as processes, whose output is read as it comes.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
@@ -16,8 +18,8 @@ pub(crate) const LONG: Duration = Duration::from_secs(30);
 /// A running program, which is killed when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Program {
-    name: String,
     pub(crate) child: Child,
+    life: Arc<Life>,
     pub(crate) stdout: Lines,
     pub(crate) stderr: Lines,
 }
@@ -25,9 +27,20 @@ pub(crate) struct Program {
 /// The output of a program so far, each line with the time at which it came.
 #[derive(Debug, Clone)]
 pub(crate) struct Lines {
-    /// The program that writes them.
-    of: String,
-    lines: watch::Receiver<Vec<(Instant, String)>>,
+    lines: TimedLines,
+    of: Arc<Life>,
+}
+
+type TimedLines = watch::Receiver<Vec<(Instant, String)>>;
+
+/// What is to be known of a program when it does not do what it should.
+#[derive(Debug)]
+struct Life {
+    name: String,
+    id: Pid,
+    began: Instant,
+    stdout: TimedLines,
+    stderr: TimedLines,
 }
 
 impl Program {
@@ -41,15 +54,20 @@ impl Program {
         let name = format!("{:?}", command.as_std());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.kill_on_drop(true).spawn().unwrap();
-        let stdout = Lines::of(&name, child.stdout.take().unwrap());
-        let stderr = Lines::of(&name, child.stderr.take().unwrap());
-        Self { name, child, stdout, stderr }
+        let stdout = read(child.stdout.take().unwrap());
+        let stderr = read(child.stderr.take().unwrap());
+        let id = Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap()).unwrap();
+        let life = Life { name, id, began: Instant::now(), stdout: stdout.clone(), stderr: stderr.clone() };
+        let life = Arc::new(life);
+        let lines = |lines| Lines { lines, of: Arc::clone(&life) };
+        Self { child, stdout: lines(stdout), stderr: lines(stderr), life }
     }
 
-    /// Starts discover-server on a free port.
+    /// Starts discover-server on a free port. Its stderr has the library's log too.
     pub(crate) fn server(registry: &str, arguments: &[&str]) -> Self {
-        let common = ["--registry", registry, "-p", "0"];
-        Self::start(env!("CARGO_BIN_EXE_discover-server"), &[&common, arguments].concat())
+        let mut command = Command::new(env!("CARGO_BIN_EXE_discover-server"));
+        command.args(["--registry", registry, "-p", "0"]).args(arguments).env("RUST_LOG", "hither=debug");
+        Self::spawn(command)
     }
 
     /// Starts discover-client.
@@ -66,8 +84,7 @@ impl Program {
     /// Waits for its end, and for the rest of its output.
     pub(crate) async fn end(&mut self) -> ExitStatus {
         let status = timeout(LONG, self.child.wait()).await;
-        let status =
-            status.unwrap_or_else(|_| panic!("{} does not end: {:?}", self.name, self.stderr.all())).unwrap();
+        let status = status.unwrap_or_else(|_| panic!("it does not end: {}", self.life)).unwrap();
         self.stdout.end().await;
         self.stderr.end().await;
         status
@@ -90,19 +107,8 @@ impl Program {
 }
 
 impl Lines {
-    fn of(program: &str, stream: impl AsyncRead + Send + Unpin + 'static) -> Self {
-        let (sender, lines) = watch::channel(Vec::new());
-        tokio::spawn(async move {
-            let mut stream = BufReader::new(stream).lines();
-            while let Ok(Some(line)) = stream.next_line().await {
-                sender.send_modify(|lines| lines.push((Instant::now(), line)));
-            }
-        });
-        Self { of: program.to_owned(), lines }
-    }
-
     pub(crate) fn all(&self) -> Vec<String> {
-        self.lines.borrow().iter().map(|(_, line)| line.clone()).collect()
+        texts(&self.lines)
     }
 
     pub(crate) fn count(&self, matches: impl Fn(&str) -> bool) -> usize {
@@ -121,7 +127,8 @@ impl Lines {
         let found = timeout(LONG, lines.wait_for(|lines| find(lines).is_some())).await;
         match found {
             Ok(Ok(lines)) => find(&lines).expect("it was there"),
-            _ => panic!("the expected line is not among {:#?} of {}", self.all(), self.of),
+            Ok(Err(_)) => panic!("the output ends without the expected line: {}", self.of),
+            Err(_) => panic!("the expected line does not come within {LONG:?}: {}", self.of),
         }
     }
 
@@ -129,8 +136,11 @@ impl Lines {
     pub(crate) async fn more(&self, count: usize) {
         let mut lines = self.lines.clone();
         let goal = lines.borrow().len() + count;
-        let more = timeout(LONG, lines.wait_for(|lines| lines.len() >= goal)).await;
-        assert!(matches!(more, Ok(Ok(_))), "no {count} more lines after {:#?}", self.all());
+        match timeout(LONG, lines.wait_for(|lines| lines.len() >= goal)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(_)) => panic!("the output ends before {count} more lines: {}", self.of),
+            Err(_) => panic!("{count} more lines do not come within {LONG:?}: {}", self.of),
+        }
     }
 
     /// Returns the longest time without a line since `from`.
@@ -146,4 +156,43 @@ impl Lines {
         let mut lines = self.lines.clone();
         while lines.changed().await.is_ok() {}
     }
+}
+
+impl fmt::Display for Life {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Without reaping it, which is the child's.
+        let peek = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        let state = match waitid(WaitId::Pid(self.id), peek) {
+            Ok(None) => "runs".into(),
+            Ok(Some(status)) => format!(
+                "has ended with code {:?}, by signal {:?}",
+                status.exit_status(),
+                status.terminating_signal()
+            ),
+            Err(_) => "was waited for".into(),
+        };
+        let Self { name, began, .. } = self;
+        let (after, stdout, stderr) = (began.elapsed(), texts(&self.stdout), texts(&self.stderr));
+        let last = &stdout[stdout.len().saturating_sub(20)..];
+        write!(
+            f,
+            "{name} {state}, {after:?} after its start\n{} lines of stdout, the last {last:#?}\nstderr {stderr:#?}",
+            stdout.len()
+        )
+    }
+}
+
+fn read(stream: impl AsyncRead + Send + Unpin + 'static) -> TimedLines {
+    let (sender, lines) = watch::channel(Vec::new());
+    tokio::spawn(async move {
+        let mut stream = BufReader::new(stream).lines();
+        while let Ok(Some(line)) = stream.next_line().await {
+            sender.send_modify(|lines| lines.push((Instant::now(), line)));
+        }
+    });
+    lines
+}
+
+fn texts(lines: &TimedLines) -> Vec<String> {
+    lines.borrow().iter().map(|(_, line)| line.clone()).collect()
 }

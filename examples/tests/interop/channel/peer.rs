@@ -128,8 +128,10 @@ impl Peer {
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        // All of them may have ended.
-        let _ = kill_process_group(self.group, Signal::KILL);
+        // Once the master was waited for, its id may be another process's. Its workers have ended before it.
+        if self.program.child.id().is_some() {
+            let _ = kill_process_group(self.group, Signal::KILL);
+        }
     }
 }
 
