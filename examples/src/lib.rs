@@ -19,3 +19,8 @@ struct Readme;
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/kubernetes.md")]
 struct Kubernetes;
+
+/// Those of the page on observability.
+#[cfg(all(doctest, feature = "observability"))]
+#[doc = include_str!("../../docs/observability.md")]
+struct Observability;

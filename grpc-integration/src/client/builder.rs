@@ -242,33 +242,28 @@ impl ChannelBuilder {
     /// attempt's span, whose context is then the parent of the server's spans: retries are told apart. Default: nothing;
     /// an interceptor of the program's runs before the call, and so propagates the context of what has made it.
     ///
-    /// With tracing-opentelemetry, and a propagator that was set for the process:
-    ///
-    /// ```no_run
+    /// ```
     /// # use hither_core::{Discovery, StaticRegistry};
-    /// use http::HeaderMap;
     /// use hither_tonic::DiscoveryChannel;
-    /// # mod opentelemetry { pub mod global { pub struct P; impl P { pub fn inject_context<T, H>(&self, _: &T, _: &mut H) {} }
-    /// #   pub fn get_text_map_propagator<T>(f: impl FnOnce(&P) -> T) -> T { f(&P) } } }
-    /// # mod opentelemetry_http { pub struct HeaderInjector<'a>(pub &'a mut http::HeaderMap); }
-    /// # mod tracing_opentelemetry { pub trait OpenTelemetrySpanExt { fn context(&self) {} } impl OpenTelemetrySpanExt for tracing::Span {} }
-    /// use opentelemetry::global;
-    /// use opentelemetry_http::HeaderInjector;
-    /// use tracing_opentelemetry::OpenTelemetrySpanExt;
+    /// use tracing::Span;
     ///
-    /// # fn main() -> hither_tonic::Result<()> {
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> hither_tonic::Result<()> {
     /// # let discovery = Discovery::new(StaticRegistry::new([]));
     /// let channel = DiscoveryChannel::builder(&discovery, "greeter")
-    ///     .propagate(|headers: &mut HeaderMap| {
-    ///         let context = tracing::Span::current().context();
-    ///         global::get_text_map_propagator(|propagator| {
-    ///             propagator.inject_context(&context, &mut HeaderInjector(headers));
-    ///         });
+    ///     .propagate(|headers| {
+    ///         // With tracing-opentelemetry the context of this span, written by the process' propagator.
+    ///         if let Some(id) = Span::current().id() {
+    ///             headers.insert("x-span", id.into_u64().into());
+    ///         }
     ///     })
     ///     .connect_lazy()?;
     /// # Ok(())
     /// # }
     /// ```
+    ///
+    /// [docs/observability.md](https://github.com/hither-rs/hither/blob/main/docs/observability.md) has the function for
+    /// OpenTelemetry.
     ///
     /// If it panics the call fails with INTERNAL.
     pub fn propagate(mut self, inject: impl Fn(&mut HeaderMap) + Send + Sync + 'static) -> Self {

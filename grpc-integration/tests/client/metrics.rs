@@ -144,6 +144,10 @@ async fn the_names_labels_and_units_are_those_that_are_documented() {
         ("hither.client.registry.staleness", "gauge", "seconds", "grpc.target"),
     ];
     assert_eq!(found, expected);
+    let page = include_str!("../../../docs/observability.md");
+    for (name, kind, ..) in expected {
+        assert!(page.contains(&format!("| `{name}` | {kind} |")), "{name} is not on the page");
+    }
 }
 
 #[tokio::test(start_paused = true)]

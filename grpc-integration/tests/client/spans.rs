@@ -120,6 +120,11 @@ async fn a_call_is_a_span_under_the_callers_and_its_attempt_another_one() {
         ])
     );
 
+    let page = include_str!("../../../docs/observability.md");
+    for field in call.fields.keys().chain(attempt.fields.keys()) {
+        assert!(page.contains(&format!("`{field}`")), "{field} is not on the page");
+    }
+
     client.call("Fail", String::new()).await.unwrap_err();
     for span in capture.take() {
         let of = |name: &str| span.fields[name].as_str();
