@@ -81,6 +81,9 @@
 //! | [`RoundRobin`] | each in turn | gRPC `round_robin`, `weighted_round_robin` |
 //! | [`Sticky`] | always the same, until it is lost | gRPC `pick_first`, which connects to no other |
 //!
+//! With [`slow_start`](ChannelBuilder::slow_start) the weight of an instance that has joined grows gradually (Envoy's slow
+//! start).
+//!
 //! Or your own [`LoadBalancingPolicy`], for which [`PerInstance`] keeps a state of each instance. A
 //! [`Connector`] opens the byte streams: [`TcpConnector`], the default, your own, or any
 //! connector written for tonic or hyper, in a [`ServiceConnector`].
@@ -150,7 +153,7 @@ pub use client::{
     Connector, Destination, DiscoveryChannel, FailurePercentage, HedgingPolicy, InstanceStatus, InstanceWith,
     Io, LeastRequest, LoadBalancingPolicy, MethodConfig, Outcome, OutlierDetection, PeakEwma, PerInstance,
     Pick, Picked, Picker, ReadyInstance, ResponseFuture, RetryBudget, RetryPolicy, RetryThrottling,
-    RoundRobin, Selection, ServiceConnector, Sticky, SuccessRate, TcpConnector, WaitForReady,
+    RoundRobin, Selection, ServiceConnector, SlowStart, Sticky, SuccessRate, TcpConnector, WaitForReady,
 };
 #[cfg(any(feature = "client", feature = "server"))]
 pub use deadline::CallDeadline;

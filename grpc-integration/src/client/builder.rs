@@ -9,7 +9,7 @@ use http::uri::Authority;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use super::balance::{LeastRequest, LoadBalancingPolicy, Policy};
+use super::balance::{LeastRequest, LoadBalancingPolicy, Policy, SlowStart};
 use super::call::{CallAuthority, CallConfig};
 use super::channel::DiscoveryChannel;
 use super::connector::{Connector, TcpConnector};
@@ -136,6 +136,7 @@ pub struct ChannelBuilder {
     ready_timeout: Duration,
     max_connections: usize,
     outlier_detection: Option<OutlierDetection>,
+    slow_start: Option<SlowStart>,
     backoff: Backoff,
     transport: TransportConfig,
 }
@@ -162,6 +163,7 @@ impl ChannelBuilder {
             ready_timeout: Duration::from_secs(20),
             max_connections: 10,
             outlier_detection: None,
+            slow_start: None,
             // gRPC's connection backoff.
             backoff: Backoff::proportional(Duration::from_secs(1), 1.6, Duration::from_secs(120), 0.2),
             transport: TransportConfig::default(),
@@ -363,6 +365,12 @@ impl ChannelBuilder {
         self
     }
 
+    /// Sets that an instance which has become ready comes to its share of the calls gradually. Default: at once.
+    pub fn slow_start(mut self, slow_start: SlowStart) -> Self {
+        self.slow_start = Some(slow_start);
+        self
+    }
+
     /// Sets the exponential backoff between failed attempts to connect to one instance. Default: gRPC's, 1 s × 1.6 up
     /// to 120 s, with a jitter of ± 20 %.
     ///
@@ -486,6 +494,7 @@ impl ChannelBuilder {
             self.policy,
             selection.subscribe(),
             self.outlier_detection,
+            self.slow_start,
             config,
         );
         let call = CallConfig {
@@ -504,6 +513,9 @@ impl ChannelBuilder {
         self.selection.check()?;
         if let Some(detection) = &self.outlier_detection {
             detection.check()?;
+        }
+        if let Some(slow_start) = &self.slow_start {
+            slow_start.check()?;
         }
         let is_zero = |duration: Option<Duration>| duration.is_some_and(|duration| duration.is_zero());
         let KeepaliveConfig { interval, timeout, .. } = self.transport.keepalive;

@@ -29,7 +29,7 @@ mod transport;
 
 pub use balance::{
     CallInfo, InstanceWith, LeastRequest, LoadBalancingPolicy, Outcome, PeakEwma, PerInstance, Pick, Picker,
-    RoundRobin, Sticky,
+    RoundRobin, SlowStart, Sticky,
 };
 pub use builder::ChannelBuilder;
 pub use call::{CalledInstance, ResponseFuture, WaitForReady};

@@ -1,8 +1,10 @@
 //! Shares of calls by the weights of instances.
 
+use std::time::Duration;
+
 use futures_util::future::join_all;
 use hither_core::Instance;
-use hither_tonic::{DiscoveryChannel, LeastRequest, LoadBalancingPolicy, RoundRobin};
+use hither_tonic::{DiscoveryChannel, ErrorKind, LeastRequest, LoadBalancingPolicy, RoundRobin, SlowStart};
 use tokio::time::sleep;
 
 use crate::support::{Client, Net, Registry, Server};
@@ -147,4 +149,52 @@ async fn a_heavy_server_that_fails_at_once_gets_no_more_than_its_share() {
     .await;
     let [healthy, failing] = [servers[0].calls() as f64, servers[1].calls() as f64];
     assert!(failing / (healthy + failing) < 0.75, "{servers:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_slow_start_a_server_that_joins_or_restarts_comes_to_its_share_gradually() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let mut servers = vec![Server::on(&net, "s0:1")];
+    put(&mut registry, &servers[0], 1).await;
+    let builder = channel(&registry, &net).policy(RoundRobin::default().with_seed(1));
+    let channel = builder.slow_start(SlowStart::new(60 * SECOND)).connect().await.unwrap();
+    sleep(100 * SECOND).await;
+    servers.push(Server::on(&net, "s1:1"));
+    put(&mut registry, &servers[1], 1).await;
+    for _ in 0..2 {
+        sleep(2 * SECOND).await;
+        are_near(&shares(&channel, &servers, 1, 440).await, &[10.0 / 11.0, 1.0 / 11.0], 0.02);
+        sleep(28 * SECOND).await;
+        are_near(&shares(&channel, &servers, 1, 440).await, &[2.0 / 3.0, 1.0 / 3.0], 0.03);
+        sleep(30 * SECOND).await;
+        are_near(&shares(&channel, &servers, 1, 440).await, &[0.5, 0.5], 0.001);
+        drop(servers.pop());
+        sleep(10 * SECOND).await;
+        servers.push(Server::on(&net, "s1:1"));
+        // Until it is connected to again.
+        while servers[1].open() == 0 {
+            sleep(SECOND / 10).await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_slow_start_servers_that_are_all_new_have_equal_shares() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let servers = [Server::on(&net, "s0:1"), Server::on(&net, "s1:1")];
+    for server in &servers {
+        put(&mut registry, server, 1).await;
+    }
+    let slow_start = SlowStart::new(60 * SECOND);
+    let channel = channel(&registry, &net).slow_start(slow_start).connect().await.unwrap();
+    sleep(SECOND).await;
+    are_near(&shares(&channel, &servers, 1, 440).await, &[0.5, 0.5], 0.001);
+}
+
+#[tokio::test]
+async fn a_window_of_zero_is_an_error() {
+    let builder = channel(&Registry::new(), &Net::new()).slow_start(SlowStart::new(Duration::ZERO));
+    let error = builder.connect_lazy().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+    assert_eq!(error.to_string(), "the slow_start's window is not between zero and a day");
 }

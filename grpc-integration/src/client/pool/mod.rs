@@ -8,6 +8,7 @@ mod outage_log;
 mod pace;
 mod ready_lists;
 mod renewals;
+mod slow_start;
 mod state;
 mod subchannel;
 mod tally;
@@ -27,7 +28,7 @@ pub(crate) use renewals::Renewals;
 pub(crate) use state::{NotReadyReason, Ready, State, StateReader, closed};
 pub(crate) use subchannel::SubchannelConfig;
 
-use super::balance::Policy;
+use super::balance::{Policy, SlowStart};
 use super::metrics::{Counts, Gauges};
 use super::outliers::{OutlierDetection, Outliers};
 use super::ready_instance::ReadyInstance;
@@ -36,6 +37,7 @@ use super::server_key::ServerKey;
 use crate::task::Task;
 use changes::{Changes, Notifier};
 use outage_log::OutageLog;
+use slow_start::SlowStarts;
 pub(crate) use state::StatePublisher;
 use subchannel::Subchannel;
 use tally::{Counted, Tally};
@@ -57,6 +59,7 @@ pub(crate) struct Pool {
     subchannels: BTreeMap<ServerKey, Member>,
     tally: Tally,
     outliers: Option<Outliers>,
+    slow_starts: Option<SlowStarts>,
     /// The latest update of the registry; `None` before the first.
     update: Option<Update>,
     /// The subchannels whose connectivity has changed.
@@ -84,6 +87,7 @@ impl Pool {
         policy: Policy,
         mut selection: watch::Receiver<Selection>,
         outlier_detection: Option<OutlierDetection>,
+        slow_start: Option<SlowStart>,
         config: SubchannelConfig,
     ) -> (Arc<StateReader>, Task) {
         let span = tracing::debug_span!("channel", %service);
@@ -103,6 +107,7 @@ impl Pool {
             selection,
             subchannels: BTreeMap::new(),
             tally: Tally::default(),
+            slow_starts: slow_start.map(SlowStarts::new),
             update: None,
             changes: Arc::default(),
             last: None,
@@ -115,6 +120,7 @@ impl Pool {
         loop {
             let (summary, due, selection) = (self.outages.due(), self.picker_due(), self.selector.due());
             let age = self.gauges.due();
+            let slow_start = self.slow_starts.as_ref().and_then(SlowStarts::due);
             tokio::select! {
                 biased;
                 update = self.view.changed() => match update {
@@ -143,6 +149,7 @@ impl Pool {
                     self.measure();
                     continue;
                 }
+                () = at(slow_start) => {}
             }
             self.publish().await;
         }
@@ -254,6 +261,10 @@ impl Pool {
         let ready = self.tally.callable(&self.selector.shares()).await;
         let ready = match &mut self.outliers {
             Some(outliers) => outliers.filter(ready).await,
+            None => ready,
+        };
+        let ready = match &mut self.slow_starts {
+            Some(slow_starts) => slow_starts.weighted(ready).await,
             None => ready,
         };
         let before = self.last.as_ref().map(|last| last.instances.clone());
