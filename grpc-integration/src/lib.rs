@@ -62,6 +62,7 @@
 //! - Calls that a handler makes can inherit the deadline of the one that it serves, less a margin: a [`DeadlineLayer`] on
 //!   the server, [`inherit_deadline`](ChannelBuilder::inherit_deadline) on the channel.
 //! - While the registry cannot be reached, calls go on to the instances known last.
+//! - Instances that report themselves unhealthy are not called, if you set a [`health_check`](ChannelBuilder::health_check).
 //! - Instances that fail more than the others are left out for a while, if you set
 //!   [`outlier_detection`](ChannelBuilder::outlier_detection).
 //!

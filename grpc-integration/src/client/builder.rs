@@ -10,9 +10,11 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::balance::{LeastRequest, LoadBalancingPolicy, Policy, SlowStart};
-use super::call::{CallAuthority, CallConfig};
+use super::call::CallConfig;
+use super::call_headers::CallAuthority;
 use super::channel::DiscoveryChannel;
 use super::connector::{Connector, TcpConnector};
+use super::health::HealthCheck;
 use super::metrics::ChannelMetrics;
 use super::outliers::OutlierDetection;
 use super::pool::{Dialer, Pool, Renewals, SubchannelConfig};
@@ -137,6 +139,7 @@ pub struct ChannelBuilder {
     max_connections: usize,
     outlier_detection: Option<OutlierDetection>,
     slow_start: Option<SlowStart>,
+    health_check: Option<String>,
     backoff: Backoff,
     transport: TransportConfig,
 }
@@ -164,6 +167,7 @@ impl ChannelBuilder {
             max_connections: 10,
             outlier_detection: None,
             slow_start: None,
+            health_check: None,
             // gRPC's connection backoff.
             backoff: Backoff::proportional(Duration::from_secs(1), 1.6, Duration::from_secs(120), 0.2),
             transport: TransportConfig::default(),
@@ -371,6 +375,44 @@ impl ChannelBuilder {
         self
     }
 
+    /// Watches the health of each instance (`grpc.health.v1.Health/Watch`, gRFC A17): it is called only while it reports
+    /// SERVING for `service`, a name such as `helloworld.Greeter`, or `""` for the server as a whole. Default: health is not
+    /// checked. (In gRPC's service config this is `healthCheckConfig.serviceName`.)
+    ///
+    /// On a new connection a stream is opened, and the instance counts as connecting until the first report, which takes one
+    /// more round trip. When it reports NOT_SERVING, or SERVICE_UNKNOWN, it counts as failing (TRANSIENT_FAILURE): calls in
+    /// flight go on, new ones go elsewhere, and its connections stay. So it is back with its next report.
+    ///
+    /// - A server without the health service (UNIMPLEMENTED) counts as healthy, which is logged once for a channel. So does
+    ///   one that allows one stream at a time (MAX_CONCURRENT_STREAMS), because the calls need it; in grpc-go they would wait
+    ///   for ever. Where it allows more, the watch takes one of them.
+    /// - If there is no report within the [`connect_timeout`](Self::connect_timeout), if the stream fails before, or if it
+    ///   brings something else than reports or more than 100 and then 10 a second, the instance counts as failing, and the
+    ///   stream is opened again after the [`backoff`](Self::backoff).
+    /// - If the stream ends after a report, as proxies end streams that are silent, the report counts until the next stream has
+    ///   one; that is opened at once, or with backoff where streams end within a second.
+    ///
+    /// The stream is a call for keep-alive: a server that is silent otherwise is pinged, and so found if it freezes, once in five
+    /// minutes. It is none for load balancing, and does not show that a server answers calls. Of several connections to one
+    /// instance the oldest is watched.
+    ///
+    /// ```
+    /// use hither_core::{Discovery, StaticRegistry};
+    /// use hither_tonic::DiscoveryChannel;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> hither_tonic::Result<()> {
+    /// # let discovery = Discovery::new(StaticRegistry::new([]));
+    /// let channel =
+    ///     DiscoveryChannel::builder(&discovery, "greeter").health_check("helloworld.Greeter").connect_lazy()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn health_check(mut self, service: impl Into<String>) -> Self {
+        self.health_check = Some(service.into());
+        self
+    }
+
     /// Sets the exponential backoff between failed attempts to connect to one instance. Default: gRPC's, 1 s × 1.6 up
     /// to 120 s, with a jitter of ± 20 %.
     ///
@@ -480,9 +522,13 @@ impl ChannelBuilder {
             None => (connector, renewals),
         };
         let metrics = ChannelMetrics::new(self.target.as_deref().unwrap_or(service.as_str()));
+        let health_check = self.health_check.map(|service| {
+            HealthCheck::new(&service, authority.clone(), self.connect_timeout, self.backoff.clone())
+        });
         let config = SubchannelConfig {
             dialer: Dialer::new(connector, self.connect_timeout, self.transport),
             renewals,
+            health_check,
             backoff: self.backoff,
             max_connections: self.max_connections,
             metrics: metrics.clone(),

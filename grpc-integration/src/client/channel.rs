@@ -77,7 +77,8 @@ use crate::task::Task;
 ///
 /// An instance to which two attempts in a row have failed is logged at WARN with the cause, and at INFO when it can
 /// be reached again. When many fail at once a channel logs ten of them, and then one line with the number of the
-/// others in each half minute. Single attempts are logged at DEBUG. An instance that is
+/// others in each half minute. Single attempts are logged at DEBUG. An instance that reports itself unhealthy is logged likewise
+/// ([`health_check`](crate::ChannelBuilder::health_check)). An instance that is
 /// [ejected](crate::OutlierDetection) is logged at WARN with the cause, and at INFO when it is back, bounded likewise.
 #[derive(Clone)]
 pub struct DiscoveryChannel {

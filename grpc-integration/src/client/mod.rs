@@ -1,16 +1,18 @@
 //! The client side: a channel over all ready instances of a service.
 //!
-//! Arrows: connector <- transport <- ready_instance, metrics <- balance, selection, outliers, status, telemetry <- pool
-//! <- call <- channel <- builder. `call` uses `retry` too, which knows none of the others.
+//! Arrows: connector <- transport <- ready_instance, metrics <- balance, selection, outliers, health, status, telemetry
+//! <- pool <- call <- channel <- builder. `call` uses `retry` too, which knows none of the others.
 
 mod balance;
 mod builder;
 mod call;
+mod call_headers;
 mod capacity;
 mod channel;
 mod code_name;
 mod connector;
 mod failures;
+mod health;
 mod log_window;
 pub(crate) mod metrics;
 mod outcomes;

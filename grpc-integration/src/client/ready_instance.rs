@@ -175,6 +175,11 @@ impl ReadyInstance {
         self.0.inner.capacity.waiters().any()
     }
 
+    /// Returns the oldest of the connections that accept new calls.
+    pub(crate) fn oldest_connection(&self) -> Option<Arc<Connection>> {
+        self.0.inner.connections.load().iter().find(|connection| connection.is_usable()).cloned()
+    }
+
     /// Replaces the connections. Called by the instance's subchannel only.
     pub(crate) fn set_connections(&self, connections: Vec<Arc<Connection>>) {
         self.0.inner.connections.store(Arc::new(connections));

@@ -15,6 +15,7 @@ mod connections;
 mod connectors;
 mod departures;
 mod failing;
+mod health;
 mod hedging;
 mod inherited_deadlines;
 mod latencies;

@@ -15,8 +15,7 @@ use crate::client::outcomes::Outcomes;
 use crate::client::ready_instance::{InFlight, ReadyInstance};
 use crate::client::telemetry::AttemptTelemetry;
 use crate::client::transport::Connection;
-
-pub(super) const GRPC_STATUS: &str = "grpc-status";
+use crate::client::transport::http_status::GRPC_STATUS;
 
 /// One attempt of a call. It counts as load of its instance until it is dropped; the picker gets its outcome when that is
 /// known, or then.

@@ -3,10 +3,9 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use hither_core::{Address, AddressKind};
-use http::uri::Authority;
 use tonic::Status;
 
+use crate::client::call_headers::CallAuthority;
 use crate::client::ready_instance::ReadyInstance;
 use crate::client::retry::Methods;
 use crate::client::telemetry::Propagation;
@@ -110,25 +109,5 @@ fn left(served: CallDeadline, margin: Duration) -> Result<Duration, Status> {
         _ => Err(Status::deadline_exceeded(format!(
             "not sent: {left:?} is left of the call that is being served, and the margin is {margin:?}"
         ))),
-    }
-}
-
-/// The `:authority` of calls.
-#[derive(Debug)]
-pub(crate) enum CallAuthority {
-    Fixed(Authority),
-    /// The address that an attempt is sent to.
-    PerInstance,
-}
-
-impl CallAuthority {
-    pub(super) fn of(&self, peer: &Address) -> Authority {
-        let localhost = || Authority::from_static("localhost");
-        match (self, peer.kind()) {
-            (Self::Fixed(authority), _) => authority.clone(),
-            (Self::PerInstance, AddressKind::Unix(_)) => localhost(),
-            // A connector may understand a host name that is no authority.
-            (Self::PerInstance, _) => peer.to_string().parse().unwrap_or_else(|_| localhost()),
-        }
     }
 }

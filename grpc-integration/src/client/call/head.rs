@@ -9,11 +9,11 @@ use tonic::Status;
 
 use super::config::{CallConfig, CallSettings, WaitForReady};
 use super::deadline::Deadline;
+use crate::client::call_headers;
 use crate::client::telemetry::AttemptTelemetry;
 use crate::client::transport::{Connection, HEADER_OVERHEAD};
 use crate::deadline::GRPC_TIMEOUT;
 
-const THIS: &str = concat!("hither-tonic/", env!("CARGO_PKG_VERSION"));
 const GRPC: &str = "application/grpc";
 /// gRFC A6.
 const PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
@@ -73,7 +73,7 @@ impl Head {
         telemetry: &AttemptTelemetry,
     ) -> Result<(), Status> {
         if !self.kept.user_agent {
-            request.headers_mut().insert(USER_AGENT, HeaderValue::from_static(THIS));
+            request.headers_mut().insert(USER_AGENT, HeaderValue::from_static(call_headers::USER_AGENT));
         }
         if let Some(deadline) = &self.deadline {
             deadline.write(request.headers_mut(), previous.is_some());

@@ -14,13 +14,12 @@ use tonic::{Code, Status};
 use super::attempt::Attempt;
 use super::deadline::Timer;
 use super::failure::Failure;
-use super::http_status;
 use super::pick::Picking;
 use super::progress::Progress;
 use super::{Call, ResponseBody};
 use crate::client::balance::CallInfo;
 use crate::client::ready_instance::ReadyInstance;
-use crate::client::transport::{SendError, Sending};
+use crate::client::transport::{SendError, Sending, http_status};
 
 /// How often a call is sent again after the server has closed the connection with an error. The call may be the cause, for
 /// example with headers that are too large for the server, and would end one connection after the other.

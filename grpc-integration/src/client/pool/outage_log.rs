@@ -11,19 +11,27 @@ use crate::client::log_window::LogWindow;
 /// while an instance restarts.
 pub(super) const ATTEMPTS: u32 = 2;
 
-/// The log of one channel. At most ten lines and a summary in half a minute, at WARN and at INFO each.
+/// The log of one channel. At most ten lines and a summary in half a minute, at WARN and at INFO each, of instances that
+/// cannot be reached and of those that are unhealthy.
 #[derive(Debug)]
 pub(super) struct OutageLog {
     service: ServiceName,
-    state: Mutex<State>,
+    state: Mutex<[Events; 2]>,
+}
+
+/// What is wrong with an instance.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Unreachable,
+    Unhealthy,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    /// How many instances are unreachable now.
-    unreachable: usize,
-    lost: LogWindow,
-    back: LogWindow,
+struct Events {
+    /// How many instances are so now.
+    now: usize,
+    begun: LogWindow,
+    ended: LogWindow,
 }
 
 impl OutageLog {
@@ -33,18 +41,8 @@ impl OutageLog {
 
     /// Logs that an instance cannot be reached, after so many attempts. It counts as unreachable until the guard is
     /// dropped.
-    pub(super) fn unreachable<'a>(
-        &'a self,
-        instance: &Instance,
-        attempts: u32,
-        cause: &str,
-    ) -> Unreachable<'a> {
-        let line = {
-            let mut state = self.lock();
-            state.unreachable += 1;
-            state.lost.admit()
-        };
-        if line {
+    pub(super) fn unreachable(&self, instance: &Instance, attempts: u32, cause: &str) -> Guard<'_> {
+        if self.begin(Kind::Unreachable) {
             tracing::warn!(
                 service = %self.service,
                 instance = %instance.id(),
@@ -54,21 +52,34 @@ impl OutageLog {
                 "instance unreachable; retrying"
             );
         }
-        Unreachable { log: self, since: Instant::now() }
+        Guard { log: self, kind: Kind::Unreachable, since: Instant::now() }
+    }
+
+    /// Logs that an instance is unhealthy. It counts as such until the guard is dropped.
+    pub(super) fn unhealthy(&self, instance: &Instance, cause: &str) -> Guard<'_> {
+        if self.begin(Kind::Unhealthy) {
+            tracing::warn!(
+                service = %self.service,
+                instance = %instance.id(),
+                address = %instance.address(),
+                cause,
+                "instance unhealthy"
+            );
+        }
+        Guard { log: self, kind: Kind::Unhealthy, since: Instant::now() }
     }
 
     /// Returns when the next summary is due.
     pub(super) fn due(&self) -> Option<Instant> {
         let state = self.lock();
-        [state.lost.due(), state.back.due()].into_iter().flatten().min()
+        state.iter().flat_map(|events| [events.begun.due(), events.ended.due()]).flatten().min()
     }
 
     /// Logs the summaries that are due.
     pub(super) fn summarize(&self) {
-        let (unreachable, lost, back) = {
-            let mut state = self.lock();
-            (state.unreachable, state.lost.summary(), state.back.summary())
-        };
+        let summaries =
+            self.lock().each_mut().map(|events| (events.now, events.begun.summary(), events.ended.summary()));
+        let [(unreachable, lost, back), (unhealthy, sick, well)] = summaries;
         let service = &self.service;
         if let Some(instances) = lost {
             tracing::warn!(%service, instances, unreachable, "more instances unreachable; retrying");
@@ -76,39 +87,58 @@ impl OutageLog {
         if let Some(instances) = back {
             tracing::info!(%service, instances, unreachable, "more instances reachable again");
         }
+        if let Some(instances) = sick {
+            tracing::warn!(%service, instances, unhealthy, "more instances unhealthy");
+        }
+        if let Some(instances) = well {
+            tracing::info!(%service, instances, unhealthy, "more instances healthy again");
+        }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    /// Returns whether the event is to be logged by itself.
+    fn begin(&self, kind: Kind) -> bool {
+        let events = &mut self.lock()[kind as usize];
+        events.now += 1;
+        events.begun.admit()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, [Events; 2]> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// An instance that counts as unreachable. Dropped without [`reachable`](Self::reachable), it has left the registry
+/// An instance that counts as unreachable or unhealthy. Dropped without [`end`](Self::end), it has left the registry
 /// or is not connected to any more, which is no event here.
 #[derive(Debug)]
-pub(super) struct Unreachable<'a> {
+pub(super) struct Guard<'a> {
     log: &'a OutageLog,
+    kind: Kind,
     since: Instant,
 }
 
-impl Unreachable<'_> {
-    /// Logs that the instance can be reached again.
-    pub(super) fn reachable(self, instance: &Instance) {
-        let line = self.log.lock().back.admit();
-        if line {
-            tracing::info!(
-                service = %self.log.service,
-                instance = %instance.id(),
-                address = %instance.address(),
-                after = ?self.since.elapsed(),
-                "instance reachable again"
-            );
+impl Guard<'_> {
+    /// Logs that the instance can be reached again, or is healthy again.
+    pub(super) fn end(self, instance: &Instance) {
+        let line = self.log.lock()[self.kind as usize].ended.admit();
+        if !line {
+            return;
         }
+        let what = match self.kind {
+            Kind::Unreachable => "instance reachable again",
+            Kind::Unhealthy => "instance healthy again",
+        };
+        tracing::info!(
+            service = %self.log.service,
+            instance = %instance.id(),
+            address = %instance.address(),
+            after = ?self.since.elapsed(),
+            "{what}"
+        );
     }
 }
 
-impl Drop for Unreachable<'_> {
+impl Drop for Guard<'_> {
     fn drop(&mut self) {
-        self.log.lock().unreachable -= 1;
+        self.log.lock()[self.kind as usize].now -= 1;
     }
 }

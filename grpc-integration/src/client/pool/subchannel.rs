@@ -13,9 +13,10 @@ use super::changes::Notifier;
 use super::connections::Connections;
 use super::desired::Desired;
 use super::dialer::Dialer;
-use super::outage_log::{ATTEMPTS, OutageLog, Unreachable};
+use super::outage_log::{ATTEMPTS, Guard, OutageLog};
 use super::pace::{Next, Pace};
 use super::renewals::Renewals;
+use crate::client::health::{Health, HealthCheck};
 use crate::client::metrics::ChannelMetrics;
 use crate::client::ready_instance::ReadyInstance;
 use crate::client::status::{Connectivity, Known, Observed, Subject};
@@ -33,6 +34,7 @@ pub(crate) struct SubchannelConfig {
     pub(crate) dialer: Dialer,
     pub(crate) renewals: Renewals,
     pub(crate) backoff: Backoff,
+    pub(crate) health_check: Option<HealthCheck>,
     /// The maximum number of connections to one instance.
     pub(crate) max_connections: usize,
     pub(crate) metrics: ChannelMetrics,
@@ -46,6 +48,7 @@ impl SubchannelConfig {
             backoff: self.backoff.fork(),
             dialer: self.dialer.fork(instance.capacity()),
             renewals: self.renewals.clone(),
+            health_check: self.health_check.as_mut().map(HealthCheck::fork),
             max_connections: self.max_connections,
             metrics: self.metrics.clone(),
         }
@@ -78,6 +81,7 @@ impl Subchannel {
             pace: Pace::new(config.backoff),
             dialer: config.dialer,
             renewals: config.renewals,
+            health_check: config.health_check,
             max_connections: config.max_connections,
             metrics: config.metrics,
             desired: receiver,
@@ -134,6 +138,7 @@ struct SubchannelTask {
     ready_instance: ReadyInstance,
     dialer: Dialer,
     renewals: Renewals,
+    health_check: Option<HealthCheck>,
     pace: Pace<Trial>,
     max_connections: usize,
     metrics: ChannelMetrics,
@@ -160,6 +165,7 @@ impl SubchannelTask {
     async fn keep_connected(&mut self) {
         let outages = Arc::clone(&self.outages);
         let mut outage = Outage::new(&outages);
+        let mut sickness = None;
         loop {
             let instance = Arc::clone(&self.desired.borrow().instance);
             self.renewals.mark_seen();
@@ -169,7 +175,7 @@ impl SubchannelTask {
                 connected = self.dialer.dial(&instance) => connected,
             };
             let delay = match connected {
-                Ok(connection) => self.serve(connection, &instance, &mut outage).await,
+                Ok(connection) => self.serve(connection, &instance, &mut outage, &mut sickness).await,
                 Err(error) => {
                     self.metrics.connect_failed();
                     outage.attempt_failed(&instance, &error);
@@ -203,13 +209,22 @@ impl SubchannelTask {
     }
 
     /// Serves calls until no connection is left; returns after which delay to connect again.
-    async fn serve(&mut self, first: Connection, instance: &Instance, outage: &mut Outage<'_>) -> Duration {
+    async fn serve<'a>(
+        &mut self,
+        first: Connection,
+        instance: &Instance,
+        outage: &mut Outage<'a>,
+        sickness: &mut Option<Guard<'a>>,
+    ) -> Duration {
         self.pace.connected();
         let first = Arc::new(first);
         let (trial, since) = (Trial::of(&first), Instant::now());
         let address = first.address().clone();
         self.ready_instance.set_connections(vec![Arc::clone(&first)]);
-        self.set_connectivity(Connectivity::Ready);
+        let mut health_check = self.health_check.take();
+        if health_check.is_none() {
+            self.set_connectivity(Connectivity::Ready);
+        }
         let connections = Connections {
             ready_instance: &self.ready_instance,
             dialer: &self.dialer,
@@ -219,11 +234,13 @@ impl SubchannelTask {
         };
         let lost = {
             let mut serving = pin!(connections.serve(first));
+            let mut checking = pin!(self.check(health_check.as_mut(), instance, outage.log, sickness));
             let mut settled = false;
             loop {
                 tokio::select! {
                     biased;
                     lost = &mut serving => break lost,
+                    () = &mut checking => {}
                     () = sleep(SETTLED), if !settled => {
                         settled = self.is_reachable(&trial, since);
                         if settled {
@@ -233,6 +250,7 @@ impl SubchannelTask {
                 }
             }
         };
+        self.health_check = health_check;
         tracing::debug!(cause = lost, "connection lost");
         self.observed.lost(&format!("{lost} at {address}"));
         if trial.verdict() == Verdict::Answered {
@@ -256,6 +274,32 @@ impl SubchannelTask {
                 delay
             }
         }
+    }
+
+    /// Is ready while the health check reports so. Never completes.
+    async fn check<'a>(
+        &self,
+        health_check: Option<&mut HealthCheck>,
+        instance: &Instance,
+        outages: &'a OutageLog,
+        sickness: &mut Option<Guard<'a>>,
+    ) {
+        let Some(health_check) = health_check else { return std::future::pending().await };
+        let report = |health| {
+            self.set_connectivity(match health {
+                Health::Serving => {
+                    if let Some(sickness) = sickness.take() {
+                        sickness.end(instance);
+                    }
+                    Connectivity::Ready
+                }
+                Health::NotServing(cause) => {
+                    sickness.get_or_insert_with(|| outages.unhealthy(instance, &cause));
+                    Connectivity::TransientFailure(cause.into())
+                }
+            });
+        };
+        health_check.run(&self.ready_instance, report).await;
     }
 
     /// Returns whether a connection shows that the instance can be reached: one that is open shows nothing of an instance
@@ -298,7 +342,7 @@ impl Drop for SubchannelTask {
 struct Outage<'a> {
     log: &'a OutageLog,
     failed: u32,
-    logged: Option<Unreachable<'a>>,
+    logged: Option<Guard<'a>>,
 }
 
 impl<'a> Outage<'a> {
@@ -330,7 +374,7 @@ impl<'a> Outage<'a> {
     fn end(&mut self, instance: &Instance) -> bool {
         self.failed = 0;
         let logged = self.logged.take();
-        logged.map(|logged| logged.reachable(instance)).is_some()
+        logged.map(|logged| logged.end(instance)).is_some()
     }
 }
 
@@ -353,6 +397,7 @@ mod tests {
             ready_instance: ReadyInstance::new(Arc::clone(&instance)),
             dialer: Dialer::new(Arc::new(TcpConnector::default()), SETTLED, TransportConfig::default()),
             renewals: Renewals::never(),
+            health_check: None,
             pace: Pace::new(backoff),
             max_connections: 1,
             metrics: ChannelMetrics::new("greeter"),

@@ -112,7 +112,19 @@ impl Connection {
         if !self.shared.try_reserve() {
             return None;
         }
-        Some(Slot(Arc::clone(self)))
+        Some(Slot { connection: Arc::clone(self), is_call: true })
+    }
+
+    /// Reserves a stream for something else than a call: what it brings shows nothing of how calls are answered.
+    pub(crate) fn try_reserve_aside(self: &Arc<Self>) -> Option<Slot> {
+        let mut slot = self.try_reserve()?;
+        slot.is_call = false;
+        Some(slot)
+    }
+
+    /// Returns whether the peer allows one stream at a time.
+    pub(crate) fn has_one_stream(&self) -> bool {
+        self.shared.peer.max_streams() <= 1
     }
 
     /// Returns whether as many calls are in flight as it takes.
@@ -217,20 +229,33 @@ impl fmt::Debug for Connection {
 
 /// A stream reserved for one call, released when dropped.
 #[derive(Debug)]
-pub(crate) struct Slot(Arc<Connection>);
+pub(crate) struct Slot {
+    connection: Arc<Connection>,
+    is_call: bool,
+}
 
 impl Slot {
     pub(crate) fn connection(&self) -> &Arc<Connection> {
-        &self.0
+        &self.connection
+    }
+
+    /// Headers or data have arrived on the stream.
+    pub(super) fn on_answer(&self) {
+        let peer = &self.connection.shared.peer;
+        if self.is_call {
+            peer.on_answer();
+        } else {
+            peer.on_active();
+        }
     }
 
     pub(super) fn shared(&self) -> &Shared {
-        &self.0.shared
+        &self.connection.shared
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.0.shared.release();
+        self.connection.shared.release();
     }
 }

@@ -11,6 +11,7 @@ mod driver;
 mod driver_waker;
 mod empty_frames;
 mod header_list;
+pub(crate) mod http_status;
 mod keepalive;
 mod lessons;
 mod linger;

@@ -74,10 +74,15 @@ impl Peer {
         self.answered.load(Ordering::Relaxed)
     }
 
+    /// Records that headers or data have arrived which answer no call.
+    pub(super) fn on_active(&self) {
+        self.active.store(true, Ordering::Relaxed);
+    }
+
     /// Records that headers or data have arrived.
     pub(super) fn on_answer(&self) {
         self.answered.store(true, Ordering::Relaxed);
-        self.active.store(true, Ordering::Relaxed);
+        self.on_active();
     }
 
     /// Returns whether headers or data have arrived since the last time.

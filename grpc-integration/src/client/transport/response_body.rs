@@ -36,7 +36,7 @@ enum Next {
 
 impl ResponseBody {
     pub(super) fn begin(response: Response<RecvStream>, slot: Slot) -> Result<Response<Self>, SendError> {
-        slot.shared().peer.on_answer();
+        slot.on_answer();
         let (head, stream) = response.into_parts();
         if let Err(status) = slot.connection().check_headers(&head.headers) {
             reset(stream, slot);
@@ -84,7 +84,7 @@ impl http_body::Body for ResponseBody {
             }
             match ready!(stream.poll_data(cx)) {
                 Some(Ok(data)) => {
-                    slot.shared().peer.on_answer();
+                    slot.on_answer();
                     this.next = if this.next == Next::FirstData { Next::TrailersOrData } else { Next::Data };
                     this.unreleased += data.len();
                     if this.unreleased >= slot.connection().release_after {

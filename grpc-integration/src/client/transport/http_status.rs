@@ -11,8 +11,9 @@ use http_body::Body as _;
 use tokio::time::timeout;
 use tonic::{Code, Status};
 
-use super::attempt::GRPC_STATUS;
-use crate::client::transport::ResponseBody;
+use super::response_body::ResponseBody;
+
+pub(crate) const GRPC_STATUS: &str = "grpc-status";
 
 /// How much of the text is shown.
 const SHOWN: usize = 256;
@@ -21,7 +22,7 @@ const READ: usize = 4 * 1024;
 const WAIT: Duration = Duration::from_secs(1);
 
 /// Returns whether a response is gRPC's: by its content type, or because it has a gRPC status.
-pub(super) fn is_grpc(status: StatusCode, headers: &HeaderMap) -> bool {
+pub(crate) fn is_grpc(status: StatusCode, headers: &HeaderMap) -> bool {
     let is_grpc = |value: &HeaderValue| {
         let rest = value.as_bytes().strip_prefix(b"application/grpc");
         rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
@@ -33,7 +34,7 @@ pub(super) fn is_grpc(status: StatusCode, headers: &HeaderMap) -> bool {
 }
 
 /// Returns the status for a response that is not gRPC's, with the first of its text.
-pub(super) async fn status_of(head: &Parts, body: ResponseBody) -> Status {
+pub(crate) async fn status_of(head: &Parts, body: ResponseBody) -> Status {
     let kind = match head.headers.get(CONTENT_TYPE) {
         Some(kind) => String::from_utf8_lossy(kind.as_bytes()).into_owned(),
         None => "no content type".to_owned(),
