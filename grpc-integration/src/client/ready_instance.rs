@@ -7,7 +7,7 @@ use hither_core::{HasId, Instance, InstanceId};
 
 use super::capacity::{CapacityWaiters, InstanceCapacity};
 use super::failures::Failures;
-use super::outcomes::{Admission, Outcomes};
+use super::outcomes::{Admission, Outcomes, Standing};
 use super::sync::{ArcSwap, AtomicBool, AtomicU64, Notify, Ordering};
 use super::transport::{Connection, Slot};
 
@@ -123,6 +123,11 @@ impl ReadyInstance {
     /// How its calls end, if outlier detection is on.
     pub(crate) fn outcomes(&self) -> Option<&Arc<Outcomes>> {
         self.0.inner.outcomes.as_ref()
+    }
+
+    /// Whether it is left out, because it fails more than others.
+    pub(crate) fn is_ejected(&self) -> bool {
+        self.outcomes().is_some_and(|outcomes| outcomes.probation().standing() == Standing::Ejected)
     }
 
     /// Returns one without a connection, that wakes `capacity` when a call on it has ended.

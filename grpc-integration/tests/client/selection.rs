@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hither_core::{Instance, InstanceState};
-use hither_tonic::{DiscoveryChannel, ErrorKind, LeastRequest, Selection, WaitForReady};
+use hither_tonic::{DiscoveryChannel, ErrorKind, LeastRequest, OutlierDetection, Selection, WaitForReady};
 use tokio::time::sleep;
 use tonic::{Code, Request};
 
@@ -170,6 +170,36 @@ async fn a_zone_with_too_few_instances_keeps_its_share_and_the_rest_spills_over(
     assert_eq!(far.open(), 5);
     let spread: Vec<_> = far.servers.values().map(Server::calls).collect();
     assert!(spread.iter().all(|calls| (180..300).contains(calls)), "{spread:?}");
+}
+
+/// What outlier detection leaves out is not usable.
+#[tokio::test(start_paused = true)]
+async fn a_zone_of_which_half_is_ejected_keeps_its_share_and_the_rest_spills_over() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let near = Zone::start(&mut registry, &net, &A[..4]).await;
+    let far = Zone::start(&mut registry, &net, &B[..2]).await;
+    let outliers = OutlierDetection::default()
+        .with_max_ejection_percent(50)
+        .with_consecutive_failures(5)
+        .with_interval(1000 * SECOND)
+        .with_base_ejection_time(1000 * SECOND);
+    let builder =
+        channel(&registry, &net).selection(Selection::default().prefer_zone("a")).outlier_detection(outliers);
+    let client = Client::new(&builder.connect().await.unwrap());
+    sleep(SECOND).await;
+    for server in near.servers.values().take(2) {
+        server.open_gate();
+    }
+    for _ in 0..100 {
+        let _ = client.call("Faulty", String::new()).await;
+    }
+    sleep(SECOND).await;
+    assert_eq!(far.open(), 2);
+    let (near_before, far_before) = (near.calls(), far.calls());
+    call(&client, 2000).await;
+    let (near, far) = (near.calls() - near_before, far.calls() - far_before);
+    // A binomial deviation is 20, and shares are kept to one per cent.
+    assert!((1400 - 120..1400 + 120).contains(&near) && near + far == 2000, "{near} {far}");
 }
 
 #[tokio::test(start_paused = true)]

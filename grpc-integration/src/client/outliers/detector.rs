@@ -27,6 +27,8 @@ pub(crate) struct Outliers {
     admitted: Admitted,
     /// Whether all are called, because too few would be left.
     is_panic: bool,
+    /// Those that were ejected, are being tried or called again since the last time.
+    changed: Vec<ReadyInstance>,
     next_sweep: Instant,
     random: fastrand::Rng,
     log: EjectionLog,
@@ -49,6 +51,7 @@ impl Outliers {
             out: BTreeSet::new(),
             admitted: Admitted::default(),
             is_panic: false,
+            changed: Vec::new(),
             next_sweep: now + config.interval,
             random: config.seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed),
             log: EjectionLog::new(service),
@@ -148,6 +151,11 @@ impl Outliers {
         self.age(now).await;
     }
 
+    /// Returns the instances that were ejected, are being tried or called again since the last time.
+    pub(crate) fn take_changed(&mut self) -> Vec<ReadyInstance> {
+        std::mem::take(&mut self.changed)
+    }
+
     /// Returns the instances that are called, of those that are ready: without the ejected ones, or all if those are too
     /// many. Never none if one is ready.
     pub(crate) async fn filter(&mut self, ready: SortedById<ReadyInstance>) -> SortedById<ReadyInstance> {
@@ -243,6 +251,7 @@ impl Outliers {
         outcomes.probation().set_open(self.is_panic);
         outcomes.forget_run();
         self.admitted.restand(instance, before);
+        self.changed.push(instance.clone());
         // Calls may wait for it.
         instance.capacity().wake();
     }

@@ -33,7 +33,7 @@ use super::metrics::{Counts, Gauges};
 use super::outliers::{OutlierDetection, Outliers};
 use super::ready_instance::ReadyInstance;
 use super::selection::{Condition, List, Placed, Selection, Selector};
-use super::server_key::ServerKey;
+use super::server_key::{ServerKey, server_key};
 use crate::task::Task;
 use changes::{Changes, Notifier};
 use outage_log::OutageLog;
@@ -139,6 +139,8 @@ impl Pool {
                     if let Some(outliers) = &mut self.outliers {
                         outliers.work(Instant::now()).await;
                     }
+                    self.observe_outliers();
+                    self.follow_selector().await;
                 }
                 () = at(summary) => {
                     self.outages.summarize();
@@ -252,6 +254,16 @@ impl Pool {
         }
     }
 
+    /// One that is ejected is of no use to the selection.
+    fn observe_outliers(&mut self) {
+        for instance in self.outliers.as_mut().map(Outliers::take_changed).unwrap_or_default() {
+            let key = server_key(instance.instance());
+            if let Some(member) = self.subchannels.get(&key) {
+                self.selector.observe(&key, || member.condition());
+            }
+        }
+    }
+
     fn is_published_ready(&self) -> bool {
         matches!(**self.publisher.reader().load(), State::Ready(_))
     }
@@ -359,6 +371,7 @@ impl Member {
     /// What it counts as.
     fn condition(&self) -> Condition {
         match self.counted {
+            Counted::Ready(ref instance, _) if instance.is_ejected() => Condition::Ejected,
             Counted::Ready(..) => Condition::Ready,
             Counted::Failing(_) => Condition::Failing,
             Counted::Connecting | Counted::Nothing => Condition::Pending,

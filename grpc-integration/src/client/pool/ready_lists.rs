@@ -6,7 +6,7 @@ use hither_core::SortedById;
 use tokio::task::coop::consume_budget;
 
 use crate::client::ready_instance::ReadyInstance;
-use crate::client::selection::List;
+use crate::client::selection::{List, Share};
 
 /// By how much the share of a tier may be off. Within that a change of one instance changes no weight of another, so that
 /// it costs what it does without tiers.
@@ -16,15 +16,8 @@ const TOLERANCE: f64 = 0.01;
 #[derive(Debug, Default)]
 pub(super) struct ReadyLists {
     /// None is empty.
-    lists: BTreeMap<List, Ready>,
+    lists: BTreeMap<List, SortedById<ReadyInstance>>,
     mix: Mix,
-}
-
-#[derive(Debug, Default)]
-struct Ready {
-    instances: SortedById<ReadyInstance>,
-    /// The sum of their weights, as registered.
-    weight: u64,
 }
 
 /// The ready instances of several tiers, with their weights multiplied by one factor for each tier. Empty while one tier
@@ -37,11 +30,7 @@ struct Mix {
 
 impl ReadyLists {
     pub(super) fn insert(&mut self, list: List, instance: &ReadyInstance) {
-        let ready = self.lists.entry(list).or_default();
-        ready.weight += weight(instance);
-        if let Some(replaced) = ready.instances.insert(instance.clone()) {
-            ready.weight -= weight(&replaced);
-        }
+        self.lists.entry(list).or_default().insert(instance.clone());
         if let Some(factor) = self.mix.factors.get(&list) {
             self.mix.instances.insert(scaled(instance, *factor));
         }
@@ -52,10 +41,10 @@ impl ReadyLists {
         // The id may be that of another server since.
         let is_same = |ready: &SortedById<ReadyInstance>| ready.get(id) == Some(instance);
         if let Some(ready) = self.lists.get_mut(&list)
-            && is_same(&ready.instances)
+            && is_same(ready)
         {
-            ready.weight -= ready.instances.remove(id).as_ref().map_or(0, weight);
-            if ready.instances.is_empty() {
+            ready.remove(id);
+            if ready.is_empty() {
                 self.lists.remove(&list);
             }
         }
@@ -66,28 +55,27 @@ impl ReadyLists {
 
     /// Returns how many are ready.
     pub(super) fn len(&self) -> usize {
-        self.lists.values().map(|ready| ready.instances.len()).sum()
+        self.lists.values().map(SortedById::len).sum()
     }
 
     /// Returns the instances that can be called: those of the tiers that have a share of the calls, with weights by which
     /// each tier gets its share. If there are none, those of the first tier that has any; those about to shut down only
     /// if there is no other.
-    pub(super) async fn callable(&mut self, shares: &[(List, f64)]) -> SortedById<ReadyInstance> {
-        if shares.len() > 1 && shares.iter().all(|(list, _)| self.lists.contains_key(list)) {
+    pub(super) async fn callable(&mut self, shares: &[Share]) -> SortedById<ReadyInstance> {
+        if shares.len() > 1 && shares.iter().all(|share| self.lists.contains_key(&share.list)) {
             return self.mixed(shares).await;
         }
         self.unmix().await;
-        let sole = shares.iter().find_map(|(list, _)| self.lists.get(list));
-        let ready = sole.or_else(|| self.lists.values().next());
-        ready.map(|ready| ready.instances.clone()).unwrap_or_default()
+        let sole = shares.iter().find_map(|share| self.lists.get(&share.list));
+        sole.or_else(|| self.lists.values().next()).cloned().unwrap_or_default()
     }
 
-    async fn mixed(&mut self, shares: &[(List, f64)]) -> SortedById<ReadyInstance> {
+    async fn mixed(&mut self, shares: &[Share]) -> SortedById<ReadyInstance> {
         if !self.is_mixed(shares) {
             self.unmix().await;
-            let factors = self.factors(shares);
+            let factors = factors(shares);
             for (list, factor) in &factors {
-                for instance in self.lists.get(list).iter().flat_map(|ready| &ready.instances) {
+                for instance in self.lists.get(list).into_iter().flatten() {
                     consume_budget().await;
                     self.mix.instances.insert(scaled(instance, *factor));
                 }
@@ -105,31 +93,20 @@ impl ReadyLists {
     }
 
     /// Whether the present factors give each tier its share.
-    fn is_mixed(&self, shares: &[(List, f64)]) -> bool {
-        let present = |(list, factor): (&List, &f64)| factor * self.weight(list);
-        let whole: f64 = self.mix.factors.iter().map(present).sum();
+    fn is_mixed(&self, shares: &[Share]) -> bool {
+        let present =
+            |share: &Share| self.mix.factors.get(&share.list).map_or(0.0, |factor| factor * share.weight);
+        let whole: f64 = shares.iter().map(present).sum();
         shares.len() == self.mix.factors.len()
-            && shares.iter().all(|(list, share)| {
-                let present = self.mix.factors.get_key_value(list).map(present);
-                present.is_some_and(|present| (present / whole - share).abs() <= TOLERANCE)
-            })
-    }
-
-    /// What the weights of each tier are to be multiplied by: 1 for those of the first.
-    fn factors(&self, shares: &[(List, f64)]) -> BTreeMap<List, f64> {
-        let for_one = |(list, share): &(List, f64)| share / self.weight(list);
-        let first = shares.first().map_or(1.0, for_one);
-        shares.iter().map(|tier| (tier.0, for_one(tier) / first)).collect()
-    }
-
-    #[allow(clippy::cast_precision_loss, reason = "a share needs no more precision")]
-    fn weight(&self, list: &List) -> f64 {
-        self.lists.get(list).map_or(0.0, |ready| ready.weight as f64)
+            && shares.iter().all(|share| (present(share) / whole - share.part).abs() <= TOLERANCE)
     }
 }
 
-fn weight(instance: &ReadyInstance) -> u64 {
-    instance.instance().weight().into()
+/// What the weights of each tier are to be multiplied by: 1 for those of the first.
+fn factors(shares: &[Share]) -> BTreeMap<List, f64> {
+    let for_one = |share: &Share| share.part / share.weight;
+    let first = shares.first().map_or(1.0, for_one);
+    shares.iter().map(|share| (share.list, for_one(share) / first)).collect()
 }
 
 fn scaled(instance: &ReadyInstance, factor: f64) -> ReadyInstance {
@@ -154,7 +131,12 @@ mod tests {
     }
 
     fn callable(lists: &mut ReadyLists, shares: &[(List, f64)]) -> SortedById<ReadyInstance> {
-        lists.callable(shares).now_or_never().unwrap()
+        let share = |(list, part): &(List, f64)| {
+            let ready = lists.lists.get(list).into_iter().flatten();
+            Share { list: *list, part: *part, weight: ready.map(ReadyInstance::weight).sum() }
+        };
+        let shares: Vec<_> = shares.iter().map(share).collect();
+        lists.callable(&shares).now_or_never().unwrap()
     }
 
     /// The part of the weight that the instances have whose id begins so.

@@ -7,7 +7,7 @@ use hither_core::SortedById;
 
 use super::ready_lists::ReadyLists;
 use crate::client::ready_instance::ReadyInstance;
-use crate::client::selection::List;
+use crate::client::selection::{List, Share};
 use crate::client::status::Connectivity;
 
 /// The ready instances, and why others are not ready.
@@ -90,7 +90,7 @@ impl Tally {
     }
 
     /// Returns the instances that can be called, where each tier is to have this share of the calls.
-    pub(super) async fn callable(&mut self, shares: &[(List, f64)]) -> SortedById<ReadyInstance> {
+    pub(super) async fn callable(&mut self, shares: &[Share]) -> SortedById<ReadyInstance> {
         self.ready.callable(shares).await
     }
 

@@ -12,6 +12,14 @@ pub(crate) enum Condition {
     /// The last attempt failed.
     Failing,
     Ready,
+    /// It is connected and fails calls that others do not.
+    Ejected,
+}
+
+impl Condition {
+    pub(super) fn is_connected(self) -> bool {
+        matches!(self, Self::Ready | Self::Ejected)
+    }
 }
 
 /// The list of ready instances that a server is in; the better first.
@@ -25,6 +33,15 @@ pub(crate) enum List {
 impl List {
     /// The one of all servers that are up, unless there are tiers.
     pub(crate) const UP: Self = Self::Tier(0);
+}
+
+/// What a tier gets of the calls.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Share {
+    pub(crate) list: List,
+    pub(crate) part: f64,
+    /// The sum of the registered weights of those of its instances that take calls.
+    pub(crate) weight: f64,
 }
 
 /// A server that is selected.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hither_core::Instance;
+use tokio::task::coop::consume_budget;
 use tokio::time::Instant;
 
 use super::choice::{Condition, List};
@@ -88,7 +89,7 @@ impl First {
         match attempt {
             _ if was_chosen => self.chosen = Some(order),
             // With another selection it was connected to already.
-            _ if !is_known && condition == Condition::Ready => self.prefer(order),
+            _ if !is_known && condition.is_connected() => self.prefer(order),
             Some(attempt) => drop(self.attempted.insert(order, attempt)),
             None => self.wait(order),
         }
@@ -102,12 +103,13 @@ impl First {
     pub(super) fn observe(&mut self, key: &ServerKey, condition: Condition) {
         let Some((_, order)) = self.seats.get(key) else { return };
         if self.chosen.as_ref() == Some(order) {
-            if condition != Condition::Ready {
+            // That it fails calls is no evidence against it: there are no others to compare it with.
+            if !condition.is_connected() {
                 self.begin();
             }
         } else if let Some(attempt) = self.attempted.get_mut(order) {
             *attempt = condition;
-            if condition == Condition::Ready {
+            if condition.is_connected() {
                 let order = order.clone();
                 self.choose(order);
             }
@@ -136,6 +138,15 @@ impl First {
         let is_selected = self.chosen.as_ref() == Some(order) || self.attempted.contains_key(order);
         // One about to shut down finishes its calls.
         (is_selected || *role == Role::Draining).then_some((order.0, is_selected && *role != Role::Held))
+    }
+
+    /// Drops it, and yields in between if there is much to drop.
+    pub(super) async fn discard(mut self) {
+        while let Some((_, (_, order))) = self.seats.pop_first() {
+            consume_budget().await;
+            self.waiting.remove(&order);
+            self.attempted.remove(&order);
+        }
     }
 
     /// An attempt is made as soon as the one before has failed.

@@ -13,6 +13,6 @@ mod steps;
 mod tier;
 mod tiered;
 
-pub(crate) use choice::{Condition, List, Placed};
+pub(crate) use choice::{Condition, List, Placed, Share};
 pub(crate) use selector::Selector;
 pub use steps::Selection;

@@ -6,7 +6,7 @@ use hither_core::{Instance, SortedById};
 use tokio::task::coop::consume_budget;
 use tokio::time::Instant;
 
-use super::choice::{Condition, List, Placed};
+use super::choice::{Condition, List, Placed, Share};
 use super::first::First;
 use super::servers::{Role, Servers};
 use super::steps::Selection;
@@ -45,6 +45,8 @@ impl Selector {
     ) -> Vec<ServerKey> {
         let mut changed = self.servers.update(registered, held).await;
         if let Some(chooser) = &mut self.chooser {
+            // One that was removed and added again is there twice.
+            changed.dedup();
             for key in &changed {
                 consume_budget().await;
                 chooser.place(key, self.servers.get(key), Condition::Pending);
@@ -66,6 +68,11 @@ impl Selector {
         let before = std::mem::replace(&mut self.chooser, chooser);
         if before.is_none() && self.chooser.is_none() {
             return changed;
+        }
+        match before {
+            Some(Chooser::Tiered(tiered)) => tiered.discard().await,
+            Some(Chooser::First(first)) => first.discard().await,
+            None => {}
         }
         for key in self.servers.keys() {
             consume_budget().await;
@@ -118,7 +125,7 @@ impl Selector {
     }
 
     /// Returns the tiers that take calls, with their shares. Empty: the first that has a ready instance.
-    pub(crate) fn shares(&self) -> Vec<(List, f64)> {
+    pub(crate) fn shares(&self) -> Vec<Share> {
         match &self.chooser {
             Some(Chooser::Tiered(tiered)) => tiered.shares(),
             Some(Chooser::First(_)) | None => Vec::new(),

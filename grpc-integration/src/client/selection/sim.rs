@@ -21,6 +21,8 @@ pub(super) struct Sim {
     open: BTreeMap<ServerKey, (Placed, Condition)>,
     /// How many subchannels were started.
     pub(super) started: usize,
+    /// How often a server was looked at.
+    pub(super) looked_at: usize,
 }
 
 /// An instance whose id and address are this.
@@ -40,6 +42,7 @@ impl Sim {
             held: SortedById::new(),
             open: BTreeMap::new(),
             started: 0,
+            looked_at: 0,
         }
     }
 
@@ -124,6 +127,7 @@ impl Sim {
         for round in 0.. {
             assert!(round < 1000, "the selection does not settle: {changed:?}");
             for key in changed {
+                self.looked_at += 1;
                 let Some(placed) = self.selector.place(&key) else {
                     self.open.remove(&key);
                     self.selector.observe(&key, || Condition::Pending);
@@ -183,7 +187,7 @@ impl Sim {
 
     /// The shares of the tiers that take calls, in percent.
     pub(super) fn shares(&self) -> Vec<f64> {
-        self.selector.shares().iter().map(|(_, share)| (share * 1000.0).round() / 10.0).collect()
+        self.selector.shares().iter().map(|share| (share.part * 1000.0).round() / 10.0).collect()
     }
 
     fn ids(&self, which: impl Fn(&Placed) -> bool) -> Vec<String> {

@@ -79,6 +79,17 @@ enum Extent {
 
 impl Selection {
     /// Selects only instances for which `filter` returns `true`. Of several filters all count.
+    ///
+    /// What is left out is never called, also when nothing else is ready. For a preference, such as a canary's for its own
+    /// version, use [`tiers`](Self::tiers):
+    ///
+    /// ```
+    /// use hither_tonic::Selection;
+    ///
+    /// let selection = Selection::default()
+    ///     .tiers(|instance| u32::from(instance.version() != Some("v2-canary")))
+    ///     .strict_failover();
+    /// ```
     #[must_use]
     pub fn filter(mut self, filter: impl Fn(&Instance) -> bool + Send + Sync + 'static) -> Self {
         self.filters.push(Arc::new(Closure::new("filter", filter)));
@@ -99,6 +110,8 @@ impl Selection {
     /// so on. If all together cannot take everything, the shares are scaled to the whole. Instances whose weight is 0 count
     /// for nothing. The shares are in the weights ([`ReadyInstance::weight`](crate::ReadyInstance::weight)), to one percentage
     /// point: a policy that ignores weights ignores them too.
+    ///
+    /// Ready is what is connected and not ejected by [`OutlierDetection`](crate::OutlierDetection).
     ///
     /// A tier is connected to only when those before it cannot take everything, or have not become ready within ten seconds;
     /// and it stays connected for 15 minutes after it was needed last (gRFC A56). Each change looks at all tiers: a few are
@@ -122,7 +135,7 @@ impl Selection {
     /// one of them, and a larger subset includes the smaller one. Over many channels the connections spread evenly but for
     /// chance: with c connections per instance on average, most have between c − 2√c and c + 2√c of them.
     ///
-    /// Unlike in gRFC A68, an instance that cannot be reached is replaced by the next in the order until it is ready
+    /// Unlike in gRFC A68, an instance that cannot be reached, or that is ejected, is replaced by the next in the order until it is ready
     /// again: up to as many as the subset's size, and at least twenty.
     #[must_use]
     pub fn subset(mut self, most: usize) -> Self {
@@ -136,6 +149,8 @@ impl Selection {
     /// soon as that has failed (Happy Eyeballs). The first that is ready is used, and the other attempts end. When its
     /// connection is lost or it leaves the registry, the walk begins anew. When all have failed, calls fail, and all are
     /// attempted again, each with its own backoff, until one is ready.
+    ///
+    /// Unlike gRPC's it connects before the first call, and again when the connection is lost, without a call to ask for it.
     ///
     /// [`Sticky`](crate::Sticky) calls one instance too, but connects to all, so that failover is immediate.
     #[must_use]

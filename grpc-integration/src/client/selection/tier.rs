@@ -23,6 +23,8 @@ pub(super) struct Tier {
     /// How many of those that are taken are ready, and how many are connecting.
     ready: usize,
     pending: usize,
+    /// The weights of those that are ready.
+    weight: u64,
     /// The most that are taken, but for those that are failing.
     most: usize,
     is_active: bool,
@@ -37,6 +39,7 @@ impl Tier {
             members: 0,
             ready: 0,
             pending: 0,
+            weight: 0,
             most,
             is_active: false,
             pending_since: None,
@@ -65,12 +68,20 @@ impl Tier {
         self.is_active != before
     }
 
-    /// Counts a server anew: what it was, and what it is now.
-    pub(super) fn recount(&mut self, before: Option<Condition>, now: Option<Condition>) {
-        self.ready -= usize::from(before == Some(Condition::Ready));
-        self.pending -= usize::from(before == Some(Condition::Pending));
-        self.ready += usize::from(now == Some(Condition::Ready));
-        self.pending += usize::from(now == Some(Condition::Pending));
+    /// Counts a server of this weight anew: what it was, and what it is now.
+    pub(super) fn recount(&mut self, weight: u32, before: Option<Condition>, now: Option<Condition>) {
+        let ready = |condition| usize::from(condition == Some(Condition::Ready));
+        let pending = |condition| usize::from(condition == Some(Condition::Pending));
+        self.ready = self.ready + ready(now) - ready(before);
+        self.pending = self.pending + pending(now) - pending(before);
+        self.weight =
+            self.weight + u64::from(weight) * ready(now) as u64 - u64::from(weight) * ready(before) as u64;
+    }
+
+    /// Returns the sum of the weights of those that are ready.
+    #[allow(clippy::cast_precision_loss, reason = "a share needs no more precision")]
+    pub(super) fn weight(&self) -> f64 {
+        self.weight as f64
     }
 
     /// Returns how much of the load the tier can take, at most 1.
@@ -104,7 +115,7 @@ impl Tier {
     }
 
     #[cfg(test)]
-    pub(super) fn counts(&self) -> [usize; 3] {
-        [self.members, self.ready, self.pending]
+    pub(super) fn counts(&self) -> [u64; 4] {
+        [self.members as u64, self.ready as u64, self.pending as u64, self.weight]
     }
 }

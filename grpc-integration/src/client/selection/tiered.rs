@@ -7,7 +7,7 @@ use hither_core::Instance;
 use tokio::task::coop::consume_budget;
 use tokio::time::Instant;
 
-use super::choice::{Condition, List};
+use super::choice::{Condition, List, Share};
 use super::rank::Rank;
 use super::servers::Role;
 use super::steps::Selection;
@@ -38,15 +38,20 @@ struct Seat {
     role: Role,
     list: List,
     rank: Rank,
-    has_weight: bool,
+    weight: u32,
     condition: Condition,
     counted: Option<Condition>,
 }
 
 impl Seat {
+    /// Whether another one is taken in its place.
+    fn fails(&self) -> bool {
+        matches!(self.condition, Condition::Failing | Condition::Ejected)
+    }
+
     /// Whether it is a member of its tier. One that is held is one while it is connected: it is never connected to.
     fn is_member(&self) -> bool {
-        self.role != Role::Held || self.condition == Condition::Ready
+        self.role != Role::Held || self.condition.is_connected()
     }
 }
 
@@ -82,7 +87,7 @@ impl Tiered {
                 role,
                 list,
                 rank: Rank::new(self.seed, instance.id(), key),
-                has_weight: instance.weight() > 0,
+                weight: instance.weight(),
                 condition: before.map_or(condition, |before| before.condition),
                 counted: None,
             };
@@ -160,22 +165,33 @@ impl Tiered {
 
     /// Returns the tiers that take calls, with their shares (Envoy's priority load). Empty if no instance with a weight is
     /// ready.
-    pub(super) fn shares(&self) -> Vec<(List, f64)> {
+    pub(super) fn shares(&self) -> Vec<Share> {
         let tiers = self.tiers.iter().filter(|(list, tier)| **list != List::Draining && tier.is_active());
-        let available = tiers.map(|(list, tier)| (*list, tier.availability()));
-        let available = available.filter(|(_, available)| *available > 0.0);
+        let available = tiers.map(|(list, tier)| {
+            let (part, weight) = (tier.availability(), tier.weight());
+            Share { list: *list, part, weight }
+        });
+        let available = available.filter(|share| share.part > 0.0);
         if self.selection.is_strict() {
-            return available.take(1).map(|(list, _)| (list, 1.0)).collect();
+            return available.take(1).map(|share| Share { part: 1.0, ..share }).collect();
         }
         let mut shares: Vec<_> = available.collect();
-        let total = shares.iter().map(|(_, available)| available).sum::<f64>().min(1.0);
+        let total = shares.iter().map(|share| share.part).sum::<f64>().min(1.0);
         let mut rest = 1.0;
-        for (_, share) in &mut shares {
-            *share = (*share / total).min(rest);
-            rest -= *share;
+        for share in &mut shares {
+            share.part = (share.part / total).min(rest);
+            rest -= share.part;
         }
-        shares.retain(|(_, share)| *share > 1.0 - ENOUGH);
+        shares.retain(|share| share.part > 1.0 - ENOUGH);
         shares
+    }
+
+    /// Drops it, and yields in between if there is much to drop.
+    pub(super) async fn discard(mut self) {
+        while let Some((_, seat)) = self.seats.pop_first() {
+            consume_budget().await;
+            self.leave(&seat);
+        }
     }
 
     fn is_taken(&self, seat: &Seat) -> bool {
@@ -189,8 +205,8 @@ impl Tiered {
             && seat.is_member()
         {
             tier.cut.remove(&seat.rank);
-            tier.members -= usize::from(seat.has_weight);
-            tier.recount(seat.counted, None);
+            tier.members -= usize::from(seat.weight > 0);
+            tier.recount(seat.weight, seat.counted, None);
         }
     }
 
@@ -199,8 +215,8 @@ impl Tiered {
         if seat.is_member() {
             let most = self.selection.most();
             let tier = self.tiers.entry(seat.list).or_insert_with(|| Tier::new(most));
-            tier.cut.insert(seat.rank.clone(), seat.condition == Condition::Failing);
-            tier.members += usize::from(seat.has_weight);
+            tier.cut.insert(seat.rank.clone(), seat.fails());
+            tier.members += usize::from(seat.weight > 0);
         }
         self.seats.insert(Arc::clone(key), seat);
         self.count(key);
@@ -223,12 +239,12 @@ impl Tiered {
         let Some(seat) = self.seats.get_mut(key) else { return };
         let Some(tier) = self.tiers.get_mut(&seat.list) else { return };
         let is_taken = tier.cut.is_taken(&seat.rank);
-        let now = (is_taken && seat.has_weight).then_some(seat.condition);
-        tier.recount(std::mem::replace(&mut seat.counted, now), now);
+        let now = (is_taken && seat.weight > 0).then_some(seat.condition);
+        tier.recount(seat.weight, std::mem::replace(&mut seat.counted, now), now);
         if !is_taken && seat.role == Role::Held && seat.is_member() {
             // Its connection is closed, and it is never connected to again.
             tier.cut.remove(&seat.rank);
-            tier.members -= usize::from(seat.has_weight);
+            tier.members -= usize::from(seat.weight > 0);
         }
         if !is_taken {
             seat.condition = Condition::Pending;
@@ -238,9 +254,11 @@ impl Tiered {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
 
-    use super::Condition::{Failing, Pending, Ready};
+    use super::Condition::{Ejected, Failing, Pending, Ready};
     use super::{BTreeMap, List, Role, Selection, Tiered};
     use crate::client::selection::sim::{Sim, in_zone, instance};
 
@@ -342,6 +360,56 @@ mod tests {
         assert_eq!((sim.shares(), sim.connects().len()), (vec![], 14));
     }
 
+    /// Another server that begins to connect gives the tier no more time (grpc/grpc-go#8516).
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_joins_does_not_start_the_ten_seconds_again() {
+        let mut sim = Sim::new(Selection::default().prefer_zone("a"));
+        sim.put([in_zone("a0", "a"), in_zone("b0", "b")]).await;
+        sim.pass(Duration::from_secs(9)).await;
+        sim.put([in_zone("a1", "a")]).await;
+        sim.pass(Duration::from_secs(1)).await;
+        assert_eq!(sim.connects(), ["a0", "a1", "b0"]);
+    }
+
+    /// A failing health check or an ejection changes no membership (envoyproxy/envoy#2779).
+    #[tokio::test(start_paused = true)]
+    async fn those_that_are_ejected_are_made_up_for_and_stay_connected() {
+        let mut sim = two_zones(Selection::default()).await;
+        sim.turn(&A[..5], Ejected).await;
+        sim.all_ready().await;
+        assert_eq!((sim.connects().len(), sim.shares()), (14, vec![70.0, 30.0]));
+        let weights: Vec<_> = sim.selector.shares().iter().map(|share| share.weight).collect();
+        assert_eq!(weights, [5.0, 4.0].map(|number| number * f64::from(instance("a").weight())));
+        sim.turn(&A, Ejected).await;
+        assert_eq!(sim.shares(), [100.0]);
+        sim.turn(&A, Ready).await;
+        assert_eq!((sim.shares(), sim.started), (vec![100.0], 14));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn with_100_000_instances_one_change_is_one_call_of_each_closure() {
+        let asked = Arc::<AtomicUsize>::default();
+        let count = || {
+            let asked = Arc::clone(&asked);
+            move || asked.fetch_add(1, Ordering::Relaxed)
+        };
+        let (filters, tiers) = (count(), count());
+        let selection =
+            Selection::default().filter(move |_| filters() < usize::MAX).subset(20).tiers(move |instance| {
+                tiers();
+                u32::from(instance.zone() != Some("a"))
+            });
+        let mut sim = Sim::new(selection);
+        sim.put((0..100_000).map(|id| in_zone(&format!("i{id}"), ["a", "b"][id % 2]))).await;
+        assert_eq!((sim.connects().len(), asked.swap(0, Ordering::Relaxed)), (20, 200_000));
+        let looked_at = sim.looked_at;
+        for id in 0..100 {
+            sim.put([in_zone(&format!("i{id}"), "a").with_weight(7)]).await;
+        }
+        assert_eq!(asked.load(Ordering::Relaxed), 200);
+        assert!(sim.looked_at - looked_at <= 400, "{}", sim.looked_at - looked_at);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn strict_failover_needs_the_last_of_a_tier_to_fail() {
         let mut sim = two_zones(Selection::default().strict_failover()).await;
@@ -351,7 +419,7 @@ mod tests {
         sim.all_ready().await;
         assert_eq!((sim.shares(), sim.connects().len()), (vec![100.0], 14));
         sim.turn(&A[..1], Ready).await;
-        assert_eq!(sim.selector.shares()[0].0, List::Tier(0));
+        assert_eq!(sim.selector.shares()[0].list, List::Tier(0));
     }
 
     #[tokio::test(start_paused = true)]
@@ -395,7 +463,7 @@ mod tests {
         sim.put(B.map(|id| in_zone(id, "b"))).await;
         sim.all_ready().await;
         assert_eq!((sim.connects().len(), sim.shares()), (14, vec![100.0]));
-        assert_eq!(sim.selector.shares()[0].0, List::Tier(1));
+        assert_eq!(sim.selector.shares()[0].list, List::Tier(1));
     }
 
     #[tokio::test(start_paused = true)]
@@ -460,16 +528,17 @@ mod tests {
         assert_eq!(sim.connects().len(), 25);
     }
 
-    /// The counts of each tier, computed from nothing but the servers: members, ready ones, pending ones.
+    /// The counts of each tier, computed from nothing but the servers: members, ready ones, pending ones, and the weight.
     fn is_as_counted_anew(tiered: &Tiered) {
-        let mut counts = BTreeMap::<List, [usize; 3]>::new();
+        let mut counts = BTreeMap::<List, [u64; 4]>::new();
         for seat in tiered.seats.values().filter(|seat| seat.is_member()) {
             let is_taken = tiered.tiers[&seat.list].cut.is_taken(&seat.rank);
             let counts = counts.entry(seat.list).or_default();
-            if seat.has_weight {
+            if seat.weight > 0 {
                 counts[0] += 1;
-                counts[1] += usize::from(is_taken && seat.condition == Ready);
-                counts[2] += usize::from(is_taken && seat.condition == Pending);
+                counts[1] += u64::from(is_taken && seat.condition == Ready);
+                counts[2] += u64::from(is_taken && seat.condition == Pending);
+                counts[3] += u64::from(is_taken && seat.condition == Ready) * u64::from(seat.weight);
             }
         }
         let known = tiered.tiers.iter().map(|(list, tier)| (*list, tier.counts()));
@@ -493,7 +562,7 @@ mod tests {
                     1 if sim.is_registered(&id) => sim.hold(&[&id]).await,
                     2 if sim.is_registered(&id) => sim.drain(&[&id]).await,
                     3 => sim.pass(Duration::from_secs(random.u64(..300))).await,
-                    4..6 => sim.turn(&[&id], [Ready, Pending, Failing][random.usize(..3)]).await,
+                    4..6 => sim.turn(&[&id], [Ready, Pending, Failing, Ejected][random.usize(..4)]).await,
                     _ => {
                         let instance = if random.bool() { instance(&id) } else { in_zone(&id, "b") };
                         sim.put([instance.with_weight(random.u32(..3))]).await;
