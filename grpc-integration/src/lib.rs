@@ -44,6 +44,8 @@
 //! # }
 //! ```
 //!
+//! The [`guide`] has a page for each capability, with what others call it.
+//!
 //! # Clients
 //!
 //! A [`DiscoveryChannel`] can be used wherever a `tonic::transport::Channel` can: in every generated client, with or
@@ -135,6 +137,8 @@ mod client;
 #[cfg(any(feature = "client", feature = "server"))]
 mod deadline;
 mod error;
+#[cfg(all(feature = "client", feature = "server"))]
+pub mod guide;
 #[cfg(any(feature = "client", feature = "server"))]
 mod http2;
 #[cfg(feature = "memory-network")]

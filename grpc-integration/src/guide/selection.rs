@@ -1,0 +1,40 @@
+//! Selection: which of the registered instances are connected to.
+//!
+//! A load balancing policy sees only instances that are connected, so it cannot choose another zone, or twenty of ten
+//! thousand. A [`Selection`](crate::Selection) does, before it.
+//!
+//! ```
+//! use hither_tonic::Selection;
+//!
+//! // Zone a alone, while at least 71 % of it is ready; below that the others take what it cannot.
+//! let zone = Selection::default().prefer_zone("a");
+//! // Only version 2, and twenty connections however many instances there are.
+//! let some = Selection::default().filter(|instance| instance.version() == Some("2")).subset(20);
+//! // The primary, and the others only when it cannot be reached.
+//! let failover = Selection::default()
+//!     .tiers(|instance| u32::from(instance.metadata().get("role").map(|role| &**role) != Some("primary")))
+//!     .strict_failover();
+//! ```
+//!
+//! # When to use which step
+//!
+//! | you want | step | elsewhere |
+//! |---|---|---|
+//! | calls that stay in their zone, which is cheaper and faster | [`prefer_zone`](crate::Selection::prefer_zone) | Envoy and Istio: locality load balancing; linkerd: HAZL; Kubernetes: `trafficDistribution` |
+//! | a second region or a standby that takes over | [`tiers`](crate::Selection::tiers), [`strict_failover`](crate::Selection::strict_failover) | grpc-go: `priority`; Envoy: priority levels |
+//! | few connections to a large service | [`subset`](crate::Selection::subset) | grpc-go: `random_subsetting`; Finagle: aperture |
+//! | one connection, with the others as spare | [`pick_first`](crate::Selection::pick_first) | gRPC: `pick_first` |
+//! | a part of the instances: a version, a shard | [`filter`](crate::Selection::filter) | Istio: `subsets` of a DestinationRule |
+//!
+//! # At run time
+//!
+//! [`DiscoveryChannel::set_selection`](crate::DiscoveryChannel::set_selection) replaces the selection of a channel. What stays
+//! selected keeps its connections, and no call is lost. [`ChannelStatus`](crate::ChannelStatus) shows what is connected.
+//!
+//! # Sizes
+//!
+//! - A subset balances by chance: with `c` connections to each server on average, most servers have between `c − 2√c` and
+//!   `c + 2√c`. Ten clients with a subset of 20 of 100 servers make two connections to each on average, and to some none; a
+//!   thousand clients make 200, give or take 28.
+//! - Zone preference assumes that the clients of a zone need no more than its servers can take. Where most clients are
+//!   in one zone and most servers in another, leave it out.
