@@ -5,8 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use hither_core::{Instance, InstanceState};
-use hither_tonic::{DiscoveryChannel, ErrorKind, LeastRequest, OutlierDetection, Selection, WaitForReady};
+use hither_tonic::{
+    ConnectivityState, DiscoveryChannel, ErrorKind, LeastRequest, OutlierDetection, Selection, WaitForReady,
+};
 use tokio::time::sleep;
 use tonic::{Code, Request};
 
@@ -75,6 +78,36 @@ async fn of_10_000_instances_a_subset_of_20_is_connected_to() {
         registry.faults().delete_record(&Registry::service(), &address.parse().unwrap());
         sleep(SECOND).await;
         assert_eq!((server.open(), server.accepted()), (20, 21 + replaced));
+    }
+}
+
+/// The selected ones may be the last of an update that are followed.
+#[tokio::test(start_paused = true)]
+async fn calls_wait_while_an_update_of_many_instances_is_followed() {
+    let (registry, net) = (Registry::new(), Net::new());
+    let addresses: Vec<String> = (0..2000).map(|number| format!("h{number}:1")).collect();
+    let all = net.listen_on_all(addresses.iter().map(|address| address.parse().unwrap()));
+    let _server = Server::taking(all, "all", |server| server);
+    for (number, address) in addresses.iter().enumerate() {
+        let instance =
+            Instance::new(address.parse().unwrap()).with_id(format!("i{number:04}").parse().unwrap());
+        let zone = if number == 1999 { "last" } else { "others" };
+        registry.faults().put_without_lease(&Registry::service(), instance.with_zone(zone));
+    }
+    let last = Selection::default().prefer_zone("last");
+    for selection in [last, Selection::default().subset(3), Selection::default().pick_first()] {
+        let channel = channel(&registry, &net).selection(selection.with_seed(1)).connect_lazy().unwrap();
+        let mut changes = Box::pin(channel.status_changes());
+        let states = tokio::spawn(async move {
+            let mut states = Vec::new();
+            while let Some(status) = changes.next().await {
+                states.push(status.state());
+            }
+            states
+        });
+        assert_eq!(Client::new(&channel).name().await.unwrap(), "all");
+        drop(channel);
+        assert!(!states.await.unwrap().contains(&ConnectivityState::TransientFailure));
     }
 }
 

@@ -182,7 +182,10 @@ impl Pool {
             self.follow(&key);
             if number % BATCH == BATCH - 1 && !self.is_published_ready() {
                 self.count_changed().await;
-                self.publish().await;
+                // Only what is ready: of the others those that are to be connected to may come later.
+                if self.tally.any_ready() {
+                    self.publish().await;
+                }
             }
         }
         self.follow_selector().await;

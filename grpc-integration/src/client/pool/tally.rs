@@ -99,6 +99,10 @@ impl Tally {
         [self.ready.len(), self.connecting, self.failures.len()]
     }
 
+    pub(super) fn any_ready(&self) -> bool {
+        self.ready.len() > 0
+    }
+
     /// Whether an instance is being connected to.
     pub(super) fn any_connecting(&self) -> bool {
         self.connecting > 0
