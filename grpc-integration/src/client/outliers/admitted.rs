@@ -50,11 +50,9 @@ impl Admitted {
 
     /// The standing of an instance changes, from one to another.
     pub(super) fn restand(&mut self, instance: &ReadyInstance, from: Standing) {
-        let Some(id) = instance.capacity().id() else { return };
-        // The id may be that of another server since.
-        let Some(listed) = self.ready.get(&id).filter(|listed| *listed == instance).cloned() else { return };
+        let Some(listed) = self.listed(instance).cloned() else { return };
         self.probing -= usize::from(from == Standing::Probing);
-        self.left.remove(&id);
+        self.left.remove(listed.id());
         self.enter(listed);
         if self.left.len() == self.ready.len() {
             self.left = self.ready.clone();
@@ -66,6 +64,10 @@ impl Admitted {
         (self.left.len() - self.probing, self.ready.len())
     }
 
+    pub(super) fn is_ready(&self, instance: &ReadyInstance) -> bool {
+        self.listed(instance).is_some()
+    }
+
     /// Returns all that are ready.
     pub(super) fn ready(&self) -> &SortedById<ReadyInstance> {
         &self.ready
@@ -74,6 +76,12 @@ impl Admitted {
     /// Returns those that are not ejected.
     pub(super) fn left(&self) -> &SortedById<ReadyInstance> {
         &self.left
+    }
+
+    fn listed(&self, instance: &ReadyInstance) -> Option<&ReadyInstance> {
+        let id = instance.capacity().id()?;
+        // The id may be that of another server since.
+        self.ready.get(&id).filter(|listed| *listed == instance)
     }
 
     fn enter(&mut self, instance: ReadyInstance) {

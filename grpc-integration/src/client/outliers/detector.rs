@@ -24,6 +24,8 @@ pub(crate) struct Outliers {
     next_number: u64,
     /// Those that are ejected or being tried.
     out: BTreeSet<u64>,
+    /// Those of them that count for the maximum: not those that were lost, or are to be tried and get no calls.
+    places: BTreeSet<u64>,
     admitted: Admitted,
     /// Whether all are called, because too few would be left.
     is_panic: bool,
@@ -49,6 +51,7 @@ impl Outliers {
             watched: BTreeMap::new(),
             next_number: 0,
             out: BTreeSet::new(),
+            places: BTreeSet::new(),
             admitted: Admitted::default(),
             is_panic: false,
             changed: Vec::new(),
@@ -73,8 +76,10 @@ impl Outliers {
     /// The instance has left the pool.
     pub(crate) fn forget(&mut self, instance: &ReadyInstance) {
         if let Some(outcomes) = instance.outcomes() {
-            self.watched.remove(&outcomes.number());
-            self.out.remove(&outcomes.number());
+            let number = outcomes.number();
+            self.watched.remove(&number);
+            self.out.remove(&number);
+            self.places.remove(&number);
         }
     }
 
@@ -148,6 +153,7 @@ impl Outliers {
         }
         self.all.sweep();
         self.compare(&numbers, &counts, sum, now);
+        self.place().await;
         self.age(now).await;
     }
 
@@ -196,6 +202,21 @@ impl Outliers {
         }
     }
 
+    /// Frees the places of those that would get no calls if they were not ejected either, so that others can be.
+    async fn place(&mut self) {
+        for number in &self.out {
+            consume_budget().await;
+            let Watched { instance, outcomes, ejection } = &self.watched[number];
+            let is_tried = outcomes.probation().probe().is_some();
+            let is_idle = matches!(ejection.stage(), Stage::Probing { .. }) && !is_tried;
+            if is_idle || !self.admitted.is_ready(instance) {
+                self.places.remove(number);
+            } else {
+                self.places.insert(*number);
+            }
+        }
+    }
+
     /// Looks for ejections that are over.
     async fn age(&mut self, now: Instant) {
         let mut changed = Vec::new();
@@ -217,7 +238,7 @@ impl Outliers {
     /// Ejects an instance unless enough are; returns whether it has.
     fn eject(&mut self, number: u64, now: Instant, cause: &str) -> bool {
         let most = self.config.max_ejection_percent as usize;
-        if self.out.len() * 100 >= most * self.watched.len() {
+        if self.places.len() * 100 >= most * self.watched.len() {
             return false;
         }
         self.eject_anew(number, now, cause);
@@ -230,6 +251,7 @@ impl Outliers {
         let time = watched.ejection.eject(now, &self.config);
         watched.outcomes.set_cause(Some(cause.into()));
         self.out.insert(number);
+        self.places.insert(number);
         self.log.ejected(&watched.instance, cause, time, self.out.len(), of);
         self.restand(number, Standing::Ejected);
     }
@@ -240,6 +262,7 @@ impl Outliers {
         watched.ejection.admit();
         watched.outcomes.set_cause(None);
         self.out.remove(&number);
+        self.places.remove(&number);
         self.log.returned(&watched.instance);
         self.restand(number, Standing::In);
     }

@@ -1,87 +1,14 @@
-//! The detector as the pool uses it, on instances that are counted on and never called.
+//! Which instances are ejected, and when they return.
 
 use std::pin::pin;
-use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::FutureExt;
-use hither_core::{Instance, SortedById};
-use tokio::task::{unconstrained, yield_now};
-use tokio::time::{Instant, advance};
+use tokio::task::yield_now;
+use tokio::time::Instant;
 
-use crate::client::capacity::CapacityWaiters;
+use super::channel::{Channel, SECOND, consecutive_only};
 use crate::client::outcomes::{Admission, Standing};
-use crate::client::outliers::{FailurePercentage, OutlierDetection, Outliers, SuccessRate};
-use crate::client::ready_instance::ReadyInstance;
-
-const SECOND: Duration = Duration::from_secs(1);
-
-struct Channel {
-    outliers: Outliers,
-    instances: Vec<ReadyInstance>,
-    ready: SortedById<ReadyInstance>,
-}
-
-impl Channel {
-    fn new(count: usize, config: OutlierDetection) -> Self {
-        let mut outliers = Outliers::new("greeter".parse().unwrap(), config, Instant::now());
-        let capacity = Arc::<CapacityWaiters>::default();
-        let instances: Vec<_> = (0..count)
-            .map(|number| {
-                let instance = Instance::new(format!("h{number}:1").parse().unwrap())
-                    .with_id(format!("i{number:05}").parse().unwrap());
-                outliers
-                    .watch(|outcomes| ReadyInstance::in_pool(Arc::new(instance), &capacity, Some(outcomes)))
-            })
-            .collect();
-        let ready = instances.iter().cloned().collect();
-        Self { outliers, instances, ready }
-    }
-
-    /// One instance has so many successes and failures. The detector looks after each call, as nothing delays the pool.
-    fn calls(&mut self, index: usize, succeeded: usize, failed: usize) {
-        for number in 0..succeeded + failed {
-            let outcomes = self.instances[index].outcomes().unwrap();
-            if let Some(admission) = outcomes.probation().admit() {
-                outcomes.record(number >= succeeded, admission);
-                if admission == Admission::Probe {
-                    outcomes.probation().release();
-                }
-            }
-            unconstrained(self.outliers.look(Instant::now())).now_or_never().unwrap();
-        }
-    }
-
-    /// One instance has so many failures, each while those from `others` on have a success.
-    fn fails(&mut self, index: usize, failures: usize, others: usize) {
-        for _ in 0..failures {
-            (others..self.instances.len()).for_each(|other| self.calls(other, 1, 0));
-            self.calls(index, 0, 1);
-        }
-    }
-
-    /// An interval of ten seconds ends.
-    async fn interval(&mut self) {
-        advance(10 * SECOND).await;
-        self.outliers.sweep(Instant::now()).await;
-    }
-
-    /// The instances that are left for policies, by their index.
-    async fn left(&mut self) -> Vec<usize> {
-        let left = self.outliers.filter(self.ready.clone()).await;
-        (0..self.instances.len())
-            .filter(|index| left.iter().any(|one| *one == self.instances[*index]))
-            .collect()
-    }
-
-    fn standing(&self, index: usize) -> Standing {
-        self.instances[index].outcomes().unwrap().probation().standing()
-    }
-
-    fn set_ready(&mut self, indexes: &[usize]) {
-        self.ready = indexes.iter().map(|index| self.instances[*index].clone()).collect();
-    }
-}
+use crate::client::outliers::{FailurePercentage, OutlierDetection, SuccessRate};
 
 /// A50's algorithms alone, with the settings of grpc-go's tests.
 fn rates_only() -> OutlierDetection {
@@ -93,10 +20,6 @@ fn percentage_only() -> OutlierDetection {
     let percentage =
         FailurePercentage::default().with_minimum_hosts(3).with_request_volume(3).with_threshold(50);
     rates_only().with_success_rate(None).with_failure_percentage(percentage)
-}
-
-fn consecutive_only() -> OutlierDetection {
-    OutlierDetection::default().with_success_rate(None)
 }
 
 /// grpc-go's TestEjectUnejectSuccessRate and TestEjectFailureRate; its third step is a new configuration, which there is

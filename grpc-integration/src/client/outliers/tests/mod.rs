@@ -1,4 +1,6 @@
 //! Not beside what they test: the models of synchronisation compile that too, without a runtime.
 
+mod channel;
 mod detector;
+mod places;
 mod runs;

@@ -1,0 +1,56 @@
+//! Instances that are ejected and do not return: they keep no other from being ejected.
+
+use super::channel::{Channel, consecutive_only};
+use crate::client::outcomes::Standing;
+
+async fn intervals(channel: &mut Channel, count: usize) {
+    for _ in 0..count {
+        channel.left().await;
+        channel.interval().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_is_lost_meanwhile_makes_place_and_takes_it_again_when_it_is_back() {
+    let mut channel = Channel::new(10, consecutive_only());
+    channel.fails(0, 5, 1);
+    channel.fails(1, 20, 2);
+    assert_eq!(channel.left().await, (1..10).collect::<Vec<_>>());
+    channel.set_ready(&[1, 2, 3, 4, 5, 6, 7, 8, 9]);
+    intervals(&mut channel, 1).await;
+    channel.fails(1, 5, 2);
+    assert_eq!(channel.left().await, [2, 3, 4, 5, 6, 7, 8, 9]);
+    channel.set_ready(&[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+    assert_eq!(channel.left().await, [2, 3, 4, 5, 6, 7, 8, 9], "both are still ejected");
+    channel.fails(2, 20, 3);
+    assert_eq!(channel.left().await, [2, 3, 4, 5, 6, 7, 8, 9]);
+}
+
+/// The reason may be its weight, or that the probes are given up.
+#[tokio::test(start_paused = true)]
+async fn one_that_gets_no_call_after_its_time_makes_place_an_interval_later() {
+    let mut channel = Channel::new(10, consecutive_only());
+    channel.fails(0, 5, 1);
+    intervals(&mut channel, 3).await;
+    assert_eq!(channel.standing(0), Standing::Probing);
+    channel.fails(1, 20, 2);
+    assert_eq!(channel.standing(1), Standing::In, "it may be tried yet");
+    intervals(&mut channel, 1).await;
+    channel.fails(1, 5, 2);
+    assert_eq!((channel.standing(0), channel.standing(1)), (Standing::Probing, Standing::Ejected));
+    // It is tried when there is a call for it.
+    channel.calls(0, 1, 0);
+    assert_eq!(channel.standing(0), Standing::In);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_is_being_tried_keeps_its_place() {
+    let mut channel = Channel::new(10, consecutive_only());
+    channel.fails(0, 5, 1);
+    intervals(&mut channel, 3).await;
+    let probation = channel.instances[0].outcomes().unwrap().probation();
+    probation.admit().unwrap();
+    intervals(&mut channel, 2).await;
+    channel.fails(1, 20, 2);
+    assert_eq!((channel.standing(0), channel.standing(1)), (Standing::Probing, Standing::In));
+}
