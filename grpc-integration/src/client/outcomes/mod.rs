@@ -113,9 +113,10 @@ impl Outcomes {
         counts
     }
 
-    /// The channel's task has looked at it, and is to be notified again.
+    /// The channel's task looks at it, and is to be notified again of what comes from now on. A swap, so that it sees what
+    /// those calls have recorded that have found it listed.
     pub(crate) fn looked_at(&self) {
-        self.is_listed.store(false, Ordering::Release);
+        self.is_listed.swap(false, Ordering::AcqRel);
     }
 
     /// Forgets the failures in a row.

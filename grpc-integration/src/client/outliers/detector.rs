@@ -105,15 +105,18 @@ impl Outliers {
     pub(super) async fn look(&mut self, now: Instant) {
         for number in self.all.take() {
             consume_budget().await;
-            let Some(watched) = self.watched.get_mut(&number) else { continue };
-            let outcomes = &watched.outcomes;
-            match (watched.ejection.stage(), outcomes.probation().verdict()) {
+            let Some(watched) = self.watched.get(&number) else { continue };
+            let (outcomes, stage) = (Arc::clone(&watched.outcomes), watched.ejection.stage());
+            if stage != Stage::In {
+                // Before the verdict is read: that of the next probe lists it again.
+                outcomes.looked_at();
+            }
+            match (stage, outcomes.probation().verdict()) {
                 (Stage::In, _) => {
                     // It is listed until the next sweep if no more may be ejected, so that its calls notify no more.
-                    if let Some(run) = outcomes.run()
-                        && !self.eject(number, now, &format!("{run} failures in a row"))
-                    {
-                        continue;
+                    let run = outcomes.run();
+                    if run.is_none_or(|run| self.eject(number, now, &format!("{run} failures in a row"))) {
+                        outcomes.looked_at();
                     }
                 }
                 (Stage::Probing { .. }, Some(true)) => self.admit(number),
@@ -127,9 +130,6 @@ impl Outliers {
                     }
                 }
                 (Stage::Probing { .. }, None) | (Stage::Ejected { .. }, _) => {}
-            }
-            if let Some(watched) = self.watched.get(&number) {
-                watched.outcomes.looked_at();
             }
         }
     }
@@ -222,8 +222,11 @@ impl Outliers {
         let mut changed = Vec::new();
         for (number, watched) in &mut self.watched {
             consume_budget().await;
+            let probation = watched.outcomes.probation();
+            // One that has ended does not last, though it was not looked at yet.
+            let probe = probation.probe().filter(|_| probation.verdict().is_none());
             // One that has just been ejected has had no clean interval either.
-            if watched.ejection.sweep(now, watched.outcomes.probation().probe()) {
+            if watched.ejection.sweep(now, probe) {
                 changed.push(*number);
             }
         }

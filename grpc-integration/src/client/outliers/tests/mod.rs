@@ -3,4 +3,5 @@
 mod channel;
 mod detector;
 mod places;
+mod probes;
 mod runs;

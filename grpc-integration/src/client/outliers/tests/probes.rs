@@ -1,0 +1,74 @@
+//! Calls by which an instance is tried, whose ends meet the detector's work.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Wake};
+
+use futures_util::FutureExt;
+use tokio::time::Instant;
+
+use super::channel::{Channel, consecutive_only};
+use crate::client::outcomes::{Admission, Outcomes, Standing};
+
+/// A call that waits for an instance: as soon as it is woken, it is sent and fails.
+struct Waiting {
+    outcomes: Arc<Outcomes>,
+    is_over: AtomicBool,
+}
+
+impl Wake for Waiting {
+    fn wake(self: Arc<Self>) {
+        if !self.is_over.swap(true, Ordering::SeqCst) {
+            let admission = self.outcomes.probation().admit().unwrap();
+            self.outcomes.record(true, admission);
+            self.outcomes.probation().release();
+        }
+    }
+}
+
+/// Three instances that all fail, of which the first is tried.
+async fn tried() -> (Channel, Arc<Outcomes>) {
+    let mut channel = Channel::new(3, consecutive_only());
+    channel.fails(0, 5, 1);
+    for _ in 0..3 {
+        (1..3).for_each(|index| channel.calls(index, 0, 20));
+        channel.interval().await;
+    }
+    assert_eq!(channel.standing(0), Standing::Probing);
+    let outcomes = Arc::clone(channel.instances[0].outcomes().unwrap());
+    (channel, outcomes)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_ends_while_the_one_before_is_looked_at_is_looked_at_too() {
+    let (mut channel, outcomes) = tried().await;
+    let capacity = Arc::clone(&channel.capacity);
+    let head = capacity.join().await;
+    let waiting = Arc::new(Waiting { outcomes: Arc::clone(&outcomes), is_over: AtomicBool::new(false) });
+    let mut freed = pin!(head.freed());
+    freed.as_mut().enable();
+    assert!(freed.poll(&mut Context::from_waker(&Arc::clone(&waiting).into())).is_pending());
+    channel.calls(0, 0, 1);
+    assert!(waiting.is_over.load(Ordering::SeqCst));
+    assert_eq!(outcomes.probation().verdict(), Some(false));
+    channel.outliers.look(Instant::now()).now_or_never().unwrap();
+    assert_eq!((outcomes.probation().verdict(), outcomes.probation().has_room()), (None, true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_has_failed_does_not_last() {
+    let (mut channel, outcomes) = tried().await;
+    assert_eq!(outcomes.probation().admit(), Some(Admission::Probe));
+    for _ in 0..2 {
+        channel.interval().await;
+    }
+    outcomes.record(true, Admission::Probe);
+    outcomes.probation().release();
+    for _ in 0..3 {
+        channel.interval().await;
+        assert_eq!(channel.standing(0), Standing::Probing);
+    }
+    channel.outliers.look(Instant::now()).now_or_never().unwrap();
+    assert_eq!(channel.standing(0), Standing::Ejected);
+}
