@@ -20,6 +20,7 @@ use std::sync::Arc;
 use hither_core::{Discovery, Freshness, ServiceName, ServiceView, SortedById, Update};
 use tokio::sync::watch;
 use tokio::task::coop::consume_budget;
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
 use tracing::Instrument;
 
@@ -45,6 +46,10 @@ use tally::{Counted, Tally};
 /// For how many servers an update is followed before calls that wait are given what is ready by then.
 const BATCH: usize = 256;
 
+/// How often in one turn the selection is asked what it makes of what it has just changed: once or twice is enough, unless it
+/// has a bug.
+const ROUNDS: usize = 100;
+
 /// Follows one service.
 #[derive(Debug)]
 pub(crate) struct Pool {
@@ -56,6 +61,8 @@ pub(crate) struct Pool {
     /// The selection that the program has set, and the one at work.
     selection: watch::Receiver<Selection>,
     selector: Selector,
+    /// Whether the selection has more to change.
+    is_unsettled: bool,
     subchannels: BTreeMap<ServerKey, Member>,
     tally: Tally,
     outliers: Option<Outliers>,
@@ -105,6 +112,7 @@ impl Pool {
             config,
             selector,
             selection,
+            is_unsettled: false,
             subchannels: BTreeMap::new(),
             tally: Tally::default(),
             slow_starts: slow_start.map(SlowStarts::new),
@@ -135,6 +143,7 @@ impl Pool {
                     self.follow_selector().await;
                 }
                 () = at(selection) => self.follow_selector().await,
+                () = yield_now(), if self.is_unsettled => self.follow_selector().await,
                 () = outliers_due(self.outliers.as_ref()) => {
                     if let Some(outliers) = &mut self.outliers {
                         outliers.work(Instant::now()).await;
@@ -191,11 +200,14 @@ impl Pool {
         self.follow_selector().await;
     }
 
-    /// Brings the subchannels in line with what the selection makes of their connectivity, and of time.
+    /// Brings the subchannels in line with what the selection makes of their connectivity, and of time. What it cannot
+    /// settle in a turn is left to the next one, so that nothing else waits for it.
     async fn follow_selector(&mut self) {
-        loop {
+        self.is_unsettled = true;
+        for _ in 0..ROUNDS {
             let changed = self.selector.take_changed().await;
             if changed.is_empty() {
+                self.is_unsettled = false;
                 return;
             }
             for key in changed {
