@@ -124,8 +124,8 @@ impl EtcdConfig {
         self
     }
 
-    /// Sets a file whose first line is the password of the user. It is read anew for each connection, so a password that is
-    /// changed needs no restart.
+    /// Sets a file whose first line is the password of the user. It is read anew after a call has failed, so a password that
+    /// is changed needs no restart.
     #[must_use]
     pub fn with_password_file(mut self, file: impl Into<PathBuf>) -> Self {
         self.password = Some(Password::File(file.into()));

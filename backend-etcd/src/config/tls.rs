@@ -14,7 +14,7 @@ use super::{invalid, read};
 /// Feature `tls`.
 ///
 /// Everything is PEM, given as files or as text. [`EtcdRegistry::connect`](crate::EtcdRegistry::connect) checks all of it;
-/// incomplete settings are an error. Files are read anew for each connection, so certificates that are replaced need no
+/// incomplete settings are an error. Files are read anew after a call has failed, so certificates that are replaced need no
 /// restart; a file that cannot be read then fails that attempt to connect, which is retried. An open connection stays open
 /// when its certificate expires: neither etcd nor hither checks it again.
 ///
