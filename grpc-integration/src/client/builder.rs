@@ -554,7 +554,7 @@ impl ChannelBuilder {
         Ok(DiscoveryChannel::new(service, call, metrics, selection, pool))
     }
 
-    /// No setting is silently another one: nothing could be done in no time, or over no connection.
+    /// Nothing could be done in no time, or over no connection. Settings with bounds in their docs are clamped there.
     fn check(&self) -> Result<()> {
         self.selection.check()?;
         if let Some(detection) = &self.outlier_detection {
