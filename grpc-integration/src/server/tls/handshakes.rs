@@ -131,3 +131,64 @@ impl Failures {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use rustls::server::ResolvesServerCertUsingSni;
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::task::yield_now;
+
+    use super::super::super::cutter::Cutter;
+    use super::super::super::socket::Socket;
+    use super::*;
+    use crate::tls::provider;
+
+    #[tokio::test]
+    async fn no_more_connections_are_accepted_than_may_be_in_their_handshake() {
+        let config = ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(ResolvesServerCertUsingSni::new()));
+        let config = Watched::fixed(Arc::new(config));
+        let mut handshakes = Handshakes::new(config, Duration::from_secs(3600), 3);
+        let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = socket.local_addr().unwrap();
+        let cutter = Cutter::default();
+        let mut listener = Listener::new(Socket::Tcp(socket), cutter.switch());
+        // All of them wait to be accepted before the first one is.
+        let mut clients = Vec::new();
+        for _ in 0..5 {
+            clients.push(TcpStream::connect(address).await.unwrap());
+        }
+        let mut accepts = async |wanted: usize| {
+            let accepting = async {
+                while cutter.open().connections < wanted {
+                    look(&mut handshakes, &mut listener).await;
+                    yield_now().await;
+                }
+                for _ in 0..10 {
+                    look(&mut handshakes, &mut listener).await;
+                    yield_now().await;
+                }
+            };
+            timeout(Duration::from_secs(10), accepting).await.expect("they are accepted");
+            assert_eq!(cutter.open().connections, wanted);
+        };
+        accepts(3).await;
+        // One gives up, and another one takes its place.
+        drop(clients.remove(0));
+        accepts(3).await;
+    }
+
+    /// Polls once.
+    async fn look(handshakes: &mut Handshakes, listener: &mut Listener) {
+        poll_fn(|cx| {
+            assert!(handshakes.poll_next(listener, cx).is_pending(), "no handshake is done");
+            Poll::Ready(())
+        })
+        .await;
+    }
+}
