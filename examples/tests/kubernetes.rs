@@ -11,15 +11,13 @@ const PAGE: &str = include_str!("../../docs/kubernetes.md");
 
 /// What Kubernetes grants where nothing is set.
 const GRACE_PERIOD: u64 = 30;
-/// The time from the cut of the connections to the end.
-const AFTER_THE_CUT: Duration = Duration::from_secs(1);
 
 fn shutdown() -> Duration {
     2 * LifecycleBuilder::DEFAULT_REGISTRY_TIMEOUT
         + LifecycleBuilder::DEFAULT_ANNOUNCE_DELAY
         + LifecycleBuilder::DEFAULT_PROPAGATION_DELAY
         + LifecycleBuilder::DEFAULT_DRAIN_TIMEOUT
-        + AFTER_THE_CUT
+        + LifecycleBuilder::AFTER_THE_CUT
 }
 
 fn manifest() -> Value {

@@ -41,6 +41,9 @@ impl LifecycleBuilder {
     pub const DEFAULT_DRAIN_TIMEOUT: Duration = config::DRAIN_TIMEOUT;
     /// The [`registry_timeout`](Self::registry_timeout) that is not set.
     pub const DEFAULT_REGISTRY_TIMEOUT: Duration = config::REGISTRY_TIMEOUT;
+    /// How long a server may take to end at most, once all its connections are cut: the last part of a shutdown, after the
+    /// times above. It is no setting.
+    pub const AFTER_THE_CUT: Duration = config::AFTER_THE_CUT;
 
     pub(super) fn new(registrar: Arc<dyn Registrar>) -> Self {
         Self {

@@ -12,6 +12,8 @@ pub(super) const ANNOUNCE_DELAY: Duration = Duration::from_millis(500);
 pub(super) const PROPAGATION_DELAY: Duration = Duration::from_secs(2);
 pub(super) const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
 pub(super) const REGISTRY_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a server may take to end once all its connections are cut.
+pub(super) const AFTER_THE_CUT: Duration = Duration::from_secs(1);
 
 /// What is decided before the socket is bound.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use futures_util::future::join;
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
-use super::config::LifecycleConfig;
+use super::config::{AFTER_THE_CUT, LifecycleConfig};
 use super::cutter::{Cutter, Open};
 use super::presence::Presence;
 use super::registrations::Registrations;
@@ -18,8 +18,6 @@ use crate::error::Result;
 /// How long the server is without a call, and gets no new one, before it closes the connections that are left: those of
 /// clients that do not answer. A client that does has closed its connection within a round trip.
 const QUIET: Duration = Duration::from_secs(2);
-/// How long a server may take to end once all its connections are cut.
-const AFTER_THE_CUT: Duration = Duration::from_secs(1);
 
 impl LifecycleConfig {
     /// Runs the registered server to its end; `stop` makes it accept nothing new.
