@@ -16,9 +16,11 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tonic::transport::Server;
+use tower::util::MapRequestLayer;
 
 use frame::{END_HEADERS, FrameHeader, HEADER_LEN, HEADERS, PREFACE, frame};
 
@@ -27,9 +29,9 @@ const DATA: u8 = 0;
 const RST_STREAM: u8 = 3;
 const END_STREAM: u8 = 1;
 
-/// What a client sends first.
+/// What a client sends first. Without a table for headers (SETTINGS_HEADER_TABLE_SIZE), each response has its own in full.
 fn preface() -> Vec<u8> {
-    [&PREFACE[..], &frame(4, 0, 0, &[])].concat()
+    [&PREFACE[..], &frame(4, 0, 0, &[0, 1, 0, 0, 0, 0])].concat()
 }
 
 /// An HPACK string, not compressed.
@@ -62,40 +64,76 @@ fn call(stream: u32, authority: &[u8]) -> Vec<u8> {
     [headers, frame(DATA, END_STREAM, stream, &[0; 5])].concat()
 }
 
-/// The kind of the first frame that answers the stream.
-async fn answer(connection: &mut (impl AsyncRead + Unpin), stream: u32) -> u8 {
+/// The frames of the stream until it ends: their kinds and payloads.
+async fn answer(connection: &mut (impl AsyncRead + Unpin), stream: u32) -> Vec<(u8, Vec<u8>)> {
+    let mut frames = Vec::new();
     let read = async {
         loop {
             let mut header = [0; HEADER_LEN];
             connection.read_exact(&mut header).await.unwrap();
             let header = FrameHeader::parse(&header);
-            connection.read_exact(&mut vec![0; header.length]).await.unwrap();
-            if header.stream == stream && matches!(header.kind, HEADERS | RST_STREAM) {
-                return header.kind;
+            let mut payload = vec![0; header.length];
+            connection.read_exact(&mut payload).await.unwrap();
+            if header.stream != stream {
+                continue;
+            }
+            frames.push((header.kind, payload));
+            if header.kind == RST_STREAM || matches!(header.kind, HEADERS | DATA) && header.has(END_STREAM) {
+                return;
             }
         }
     };
-    timeout(SOON, read).await.expect("an answer")
+    timeout(SOON, read).await.expect("an answer");
+    frames
 }
 
-async fn server() -> SocketAddr {
+/// `:status: 200`, of the static table.
+const STATUS_200: u8 = 0x88;
+/// `grpc-status: 0`, compressed.
+const GRPC_STATUS_0: &[u8] = &[0x88, 0x9a, 0xca, 0xc8, 0xb2, 0x12, 0x34, 0xda, 0x8f, 0x81, 0x07];
+/// The response: SERVING.
+const SERVING: &[u8] = &[0, 0, 0, 0, 2, 8, 1];
+
+/// Checks that the call has succeeded.
+async fn succeeds(connection: &mut (impl AsyncRead + Unpin), stream: u32) {
+    let frames = answer(connection, stream).await;
+    let [(HEADERS, head), (DATA, message), (HEADERS, trailers)] = &frames[..] else { panic!("{frames:x?}") };
+    // After the change of the table's size, in the first one.
+    assert!(head.iter().find(|byte| **byte != 0x20) == Some(&STATUS_200), "{head:x?}");
+    assert_eq!(message, SERVING);
+    assert!(trailers.windows(GRPC_STATUS_0.len()).any(|part| part == GRPC_STATUS_0), "{trailers:x?}");
+}
+
+/// A server of health, and the authorities that its service sees.
+struct Target {
+    address: SocketAddr,
+    authorities: mpsc::UnboundedReceiver<String>,
+}
+
+async fn server() -> Target {
     described(|builder| builder).await
 }
 
-async fn described(describe: impl FnOnce(LifecycleBuilder) -> LifecycleBuilder) -> SocketAddr {
+async fn described(describe: impl FnOnce(LifecycleBuilder) -> LifecycleBuilder) -> Target {
     let (_, health) = tonic_health::server::health_reporter();
+    let (seen, authorities) = mpsc::unbounded_channel();
+    let look = MapRequestLayer::new(move |request: http::Request<tonic::body::Body>| {
+        seen.send(request.uri().authority().unwrap().to_string()).unwrap();
+        request
+    });
     let builder = Lifecycle::builder(MemoryRegistry::new()).service("team/greeter");
     let server = describe(builder).bind("127.0.0.1:0").await.unwrap();
     let address = server.local_addr().to_string().parse().unwrap();
     tokio::spawn(server.serve(|incoming, shutdown| {
-        Ok(Server::builder().add_service(health).serve_with_incoming_shutdown(incoming, shutdown))
+        Ok(Server::builder().layer(look).add_service(health).serve_with_incoming_shutdown(incoming, shutdown))
     }));
-    address
+    Target { address, authorities }
 }
 
 #[tokio::test]
 async fn a_go_client_of_a_service_with_a_slash_in_its_name_is_answered() {
-    answered(TcpStream::connect(server().await).await.unwrap()).await;
+    let target = server().await;
+    answered(TcpStream::connect(target.address).await.unwrap(), target.authorities).await;
 }
 
 #[tokio::test]
@@ -106,48 +144,55 @@ async fn a_go_client_of_a_service_with_a_slash_in_its_name_is_answered_under_tls
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()).unwrap();
     let tls = ServerTls::new(certificate, key.serialize_pem());
-    let address = described(|builder| builder.tls(tls)).await;
+    let target = described(|builder| builder.tls(tls)).await;
     let mut config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
     config.alpn_protocols = vec![b"h2".to_vec()];
     let connector = TlsConnector::from(Arc::new(config));
     let name = ServerName::try_from("greeter.internal").unwrap();
-    let stream = TcpStream::connect(address).await.unwrap();
-    answered(connector.connect(name, stream).await.unwrap()).await;
+    let stream = TcpStream::connect(target.address).await.unwrap();
+    answered(connector.connect(name, stream).await.unwrap(), target.authorities).await;
 }
 
-async fn answered(mut connection: impl AsyncRead + AsyncWrite + Unpin) {
+async fn answered(
+    mut connection: impl AsyncRead + AsyncWrite + Unpin,
+    mut authorities: mpsc::UnboundedReceiver<String>,
+) {
     connection.write_all(&preface()).await.unwrap();
-    let authorities = [
-        plain("greeter"),
-        plain("grpc-demo%2Fgrpc%2Fdiscover-demo"),
+    let sent = [
+        (plain("greeter"), "greeter"),
+        (plain("grpc-demo%2Fgrpc%2Fdiscover-demo"), "grpc-demo.2Fgrpc.2Fdiscover-demo"),
         // The same, as Go's encoder compresses it; and the path that older ones send.
-        compressed("9acac8b485a4ea8b0cd656454586432087ee5b1690b49f"),
-        compressed("62cb6a626b0a5496c5d07275"),
+        (compressed("9acac8b485a4ea8b0cd656454586432087ee5b1690b49f"), "grpc-demo.2Fgrpc.2Fdiscover-demo"),
+        (compressed("62cb6a626b0a5496c5d07275"), ".run.greeter.sock"),
     ];
-    for (stream, authority) in (1..).step_by(2).zip(&authorities) {
+    for (stream, (authority, seen)) in (1..).step_by(2).zip(&sent) {
         connection.write_all(&call(stream, authority)).await.unwrap();
-        assert_eq!(answer(&mut connection, stream).await, HEADERS, "{authority:x?}");
+        succeeds(&mut connection, stream).await;
+        assert_eq!(authorities.try_recv().unwrap(), *seen);
     }
 }
 
 #[tokio::test]
 async fn a_call_that_arrives_byte_by_byte_is_answered() {
-    let mut connection = TcpStream::connect(server().await).await.unwrap();
+    let mut target = server().await;
+    let mut connection = TcpStream::connect(target.address).await.unwrap();
     connection.set_nodelay(true).unwrap();
     for byte in [preface(), call(1, &plain("a%2Fb"))].concat() {
         connection.write_all(&[byte]).await.unwrap();
         tokio::task::yield_now().await;
     }
-    assert_eq!(answer(&mut connection, 1).await, HEADERS);
+    succeeds(&mut connection, 1).await;
+    assert_eq!(target.authorities.try_recv().unwrap(), "a.2Fb");
 }
 
 #[tokio::test]
 async fn the_rewriting_of_authorities_can_be_switched_off() {
-    let address = described(|builder| builder.rewrite_authority(false)).await;
-    let mut connection = TcpStream::connect(address).await.unwrap();
+    let target = described(|builder| builder.rewrite_authority(false)).await;
+    let mut connection = TcpStream::connect(target.address).await.unwrap();
     connection.write_all(&preface()).await.unwrap();
     connection.write_all(&call(1, &plain("greeter"))).await.unwrap();
-    assert_eq!(answer(&mut connection, 1).await, HEADERS);
+    succeeds(&mut connection, 1).await;
     connection.write_all(&call(3, &plain("team%2Fgreeter"))).await.unwrap();
-    assert_eq!(answer(&mut connection, 3).await, RST_STREAM, "hyper refuses it: see hyperium/http#836");
+    let frames = answer(&mut connection, 3).await;
+    assert!(matches!(frames[..], [(RST_STREAM, _)]), "hyper refuses it (hyperium/http#836): {frames:x?}");
 }

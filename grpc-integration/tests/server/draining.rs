@@ -5,7 +5,9 @@ use std::time::Duration;
 use hither_memory::MemoryRegistry;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
-use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::ServingStatus;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus as PbServingStatus;
 
 use crate::log::Log;
 use crate::support::{NEVER, Running};
@@ -25,13 +27,32 @@ async fn draining_ends_when_no_call_is_left_although_a_client_keeps_its_connecti
 }
 
 #[tokio::test]
+async fn a_call_in_flight_finishes_while_the_server_drains() {
+    let log = Log::capture();
+    let mut server = Running::start(MemoryRegistry::new(), |builder| builder.drain_timeout(NEVER)).await;
+    // It ends when its service is gone.
+    server.reporter.set_service_status("other", ServingStatus::Serving).await;
+    let request = HealthCheckRequest { service: "other".into() };
+    let mut call = server.client().await.watch(request).await.unwrap().into_inner();
+    assert_eq!(call.message().await.unwrap().unwrap().status(), PbServingStatus::Serving);
+    server.stop();
+    server.drains().await;
+    assert!(!server.served.is_finished());
+    server.reporter.clear_service_status("other").await;
+    assert_eq!(call.message().await.unwrap(), None);
+    server.ended().await.unwrap();
+    let lines = log.take();
+    assert!(!lines.iter().any(|line| line.starts_with("WARN")), "{lines:#?}");
+}
+
+#[tokio::test]
 async fn the_drain_timeout_cuts_calls_and_says_how_many() {
     let log = Log::capture();
     let timeout = Duration::from_millis(4500);
     let mut server = Running::start(MemoryRegistry::new(), |builder| builder.drain_timeout(timeout)).await;
     let mut streams = [server.stream().await, server.stream().await];
     for stream in &mut streams {
-        assert_eq!(stream.message().await.unwrap().unwrap().status(), ServingStatus::Serving);
+        assert_eq!(stream.message().await.unwrap().unwrap().status(), PbServingStatus::Serving);
     }
     let _silent = TcpStream::connect(&server.address).await.unwrap();
     let began = Instant::now();

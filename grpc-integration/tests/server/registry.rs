@@ -64,12 +64,12 @@ async fn a_server_is_registered_when_the_registry_is_up_and_each_change_is_repor
         builder.on_status(move |registration, status| {
             assert_eq!(registration.service().as_str(), "greeter");
             record.lock().unwrap().push(match status {
-                RegistrationStatus::Registering => "registering",
-                RegistrationStatus::Retrying { .. } => "retrying",
-                RegistrationStatus::Registered => "registered",
-                RegistrationStatus::Deregistering => "deregistering",
-                RegistrationStatus::Deregistered => "deregistered",
-                _ => "something else",
+                RegistrationStatus::Registering => 1,
+                RegistrationStatus::Retrying { .. } => 2,
+                RegistrationStatus::Registered => 3,
+                RegistrationStatus::Deregistering => 4,
+                RegistrationStatus::Deregistered => 5,
+                other => panic!("{other:?}"),
             });
         })
     })
@@ -87,9 +87,9 @@ async fn a_server_is_registered_when_the_registry_is_up_and_each_change_is_repor
     server.ended().await.unwrap();
 
     let statuses = seen_statuses.lock().unwrap();
-    let changes: Vec<_> =
-        statuses.iter().filter(|change| !change.ends_with("ing") || **change == "retrying").collect();
-    assert_eq!(changes, [&"retrying", &"registered", &"deregistered"]);
+    assert!(statuses.is_sorted_by(|before, after| before < after), "each once: {statuses:?}");
+    // The others may be over before the server looks.
+    assert!([2, 3, 5].iter().all(|change| statuses.contains(change)), "{statuses:?}");
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ use tonic::transport::{Channel, Endpoint, Server};
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
+use tonic_health::server::HealthReporter;
 
 /// Long enough to be never in a test.
 pub(crate) const NEVER: Duration = Duration::from_secs(3600);
@@ -30,6 +31,7 @@ pub(crate) fn greeter() -> ServiceName {
 /// A server of gRPC health, and the means to end it.
 pub(crate) struct Running {
     pub(crate) address: String,
+    pub(crate) reporter: HealthReporter,
     stop: Option<oneshot::Sender<()>>,
     force: Option<oneshot::Sender<()>>,
     pub(crate) served: JoinHandle<Result<()>>,
@@ -54,7 +56,7 @@ impl Running {
         let (reporter, health) = tonic_health::server::health_reporter();
         let builder = Lifecycle::builder(registrar)
             .service(greeter())
-            .health(reporter, ["demo.Greeter"])
+            .health(reporter.clone(), ["demo.Greeter"])
             .announce_delay(Duration::ZERO)
             .propagation_delay(Duration::ZERO)
             .registry_timeout(REGISTRY_TIMEOUT)
@@ -64,7 +66,7 @@ impl Running {
         let served = tokio::spawn(server.serve(|incoming, shutdown| {
             Ok(Server::builder().add_service(health).serve_with_incoming_shutdown(incoming, shutdown))
         }));
-        Self { address, stop: Some(stop), force: Some(force), served }
+        Self { address, reporter, stop: Some(stop), force: Some(force), served }
     }
 
     pub(crate) fn stop(&mut self) {
@@ -91,6 +93,16 @@ impl Running {
 
     pub(crate) async fn accepts(&self) -> bool {
         TcpStream::connect(&self.address).await.is_ok()
+    }
+
+    /// Waits until it has closed its listener, and drains.
+    pub(crate) async fn drains(&self) {
+        let refused = async {
+            while self.accepts().await {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(SOON, refused).await.expect("draining should have begun");
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use hither_tonic::{ClientTls, ServerTls};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tracing::level_filters::LevelFilter;
 
 use crate::call;
@@ -44,9 +44,9 @@ async fn a_hundred_clients_that_never_finish_their_handshake_delay_no_other() {
         stream.write_all(BEGINNING).await.unwrap();
         held.push(stream);
     }
-    let began = Instant::now();
-    assert_eq!(call(&server.address(), client(&ca)).await.unwrap(), "ours");
-    assert!(began.elapsed() < SOON);
+    let builder = crate::channel(&[&server.address()], client(&ca)).connect_timeout(SOON * 100);
+    let channel = timeout(SOON, builder.connect()).await.expect("it is connected at once").unwrap();
+    assert_eq!(crate::support::Client::new(&channel).name().await.unwrap(), "ours");
 }
 
 #[tokio::test]
@@ -68,7 +68,7 @@ async fn a_handshake_that_is_not_done_in_time_is_ended() {
 }
 
 #[tokio::test]
-async fn connections_beyond_the_pending_handshakes_wait_until_one_ends() {
+async fn connections_beyond_the_pending_handshakes_are_served_when_one_ends() {
     let ca = Ca::new();
     let server = Running::start(tls(&ca).with_max_handshakes(3).with_handshake_timeout(SOON * 100)).await;
     let mut held = Vec::new();
@@ -77,12 +77,7 @@ async fn connections_beyond_the_pending_handshakes_wait_until_one_ends() {
     }
     let builder = crate::channel(&[&server.address()], client(&ca)).connect_timeout(SOON * 100);
     let connecting = tokio::spawn(builder.connect());
-    // Nothing tells that it waits; with a fourth place it would be done by now.
-    let mut fourth = TcpStream::connect(server.address).await.unwrap();
-    fourth.write_all(b"this is not TLS").await.unwrap();
-    let answered = timeout(Duration::from_millis(100), fourth.read_u8()).await;
-    assert!(answered.is_err(), "{answered:?}");
-    assert!(!connecting.is_finished());
+    // That they wait is tested beside the code, which alone can tell.
     held.clear();
     timeout(SOON, connecting).await.unwrap().unwrap().unwrap();
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -24,6 +24,8 @@ use super::{SECOND, channel, soon, within};
 struct Breakable {
     connected: Arc<AtomicBool>,
     broken: Arc<AtomicBool>,
+    /// Writes that have failed.
+    failed: Arc<AtomicUsize>,
 }
 
 #[async_trait]
@@ -32,7 +34,7 @@ impl Connector for Breakable {
         let stream = TcpStream::connect(destination.address().to_string()).await?;
         let is_first = !self.connected.swap(true, Ordering::SeqCst);
         let broken = if is_first { Arc::clone(&self.broken) } else { Arc::default() };
-        Ok(Stream { stream, broken }.into())
+        Ok(Stream { stream, broken, failed: Arc::clone(&self.failed) }.into())
     }
 }
 
@@ -40,6 +42,7 @@ impl Connector for Breakable {
 struct Stream {
     stream: TcpStream,
     broken: Arc<AtomicBool>,
+    failed: Arc<AtomicUsize>,
 }
 
 impl AsyncRead for Stream {
@@ -55,6 +58,7 @@ impl AsyncRead for Stream {
 impl AsyncWrite for Stream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         if self.broken.load(Ordering::SeqCst) {
+            self.failed.fetch_add(1, Ordering::SeqCst);
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
         Pin::new(&mut self.stream).poll_write(cx, buf)
@@ -103,8 +107,7 @@ async fn calls(goaway: bool) -> [Result<String, Status>; 2] {
     until("the server has the first call", || peer.seen.headers() == 1).await;
     connector.broken.store(true, Ordering::SeqCst);
     let second = call();
-    // The second one is made when the connection has found that it cannot be written to; the peer needs not know.
-    tokio::task::yield_now().await;
+    until("the second one cannot be written", || connector.failed.load(Ordering::SeqCst) > 0).await;
     made.send_replace(true);
     [soon("the first call", first).await.unwrap(), soon("the second call", second).await.unwrap()]
 }
