@@ -30,8 +30,8 @@ mod tls;
 mod transport;
 
 pub use balance::{
-    CallInfo, InstanceWith, LeastRequest, LoadBalancingPolicy, Outcome, PeakEwma, PerInstance, Pick, Picker,
-    RoundRobin, SlowStart, Sticky,
+    CallInfo, HashKey, InstanceWith, LeastRequest, LoadBalancingPolicy, Outcome, PeakEwma, PerInstance, Pick,
+    Picker, RingHash, RoundRobin, SlowStart, Sticky,
 };
 pub use builder::ChannelBuilder;
 pub use call::{CalledInstance, ResponseFuture, WaitForReady};

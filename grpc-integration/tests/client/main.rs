@@ -30,6 +30,7 @@ mod reconnecting;
 mod resolution;
 mod restarts;
 mod retries;
+mod ring_hash;
 mod scripted;
 mod selection;
 mod simulation;

@@ -1,0 +1,146 @@
+//! Ring hash: calls with the same key to the same instance.
+
+mod ring;
+
+use std::sync::Arc;
+
+use hither_core::SortedById;
+use http::HeaderName;
+
+use super::policy::{CallInfo, LoadBalancingPolicy, Pick, Picker};
+use super::random::Random;
+use crate::client::ready_instance::ReadyInstance;
+use ring::{Ring, hash};
+
+/// Sends all calls with the same key to the same instance, for as long as it is ready: consistent hashing, for caches and
+/// sessions. What gRPC calls `ring_hash_experimental` (gRFC A42 and A76) and Envoy `RING_HASH`.
+///
+/// The key of a call is a [`HashKey`] in the request's extensions, or else the value of the [`header`](Self::header); a
+/// call with neither goes to a random instance. The key of an instance is its id. So all clients that have the same
+/// instances send the same key to the same one, also after restarts.
+///
+/// An instance that leaves or joins moves only the keys that it had or gets: one of `n` about `1/n` of all. More move only
+/// when the sum of all weights passes a power of two, by which the number of entries in the ring is chosen: more than 1024,
+/// and 4096 at most, unless there are more instances. (gRPC's and Envoy's number of entries changes more often.) Shares are
+/// near the [weights](ReadyInstance::weight); weight 0 is picked only when no other instance is ready.
+///
+/// A call for whose instance no stream can be opened goes to another one
+/// ([`Picker::pick`](crate::Picker::pick)); the load is not balanced otherwise.
+///
+/// ```
+/// use hither_tonic::{HashKey, RingHash};
+/// use http::HeaderName;
+///
+/// let by_header = RingHash::header(HeaderName::from_static("x-user"));
+/// let by_extension = RingHash::default();
+/// let mut request = tonic::Request::new(());
+/// request.extensions_mut().insert(HashKey::of("user 7"));
+/// ```
+#[derive(Debug, Default)]
+pub struct RingHash {
+    header: Option<HeaderName>,
+    seed: Option<u64>,
+    ring: Ring,
+}
+
+/// The key of a call for [`RingHash`], in the request's extensions. It is not sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct HashKey(u64);
+
+impl HashKey {
+    /// Returns the key of some bytes: a user, a session, a shard.
+    pub fn of(key: impl AsRef<[u8]>) -> Self {
+        Self(hash(key.as_ref()))
+    }
+}
+
+impl RingHash {
+    /// Returns a policy whose keys are the values of this header; several are joined by commas, as in A76.
+    #[must_use]
+    pub fn header(name: HeaderName) -> Self {
+        Self { header: Some(name), ..Self::default() }
+    }
+
+    /// Sets the seed of the random choices for calls without a key.
+    #[must_use]
+    pub fn with_seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+}
+
+impl LoadBalancingPolicy for RingHash {
+    fn picker(&mut self, ready: &SortedById<ReadyInstance>) -> Arc<dyn Picker> {
+        self.ring.update(ready);
+        let random = Random::new(self.seed.unwrap_or_else(|| fastrand::u64(..)));
+        Arc::new(RingHashPicker { ring: self.ring.clone(), header: self.header.clone(), random })
+    }
+}
+
+#[derive(Debug)]
+struct RingHashPicker {
+    ring: Ring,
+    header: Option<HeaderName>,
+    random: Random,
+}
+
+impl RingHashPicker {
+    fn key(&self, call: &CallInfo<'_>) -> Option<u64> {
+        if let Some(HashKey(key)) = call.extensions().get() {
+            return Some(*key);
+        }
+        let mut values = call.headers().get_all(self.header.as_ref()?).iter();
+        let first = values.next()?;
+        let Some(second) = values.next() else { return Some(hash(first.as_bytes())) };
+        let all: Vec<_> = [first, second].into_iter().chain(values).map(|value| value.as_bytes()).collect();
+        Some(hash(&all.join(&b","[..])))
+    }
+}
+
+impl Picker for RingHashPicker {
+    fn pick(&self, call: &CallInfo<'_>) -> Pick {
+        let key = self.key(call).unwrap_or_else(|| self.random.draw());
+        self.ring.at(key).map_or(Pick::Queue, |picked| Pick::Instance(picked.clone().into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hither_core::{HasId, Instance};
+    use http::{Extensions, HeaderMap};
+
+    use super::*;
+
+    fn ready() -> SortedById<ReadyInstance> {
+        let id = |id: usize| format!("10.0.0.{id}:80").parse().unwrap();
+        (0..20).map(|number| ReadyInstance::new(Arc::new(Instance::new(id(number))))).collect()
+    }
+
+    fn pick(picker: &dyn Picker, headers: &[&'static str], key: Option<HashKey>) -> String {
+        let mut extensions = Extensions::new();
+        key.map(|key| extensions.insert(key));
+        let mut map = HeaderMap::new();
+        for value in headers {
+            map.append("x-user", value.parse().unwrap());
+        }
+        match picker.pick(&CallInfo::new("/", &map, &extensions)) {
+            Pick::Instance(picked) => picked.instance().id().to_string(),
+            pick => panic!("{pick:?}"),
+        }
+    }
+
+    #[test]
+    fn the_key_is_the_extension_or_the_header_and_chance_without_both() {
+        let ready = ready();
+        let picker = RingHash::header(HeaderName::from_static("x-user")).with_seed(1).picker(&ready);
+        let other = RingHash::default().with_seed(2).picker(&ready);
+        for key in ["a", "b", "c", "d", "e"] {
+            let of_header = pick(&*picker, &[key], None);
+            assert_eq!(pick(&*picker, &["other"], Some(HashKey::of(key))), of_header);
+            assert_eq!(pick(&*other, &[], Some(HashKey::of(key))), of_header, "of another client");
+        }
+        assert_eq!(pick(&*picker, &["a", "b", "c"], None), pick(&*picker, &["a,b,c"], None));
+        let random: std::collections::BTreeSet<_> = (0..200).map(|_| pick(&*picker, &[], None)).collect();
+        assert!(random.len() > 15, "{random:?}");
+    }
+}

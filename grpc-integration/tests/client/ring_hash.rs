@@ -1,0 +1,53 @@
+//! Ring hash, end to end.
+
+use hither_tonic::{HashKey, RingHash};
+use http::HeaderName;
+use tokio::time::sleep;
+use tonic::Request;
+
+use crate::support::{Client, Net, Registry, Server};
+use crate::{SECOND, channel};
+
+/// The servers that the users' calls go to.
+async fn homes(client: &Client) -> Vec<String> {
+    let mut homes = Vec::new();
+    for user in 0..200 {
+        let mut request = Request::new(String::new());
+        request.metadata_mut().insert("x-user", format!("user {user}").parse().unwrap());
+        homes.push(client.call("Name", request).await.unwrap().into_inner());
+    }
+    homes
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_users_calls_go_to_one_server_and_only_those_of_one_that_is_lost_to_others_until_it_is_back() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let mut servers = Vec::new();
+    for address in ["a:1", "b:1", "c:1", "d:1"] {
+        servers.push(Server::on(&net, address));
+        registry.up(address).await;
+    }
+    let policy = || RingHash::header(HeaderName::from_static("x-user"));
+    let client = Client::new(&channel(&registry, &net).policy(policy()).connect().await.unwrap());
+    let other = Client::new(&channel(&registry, &net).policy(policy()).connect().await.unwrap());
+    sleep(SECOND).await;
+    let before = homes(&client).await;
+    assert_eq!(homes(&client).await, before);
+    assert_eq!(homes(&other).await, before, "another client sends them to the same ones");
+    assert!(servers.iter().all(|server| before.iter().filter(|home| **home == server.address).count() > 20));
+    let mut request = Request::new(String::new());
+    request.extensions_mut().insert(HashKey::of("user 7"));
+    assert_eq!(client.call("Name", request).await.unwrap().into_inner(), before[7]);
+
+    registry.leave("d:1").await;
+    drop(servers.pop());
+    sleep(SECOND).await;
+    // Of four to three the sum of the weights passes no power of two.
+    for (home, before) in homes(&client).await.iter().zip(&before) {
+        assert!(home == before || before == "d:1");
+    }
+    let _back = Server::on(&net, "d:1");
+    registry.up("d:1").await;
+    sleep(SECOND).await;
+    assert_eq!(homes(&client).await, before);
+}
