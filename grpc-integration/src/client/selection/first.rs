@@ -247,6 +247,16 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_new_description_does_not_disturb_an_attempt() {
+        let (mut sim, order) = ten().await;
+        sim.pass(HALF).await;
+        sim.put([instance(&order[0]).with_weight(7)]).await;
+        assert_eq!((sim.connects(), sim.started), (order[..1].to_vec(), 1));
+        sim.pass(HALF).await;
+        assert_eq!(sim.connects().len(), 2, "nor the delay");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn the_walk_begins_anew_when_the_connection_is_lost() {
         let (mut sim, order) = ten().await;
         sim.pass(2 * HALF).await;
