@@ -149,7 +149,6 @@ async fn the_whole_server_is_the_empty_name_and_nothing_is_checked_by_default() 
     drop(server.server);
 }
 
-/// grpc-go counted a server without the service as unhealthy at first (grpc/grpc-go#2459 is about the same).
 #[tokio::test(start_paused = true)]
 async fn servers_without_the_service_are_healthy_which_is_logged_once() {
     let log = Log::capture();
@@ -452,7 +451,8 @@ async fn where_it_has_two_the_watch_takes_one_and_the_oldest_connection_alone_is
     drop(streams);
 }
 
-/// The stream kept connections open that were to end (grpc/grpc-java#5014 is about when they are to be closed).
+/// GOAWAY was taken for a failed check, so a fleet that drained its connections was unhealthy as a whole
+/// (envoyproxy/envoy#11324); and the stream held up the end of its connection (grpc/grpc-go#8776).
 #[tokio::test(start_paused = true)]
 async fn the_stream_keeps_no_connection_open_and_each_new_connection_is_checked() {
     let network = network();

@@ -5,6 +5,7 @@ mod curl;
 mod go_server;
 mod grpc_cases;
 mod haproxy;
+mod health;
 mod keepalive;
 mod load;
 mod nghttp2;

@@ -1,6 +1,6 @@
 // Command server is gRPC's test service on grpc-go's server, with the settings that end connections.
 //
-// SIGTERM stops it gracefully, and SIGINT at once.
+// SIGTERM stops it gracefully, and SIGINT at once. SIGUSR1 makes it report NOT_SERVING, and SIGUSR2 SERVING.
 package main
 
 import (
@@ -13,6 +13,8 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/interop"
 	testgrpc "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/keepalive"
@@ -69,6 +71,19 @@ func run() error {
 	}
 	server := grpc.NewServer(options...)
 	testgrpc.RegisterTestServiceServer(server, interop.NewTestServer())
+	checked := health.NewServer()
+	healthpb.RegisterHealthServer(server, checked)
+	reports := make(chan os.Signal, 1)
+	signal.Notify(reports, syscall.SIGUSR1, syscall.SIGUSR2)
+	go func() {
+		for report := range reports {
+			status := healthpb.HealthCheckResponse_SERVING
+			if report == syscall.SIGUSR1 {
+				status = healthpb.HealthCheckResponse_NOT_SERVING
+			}
+			checked.SetServingStatus("", status)
+		}
+	}()
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
 	fmt.Println("listening on", listener.Addr())

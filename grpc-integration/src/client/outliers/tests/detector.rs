@@ -70,6 +70,8 @@ async fn enforcement_is_a_probability() {
     assert_eq!(channel.left().await, [0, 1, 2]);
 }
 
+/// Always one, as in grpc-java since grpc/grpc-java#9489; Envoy's users expected none of two or three, and one of three at 50 %
+/// (envoyproxy/envoy#3263, #26877).
 #[tokio::test(start_paused = true)]
 async fn the_share_is_checked_before_each_ejection_and_the_worst_go_first() {
     // How many of so many may go: below 10 % one more may.
