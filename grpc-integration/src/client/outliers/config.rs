@@ -32,7 +32,8 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 ///
 /// A call fails by the server's fault with UNAVAILABLE, INTERNAL, UNKNOWN, DATA_LOSS, RESOURCE_EXHAUSTED or
 /// DEADLINE_EXCEEDED; other codes are successes, as they are answers. It counts at the end of its response, for a stream at
-/// the end of the stream. One that was never sent, or was dropped by the caller, counts for nothing. Of those that are lost
+/// the end of the stream. One that was never sent, was dropped by the caller, or was cancelled because its hedge was faster,
+/// counts for nothing: with [hedging](crate::HedgingPolicy) a server that never answers is not ejected. Of those that are lost
 /// together with one connection, one counts. (A50 counts each status but OK as a failure, and each call.)
 ///
 /// # When an instance is ejected
@@ -47,7 +48,9 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 /// a million, were they as probable as at the others. With `q` as the others' share of failures a run of `n` has the
 /// probability `qⁿ`. So five failures in a row are enough while the others have at most 6 % failures, at 10 % it takes six or
 /// seven and at 50 % twenty; and a request that fails everywhere ejects none. As few calls prove little, of two
-/// instances it takes six.
+/// instances it takes six. The others' calls are those since the first of the failures, and of this interval and the one
+/// before: fewer than eight of them ask for more than five failures, and while there are none, as in a channel with a call now
+/// and then, no instance is ejected.
 ///
 /// # For how long
 ///
