@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
 use futures_util::FutureExt;
-use hither_core::SortedById;
+use hither_core::{Instance, SortedById};
 use hither_tonic::{
     CallInfo, Connected, Connector, Destination, LoadBalancingPolicy, Outcome, Pick, Picked, Picker,
     ReadyInstance, WaitForReady,
@@ -145,6 +145,32 @@ async fn a_policy_that_panics_later_leaves_the_last_picker_in_use() {
     registry.up("c:1").await;
     sleep(SECOND).await;
     assert_eq!(client.name().await.unwrap(), "b:1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_instance_that_is_left_out_gets_no_calls_of_an_old_picker_while_others_do() {
+    for weight in [None, Some(0)] {
+        let (mut registry, net) = (Registry::new(), Net::new());
+        let servers = [Server::on(&net, "a:1"), Server::on(&net, "b:1")];
+        registry.up("a:1").await;
+        registry.up("b:1").await;
+        let broken = Broken::at(At::Nowhere);
+        let channel = channel(&registry, &net).policy(First(broken.clone())).connect().await.unwrap();
+        let client = Client::new(&channel);
+        sleep(SECOND).await;
+        assert_eq!(client.name().await.unwrap(), "a:1");
+        broken.now(At::Picker);
+        match weight {
+            Some(weight) => registry.put(Instance::new("a:1".parse().unwrap()).with_weight(weight)).await,
+            None => registry.draining("a:1").await,
+        }
+        sleep(SECOND).await;
+        assert_eq!((servers[0].open(), client.name().await.unwrap().as_str()), (1, "b:1"));
+        // No other is left.
+        registry.leave("b:1").await;
+        sleep(SECOND).await;
+        assert_eq!(client.name().await.unwrap(), "a:1");
+    }
 }
 
 #[tokio::test(start_paused = true)]

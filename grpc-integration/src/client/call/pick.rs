@@ -76,7 +76,8 @@ impl Picking<'_> {
         let State::Ready(ready) = &**state else { return None };
         for _ in 0..TRIES {
             match ready.picker.pick(&self.info) {
-                Pick::Instance(picked) if self.tried.contains(picked.instance()) => {}
+                Pick::Instance(picked)
+                    if self.tried.contains(picked.instance()) || ready.leaves_out(picked.instance()) => {}
                 Pick::Instance(picked) => {
                     if let Some(reserved) = reserve(ready, picked) {
                         return Some(reserved);
@@ -177,6 +178,7 @@ impl Picking<'_> {
         let mut again = None;
         for _ in 0..TRIES {
             match ready.picker.pick(&self.info) {
+                Pick::Instance(picked) if ready.leaves_out(picked.instance()) => {}
                 Pick::Instance(picked) if self.tried.contains(picked.instance()) => again = Some(picked),
                 Pick::Instance(picked) => {
                     if let Some(done) = reserve(picked) {
@@ -314,7 +316,8 @@ mod tests {
         let picker = Arc::new(
             Policy::new(policy.clone()).picker(&instances, &ChannelMetrics::new("greeter")).unwrap(),
         );
-        publisher.publish(State::Ready(Ready { picker, instances: instances.clone() }));
+        let ready = Ready { picker, instances: instances.clone(), is_picker_old: false };
+        publisher.publish(State::Ready(ready));
 
         let (headers, extensions) = (HeaderMap::new(), Extensions::new());
         let info = CallInfo::new("/", &headers, &extensions);

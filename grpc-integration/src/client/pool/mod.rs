@@ -320,7 +320,7 @@ impl Pool {
     }
 
     /// Returns the state with a picker over the ready instances. If the policy panics the last picker stays, until they
-    /// change again: of what it picks, calls take what is still connected, and any other instance if there is none.
+    /// change again: of what it picks, calls take what would still be picked, and any other instance if there is none.
     fn picker_over(&mut self, instances: SortedById<ReadyInstance>) -> State {
         if let Some(last) = &self.last
             && last.instances.is_same(&instances)
@@ -329,14 +329,14 @@ impl Pool {
             return State::Ready(last.clone());
         }
         let last = self.last.as_ref().map(|last| &last.picker);
-        let picker = match (self.policy.picker(&instances, &self.config.metrics), last) {
-            (Ok(picker), _) => Arc::new(picker),
-            (Err(_), Some(last)) => Arc::clone(last),
+        let (picker, is_picker_old) = match (self.policy.picker(&instances, &self.config.metrics), last) {
+            (Ok(picker), _) => (Arc::new(picker), false),
+            (Err(_), Some(last)) => (Arc::clone(last), true),
             (Err(panic), None) => {
                 return State::Failing(NotReadyReason { policy_panic: Some(panic), ..self.reason() });
             }
         };
-        let ready = Ready { picker, instances };
+        let ready = Ready { picker, instances, is_picker_old };
         self.last = Some(ready.clone());
         State::Ready(ready)
     }

@@ -44,6 +44,16 @@ pub(crate) struct Ready {
     pub(crate) picker: Arc<PolicyPicker>,
     /// At least one.
     pub(crate) instances: SortedById<ReadyInstance>,
+    /// Whether the picker was made for other instances, because the policy has panicked since.
+    pub(crate) is_picker_old: bool,
+}
+
+impl Ready {
+    /// Whether an old picker has picked what is left out by now: it is ejected, about to shut down, or without weight.
+    pub(crate) fn leaves_out(&self, picked: &ReadyInstance) -> bool {
+        let takes = |now: &ReadyInstance| now == picked && now.weight() > 0.0;
+        self.is_picker_old && !self.instances.get(picked.instance().id()).is_some_and(takes)
+    }
 }
 
 /// Why no instance is ready. Display is one line.
