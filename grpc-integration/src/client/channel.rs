@@ -183,17 +183,15 @@ impl DiscoveryChannel {
     /// [`Shutdown`](ConnectivityState::Shutdown), after the last clone of the channel is gone.
     pub fn status_changes(&self) -> impl Stream<Item = ChannelStatus> + Send + 'static + use<> {
         let (state, service) = (Arc::clone(&self.calls.state), self.calls.service.clone());
-        let mut changes = state.changes();
-        changes.mark_changed();
-        stream::unfold(Some(changes), move |changes| {
+        stream::unfold(Some((state.changes(), None)), move |changes| {
             let (state, service) = (Arc::clone(&state), service.clone());
             async move {
-                let mut changes = changes?;
+                let (mut changes, shown) = changes?;
                 // An error means that the pool is gone; it has published `Closed` before.
-                let _ = changes.changed().await;
+                let shown = changes.wait_for(|now| Some(*now) != shown).await.map(|now| *now).ok();
                 let status = state.status(service);
                 let goes_on = status.state() != ConnectivityState::Shutdown;
-                Some((status, goes_on.then_some(changes)))
+                Some((status, goes_on.then_some((changes, shown))))
             }
         })
     }

@@ -3,8 +3,11 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::{FutureExt, StreamExt};
 use hither_core::SortedById;
-use hither_tonic::{CallInfo, LoadBalancingPolicy, Outcome, Pick, Picked, Picker, ReadyInstance};
+use hither_tonic::{
+    CallInfo, LoadBalancingPolicy, Outcome, OutlierDetection, Pick, Picked, Picker, ReadyInstance,
+};
 use tokio::time::{Instant, sleep};
 use tonic::{Code, Request};
 
@@ -57,6 +60,24 @@ async fn a_picker_is_made_anew_when_it_is_due_and_gets_the_calls_that_were_queue
         let gap = pair[1] - pair[0];
         assert!(gap >= 2 * SECOND && gap < 2 * SECOND + SECOND / 100, "{gap:?}");
     }
+}
+
+/// Nor is what outlier detection looks at in each interval.
+#[tokio::test(start_paused = true)]
+async fn a_new_picker_is_no_change_of_the_status() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let server = Server::on(&net, "a:1");
+    registry.up("a:1").await;
+    let policy = Due { after: SECOND, pickers: Vec::new(), seen: Arc::default() };
+    let builder = channel(&registry, &net).policy(policy).outlier_detection(OutlierDetection::default());
+    let channel = builder.connect().await.unwrap();
+    let mut changes = Box::pin(channel.status_changes());
+    sleep(SECOND).await;
+    while changes.next().now_or_never().is_some() {}
+    sleep(60 * SECOND).await;
+    assert!(changes.next().now_or_never().is_none());
+    drop(server);
+    assert!(changes.next().await.is_some());
 }
 
 #[tokio::test(start_paused = true)]

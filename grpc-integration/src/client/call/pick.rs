@@ -317,7 +317,7 @@ mod tests {
             Policy::new(policy.clone()).picker(&instances, &ChannelMetrics::new("greeter")).unwrap(),
         );
         let ready = Ready { picker, instances: instances.clone(), is_picker_old: false };
-        publisher.publish(State::Ready(ready));
+        publisher.publish(State::Ready(ready), true);
 
         let (headers, extensions) = (HeaderMap::new(), Extensions::new());
         let info = CallInfo::new("/", &headers, &extensions);

@@ -128,6 +128,7 @@ impl Pool {
         loop {
             let (summary, due, selection) = (self.outages.due(), self.picker_due(), self.selector.due());
             let age = self.gauges.due();
+            let mut is_shown = true;
             let slow_start = self.slow_starts.as_ref().and_then(SlowStarts::due);
             tokio::select! {
                 biased;
@@ -148,21 +149,24 @@ impl Pool {
                     if let Some(outliers) = &mut self.outliers {
                         outliers.work(Instant::now()).await;
                     }
-                    self.observe_outliers();
+                    if !self.observe_outliers() {
+                        continue;
+                    }
                     self.follow_selector().await;
                 }
                 () = at(summary) => {
                     self.outages.summarize();
                     continue;
                 }
-                () = at(due) => {}
+                // Calls that are queued ask the new picker. A status does not show it.
+                () = at(due) => is_shown = false,
                 () = at(age) => {
                     self.measure();
                     continue;
                 }
-                () = at(slow_start) => {}
+                () = at(slow_start) => is_shown = false,
             }
-            self.publish().await;
+            self.publish(is_shown).await;
         }
     }
 
@@ -193,7 +197,7 @@ impl Pool {
                 self.count_changed().await;
                 // Only what is ready: of the others those that are to be connected to may come later.
                 if self.tally.any_ready() {
-                    self.publish().await;
+                    self.publish(true).await;
                 }
             }
         }
@@ -269,21 +273,24 @@ impl Pool {
         }
     }
 
-    /// One that is ejected is of no use to the selection.
-    fn observe_outliers(&mut self) {
-        for instance in self.outliers.as_mut().map(Outliers::take_changed).unwrap_or_default() {
+    /// One that is ejected is of no use to the selection. Returns whether there are any changes.
+    fn observe_outliers(&mut self) -> bool {
+        let changed = self.outliers.as_mut().map(Outliers::take_changed).unwrap_or_default();
+        for instance in &changed {
             let key = server_key(instance.instance());
             if let Some(member) = self.subchannels.get(&key) {
                 self.selector.observe(&key, || member.condition());
             }
         }
+        !changed.is_empty()
     }
 
     fn is_published_ready(&self) -> bool {
         matches!(**self.publisher.reader().load(), State::Ready(_))
     }
 
-    async fn publish(&mut self) {
+    /// `is_shown`: whether statuses show what has changed.
+    async fn publish(&mut self, is_shown: bool) {
         self.measure();
         let ready = self.tally.callable(&self.selector.shares()).await;
         let ready = match &mut self.outliers {
@@ -296,7 +303,7 @@ impl Pool {
         };
         let before = self.last.as_ref().map(|last| last.instances.clone());
         let state = if ready.is_empty() { self.not_ready() } else { self.picker_over(ready) };
-        self.publisher.publish(state);
+        self.publisher.publish(state, is_shown);
         // The state that had it is gone, and the picker unless calls in flight still refer to it: the last of them drops it.
         if let Some(before) = before {
             before.discard().await;

@@ -126,7 +126,8 @@ impl fmt::Display for NotReadyReason {
 #[derive(Debug)]
 pub(crate) struct StateReader {
     state: ArcSwap<State>,
-    changes: watch::Receiver<()>,
+    /// Their value counts those that statuses show.
+    changes: watch::Receiver<u64>,
     capacity: Arc<CapacityWaiters>,
     known: Known,
 }
@@ -137,8 +138,9 @@ impl StateReader {
         self.state.load()
     }
 
-    /// Returns the changes of the state from now on. They end when the pool is gone.
-    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+    /// Returns the changes of the state from now on; their value changes with those that statuses show. They end when the pool
+    /// is gone.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         let mut changes = self.changes.clone();
         changes.mark_unchanged();
         changes
@@ -166,12 +168,12 @@ impl StateReader {
 #[derive(Debug)]
 pub(crate) struct StatePublisher {
     reader: Arc<StateReader>,
-    changed: watch::Sender<()>,
+    changed: watch::Sender<u64>,
 }
 
 impl StatePublisher {
     pub(crate) fn new(state: State) -> Self {
-        let (changed, changes) = watch::channel(());
+        let (changed, changes) = watch::channel(0);
         let state = ArcSwap::from_pointee(state);
         Self {
             reader: Arc::new(StateReader {
@@ -193,7 +195,8 @@ impl StatePublisher {
         &self.reader.known
     }
 
-    pub(crate) fn publish(&self, state: State) {
+    /// `is_shown`: whether statuses show what has changed.
+    pub(crate) fn publish(&self, state: State, is_shown: bool) {
         let state = Arc::new(state);
         let before = self.reader.state.swap(Arc::clone(&state));
         match (&*before, &*state) {
@@ -203,13 +206,13 @@ impl StatePublisher {
         if before.connectivity() != state.connectivity() {
             self.known().set_since(Instant::now());
         }
-        self.changed.send_replace(());
+        self.changed.send_modify(|shown| *shown = shown.wrapping_add(u64::from(is_shown)));
     }
 }
 
 impl Drop for StatePublisher {
     fn drop(&mut self) {
         self.known().clear();
-        self.publish(State::Closed);
+        self.publish(State::Closed, true);
     }
 }
