@@ -170,7 +170,7 @@ pub use error::{Error, ErrorKind, Result};
 /// What the exporter of metrics is to know. The metrics are listed in `docs/observability.md`.
 #[cfg(feature = "metrics")]
 pub mod metrics {
-    pub use crate::client::metrics::{LATENCY_BUCKETS, SIZE_BUCKETS};
+    pub use crate::client::metrics::{LATENCY_BUCKETS, RETRY_BUCKETS, SIZE_BUCKETS};
 }
 #[cfg(feature = "memory-network")]
 pub use memory_network::{MemoryHost, MemoryListener, MemoryNetwork, MemoryServer, MemoryStream};

@@ -5,8 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use futures_util::{StreamExt, stream};
-use hither_core::{Instance, StaticRegistry};
-use hither_tonic::{DiscoveryChannel, RoundRobin, WaitForReady};
+use hither_core::{Backoff, Instance, StaticRegistry};
+use hither_tonic::{
+    DiscoveryChannel, HedgingPolicy, MethodConfig, OutlierDetection, RetryPolicy, RoundRobin, WaitForReady,
+};
 use metrics::{
     Counter, Gauge, Histogram, HistogramFn, Key, KeyName, LocalRecorderGuard, Metadata, Recorder,
     SharedString, Unit,
@@ -15,6 +17,7 @@ use tokio::time::sleep;
 use tonic::{Code, GrpcMethod, Request, Status};
 use tonic_prost::ProstCodec;
 
+use crate::scripted::{Fleet, Reply, Script};
 use crate::support::{Client, Net, Registry, SERVICE, Server, path, peers};
 use crate::{SECOND, channel};
 
@@ -113,6 +116,10 @@ async fn the_names_labels_and_units_are_those_that_are_documented() {
     registry.up("a:1").await;
     let channel = channel(&registry, &net).connect().await.unwrap();
     call(&Client::new(&channel), "Name", "").await.unwrap();
+    // And one that is sent twice.
+    let fleet = Fleet::of(1, Script::of([Reply::Fail(Code::Unavailable)])).await;
+    let retried = fleet.channel().method("", MethodConfig::default().with_retry(RetryPolicy::default()));
+    call(&Client::new(&retried.connect().await.unwrap()), "Name", "").await.unwrap();
 
     let mut found = BTreeMap::new();
     for name in metrics.read().into_keys() {
@@ -133,10 +140,15 @@ async fn the_names_labels_and_units_are_those_that_are_documented() {
         ("grpc.client.attempt.sent_total_compressed_message_size", "histogram", "bytes", attempt),
         ("grpc.client.attempt.started", "counter", "count", "grpc.method grpc.target"),
         ("grpc.client.call.duration", "histogram", "seconds", attempt),
+        ("grpc.client.call.hedges", "histogram", "count", "grpc.method grpc.target"),
+        ("grpc.client.call.retries", "histogram", "count", "grpc.method grpc.target"),
+        ("grpc.client.call.transparent_retries", "histogram", "count", "grpc.method grpc.target"),
         ("grpc.subchannel.connection_attempts_failed", "counter", "count", "grpc.target"),
         ("grpc.subchannel.connection_attempts_succeeded", "counter", "count", "grpc.target"),
         ("grpc.subchannel.disconnections", "counter", "count", "grpc.target"),
         ("grpc.subchannel.open_connections", "gauge", "count", "grpc.target"),
+        ("hither.client.ejected", "gauge", "count", "grpc.target"),
+        ("hither.client.ejections", "counter", "count", "grpc.target"),
         ("hither.client.held", "gauge", "count", "grpc.target"),
         ("hither.client.instances", "gauge", "count", "grpc.target hither.state"),
         ("hither.client.picks", "counter", "count", "grpc.target hither.pick.result"),
@@ -297,6 +309,63 @@ async fn a_call_that_was_refused_once_is_one_call_with_two_attempts() {
     assert_eq!(durations("grpc.client.call.duration", "UNAVAILABLE"), 0);
     let started = &read[&format!("grpc.client.attempt.started{{{NAME}}}")];
     assert_eq!(started[0], f64::from(u32::try_from(refusals).unwrap() + 2));
+    let transparent = &read[&format!("grpc.client.call.transparent_retries{{{NAME}}}")];
+    assert_eq!(transparent.iter().sum::<f64>(), f64::from(u32::try_from(refusals).unwrap()));
+    assert_eq!(read[&format!("grpc.client.call.retries{{{NAME}}}")], [0.0; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn retries_and_hedges_are_recorded_of_calls_that_have_any() {
+    let metrics = Metrics::default();
+    let _guard = metrics.start();
+    let backoff = Backoff::proportional(SECOND / 100, 1.0, SECOND / 100, 0.0);
+    let retry = RetryPolicy::default().with_max_attempts(4).with_backoff(backoff);
+    let fail = || Reply::Fail(Code::Unavailable);
+    let fleet = Fleet::of(2, Script::of([fail(), fail()])).await;
+    let builder = fleet.channel().method("", MethodConfig::default().with_retry(retry));
+    let client = Client::new(&builder.connect().await.unwrap());
+    for _ in 0..3 {
+        call(&client, "Name", "").await.unwrap();
+    }
+    let of = |name: &str| metrics.read().remove(&format!("grpc.client.call.{name}{{{NAME}}}")).unwrap();
+    assert_eq!((of("retries"), of("hedges"), of("transparent_retries")), (vec![2.0], vec![], vec![]));
+
+    let fleet = Fleet::of(3, Script::of([Reply::Silence, Reply::Silence])).await;
+    let hedging = HedgingPolicy::after(SECOND / 10).with_max_attempts(3);
+    let builder = fleet.channel().method("", MethodConfig::default().with_hedging(hedging));
+    call(&Client::new(&builder.connect().await.unwrap()), "Name", "").await.unwrap();
+    assert_eq!((of("retries"), of("hedges"), of("transparent_retries")), (vec![2.0], vec![2.0], vec![]));
+    // Those that came too late are attempts that were cancelled.
+    let cancelled = format!("grpc.client.attempt.duration{{{NAME},grpc.status=CANCELLED}}");
+    assert_eq!(metrics.read()[&cancelled].len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn ejections_are_counted() {
+    let metrics = Metrics::default();
+    let _guard = metrics.start();
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let mut servers = Vec::new();
+    for address in ["a:1", "b:1", "c:1"] {
+        servers.push(Server::on(&net, address));
+        registry.up(address).await;
+    }
+    let builder = channel(&registry, &net).outlier_detection(OutlierDetection::default());
+    let channel = builder.connect().await.unwrap();
+    sleep(SECOND).await;
+    let client = Client::new(&channel);
+    servers[0].open_gate();
+    for _ in 0..100 {
+        let _ = client.call("Faulty", String::new()).await;
+    }
+    sleep(SECOND).await;
+    let read = |name: &str| metrics.read()[&format!("hither.client.{name}{{grpc.target=greeter}}")][0];
+    assert_eq!((read("ejected"), read("ejections")), (1.0, 1.0));
+    let status = channel.status();
+    let ejected = status.instances()[0].ejected().unwrap();
+    assert!(ejected.ends_with(" failures in a row"), "{ejected}");
+    assert!(status.instances()[0].to_string().ends_with(&format!(", ejected: {ejected}")), "{status:#}");
+    assert!(status.instances()[1..].iter().all(|instance| instance.ejected().is_none()));
 }
 
 /// A gauge that is set by each of two channels is that of the last one.

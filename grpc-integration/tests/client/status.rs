@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt};
 use hither_core::{Discovery, Freshness, Instance, InstanceState, StaticRegistry};
-use hither_tonic::{ChannelStatus, ConnectivityState, DiscoveryChannel, InstanceStatus};
+use hither_tonic::{ChannelStatus, ConnectivityState, DiscoveryChannel, InstanceStatus, Selection};
 use tokio::time::sleep;
 
 use crate::support::{Client, Net, Registry, SERVICE, Server, until};
@@ -189,6 +189,36 @@ async fn two_records_of_one_server_share_its_connection() {
     let status = channel.status();
     assert_eq!(states(&status), [("two", ConnectivityState::TransientFailure)]);
     assert_eq!(only(&status).connections(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_tier_of_an_instance_is_seen_and_whether_it_is_selected() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let mut servers = Vec::new();
+    for (address, zone) in [("a:1", "one"), ("b:1", "two"), ("c:1", "three")] {
+        servers.push(Server::on(&net, address));
+        registry.put(Instance::new(address.parse().unwrap()).with_zone(zone)).await;
+    }
+    let by_zone = |first: &'static str| {
+        Selection::default()
+            .filter(|instance| instance.zone() != Some("three"))
+            .tiers(move |instance| u32::from(instance.zone() != Some(first)))
+    };
+    let channel = channel(&registry, &net).selection(by_zone("one")).connect().await.unwrap();
+    settle().await;
+    let tiers = |channel: &DiscoveryChannel| {
+        channel.status().instances().iter().map(InstanceStatus::tier).collect::<Vec<_>>()
+    };
+    let second = |channel: &DiscoveryChannel| channel.status().instances()[1].state();
+    // The second tier is connected to when the first one fails.
+    assert_eq!((tiers(&channel)[0], tiers(&channel)[2]), (Some(0), None));
+    drop(servers.remove(0));
+    sleep(TEN).await;
+    assert_eq!((tiers(&channel), second(&channel)), (vec![Some(0), Some(1), None], ConnectivityState::Ready));
+    assert!(channel.status().instances()[1].to_string().contains(", tier 1, zone two"));
+    channel.set_selection(by_zone("two")).unwrap();
+    settle().await;
+    assert_eq!(tiers(&channel)[1], Some(0));
 }
 
 #[tokio::test(start_paused = true)]

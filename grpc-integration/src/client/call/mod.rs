@@ -154,24 +154,24 @@ impl Future for ResponseFuture {
     type Output = Result<Response<Body>, Status>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let outcome = ready!(self.stage.poll(cx));
-        let Some(mut telemetry) = self.telemetry.take() else { return Poll::Pending };
-        Poll::Ready(match outcome {
-            Ok(response) => {
-                let (head, body) = response.into_parts();
-                let body = body.seen_by(telemetry, &head.headers);
-                Ok(Response::from_parts(head, Body::new(body)))
-            }
-            Err(status) => {
-                telemetry.ended(status.code());
-                Err(status)
-            }
-        })
+        let this = &mut *self;
+        let outcome = ready!(this.stage.poll(&mut this.telemetry, cx));
+        if let Err(status) = &outcome
+            && let Some(telemetry) = &mut this.telemetry
+        {
+            telemetry.ended(status.code());
+        }
+        Poll::Ready(outcome)
     }
 }
 
 impl Stage {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<CallBody>, Status>> {
+    /// Takes `telemetry` for the response.
+    fn poll(
+        &mut self,
+        telemetry: &mut Option<CallTelemetry>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Response<Body>, Status>> {
         let stage = self;
         if let Stage::Sent { sending, call, attempt } = stage {
             let Poll::Ready(ended) = Pin::new(sending).poll(cx) else {
@@ -192,9 +192,9 @@ impl Stage {
                     if let Some((_, limits)) = call.policy() {
                         limits.on_success();
                     }
-                    let response = call.respond(response, attempt);
+                    let response = call.respond(response, attempt, telemetry.take());
                     *stage = Stage::Over(None);
-                    return Poll::Ready(Ok(response));
+                    return Poll::Ready(Ok(response.map(Body::new)));
                 }
                 ended => {
                     let Stage::Sent { call, .. } = mem::replace(stage, Stage::Over(None)) else {
@@ -205,7 +205,11 @@ impl Stage {
             }
         }
         match stage {
-            Stage::Remainder(remainder) => remainder.as_mut().poll(cx),
+            Stage::Remainder(remainder) => remainder.as_mut().poll(cx).map_ok(|response| {
+                let (head, body) = response.into_parts();
+                let body = body.seen_by(telemetry.take(), &head.headers);
+                Response::from_parts(head, Body::new(body))
+            }),
             Stage::Over(None) => Poll::Pending,
             Stage::Over(status) => {
                 // A caller that repeats calls which fail at once would never yield, and keep its thread from all other tasks.
@@ -255,7 +259,7 @@ impl Call {
         };
         self.timer = timer;
         let (response, attempt) = result.or_else(|failure| failure.outcome.map(|answer| *answer))?;
-        Ok(self.respond(response, attempt))
+        Ok(self.respond(response, attempt, None))
     }
 
     /// Sends one attempt. `previous`: how many there were before; `None` if it is the first and has not waited.
@@ -271,7 +275,9 @@ impl Call {
             called.set(attempt.instance());
         }
         let path = self.head.path();
-        attempt.telemetry = self.context.attempt(path, attempt.instance(), attempt.connection(), &mut body);
+        let repeats = (previous.unwrap_or_default(), self.is_hedged());
+        attempt.telemetry =
+            self.context.attempt(path, attempt.instance(), attempt.connection(), &mut body, repeats);
         let complete = self.head.complete(
             &mut request,
             &self.calls.config,
@@ -283,13 +289,21 @@ impl Call {
         Ok(Sending::new(slot, request, body, self.head.deadline.map(|deadline| deadline.at)))
     }
 
-    fn respond(&mut self, response: Response<ResponseBody>, mut attempt: Attempt) -> Response<CallBody> {
+    fn respond(
+        &mut self,
+        response: Response<ResponseBody>,
+        mut attempt: Attempt,
+        mut telemetry: Option<CallTelemetry>,
+    ) -> Response<CallBody> {
         if response.body().is_end_stream() {
-            attempt.ended_with(response.headers());
+            let code = attempt.ended_with(response.headers());
+            if let Some(telemetry) = &mut telemetry {
+                telemetry.ended(code);
+            }
         }
         let request = mem::take(&mut self.content).commit();
         let timer = self.timer.take();
-        response.map(|body| CallBody::new(body, request, attempt, timer))
+        response.map(|body| CallBody::new(body, request, attempt, timer, telemetry))
     }
 }
 

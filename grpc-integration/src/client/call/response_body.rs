@@ -62,18 +62,20 @@ impl CallBody {
         request: Option<ReplayBody>,
         attempt: Attempt,
         timer: Option<Timer>,
+        telemetry: Option<CallTelemetry>,
     ) -> Self {
         if body.is_end_stream() {
             return Self(None);
         }
-        Self(Some(Open { body, request, attempt, timer, frames: 0, telemetry: None }))
+        Self(Some(Open { body, request, attempt, timer, frames: 0, telemetry }))
     }
 
     /// Sets what sees the end of the call; `headers` are all of the response if there is no body.
-    pub(super) fn seen_by(mut self, mut telemetry: CallTelemetry, headers: &HeaderMap) -> Self {
-        match &mut self.0 {
-            Some(open) => open.telemetry = Some(telemetry),
-            None => telemetry.ended(code_of(headers)),
+    pub(super) fn seen_by(mut self, telemetry: Option<CallTelemetry>, headers: &HeaderMap) -> Self {
+        match (&mut self.0, telemetry) {
+            (Some(open), telemetry) => open.telemetry = telemetry,
+            (None, Some(mut telemetry)) => telemetry.ended(code_of(headers)),
+            (None, None) => {}
         }
         self
     }

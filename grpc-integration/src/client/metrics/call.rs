@@ -1,7 +1,7 @@
 //! The metrics of one call, and of one attempt.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use tokio::time::Instant;
 use tonic::Code;
@@ -16,17 +16,28 @@ pub(crate) struct CallMetrics {
     began: Instant,
 }
 
-/// The method of a call, for its attempts.
-#[derive(Debug, Clone)]
-pub(crate) struct MethodHandle(Arc<MethodMetrics>);
+/// The attempts of one call. How many there were is recorded when it is dropped.
+#[derive(Debug)]
+pub(crate) struct CallAttempts {
+    method: Arc<MethodMetrics>,
+    sent: AtomicU32,
+    /// Those that a policy has made, beside the first.
+    repeated: AtomicU32,
+    is_hedged: AtomicBool,
+}
 
 impl CallMetrics {
     pub(super) fn new(method: Arc<MethodMetrics>) -> Self {
         Self { method, began: Instant::now() }
     }
 
-    pub(crate) fn method(&self) -> MethodHandle {
-        MethodHandle(Arc::clone(&self.method))
+    pub(crate) fn attempts(&self) -> CallAttempts {
+        CallAttempts {
+            method: Arc::clone(&self.method),
+            sent: AtomicU32::new(0),
+            repeated: AtomicU32::new(0),
+            is_hedged: AtomicBool::new(false),
+        }
     }
 
     /// The call has ended. Called once.
@@ -52,10 +63,15 @@ enum Sent {
     Streamed(Arc<AtomicU64>),
 }
 
-impl MethodHandle {
-    /// Begins to measure an attempt that sends this body.
-    pub(crate) fn attempt(&self, body: &mut RequestBody) -> AttemptMetrics {
-        self.0.started.increment(1);
+impl CallAttempts {
+    /// Begins to measure an attempt that sends this body. `previous`: how many a policy has made before.
+    pub(crate) fn attempt(&self, body: &mut RequestBody, previous: u32, is_hedged: bool) -> AttemptMetrics {
+        self.method.started.increment(1);
+        self.sent.fetch_add(1, Ordering::Relaxed);
+        if previous > 0 {
+            self.repeated.fetch_max(previous, Ordering::Relaxed);
+            self.is_hedged.store(is_hedged, Ordering::Relaxed);
+        }
         let sent = match body {
             RequestBody::Complete(data) => {
                 let mut sizes = MessageSizes::default();
@@ -68,8 +84,26 @@ impl MethodHandle {
                 Sent::Streamed(total)
             }
         };
-        let method = Arc::clone(&self.0);
+        let method = Arc::clone(&self.method);
         AttemptMetrics(Some(Measured { method, sent, received: MessageSizes::default() }))
+    }
+}
+
+impl Drop for CallAttempts {
+    fn drop(&mut self) {
+        let (sent, repeated) = (*self.sent.get_mut(), *self.repeated.get_mut());
+        if sent < 2 {
+            return;
+        }
+        let retries = self.method.retries();
+        match (repeated, *self.is_hedged.get_mut()) {
+            (0, _) => {}
+            (hedges, true) => retries.hedges.record(hedges),
+            (repeated, false) => retries.retries.record(repeated),
+        }
+        if let Some(transparent @ 1..) = (sent - 1).checked_sub(repeated) {
+            retries.transparent.record(transparent);
+        }
     }
 }
 

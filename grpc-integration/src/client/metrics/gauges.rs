@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use metrics::{Gauge, Key, Label, with_recorder};
+use metrics::{Counter, Gauge, Key, Label, with_recorder};
 use tokio::time::Instant;
 
 use super::{Counts, names};
@@ -18,6 +18,8 @@ pub(crate) struct Gauges {
     instances: [Gauge; 3],
     registered: Gauge,
     held: Gauge,
+    ejected: Gauge,
+    ejections: Counter,
     staleness: Gauge,
     last: Counts,
     /// When the age is to be told again.
@@ -40,6 +42,12 @@ impl Gauges {
                 .map(|state| gauge(names::INSTANCES, Some(state))),
             registered: gauge(names::REGISTERED, None),
             held: gauge(names::HELD, None),
+            ejected: gauge(names::EJECTED, None),
+            ejections: {
+                let label = Label::new(names::TARGET, Arc::clone(target));
+                let key = Key::from_parts(names::EJECTIONS, vec![label]);
+                with_recorder(|recorder| recorder.register_counter(&key, &names::METADATA))
+            },
             staleness,
             last: Counts::default(),
             due: None,
@@ -52,6 +60,7 @@ impl Gauges {
         for (gauge, before, now) in [
             (&self.registered, last.registered, counts.registered),
             (&self.held, last.held, counts.held),
+            (&self.ejected, last.ejected, counts.ejected),
             (ready, last.ready, counts.ready),
             (connecting, last.connecting, counts.connecting),
             (failing, last.failing, counts.failing),
@@ -59,6 +68,7 @@ impl Gauges {
             // What is 0 is a time series too.
             gauge.increment(number(now) - number(before));
         }
+        self.ejections.increment(counts.ejections.saturating_sub(last.ejections));
     }
 
     /// Sets how old the list of instances is; `None`: it is current.

@@ -72,6 +72,15 @@ pub(super) struct MethodMetrics {
     pub(super) started: Counter,
     /// A status that never occurs makes no time series.
     by_status: [OnceLock<StatusMetrics>; CODES],
+    retries: OnceLock<RetryMetrics>,
+}
+
+/// The handles of one method whose calls are retried.
+#[derive(Debug)]
+pub(super) struct RetryMetrics {
+    pub(super) retries: Histogram,
+    pub(super) hedges: Histogram,
+    pub(super) transparent: Histogram,
 }
 
 /// The handles of one method and status.
@@ -88,18 +97,14 @@ impl MethodMetrics {
         let labels = [Label::new(names::METHOD, method), Label::new(names::TARGET, Arc::clone(target))];
         let key = Key::from_parts(names::ATTEMPT_STARTED, labels.to_vec());
         let started = with_recorder(|recorder| recorder.register_counter(&key, &names::METADATA));
-        Self { labels, started, by_status: [const { OnceLock::new() }; CODES] }
+        Self { labels, started, by_status: [const { OnceLock::new() }; CODES], retries: OnceLock::new() }
     }
 
     pub(super) fn at(&self, code: Code) -> &StatusMetrics {
         let index = usize::try_from(i32::from(code)).unwrap_or_default().min(CODES - 1);
         self.by_status[index].get_or_init(|| {
-            let histogram = |name: &'static str| {
-                let mut labels = self.labels.to_vec();
-                labels.push(Label::from_static_parts(names::STATUS, code_name(code)));
-                let key = Key::from_parts(name, labels);
-                with_recorder(|recorder| recorder.register_histogram(&key, &names::METADATA))
-            };
+            let status = Label::from_static_parts(names::STATUS, code_name(code));
+            let histogram = |name| self.histogram(name, Some(status.clone()));
             StatusMetrics {
                 attempt_duration: histogram(names::ATTEMPT_DURATION),
                 sent: histogram(names::ATTEMPT_SENT),
@@ -107,5 +112,18 @@ impl MethodMetrics {
                 call_duration: histogram(names::CALL_DURATION),
             }
         })
+    }
+
+    pub(super) fn retries(&self) -> &RetryMetrics {
+        self.retries.get_or_init(|| RetryMetrics {
+            retries: self.histogram(names::RETRIES, None),
+            hedges: self.histogram(names::HEDGES, None),
+            transparent: self.histogram(names::TRANSPARENT_RETRIES, None),
+        })
+    }
+
+    fn histogram(&self, name: &'static str, status: Option<Label>) -> Histogram {
+        let key = Key::from_parts(name, self.labels.iter().cloned().chain(status).collect::<Vec<_>>());
+        with_recorder(|recorder| recorder.register_histogram(&key, &names::METADATA))
     }
 }

@@ -14,15 +14,15 @@ mod names;
 mod off;
 
 #[cfg(feature = "metrics")]
-pub(crate) use call::{AttemptMetrics, CallMetrics, MethodHandle};
+pub(crate) use call::{AttemptMetrics, CallAttempts, CallMetrics};
 #[cfg(feature = "metrics")]
 pub(crate) use channel::ChannelMetrics;
 #[cfg(feature = "metrics")]
 pub(crate) use gauges::Gauges;
 #[cfg(feature = "metrics")]
-pub use names::{LATENCY_BUCKETS, SIZE_BUCKETS};
+pub use names::{LATENCY_BUCKETS, RETRY_BUCKETS, SIZE_BUCKETS};
 #[cfg(not(feature = "metrics"))]
-pub(crate) use off::{AttemptMetrics, CallMetrics, ChannelMetrics, Gauges, MethodHandle};
+pub(crate) use off::{AttemptMetrics, CallAttempts, CallMetrics, ChannelMetrics, Gauges};
 
 /// The instances of a channel, by their state.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -32,6 +32,9 @@ pub(crate) struct Counts {
     pub(crate) ready: usize,
     pub(crate) connecting: usize,
     pub(crate) failing: usize,
+    pub(crate) ejected: usize,
+    /// How often an instance was ejected so far.
+    pub(crate) ejections: u64,
 }
 
 /// What a load balancing policy has decided.

@@ -28,6 +28,9 @@ pub const SIZE_BUCKETS: [f64; 14] = [
     4_294_967_296.0,
 ];
 
+/// The boundaries of gRPC's buckets of retries (gRFC A96): for the metrics `retries`, `hedges` and `transparent_retries`.
+pub const RETRY_BUCKETS: [f64; 6] = [1.0, 2.0, 3.0, 4.0, 5.0, 10.0];
+
 pub(super) static METADATA: Metadata<'static> =
     Metadata::new("hither_tonic", Level::INFO, Some(module_path!()));
 
@@ -43,6 +46,10 @@ pub(super) const ATTEMPT_SENT: &str = "grpc.client.attempt.sent_total_compressed
 pub(super) const ATTEMPT_RECEIVED: &str = "grpc.client.attempt.rcvd_total_compressed_message_size";
 pub(super) const CALL_DURATION: &str = "grpc.client.call.duration";
 
+pub(super) const RETRIES: &str = "grpc.client.call.retries";
+pub(super) const HEDGES: &str = "grpc.client.call.hedges";
+pub(super) const TRANSPARENT_RETRIES: &str = "grpc.client.call.transparent_retries";
+
 pub(super) const DISCONNECTIONS: &str = "grpc.subchannel.disconnections";
 pub(super) const CONNECTED: &str = "grpc.subchannel.connection_attempts_succeeded";
 pub(super) const CONNECT_FAILED: &str = "grpc.subchannel.connection_attempts_failed";
@@ -51,6 +58,8 @@ pub(super) const OPEN_CONNECTIONS: &str = "grpc.subchannel.open_connections";
 pub(super) const INSTANCES: &str = "hither.client.instances";
 pub(super) const REGISTERED: &str = "hither.client.registered";
 pub(super) const HELD: &str = "hither.client.held";
+pub(super) const EJECTED: &str = "hither.client.ejected";
+pub(super) const EJECTIONS: &str = "hither.client.ejections";
 pub(super) const STALENESS: &str = "hither.client.registry.staleness";
 pub(super) const PICKS: &str = "hither.client.picks";
 
@@ -63,12 +72,15 @@ enum Kind {
 use Kind::{Counter, Gauge, Histogram};
 
 #[rustfmt::skip]
-const ALL: [(&str, Kind, Unit, &str); 14] = [
+const ALL: [(&str, Kind, Unit, &str); 19] = [
     (ATTEMPT_STARTED, Counter, Unit::Count, "Attempts of calls that were sent, including those in flight"),
     (ATTEMPT_DURATION, Histogram, Unit::Seconds, "Time from the pick of an instance to the end of the attempt"),
     (ATTEMPT_SENT, Histogram, Unit::Bytes, "Compressed message bytes sent by an attempt, without framing"),
     (ATTEMPT_RECEIVED, Histogram, Unit::Bytes, "Compressed message bytes received by an attempt, without framing"),
     (CALL_DURATION, Histogram, Unit::Seconds, "Time from the start of a call to its status, with all waiting"),
+    (RETRIES, Histogram, Unit::Count, "Retries of a call that has any, without transparent ones"),
+    (HEDGES, Histogram, Unit::Count, "Hedges of a call that has any"),
+    (TRANSPARENT_RETRIES, Histogram, Unit::Count, "Transparent retries of a call that has any"),
     (DISCONNECTIONS, Counter, Unit::Count, "Connections to instances that have ended or were closed"),
     (CONNECTED, Counter, Unit::Count, "Attempts to connect to an instance that have succeeded"),
     (CONNECT_FAILED, Counter, Unit::Count, "Attempts to connect to an instance that have failed at all of its addresses"),
@@ -76,6 +88,8 @@ const ALL: [(&str, Kind, Unit, &str); 14] = [
     (INSTANCES, Gauge, Unit::Count, "Servers that are or are to be connected to, by connectivity"),
     (REGISTERED, Gauge, Unit::Count, "Instances in the registry"),
     (HELD, Gauge, Unit::Count, "Instances that the registry has lost in bulk, and that are still called"),
+    (EJECTED, Gauge, Unit::Count, "Instances that outlier detection leaves out, or tries by one call at a time"),
+    (EJECTIONS, Counter, Unit::Count, "Ejections by outlier detection"),
     (STALENESS, Gauge, Unit::Seconds, "Age of the list of instances: 0 while the registry is watched"),
     (PICKS, Counter, Unit::Count, "Decisions of the load balancing policy, by what became of them"),
 ];

@@ -21,8 +21,8 @@ pub(crate) struct Gauges;
 #[derive(Debug)]
 pub(crate) struct CallMetrics;
 
-#[derive(Debug, Clone)]
-pub(crate) struct MethodHandle;
+#[derive(Debug)]
+pub(crate) struct CallAttempts;
 
 #[derive(Debug, Default)]
 pub(crate) struct AttemptMetrics;
@@ -60,15 +60,20 @@ impl Gauges {
 }
 
 impl CallMetrics {
-    pub(crate) fn method(&self) -> MethodHandle {
-        MethodHandle
+    pub(crate) fn attempts(&self) -> CallAttempts {
+        CallAttempts
     }
 
     pub(crate) fn ended(&self, _code: Code) {}
 }
 
-impl MethodHandle {
-    pub(crate) fn attempt(&self, _body: &mut RequestBody) -> AttemptMetrics {
+impl CallAttempts {
+    pub(crate) fn attempt(
+        &self,
+        _body: &mut RequestBody,
+        _previous: u32,
+        _is_hedged: bool,
+    ) -> AttemptMetrics {
         AttemptMetrics
     }
 }

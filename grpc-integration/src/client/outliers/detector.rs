@@ -26,6 +26,8 @@ pub(crate) struct Outliers {
     out: BTreeSet<u64>,
     /// Those of them that count for the maximum: not those that were lost, or are to be tried and get no calls.
     places: BTreeSet<u64>,
+    /// How often an instance was ejected.
+    ejections: u64,
     admitted: Admitted,
     /// Whether all are called, because too few would be left.
     is_panic: bool,
@@ -52,6 +54,7 @@ impl Outliers {
             next_number: 0,
             out: BTreeSet::new(),
             places: BTreeSet::new(),
+            ejections: 0,
             admitted: Admitted::default(),
             is_panic: false,
             changed: Vec::new(),
@@ -81,6 +84,11 @@ impl Outliers {
             self.out.remove(&number);
             self.places.remove(&number);
         }
+    }
+
+    /// Returns how many are ejected or being tried, and how often one was ejected.
+    pub(crate) fn ejected(&self) -> (usize, u64) {
+        (self.out.len(), self.ejections)
     }
 
     /// Completes when there is [work](Self::work) to do.
@@ -255,6 +263,7 @@ impl Outliers {
         watched.outcomes.set_cause(Some(cause.into()));
         self.out.insert(number);
         self.places.insert(number);
+        self.ejections += 1;
         self.log.ejected(&watched.instance, cause, time, self.out.len(), of);
         self.restand(number, Standing::Ejected);
     }

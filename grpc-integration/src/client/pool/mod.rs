@@ -238,7 +238,7 @@ impl Pool {
             Entry::Occupied(entry) => {
                 let member = entry.into_mut();
                 member.list = list;
-                member.subchannel.describe(instance, self.publisher.known());
+                member.subchannel.describe(instance, list.tier(), self.publisher.known());
                 member.subchannel.set_connect(connect);
                 member
             }
@@ -252,7 +252,7 @@ impl Pool {
                 };
                 let notifier = Notifier { key: Arc::clone(key), changes: Arc::clone(&self.changes) };
                 let (config, outages) = (self.config.fork(&ready_instance), Arc::clone(&self.outages));
-                let subchannel = Subchannel::start(ready_instance, config, notifier, outages);
+                let subchannel = Subchannel::start(ready_instance, list.tier(), config, notifier, outages);
                 self.publisher.known().insert(subchannel.subject());
                 entry.insert(Member { list, subchannel, counted: Counted::default() })
             }
@@ -314,7 +314,9 @@ impl Pool {
         let Some(update) = &self.update else { return };
         let [ready, connecting, failing] = self.tally.counts();
         let registered = update.snapshot.as_ref().map_or(0, |snapshot| snapshot.len());
-        self.gauges.set(Counts { registered, held: update.held.len(), ready, connecting, failing });
+        let (ejected, ejections) = self.outliers.as_ref().map_or((0, 0), Outliers::ejected);
+        let held = update.held.len();
+        self.gauges.set(Counts { registered, held, ready, connecting, failing, ejected, ejections });
         self.gauges.set_age(match update.freshness {
             Freshness::Stale { since, age, .. } => Some(age.saturating_add(since.elapsed())),
             _ => None,

@@ -60,6 +60,7 @@ impl SubchannelConfig {
 pub(super) struct Subchannel {
     ready_instance: ReadyInstance,
     observed: Arc<Observed>,
+    tier: Option<u32>,
     desired: watch::Sender<Desired>,
     _task: Task,
 }
@@ -68,6 +69,7 @@ impl Subchannel {
     /// Starts to connect to the instance; `changed` is notified of every change of connectivity.
     pub(super) fn start(
         ready_instance: ReadyInstance,
+        tier: Option<u32>,
         config: SubchannelConfig,
         changed: Notifier,
         outages: Arc<OutageLog>,
@@ -90,7 +92,7 @@ impl Subchannel {
             outages,
         };
         let task = Task::spawn(task.run().instrument(span));
-        Self { ready_instance, observed, desired, _task: task }
+        Self { ready_instance, observed, tier, desired, _task: task }
     }
 
     pub(super) fn ready_instance(&self) -> &ReadyInstance {
@@ -107,11 +109,13 @@ impl Subchannel {
 
     /// Returns it as statuses see it.
     pub(super) fn subject(&self) -> Subject {
-        Subject { instance: self.ready_instance.clone(), observed: Arc::clone(&self.observed) }
+        let (instance, observed) = (self.ready_instance.clone(), Arc::clone(&self.observed));
+        Subject { instance, observed, tier: self.tier }
     }
 
-    /// Sets the description of the instance, which has the same addresses.
-    pub(super) fn describe(&mut self, instance: Arc<Instance>, known: &Known) {
+    /// Sets the description of the instance, which has the same addresses, and its tier.
+    pub(super) fn describe(&mut self, instance: Arc<Instance>, tier: Option<u32>, known: &Known) {
+        let is_other_tier = std::mem::replace(&mut self.tier, tier) != tier;
         if !Arc::ptr_eq(self.ready_instance.instance(), &instance) {
             if self.ready_instance.instance().id() != instance.id() {
                 known.remove(&self.ready_instance);
@@ -119,6 +123,8 @@ impl Subchannel {
             self.ready_instance = self.ready_instance.described_as(Arc::clone(&instance));
             known.insert(self.subject());
             self.desired.send_modify(|desired| desired.instance = instance);
+        } else if is_other_tier {
+            known.insert(self.subject());
         }
     }
 

@@ -33,6 +33,13 @@ pub(crate) enum List {
 impl List {
     /// The one of all servers that are up, unless there are tiers.
     pub(crate) const UP: Self = Self::Tier(0);
+
+    pub(crate) fn tier(self) -> Option<u32> {
+        match self {
+            Self::Tier(tier) => Some(tier),
+            Self::Draining => None,
+        }
+    }
 }
 
 /// What a tier gets of the calls.

@@ -29,6 +29,7 @@ struct Connected {
     failed: u64,
     weight: f64,
     ejected: Option<Arc<str>>,
+    tier: Option<u32>,
 }
 
 impl InstanceStatus {
@@ -96,6 +97,12 @@ impl InstanceStatus {
         Some(last.at)
     }
 
+    /// Returns the tier that the channel's [`Selection`](crate::Selection) has put it in, 0 being the first, which is that of
+    /// all instances unless there are tiers. `None` if it is not selected, or about to shut down.
+    pub fn tier(&self) -> Option<u32> {
+        self.connected.as_ref()?.tier
+    }
+
     /// Returns the number of connections that take calls.
     pub fn connections(&self) -> usize {
         self.connected.as_ref().map_or(0, |connected| connected.connections)
@@ -139,6 +146,7 @@ impl Connected {
             started: instance.started(),
             failed: instance.failed(),
             weight: instance.weight(),
+            tier: subject.tier,
             ejected: instance.outcomes().and_then(|outcomes| outcomes.cause()),
         }
     }
@@ -159,6 +167,9 @@ impl fmt::Display for InstanceStatus {
             write!(f, ", connections {}, calls in flight {}", self.connections(), self.in_flight())?;
         }
         write!(f, ", weight {}", self.weight())?;
+        if let Some(tier @ 1..) = self.tier() {
+            write!(f, ", tier {tier}")?;
+        }
         if let Some(zone) = instance.zone() {
             write!(f, ", zone {zone}")?;
         }

@@ -30,6 +30,8 @@ pub(crate) struct Knowledge {
 pub(crate) struct Subject {
     pub(crate) instance: ReadyInstance,
     pub(crate) observed: Arc<Observed>,
+    /// `None`: it is about to shut down.
+    pub(crate) tier: Option<u32>,
 }
 
 impl HasId for Subject {

@@ -8,7 +8,7 @@ use tracing::Span;
 
 use super::attempt::AttemptTelemetry;
 use super::spans;
-use crate::client::metrics::{CallMetrics, ChannelMetrics, MethodHandle};
+use crate::client::metrics::{CallAttempts, CallMetrics, ChannelMetrics};
 use crate::client::ready_instance::ReadyInstance;
 use crate::client::transport::{Connection, RequestBody};
 
@@ -24,7 +24,7 @@ pub(crate) struct CallTelemetry {
 #[derive(Debug)]
 pub(crate) struct CallContext {
     span: Option<Arc<Span>>,
-    method: MethodHandle,
+    attempts: CallAttempts,
 }
 
 impl CallTelemetry {
@@ -43,7 +43,7 @@ impl CallTelemetry {
     }
 
     pub(crate) fn context(&self) -> CallContext {
-        CallContext { span: self.span.clone(), method: self.metrics.method() }
+        CallContext { span: self.span.clone(), attempts: self.metrics.attempts() }
     }
 
     /// The call has ended; what comes first counts.
@@ -64,17 +64,18 @@ impl Drop for CallTelemetry {
 }
 
 impl CallContext {
-    /// An attempt is sent to an instance.
+    /// An attempt is sent to an instance. `previous`: how many a policy has made before.
     pub(crate) fn attempt(
         &self,
         path: &str,
         instance: &ReadyInstance,
         connection: &Connection,
         body: &mut RequestBody,
+        (previous, is_hedged): (u32, bool),
     ) -> AttemptTelemetry {
         let span = self.span.as_ref();
         let span =
             span.map(|call| spans::attempt(call, path, instance.instance().id(), connection.address()));
-        AttemptTelemetry::new(span, self.method.attempt(body))
+        AttemptTelemetry::new(span, self.attempts.attempt(body, previous, is_hedged))
     }
 }
