@@ -351,7 +351,7 @@ async fn a_measured_delay_hedges_the_slowest_calls_alone() {
     let client = client(&fleet, HedgingPolicy::after_percentile(0.9)).await;
     let mut random = fastrand::Rng::with_seed(5);
     let mut hedged = 0;
-    let calls = 4000;
+    let calls = 1500;
     for number in 0..calls {
         // Evenly from 0 to 100 ms.
         fleet.script.push([Reply::Name.after(random.u32(0..100) * MILLI)]);
@@ -367,5 +367,5 @@ async fn a_measured_delay_hedges_the_slowest_calls_alone() {
         }
     }
     // A tenth, less at most the width of a bucket, and within five standard deviations.
-    assert!((150..=500).contains(&hedged), "{hedged} of {calls}");
+    assert!((70..=210).contains(&hedged), "{hedged} of {calls}");
 }

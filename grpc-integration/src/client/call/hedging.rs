@@ -66,6 +66,7 @@ pub(super) async fn hedge<'a>(
                     Err(failure) => failure,
                 };
                 first_has_failed |= remainder.is_first();
+                tried.extend(failure.instance.clone().filter(|instance| !tried.contains(instance)));
                 let is_forbidden = failure.pushback == Some(Pushback::Stop);
                 // Where no instance is ready, there is none a moment later either.
                 let is_non_fatal =
