@@ -143,6 +143,28 @@ fn the_upload_of_a_call_that_ends_ends_and_drops_the_stream() {
     });
 }
 
+/// A response has come while the stream was still open, and its call waits before the next attempt.
+#[test]
+fn the_upload_of_an_attempt_that_has_failed_ends_and_the_next_one_sends_all() {
+    model(|| {
+        let source = Source::default();
+        let body = ReplayBody::new([], Some(Body::new(source.clone())));
+        let attempt = body.attempt().unwrap();
+        let task = thread::spawn(move || block_on(upload(attempt, &Reset::default())));
+        let caller = {
+            let source = source.clone();
+            thread::spawn(move || source.send("a"))
+        };
+        assert!(body.rewind());
+        let (sent, all) = task.join().unwrap();
+        assert!("a".starts_with(&sent) && !all);
+        caller.join().unwrap();
+        source.end(End::Complete);
+        let second = body.attempt().unwrap();
+        assert_eq!(block_on(upload(second, &Reset::default())), ("a".to_owned(), true));
+    });
+}
+
 /// More than is buffered.
 const LARGE: &str = const {
     const X: &[u8] = &[b'x'; 64 * 1024 + 1];
