@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use hither::tonic::{CalledInstance, RoundRobin};
+use hither::tonic::{CalledInstance, MethodConfig, RetryPolicy, RoundRobin};
 use rustix::process::Signal;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Request};
 
@@ -38,6 +38,32 @@ async fn the_maximum_age_of_connections_to_three_servers_costs_no_call() {
     let servers = join_all((0..3).map(|_| Peer::go_server(&SHORT_LIVES))).await;
     let addresses: Vec<_> = servers.iter().map(|server| server.address.as_str()).collect();
     calls_pass(&connect(&addresses).await).await;
+}
+
+/// It counts attempts by `grpc-previous-rpc-attempts`, and asks for the next one by `grpc-retry-pushback-ms`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_and_streams_are_retried_when_the_server_asks_for_it() {
+    for (failing, is_answered) in [("2", true), ("3", false)] {
+        let server = Peer::go_server(&["-fail", failing]).await;
+        let method = MethodConfig::default().with_retry(RetryPolicy::default());
+        let client = Client::new(builder(&[&server.address]).method("", method).connect().await.unwrap());
+        for call in 0..10 {
+            let began = Instant::now();
+            let outcome = if call % 2 == 0 {
+                empty_call(client.clone()).await
+            } else {
+                short_stream(client.clone()).await
+            };
+            assert!(began.elapsed() >= Duration::from_millis(40), "{:?}", began.elapsed());
+            match outcome {
+                Ok(()) => assert!(is_answered),
+                Err(status) => {
+                    assert!(!is_answered, "{status:?}");
+                    assert_eq!((status.code(), status.message()), (Code::Unavailable, "after 2 attempts"));
+                }
+            }
+        }
+    }
 }
 
 /// Calls of 16 callers for 3 s.

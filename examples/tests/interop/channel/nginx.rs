@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use hither::Backoff;
+use hither::tonic::{ConnectivityState, MethodConfig, RetryPolicy, RoundRobin};
 use tokio::time::sleep;
 use tonic::{Code, Status};
 
@@ -9,7 +11,7 @@ use super::load::{Load, Tally, empty_call, exchange, refused, requests, short_st
 use super::peer::Peer;
 use super::testing::Empty;
 use super::upstream::{DELAY, ECHO_INITIAL, Upstream, with};
-use super::{Client, connect};
+use super::{Client, builder, connect};
 
 const CALLERS: usize = 16;
 
@@ -158,6 +160,30 @@ async fn its_503_is_unavailable_and_in_words() {
     let (_upstream, _nginx, mut client) = in_front("return 503;").await;
     let status = client.empty_call(Empty {}).await.unwrap_err();
     says(&status, Code::Unavailable, &["503", "text/html", "Service Temporarily Unavailable"]);
+}
+
+/// Responses of a proxy's own are no gRPC, and are retried by the code that they stand for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn its_503_and_502_are_retried_at_another_one() {
+    let (upstream, gone) = (Upstream::start().await, Upstream::start().await);
+    let unwilling = Peer::nginx(&upstream.address, "return 503;").await;
+    let orphaned = Peer::nginx(&gone.address, "").await;
+    let nginx = Peer::nginx(&upstream.address, "").await;
+    gone.kill().await;
+    let backoff = Backoff::proportional(Duration::from_millis(1), 1.0, Duration::from_millis(1), 0.0);
+    let method = MethodConfig::default().with_retry(RetryPolicy::default().with_backoff(backoff));
+    let addresses = [&unwilling.address, &orphaned.address, &nginx.address].map(String::as_str);
+    let builder = builder(&addresses).policy(RoundRobin::default()).method("", method);
+    let channel = builder.connect().await.unwrap();
+    while channel.status().count(ConnectivityState::Ready) < 3 {
+        sleep(Duration::from_millis(1)).await;
+    }
+    let client = Client::new(channel);
+    // The budget allows a hundred retries: two for each of these calls.
+    for _ in 0..20 {
+        empty_call(client.clone()).await.unwrap();
+        short_stream(client.clone()).await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

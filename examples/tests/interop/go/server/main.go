@@ -4,20 +4,25 @@
 package main
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"net"
 	"os"
 	"os/signal"
+	"strconv"
 	"syscall"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/interop"
 	testgrpc "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 )
 
 func main() {
@@ -37,6 +42,7 @@ func run() error {
 	streams := flag.Uint("streams", 0, "MaxConcurrentStreams; 0 is no limit")
 	minTime := flag.Duration("min-time", 0, "the enforcement policy's MinTime; 0 is grpc-go's default")
 	headers := flag.Uint("headers", 0, "MaxHeaderListSize; 0 is grpc-go's default")
+	fail := flag.Int("fail", 0, "how many attempts of each call fail, and ask for the next one after 20 ms")
 	flag.Parse()
 
 	options := []grpc.ServerOption{
@@ -61,6 +67,10 @@ func run() error {
 			return err
 		}
 		options = append(options, grpc.Creds(tls))
+	}
+
+	if *fail > 0 {
+		options = append(options, failing(*fail)...)
 	}
 
 	signals := make(chan os.Signal, 1)
@@ -93,4 +103,32 @@ func run() error {
 		server.Stop()
 	}
 	return <-served
+}
+
+// failing returns interceptors by which the first attempts of each call fail.
+func failing(attempts int) []grpc.ServerOption {
+	attempt := func(ctx context.Context, trailer func(metadata.MD)) error {
+		previous := 0
+		if values := metadata.ValueFromIncomingContext(ctx, "grpc-previous-rpc-attempts"); len(values) > 0 {
+			previous, _ = strconv.Atoi(values[0])
+		}
+		if previous >= attempts {
+			return nil
+		}
+		trailer(metadata.Pairs("grpc-retry-pushback-ms", "20"))
+		return status.Errorf(codes.Unavailable, "after %d attempts", previous)
+	}
+	unary := func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+		if err := attempt(ctx, func(md metadata.MD) { _ = grpc.SetTrailer(ctx, md) }); err != nil {
+			return nil, err
+		}
+		return handler(ctx, req)
+	}
+	stream := func(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+		if err := attempt(stream.Context(), stream.SetTrailer); err != nil {
+			return err
+		}
+		return handler(srv, stream)
+	}
+	return []grpc.ServerOption{grpc.UnaryInterceptor(unary), grpc.StreamInterceptor(stream)}
 }
