@@ -8,7 +8,8 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use hither_core::{Instance, InstanceState};
 use hither_tonic::{
-    ConnectivityState, DiscoveryChannel, ErrorKind, LeastRequest, OutlierDetection, Selection, WaitForReady,
+    ChannelBuilder, ConnectivityState, DiscoveryChannel, ErrorKind, LeastRequest, OutlierDetection,
+    Selection, SlowStart, WaitForReady,
 };
 use tokio::time::sleep;
 use tonic::{Code, Request};
@@ -178,16 +179,21 @@ async fn a_subset_of_zero_is_refused() {
     assert_eq!(channel.set_selection(none).unwrap_err().kind(), ErrorKind::InvalidArgument);
 }
 
-/// Envoy's formula: with half of the zone usable it gets 70 %.
+/// Envoy's formula: with half of the zone usable it gets 70 %. That all of the others are new takes nothing from them.
 #[tokio::test(start_paused = true)]
 async fn a_zone_with_too_few_instances_keeps_its_share_and_the_rest_spills_over() {
+    spill_over(|builder| builder).await;
+    spill_over(|builder| builder.slow_start(SlowStart::new(600 * SECOND))).await;
+}
+
+async fn spill_over(set: impl FnOnce(ChannelBuilder) -> ChannelBuilder) {
     let (mut registry, net) = (Registry::new(), Net::new());
     let mut near = Zone::start(&mut registry, &net, &A).await;
     let far = Zone::start(&mut registry, &net, &B).await;
     let builder = channel(&registry, &net)
         .selection(Selection::default().prefer_zone("a"))
         .policy(LeastRequest::default().with_seed(1));
-    let client = Client::new(&builder.connect().await.unwrap());
+    let client = Client::new(&set(builder).connect().await.unwrap());
     sleep(SECOND).await;
     call(&client, 1000).await;
     assert_eq!((near.calls(), near.open(), far.accepted()), (1000, 10, 0));

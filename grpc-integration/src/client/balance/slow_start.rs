@@ -17,7 +17,8 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 /// that is only replaced is back at once. An instance that was ejected as an outlier begins anew, too.
 ///
 /// Weights are relative, so while all instances are new each has its full share. With few calls or many instances it has
-/// little effect.
+/// little effect. While several [tiers](crate::Selection::tiers) take calls, as in a failover, it has none: each tier gets
+/// its share, though its instances may all be new.
 ///
 /// ```
 /// use std::time::Duration;

@@ -292,13 +292,18 @@ impl Pool {
     /// `is_shown`: whether statuses show what has changed.
     async fn publish(&mut self, is_shown: bool) {
         self.measure();
-        let ready = self.tally.callable(&self.selector.shares()).await;
+        let shares = self.selector.shares();
+        let ready = self.tally.callable(&shares).await;
         let ready = match &mut self.outliers {
             Some(outliers) => outliers.filter(ready).await,
             None => ready,
         };
         let ready = match &mut self.slow_starts {
-            Some(slow_starts) => slow_starts.weighted(ready).await,
+            Some(slow_starts) => {
+                let weighted = slow_starts.weighted(ready.clone()).await;
+                // A tier that takes over is new as a whole, and gets its share nevertheless.
+                if shares.len() < 2 { weighted } else { ready }
+            }
             None => ready,
         };
         let before = self.last.as_ref().map(|last| last.instances.clone());

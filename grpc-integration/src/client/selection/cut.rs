@@ -89,6 +89,8 @@ impl Cut {
 mod tests {
     use std::sync::Arc;
 
+    use hither_core::Instance;
+
     use super::*;
 
     /// What is to be taken, computed from nothing but the order.
@@ -114,7 +116,7 @@ mod tests {
             for _ in 0..500 {
                 let id = format!("h{}:1", random.u8(..90));
                 let key: ServerKey = Arc::new([id.parse().unwrap()]);
-                let rank = Rank::new(seed, &id.parse().unwrap(), &key);
+                let rank = Rank::new(seed, &Instance::new(key[0].clone()), &key);
                 cut.remove(&rank);
                 failing.remove(&rank);
                 if random.u8(..4) == 0 {

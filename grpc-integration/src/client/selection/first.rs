@@ -64,7 +64,6 @@ impl First {
         record: Option<(Role, &Arc<Instance>)>,
         condition: Condition,
     ) {
-        let up = self.up;
         let (mut was_chosen, mut attempt, mut was_latest) = (false, None, false);
         let before = self.seats.remove(key);
         let is_known = before.is_some();
@@ -80,7 +79,7 @@ impl First {
             Role::Draining => List::Draining,
             Role::Up | Role::Held => List::Tier(self.selection.tier(instance)),
         };
-        let order = (list, Rank::new(self.seed, instance.id(), key));
+        let order = (list, Rank::new(self.seed, instance, key));
         self.up += usize::from(role == Role::Up);
         self.seats.insert(Arc::clone(key), (role, order.clone()));
         if was_latest {
@@ -94,7 +93,7 @@ impl First {
             None => self.wait(order),
         }
         let is_draining = self.chosen.as_ref().is_some_and(|(list, _)| *list == List::Draining);
-        if is_draining && self.up > 0 && (was_chosen || up == 0) {
+        if is_draining && self.up > 0 {
             self.begin();
         }
     }

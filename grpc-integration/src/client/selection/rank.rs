@@ -1,21 +1,23 @@
 //! The order in which a channel takes servers: random, the same for as long as the seed is, and unlike that of other
 //! channels (rendezvous hashing).
 
-use hither_core::InstanceId;
+use hither_core::{Instance, InstanceId};
 
 use crate::client::server_key::ServerKey;
 
-/// The place of a server in the order. That of another one has no influence on it.
+/// The place of a server in the order: those of weight 0 come last. That of another one has no influence on it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Rank {
+    is_weightless: bool,
     hash: u64,
     id: InstanceId,
     pub(super) key: ServerKey,
 }
 
 impl Rank {
-    pub(super) fn new(seed: u64, id: &InstanceId, key: &ServerKey) -> Self {
-        Self { hash: hash(seed, id.as_str()), id: id.clone(), key: key.clone() }
+    pub(super) fn new(seed: u64, instance: &Instance, key: &ServerKey) -> Self {
+        let id = instance.id().clone();
+        Self { is_weightless: instance.weight() == 0, hash: hash(seed, id.as_str()), id, key: key.clone() }
     }
 }
 

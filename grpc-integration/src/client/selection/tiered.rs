@@ -86,7 +86,7 @@ impl Tiered {
             let seat = Seat {
                 role,
                 list,
-                rank: Rank::new(self.seed, instance.id(), key),
+                rank: Rank::new(self.seed, instance, key),
                 weight: instance.weight(),
                 condition: before.map_or(condition, |before| before.condition),
                 counted: None,
@@ -506,6 +506,27 @@ mod tests {
         sim.select(Selection::default().subset(8)).await;
         assert!(before.iter().all(|id| sim.connects().contains(id)));
         assert_eq!((sim.connects().len(), sim.started), (8, 8), "nothing is connected to again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn weight_zero_takes_no_place_of_a_subset_while_there_are_others() {
+        for selection in [Selection::default().subset(3), Selection::default().pick_first()] {
+            let selection = selection.with_seed(1);
+            let (mut sim, mut anew) = (Sim::new(selection.clone()), Sim::new(selection));
+            let all = (0..10).map(|id| instance(&format!("i{id}")));
+            sim.put(all.clone()).await;
+            let chosen = sim.connects();
+            let weight = |id: &str| u32::from(!chosen.iter().any(|chosen| chosen == id));
+            anew.put(all.map(|one| {
+                let weight = weight(one.id().as_str());
+                one.with_weight(weight)
+            }))
+            .await;
+            assert!(anew.connects().iter().all(|id| weight(id) > 0), "{:?}", anew.connects());
+        }
+        let mut sim = Sim::new(Selection::default().subset(3));
+        sim.put((0..2).map(|id| instance(&format!("i{id}")).with_weight(0))).await;
+        assert_eq!(sim.connects().len(), 2, "there are no others");
     }
 
     #[tokio::test(start_paused = true)]
