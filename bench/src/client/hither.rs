@@ -4,7 +4,10 @@ use std::net::SocketAddr;
 
 use clap::ValueEnum;
 use hither_core::{Discovery, Instance, StaticRegistry};
-use hither_tonic::{ChannelBuilder, ClientTls, DiscoveryChannel, OutlierDetection, RoundRobin, Sticky};
+use hither_tonic::{
+    ChannelBuilder, ClientTls, DiscoveryChannel, HedgingPolicy, MethodConfig, OutlierDetection, PeakEwma,
+    RetryPolicy, RoundRobin, Sticky,
+};
 
 use super::Setup;
 use crate::{Result, tls};
@@ -16,10 +19,16 @@ pub(crate) enum Feature {
     RoundRobin,
     /// The policy `Sticky`.
     Sticky,
+    /// The policy `PeakEwma`.
+    PeakEwma,
     /// Instances of different weights.
     Weights,
     /// Outlier detection.
     Outliers,
+    /// Retries of calls that have failed, of which there are none.
+    Retries,
+    /// Hedging of the slowest calls.
+    Hedging,
 }
 
 /// Connects, and returns when calls can be made.
@@ -47,9 +56,15 @@ impl Feature {
         match self {
             Self::RoundRobin => builder.policy(RoundRobin::default()),
             Self::Sticky => builder.policy(Sticky::default()),
+            Self::PeakEwma => builder.policy(PeakEwma::default()),
             // Of the instances.
             Self::Weights => builder,
             Self::Outliers => builder.outlier_detection(OutlierDetection::default()),
+            Self::Retries => builder.method("", MethodConfig::default().with_retry(RetryPolicy::default())),
+            Self::Hedging => {
+                let hedging = HedgingPolicy::after_percentile(0.99);
+                builder.method("", MethodConfig::default().with_hedging(hedging))
+            }
         }
     }
 }

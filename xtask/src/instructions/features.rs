@@ -9,12 +9,15 @@ use crate::error::Error;
 const SERVERS: [&str; 2] = ["3", "100"];
 
 /// Names, and the flags of `hither-bench count`. Each row is compared with the first.
-const ROWS: [(&str, &[&str]); 5] = [
+const ROWS: [(&str, &[&str]); 8] = [
     ("`LeastRequest`, the default", &[]),
     ("weights that differ", &["--with", "weights"]),
     ("`RoundRobin`", &["--with", "round-robin"]),
     ("`RoundRobin`, weights that differ", &["--with", "round-robin,weights"]),
+    ("`PeakEwma`", &["--with", "peak-ewma"]),
     ("outlier detection", &["--with", "outliers"]),
+    ("retries, of which none is needed", &["--with", "retries"]),
+    ("hedging of the slowest 1 %", &["--with", "hedging"]),
 ];
 
 /// Prints a table.
