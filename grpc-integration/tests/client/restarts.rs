@@ -1,4 +1,4 @@
-//! Fleets that restart under load: which calls fail. No call is retried here that was sent.
+//! Fleets that restart under load: which calls fail. No call that was sent is retried, unless the channel is set to.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use futures_util::future::join_all;
 use hither_core::Discovery;
 use hither_memory::MemoryRegistry;
-use hither_tonic::{CalledInstance, DiscoveryChannel, MemoryNetwork, MemoryServer};
+use hither_tonic::{
+    CalledInstance, ChannelBuilder, DiscoveryChannel, MemoryNetwork, MemoryServer, MethodConfig, RetryPolicy,
+};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::transport::server::Router;
@@ -30,6 +32,7 @@ struct Callers {
 /// A call that was made.
 #[derive(Debug)]
 struct Made {
+    is_stream: bool,
     /// Where it was sent.
     server: String,
     began: Instant,
@@ -68,7 +71,7 @@ async fn call(client: &Client, is_stream: bool) -> Made {
     let outcome =
         if is_stream { read(client, request).await } else { client.call("Count", request).await.map(drop) };
     let server = called.get().map(|instance| instance.instance().address().to_string());
-    Made { server: server.unwrap_or_default(), began, ended: Instant::now(), outcome }
+    Made { is_stream, server: server.unwrap_or_default(), began, ended: Instant::now(), outcome }
 }
 
 async fn read(client: &Client, request: Request<String>) -> Result<(), Status> {
@@ -143,11 +146,10 @@ async fn no_call_fails_in_a_rolling_restart_of_servers_on_sockets() {
     assert!(failed(&calls).is_empty(), "{:?}", failed(&calls));
 }
 
-#[tokio::test(start_paused = true)]
-async fn only_the_calls_in_flight_at_a_server_fail_when_it_is_killed() {
-    let network = MemoryNetwork::new(MemoryRegistry::new());
-    let mut servers = fleet(&network).await;
-    let callers = Callers::start(&network.channel(SERVICE).connect().await.unwrap());
+/// Kills each server in turn and starts it again, under load; returns the kills and the calls.
+async fn kill_each(network: &MemoryNetwork, channel: ChannelBuilder) -> (Vec<(String, Instant)>, Vec<Made>) {
+    let mut servers = fleet(network).await;
+    let callers = Callers::start(&channel.connect().await.unwrap());
     let mut kills = Vec::new();
     for _ in 0..ROUNDS {
         sleep(SECOND / 10).await;
@@ -155,11 +157,17 @@ async fn only_the_calls_in_flight_at_a_server_fail_when_it_is_killed() {
         kills.push((old.name.to_string(), Instant::now()));
         server.kill();
         sleep(SECOND / 10).await;
-        let (echo, server) = serve(&network, &old.name).await;
+        let (echo, server) = serve(network, &old.name).await;
         called(&echo).await;
         servers.push_back((echo, server));
     }
-    let calls = callers.end().await;
+    (kills, callers.end().await)
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_the_calls_in_flight_at_a_server_fail_when_it_is_killed() {
+    let network = MemoryNetwork::new(MemoryRegistry::new());
+    let (kills, calls) = kill_each(&network, network.channel(SERVICE)).await;
     let failed = failed(&calls);
     for call in &failed {
         assert_eq!(call.outcome.as_ref().unwrap_err().code(), Code::Unavailable, "{call:?}");
@@ -170,4 +178,14 @@ async fn only_the_calls_in_flight_at_a_server_fail_when_it_is_killed() {
     }
     // Some three of the sixteen each time.
     assert!((ROUNDS..5 * ROUNDS).contains(&failed.len()), "{}", failed.len());
+}
+
+/// But for streams of which a message has arrived: they are committed.
+#[tokio::test(start_paused = true)]
+async fn with_retries_a_kill_fails_no_unary_call() {
+    let network = MemoryNetwork::new(MemoryRegistry::new());
+    let retrying = MethodConfig::default().with_retry(RetryPolicy::default());
+    let (_, calls) = kill_each(&network, network.channel(SERVICE).method("", retrying)).await;
+    let unary = failed(&calls).into_iter().filter(|call| !call.is_stream);
+    assert_eq!(unary.count(), 0);
 }

@@ -72,11 +72,15 @@ impl Echo {
                 sleep(Duration::from_millis(100)).await;
                 Some((Ok("tick".to_owned()), ()))
             })),
-            // As many messages as the request says, one every ten milliseconds.
+            // As many messages as the request says, one every ten milliseconds; the headers come with the first.
             "Count" => {
                 let count = messages.message().await?.unwrap_or_default().parse().unwrap_or(0_u32);
-                Box::pin(stream::iter(0..count).then(|at| async move {
-                    sleep(Duration::from_millis(10)).await;
+                let pause = || sleep(Duration::from_millis(10));
+                pause().await;
+                Box::pin(stream::iter(0..count).then(move |at| async move {
+                    if at > 0 {
+                        pause().await;
+                    }
                     Ok(at.to_string())
                 }))
             }
