@@ -20,7 +20,7 @@ static QUEUE: LazyLock<(Vec<Call>, Outcomes)> = LazyLock::new(|| {
     let calls = Load::utilising(0.5, 1, work, 1).draw(Duration::from_secs(4000), SEED);
     let outcomes = fleet::run(SEED, async {
         let fleet = Fleet::start(1, 1).await;
-        let channels = fleet.channels(1, |channel| channel).await;
+        let channels = fleet.channels(1, |channel, _| channel).await;
         make(&channels, &calls, PATIENCE).await
     });
     (calls, outcomes)

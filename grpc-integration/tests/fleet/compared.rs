@@ -1,15 +1,51 @@
 //! The channels that are compared.
 
-use hither_tonic::{ChannelBuilder, LeastRequest, OutlierDetection, RoundRobin};
+use hither_tonic::{
+    ChannelBuilder, HedgingPolicy, LeastRequest, MethodConfig, OutlierDetection, PeakEwma, RetryPolicy,
+    RoundRobin,
+};
 
-/// What is special about the channels of a row. Their policies need no seed: see `run`.
-pub(super) type Configure = fn(ChannelBuilder) -> ChannelBuilder;
+/// Makes the channels of a row what they are. The number is a channel's own, for seeds: so that a row follows from nothing but
+/// its policy, and not from how many random numbers others have drawn.
+pub(super) type Configure = fn(ChannelBuilder, u64) -> ChannelBuilder;
 
+pub(crate) const ROUND_ROBIN: Configure =
+    |channel, seed| channel.policy(RoundRobin::default().with_seed(seed));
+pub(crate) const LEAST_REQUEST: Configure =
+    |channel, seed| channel.policy(LeastRequest::default().with_seed(seed));
+pub(crate) const PEAK_EWMA: Configure = |channel, seed| channel.policy(PeakEwma::default().with_seed(seed));
+pub(crate) const ROUND_ROBIN_OUTLIERS: Configure =
+    |channel, seed| ROUND_ROBIN(channel, seed).outlier_detection(outliers(seed));
+pub(crate) const LEAST_REQUEST_OUTLIERS: Configure =
+    |channel, seed| LEAST_REQUEST(channel, seed).outlier_detection(outliers(seed));
+pub(crate) const PEAK_EWMA_OUTLIERS: Configure =
+    |channel, seed| PEAK_EWMA(channel, seed).outlier_detection(outliers(seed));
+pub(crate) const RETRIES: Configure = |channel, seed| {
+    let retrying = MethodConfig::default().with_retry(RetryPolicy::default());
+    LEAST_REQUEST(channel, seed).method("", retrying)
+};
+pub(crate) const HEDGING: Configure = |channel, seed| {
+    let hedging = MethodConfig::default().with_hedging(HedgingPolicy::after_percentile(0.95));
+    LEAST_REQUEST(channel, seed).method("", hedging)
+};
+pub(crate) const ALL: Configure = |channel, seed| {
+    let hedging = MethodConfig::default().with_hedging(HedgingPolicy::after_percentile(0.95));
+    PEAK_EWMA_OUTLIERS(channel, seed).method("", hedging)
+};
+
+/// The rows of the tables.
 pub(crate) static CHANNELS: &[(&str, Configure)] = &[
-    ("`RoundRobin`", |channel| channel.policy(RoundRobin::default())),
-    ("`LeastRequest` (default)", |channel| channel.policy(LeastRequest::default())),
-    ("`RoundRobin`, outlier detection", |channel| {
-        channel.policy(RoundRobin::default()).outlier_detection(OutlierDetection::default())
-    }),
-    ("`LeastRequest`, outlier detection", |channel| channel.outlier_detection(OutlierDetection::default())),
+    ("`RoundRobin`", ROUND_ROBIN),
+    ("`LeastRequest`, the default", LEAST_REQUEST),
+    ("`PeakEwma`", PEAK_EWMA),
+    ("`RoundRobin`, outlier detection", ROUND_ROBIN_OUTLIERS),
+    ("`LeastRequest`, outlier detection", LEAST_REQUEST_OUTLIERS),
+    ("`PeakEwma`, outlier detection", PEAK_EWMA_OUTLIERS),
+    ("`LeastRequest`, retries", RETRIES),
+    ("`LeastRequest`, hedging", HEDGING),
+    ("`PeakEwma`, outlier detection, hedging", ALL),
 ];
+
+fn outliers(seed: u64) -> OutlierDetection {
+    OutlierDetection::default().with_seed(seed)
+}

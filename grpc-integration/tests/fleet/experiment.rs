@@ -75,7 +75,7 @@ impl Experiment {
     }
 
     /// Runs it with channels that are as `configure` has them.
-    pub(crate) fn run(&self, configure: impl Fn(ChannelBuilder) -> ChannelBuilder) -> Finding {
+    pub(crate) fn run(&self, configure: impl Fn(ChannelBuilder, u64) -> ChannelBuilder) -> Finding {
         let slots = self.servers * self.slots;
         let load = Load::utilising(self.utilisation, slots, self.work, self.channels);
         let calls = load.draw(3 * self.third, self.seed);

@@ -20,7 +20,10 @@ use tokio::runtime::Builder;
 use tokio::time::sleep;
 
 pub(crate) use calls::make;
-pub(crate) use compared::CHANNELS;
+#[allow(unused_imports, reason = "the bench needs the table alone")]
+pub(crate) use compared::{
+    CHANNELS, LEAST_REQUEST, LEAST_REQUEST_OUTLIERS, PEAK_EWMA, RETRIES, ROUND_ROBIN, ROUND_ROBIN_OUTLIERS,
+};
 #[allow(unused_imports, reason = "the bench needs less")]
 pub(crate) use experiment::{Experiment, Fault, Finding};
 #[allow(unused_imports, reason = "the bench needs less")]
@@ -78,11 +81,11 @@ impl Fleet {
     pub(crate) async fn channels(
         &self,
         count: usize,
-        configure: impl Fn(ChannelBuilder) -> ChannelBuilder,
+        configure: impl Fn(ChannelBuilder, u64) -> ChannelBuilder,
     ) -> Vec<DiscoveryChannel> {
         let mut channels = Vec::new();
-        for _ in 0..count {
-            channels.push(configure(self.network.channel(SERVICE)).connect().await.unwrap());
+        for seed in 0..count as u64 {
+            channels.push(configure(self.network.channel(SERVICE), seed).connect().await.unwrap());
         }
         // The clock goes on when everything waits, so by then all are connected.
         sleep(Duration::from_secs(1)).await;
