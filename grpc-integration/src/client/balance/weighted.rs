@@ -316,4 +316,17 @@ mod tests {
         let changed = weighted.classes[&class(1.0)].merge(&before).count();
         assert!(changed <= 600, "{changed} of 100,000 were looked at");
     }
+
+    #[test]
+    fn the_weight_in_force_is_the_registrys_times_all_factors_and_bounded() {
+        let weighted = |weight| Arc::new(Instance::new("h:1".parse().unwrap()).with_weight(weight));
+        let one = ReadyInstance::new(weighted(3));
+        assert_eq!((one.weight(), one.with_factor(0.5).with_factor(0.1).weight()), (3.0, 3.0 * 0.05));
+        assert_eq!(one.with_factor(0.5), one);
+        assert_eq!(one.with_factor(0.5).described_as(weighted(8)).weight(), 4.0);
+        for (factor, expected) in [(-1.0, 0.0), (f64::NAN, 0.0), (f64::INFINITY, 3e6), (f64::MAX, 3e6)] {
+            assert_eq!(one.with_factor(factor).weight(), expected, "{factor}");
+        }
+        assert_eq!(one.with_factor(0.0).with_factor(f64::INFINITY).weight(), 0.0);
+    }
 }
