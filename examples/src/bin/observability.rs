@@ -137,7 +137,8 @@ fn inject(headers: &mut HeaderMap) {
 fn server_span(request: &http::Request<()>) -> Span {
     let headers = HeaderExtractor(request.headers());
     let parent = global::get_text_map_propagator(|propagator| propagator.extract(&headers));
-    let span = info_span!("serve", otel.kind = "server", otel.name = request.uri().path());
+    let path = request.uri().path();
+    let span = info_span!("serve", otel.kind = "server", otel.name = path);
     // An error means that no subscriber records spans.
     let _ = span.set_parent(parent);
     span

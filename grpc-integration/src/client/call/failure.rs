@@ -5,10 +5,12 @@ use tonic::{Code, Status};
 
 use super::attempt::Attempt;
 use super::pick::Unpicked;
-use super::remainder::Answer;
 use crate::client::ready_instance::ReadyInstance;
 use crate::client::retry::Pushback;
 use crate::client::transport::ResponseBody;
+
+/// A response of gRPC's, and the attempt that it answers.
+pub(super) type Answer = (Response<ResponseBody>, Attempt);
 
 /// An attempt that has failed, and what its caller gets if there is no other.
 pub(super) struct Failure {

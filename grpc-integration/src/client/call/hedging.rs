@@ -10,9 +10,9 @@ use tracing::debug;
 
 use super::Call;
 use super::config::CalledInstance;
-use super::failure::Failure;
+use super::failure::{Answer, Failure};
 use super::pick::Picking;
-use super::remainder::{Answer, First, Remainder};
+use super::remainder::{First, Remainder};
 use crate::client::balance::CallInfo;
 use crate::client::ready_instance::ReadyInstance;
 use crate::client::retry::{Hedging, Limits, Pushback};
@@ -109,7 +109,8 @@ pub(super) async fn hedge<'a>(
                         if let First::Sent(attempt, _) = &first {
                             tried.push(attempt.instance().clone());
                         }
-                        debug!(service = %call.calls.service, method = call.head.path(), attempt = sent + 1, "call hedged");
+                        let method = call.head.path();
+                        debug!(service = %call.calls.service, method, attempt = sent + 1, "call hedged");
                         sent += 1;
                         is_due = delay.is_some();
                         next.as_mut().reset(Instant::now() + delay.unwrap_or_default());

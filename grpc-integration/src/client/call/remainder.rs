@@ -13,7 +13,7 @@ use tonic::{Code, Status};
 
 use super::attempt::Attempt;
 use super::deadline::Timer;
-use super::failure::Failure;
+use super::failure::{Answer, Failure};
 use super::pick::Picking;
 use super::progress::Progress;
 use super::{Call, ResponseBody};
@@ -24,9 +24,6 @@ use crate::client::transport::{SendError, Sending, http_status};
 /// How often a call is sent again after the server has closed the connection with an error. The call may be the cause, for
 /// example with headers that are too large for the server, and would end one connection after the other.
 const BLAMES: u32 = 4;
-
-/// A response of gRPC's, and the attempt that it answers.
-pub(super) type Answer = (Response<ResponseBody>, Attempt);
 
 /// What a call, or another attempt of it, comes here with.
 pub(super) enum First {

@@ -4,8 +4,8 @@ use tokio::time::{Instant, sleep};
 use tracing::debug;
 
 use super::Call;
-use super::failure::Failure;
-use super::remainder::{Answer, First, Remainder};
+use super::failure::{Answer, Failure};
+use super::remainder::{First, Remainder};
 use crate::client::retry::{Limits, Pushback, Retry};
 
 /// Runs a call to its response, or its last failure.
@@ -46,7 +46,8 @@ pub(super) async fn retry(
         if is_late || !call.content.rewind() || !limits.withdraw() {
             return Err(failure);
         }
-        debug!(service = %call.calls.service, method = call.head.path(), code = ?failure.code, ?delay, "call failed; retrying");
+        let method = call.head.path();
+        debug!(service = %call.calls.service, method, code = ?failure.code, ?delay, "call failed; retrying");
         remainder.follow(&failure);
         // It is in flight no longer.
         drop(failure);

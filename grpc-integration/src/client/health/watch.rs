@@ -90,13 +90,15 @@ impl HealthCheck {
                     return std::future::pending().await;
                 }
                 Ended::AfterReport(status) if began.elapsed() >= LASTING => {
-                    tracing::debug!(cause = describe(&status), "health stream ended; opening another one");
+                    let cause = describe(&status);
+                    tracing::debug!(cause, "health stream ended; opening another one");
                     self.backoff.reset();
                     Duration::ZERO
                 }
                 // No longer than a report may take to come, because the last one may be outdated.
                 Ended::AfterReport(status) => {
-                    tracing::debug!(cause = describe(&status), "health stream ended at once; retrying");
+                    let cause = describe(&status);
+                    tracing::debug!(cause, "health stream ended at once; retrying");
                     self.backoff.next_delay().min(self.timeout)
                 }
                 Ended::Failed(cause) => {
