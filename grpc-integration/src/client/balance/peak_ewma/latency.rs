@@ -34,9 +34,10 @@ pub(super) struct Latency {
 }
 
 impl Latency {
-    /// Records that it was picked.
-    pub(super) fn asked(&self, now: u64) {
-        if self.unanswered.load(Ordering::Relaxed) == 0 {
+    /// Records that it was picked, with so many calls in flight. A pick may come to nothing, so one before counts only while
+    /// there are any.
+    pub(super) fn asked(&self, now: u64, in_flight: usize) {
+        if in_flight == 0 || self.unanswered.load(Ordering::Relaxed) == 0 {
             self.unanswered.store(now, Ordering::Relaxed);
         }
     }
@@ -157,13 +158,22 @@ mod tests {
         let latency = Latency::default();
         assert_eq!(latency.expected(5 * MS, DECAY, 0), None);
         latency.record(10 * MS, ms(2), DECAY);
-        latency.asked(10 * MS);
-        latency.asked(500 * MS);
+        latency.asked(10 * MS, 0);
+        latency.asked(500 * MS, 1);
         assert_eq!(latency.expected(1010 * MS, DECAY, 2), Some(1e9));
         latency.answered(2000 * MS, 2);
         assert_eq!(latency.expected(2100 * MS, DECAY, 1), Some(1e8));
         latency.answered(2200 * MS, 1);
         assert!(latency.expected(9000 * MS, DECAY, 0) < Some(2e6));
+    }
+
+    #[test]
+    fn a_pick_that_came_to_nothing_is_forgotten_with_the_next() {
+        let latency = Latency::default();
+        latency.record(10 * MS, ms(2), DECAY);
+        latency.asked(20 * MS, 0);
+        latency.asked(60_000 * MS, 0);
+        assert_eq!(latency.expected(60_100 * MS, DECAY, 1), Some(1e8));
     }
 
     #[test]

@@ -16,6 +16,9 @@ use crate::client::ready_instance::{Picked, ReadyInstance};
 use latency::{Clock, Latency};
 use pushback::pushback;
 
+/// The longest time, so that it can be multiplied and added to any other.
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
 /// Picks two random ready instances and takes the one where a call is expected to be done first: by the latency measured
 /// there, times the calls in flight. For unary calls to servers of unequal speed or distance. Finagle, linkerd and tower
 /// have it by this name.
@@ -70,18 +73,18 @@ impl PeakEwma {
         self
     }
 
-    /// Sets the latency that a failed call counts as, at least, where all calls fail. Default 5 s, as linkerd's.
+    /// Sets the latency that a failed call counts as, at least, where all calls fail. At most a day; default 5 s, as linkerd's.
     #[must_use]
     pub fn with_penalty(mut self, penalty: Duration) -> Self {
-        self.config.penalty = penalty;
+        self.config.penalty = penalty.min(DAY);
         self
     }
 
-    /// Sets for how long an instance that has asked for a pause is avoided, at most. Default 60 s; zero ignores what it asks
+    /// Sets for how long an instance that has asked for a pause is avoided, at most. At most a day; default 60 s; zero ignores what it asks
     /// for.
     #[must_use]
     pub fn with_max_pushback(mut self, max_pushback: Duration) -> Self {
-        self.config.max_pushback = max_pushback;
+        self.config.max_pushback = max_pushback.min(DAY);
         self
     }
 
@@ -162,7 +165,7 @@ impl Picker for PeakEwmaPicker {
         let Some((a, b)) = self.choices.draw() else { return Pick::Queue };
         let now = self.clock.now();
         let chosen = if self.cost(b, now).is_less_than(&self.cost(a, now)) { b } else { a };
-        chosen.state().asked(now);
+        chosen.state().asked(now, chosen.instance().in_flight());
         Pick::Instance(chosen.instance().clone().into())
     }
 
