@@ -6,8 +6,9 @@ use std::time::Duration;
 use futures_util::{StreamExt, stream};
 use hither_core::Backoff;
 use hither_tonic::{
-    CallInfo, CalledInstance, ChannelBuilder, ErrorKind, HedgingPolicy, LoadBalancingPolicy, MethodConfig,
-    Pick, Picker, ReadyInstance, RetryBudget, RetryPolicy, RetryThrottling, Sticky, WaitForReady,
+    CallInfo, CalledInstance, ChannelBuilder, ErrorKind, HedgingPolicy, LeastRequest, LoadBalancingPolicy,
+    MethodConfig, Pick, Picker, ReadyInstance, RetryBudget, RetryPolicy, RetryThrottling, Sticky,
+    WaitForReady,
 };
 use tokio::time::{Instant, advance, sleep, timeout};
 use tonic::{Code, Request, Response, Status, Streaming};
@@ -350,6 +351,23 @@ async fn each_attempt_goes_to_an_instance_that_was_not_tried_while_there_is_one(
     let mut servers = servers(&fleet, &client).await;
     servers.dedup();
     assert_eq!(servers, all[..3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn weight_zero_gets_no_retries_while_another_instance_is_ready() {
+    for (weights, expected) in [([1, 0], &["a:1"][..]), ([0, 0], &["a:1", "b:1"])] {
+        let fleet = Fleet::weighted(&weights, Script::default()).await;
+        fleet.script.then(Reply::Fail(Code::Unavailable));
+        let builder =
+            fleet.network.channel(SERVICE).policy(LeastRequest::default()).method("", retrying(policy()));
+        let client = connect(&fleet, builder).await;
+        client.name().await.unwrap_err();
+        let mut servers: Vec<_> = fleet.script.take().into_iter().map(|seen| seen.server).collect();
+        assert_eq!(servers.len(), 4);
+        servers.sort();
+        servers.dedup();
+        assert_eq!(servers, expected);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt, stream};
-use hither_core::SortedById;
+use hither_core::{Instance, SortedById};
 use hither_memory::MemoryRegistry;
 use hither_tonic::{
     CallInfo, ChannelBuilder, LoadBalancingPolicy, MemoryNetwork, MemoryServer, Outcome, Pick, Picked,
@@ -261,14 +261,20 @@ pub(crate) struct Fleet {
 }
 
 impl Fleet {
-    pub(crate) async fn of(count: u8, script: Script) -> Self {
+    pub(crate) async fn of(count: usize, script: Script) -> Self {
+        Self::weighted(&vec![1; count], script).await
+    }
+
+    /// One server of each weight.
+    pub(crate) async fn weighted(weights: &[u32], script: Script) -> Self {
         let network = MemoryNetwork::new(MemoryRegistry::new());
         let mut servers = Vec::new();
-        for number in 0..count {
-            let name = format!("{}:1", char::from(b'a' + number));
+        for (letter, weight) in ('a'..='z').zip(weights) {
+            let name = format!("{letter}:1");
+            let instance = Instance::new(name.parse().unwrap()).with_weight(*weight);
             let router =
                 Server::builder().add_service(Scripted { name: name.clone(), script: script.clone() });
-            servers.push(network.serve(SERVICE, name.as_str(), router).await.unwrap());
+            servers.push(network.serve_instance(SERVICE, instance, router).await.unwrap());
         }
         Self { network, servers, script, recorder: Recorder::default() }
     }

@@ -90,7 +90,7 @@ impl Picking<'_> {
     }
 
     /// Takes any instance that was not tried before and has capacity, from a random one on: the policy goes on picking
-    /// those that were.
+    /// those that were. One of weight 0 only if all are.
     fn untried(&self, ready: &Ready) -> Option<Reserved> {
         let count = ready.instances.len();
         let first = fastrand::usize(..count.max(1));
@@ -103,7 +103,8 @@ impl Picking<'_> {
             });
             untried.find_map(|instance| reserve(ready, instance.clone().into()))
         };
-        untried(true).or_else(|| untried(false))
+        let are_weightless = || ready.instances.iter().all(|instance| instance.weight() <= 0.0);
+        untried(true).or_else(|| are_weightless().then(|| untried(false)).flatten())
     }
 
     /// Waits for an instance with capacity.
