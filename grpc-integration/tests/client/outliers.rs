@@ -304,8 +304,17 @@ async fn a_lost_connection_counts_once() {
     sleep(SECOND).await;
     fleet.servers[0].break_connections();
     sleep(SECOND).await;
+    // The others answer theirs: that would be evidence.
+    fleet.servers[1..].iter().for_each(Server::open_gate);
+    sleep(SECOND).await;
+    fleet.servers[1..].iter().for_each(Server::close_gate);
     let failed = join_all(held.into_iter().map(|call| timeout(SECOND / 100, call))).await;
     assert_eq!(failed.iter().filter(|call| matches!(call, Ok(Ok(Err(_))))).count(), 20);
+    let held = hold(&fleet.client, 3);
+    sleep(SECOND).await;
+    fleet.servers[0].break_connections();
+    sleep(SECOND).await;
+    held.into_iter().for_each(|call| call.abort());
     let (failed, shares) = fleet.shares(fleet.calls("Name", 30)).await;
     assert_eq!((failed, shares), (0, vec![10; 3]));
     assert_eq!(log.take(), [""; 0]);
