@@ -59,7 +59,7 @@ impl LifecycleBuilder {
     }
 
     /// Uses a socket that listens already, for one that was bound with options of its own, or that another process passed,
-    /// as systemd does (socket activation). The file of a Unix socket is left to whoever made it.
+    /// as systemd does (socket activation). The file of a Unix socket is left to the process that made it.
     ///
     /// ```no_run
     /// use hither_tonic::{Lifecycle, LifecycleBuilder};

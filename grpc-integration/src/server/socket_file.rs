@@ -25,7 +25,7 @@ pub(super) struct SocketFile {
 }
 
 impl SocketFile {
-    /// Binds a socket to `path`, which is absolute. A socket file that nobody listens on any more is replaced.
+    /// Binds a socket to `path`, which is absolute. A socket file on which no process listens any more is replaced.
     pub(super) async fn bind(path: &Path) -> io::Result<(Self, UnixListener)> {
         match UnixListener::bind(path) {
             Err(error) if error.kind() == ErrorKind::AddrInUse => {

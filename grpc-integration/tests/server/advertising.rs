@@ -34,7 +34,7 @@ async fn an_address_that_cannot_be_had_is_one_clear_error() {
         ),
         (IpSource::route_to("host.invalid:80"), "0.0.0.0:0", "there is no route to host.invalid:80"),
         (IpSource::route_to("127.0.0.1"), "0.0.0.0:0", "there is no route to 127.0.0.1"),
-        // Where nobody listens: registered, and unreachable.
+        // No server listens there: it is registered, and unreachable.
         (
             IpSource::interface("lo"),
             "127.0.0.2:0",

@@ -175,7 +175,7 @@ async fn headers_and_body_of_a_unary_call_leave_in_one_write() {
     }
 }
 
-/// A stream that is open, and even one whose headers have not come, is nobody who may send now: the request is written when
+/// A stream that is open, and even one whose headers have not come, is no caller who may send now: the request is written when
 /// the connection's task runs for the first time after it was queued.
 #[tokio::test]
 async fn a_call_beside_idle_streams_is_not_held_back() {

@@ -44,7 +44,7 @@ impl MessageSizes {
     }
 }
 
-/// The sizes of what one attempt of a stream sends, for whoever counts it.
+/// The sizes of what one attempt of a stream sends, for metrics.
 #[derive(Debug)]
 pub(crate) struct SentSizes {
     sizes: MessageSizes,

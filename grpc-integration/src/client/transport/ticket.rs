@@ -106,7 +106,7 @@ impl Ticket {
                 // A caller's waker is its own code, and is dropped without the lock too.
                 drop(state);
                 if has_ended && let Some(waker) = waker {
-                    // h2 says so again, and has kept no waker.
+                    // The next poll returns it again, and h2 has kept no waker.
                     waker.wake();
                 }
                 Ok(upload)
