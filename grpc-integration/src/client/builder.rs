@@ -556,6 +556,7 @@ impl ChannelBuilder {
 
     /// Nothing could be done in no time, or over no connection. Settings with bounds in their docs are clamped there.
     fn check(&self) -> Result<()> {
+        self.policy.check().map_err(Error::invalid_argument)?;
         self.selection.check()?;
         if let Some(detection) = &self.outlier_detection {
             detection.check()?;

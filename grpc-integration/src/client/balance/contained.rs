@@ -32,6 +32,10 @@ impl Policy {
         Self { policy: Some(Box::new(policy)), due: None, panics }
     }
 
+    pub(crate) fn check(&self) -> Result<(), String> {
+        self.policy.as_ref().map_or(Ok(()), |policy| policy.check())
+    }
+
     /// Returns a picker over `ready`.
     ///
     /// # Errors

@@ -66,6 +66,15 @@ pub trait LoadBalancingPolicy: Debug + Send + 'static {
     fn due(&self) -> Option<Instant> {
         None
     }
+
+    /// Checks the settings, while the channel is made, and on the task that makes it. Default: they are valid.
+    ///
+    /// # Errors
+    /// What is wrong with which setting: the channel is not made, and this is the text of the
+    /// [`InvalidArgument`](crate::ErrorKind::InvalidArgument).
+    fn check(&self) -> Result<(), String> {
+        Ok(())
+    }
 }
 
 /// Picks an instance for each call. Both methods run on the call's own task: they must be quick and never block.
