@@ -8,7 +8,7 @@ use hither_core::{HasId, Instance, InstanceId};
 use super::capacity::{CapacityWaiters, InstanceCapacity};
 use super::failures::Failures;
 use super::outcomes::{Admission, Outcomes, Standing};
-use super::sync::{ArcSwap, AtomicBool, AtomicU64, Notify, Ordering};
+use super::sync::{ArcSwap, AtomicBool, AtomicU64, AtomicUsize, Notify, Ordering};
 use super::transport::{Connection, Slot};
 
 /// One attempt that was started, above those in flight, which are fewer: a connection has at most 2047. They wrap after 10^12.
@@ -241,10 +241,12 @@ impl fmt::Debug for ReadyInstance {
 
 /// What a policy has picked: an instance, and a number of the picker's own, which it is given back at the end of the
 /// attempt (an index of something that it keeps, for one).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Picked {
     instance: ReadyInstance,
     token: usize,
+    /// Where the attempt counts while it is in flight, besides its instance.
+    total: Option<Arc<AtomicUsize>>,
 }
 
 impl Picked {
@@ -268,6 +270,12 @@ impl Picked {
         self.token
     }
 
+    /// Counts the attempt in a total of the policy's while it is in flight.
+    pub(crate) fn counted_in(mut self, total: &Arc<AtomicUsize>) -> Self {
+        self.total = Some(Arc::clone(total));
+        self
+    }
+
     /// Reserves a stream for one call, on the oldest connection that has capacity. If none has, asks for another
     /// connection. None either if it is being tried by another call (half-open).
     pub(crate) fn reserve(self) -> Option<(InFlight, Slot)> {
@@ -283,16 +291,38 @@ impl Picked {
             inner.no_capacity.notify_one();
             return None;
         };
-        inner.attempts.fetch_add(STARTED + 1, Ordering::Relaxed);
-        Some((InFlight { picked: self, admission }, slot))
+        Some((self.start(admission), slot))
+    }
+
+    /// Counts an attempt.
+    fn start(self, admission: Admission) -> InFlight {
+        self.instance.0.inner.attempts.fetch_add(STARTED + 1, Ordering::Relaxed);
+        if let Some(total) = &self.total {
+            total.fetch_add(1, Ordering::Relaxed);
+        }
+        InFlight { picked: self, admission }
+    }
+
+    /// Counts an attempt that needs no connection: for tests of policies.
+    #[cfg(test)]
+    pub(crate) fn started(self) -> InFlight {
+        self.start(Admission::Call)
     }
 }
 
 impl From<ReadyInstance> for Picked {
     fn from(instance: ReadyInstance) -> Self {
-        Self { instance, token: Self::NO_TOKEN }
+        Self { instance, token: Self::NO_TOKEN, total: None }
     }
 }
+
+impl PartialEq for Picked {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.instance, self.token) == (&other.instance, other.token)
+    }
+}
+
+impl Eq for Picked {}
 
 /// A call in flight on an instance, counted until this is dropped.
 #[derive(Debug)]
@@ -314,6 +344,9 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.picked.instance.0.inner.attempts.fetch_sub(1, Ordering::Relaxed);
+        if let Some(total) = &self.picked.total {
+            total.fetch_sub(1, Ordering::Relaxed);
+        }
         if self.admission == Admission::Probe {
             self.picked.instance.release_probe();
         }

@@ -5,6 +5,7 @@
 //! | [`LeastRequest`](crate::LeastRequest), the default | nearly all services: slow and failing servers get less | gRPC: `least_request`; Envoy: `LEAST_REQUEST` |
 //! | [`PeakEwma`](crate::PeakEwma) | unary calls to servers of unequal speed or distance | linkerd, Finagle: peak EWMA |
 //! | [`RoundRobin`](crate::RoundRobin) | an equal number of calls for each, whatever happens | gRPC: `round_robin`, `weighted_round_robin` |
+//! | [`RingHash`](crate::RingHash) | caches and sessions: calls with the same key to the same server, with [bounded loads](crate::RingHash::with_balance_factor) if you set it | gRPC: `ring_hash_experimental`; Envoy: `RING_HASH`, `hash_balance_factor` |
 //! | [`Sticky`](crate::Sticky) | one server, with the others connected as spare | |
 //! | your [`LoadBalancingPolicy`](crate::LoadBalancingPolicy) | anything else; [`PerInstance`](crate::PerInstance) keeps what it measures | gRPC: custom LB policy |
 //!

@@ -1,6 +1,6 @@
 //! Ring hash, end to end.
 
-use hither_tonic::{HashKey, RingHash};
+use hither_tonic::{ErrorKind, HashKey, RingHash};
 use http::HeaderName;
 use tokio::time::sleep;
 use tonic::Request;
@@ -50,4 +50,46 @@ async fn a_users_calls_go_to_one_server_and_only_those_of_one_that_is_lost_to_ot
     registry.up("d:1").await;
     sleep(SECOND).await;
     assert_eq!(homes(&client).await, before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_with_too_many_calls_for_one_server_spreads_and_comes_back_when_they_have_ended() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let mut servers = Vec::new();
+    for address in ["a:1", "b:1", "c:1", "d:1"] {
+        servers.push(Server::on(&net, address));
+        registry.up(address).await;
+    }
+    let policy = RingHash::header(HeaderName::from_static("x-user")).with_balance_factor(200);
+    let client = Client::new(&channel(&registry, &net).policy(policy).connect().await.unwrap());
+    sleep(SECOND).await;
+    let hot = || {
+        let mut request = Request::new(String::new());
+        request.metadata_mut().insert("x-user", "hot".parse().unwrap());
+        request
+    };
+    let home = client.call("Name", hot()).await.unwrap().into_inner();
+    let calls = || servers.iter().map(Server::calls).collect::<Vec<_>>();
+    let before = calls();
+    let mut streams = Vec::new();
+    for _ in 0..16 {
+        streams.push(client.stream("Stream", hot()).await.unwrap());
+    }
+    let mut shares: Vec<_> = calls().iter().zip(before).map(|(now, before)| now - before).collect();
+    shares.sort_unstable();
+    // 200 % of the mean of 16 calls on four servers are eight.
+    assert_eq!(shares, [0, 0, 8, 8]);
+    drop(streams);
+    sleep(SECOND).await;
+    for _ in 0..20 {
+        assert_eq!(client.call("Name", hot()).await.unwrap().into_inner(), home);
+    }
+}
+
+#[tokio::test]
+async fn a_balance_factor_below_100_is_an_error() {
+    let policy = RingHash::default().with_balance_factor(99);
+    let error = channel(&Registry::new(), &Net::new()).policy(policy).connect_lazy().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+    assert_eq!(error.to_string(), "the balance_factor of RingHash is 99 %, which is below 100");
 }

@@ -1,5 +1,6 @@
 //! Ring hash: calls with the same key to the same instance.
 
+mod bound;
 mod ring;
 
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use http::HeaderName;
 use super::policy::{CallInfo, LoadBalancingPolicy, Pick, Picker};
 use super::random::Random;
 use crate::client::ready_instance::ReadyInstance;
+use bound::Bound;
 use ring::{Ring, hash};
 
 /// Sends all calls with the same key to the same instance, for as long as it is ready: consistent hashing, for caches and
@@ -25,7 +27,8 @@ use ring::{Ring, hash};
 /// near the [weights](ReadyInstance::weight); weight 0 is picked only when no other instance is ready.
 ///
 /// A call for whose instance no stream can be opened goes to another one
-/// ([`Picker::pick`](crate::Picker::pick)); the load is not balanced otherwise.
+/// ([`Picker::pick`](crate::Picker::pick)); the load is not balanced otherwise, unless
+/// [`with_balance_factor`](Self::with_balance_factor) bounds that of each instance.
 ///
 /// ```
 /// use hither_tonic::{HashKey, RingHash};
@@ -40,6 +43,7 @@ use ring::{Ring, hash};
 pub struct RingHash {
     header: Option<HeaderName>,
     seed: Option<u64>,
+    bound: Option<Bound>,
     ring: Ring,
 }
 
@@ -61,6 +65,35 @@ impl RingHash {
         Self { header: Some(name), ..Self::default() }
     }
 
+    /// Bounds the load of an instance to so many per cent of the mean, 100 or more: consistent hashing with bounded loads
+    /// (Mirrokni, Thorup and Zadimoghaddam, 2016). Default: no bound. What Envoy calls `hash_balance_factor`; 125 to 200 is
+    /// usual.
+    ///
+    /// An instance has room for `ceil(percent / 100 * (calls + 1) / instances)` calls, where `calls` are those that this channel has in
+    /// flight by this policy; where weights differ, for its share by weight of them all, and for one at least. A call whose instance has no room goes to the
+    /// next one on the ring that has. So a key that is called too often for one server spreads over the next ones, always
+    /// in the same order, and all other keys stay where they are as long as their own instance has room.
+    ///
+    /// A lower number balances better and moves more calls. With few calls in flight there is little room anywhere, and
+    /// one that comes while its instance has a call may go to another one.
+    ///
+    /// A pick looks at `percent / (percent - 100)` entries of the ring on average at most where all instances are loaded, five of
+    /// them with 125, and never at more than all of it.
+    ///
+    /// ```
+    /// use hither_tonic::RingHash;
+    ///
+    /// let policy = RingHash::default().with_balance_factor(150);
+    /// ```
+    ///
+    /// # Errors
+    /// Less than 100 is an error when the channel is made.
+    #[must_use]
+    pub fn with_balance_factor(mut self, percent: u32) -> Self {
+        self.bound = Some(Bound::new(percent));
+        self
+    }
+
     /// Sets the seed of the random choices for calls without a key.
     #[must_use]
     pub fn with_seed(mut self, seed: u64) -> Self {
@@ -73,7 +106,12 @@ impl LoadBalancingPolicy for RingHash {
     fn picker(&mut self, ready: &SortedById<ReadyInstance>) -> Arc<dyn Picker> {
         self.ring.update(ready);
         let random = Random::new(self.seed.unwrap_or_else(|| fastrand::u64(..)));
-        Arc::new(RingHashPicker { ring: self.ring.clone(), header: self.header.clone(), random })
+        let (ring, header, bound) = (self.ring.clone(), self.header.clone(), self.bound.clone());
+        Arc::new(RingHashPicker { ring, header, bound, random })
+    }
+
+    fn check(&self) -> Result<(), String> {
+        self.bound.as_ref().map_or(Ok(()), Bound::check)
     }
 }
 
@@ -81,6 +119,7 @@ impl LoadBalancingPolicy for RingHash {
 struct RingHashPicker {
     ring: Ring,
     header: Option<HeaderName>,
+    bound: Option<Bound>,
     random: Random,
 }
 
@@ -100,7 +139,11 @@ impl RingHashPicker {
 impl Picker for RingHashPicker {
     fn pick(&self, call: &CallInfo<'_>) -> Pick {
         let key = self.key(call).unwrap_or_else(|| self.random.draw());
-        self.ring.at(key).map_or(Pick::Queue, |picked| Pick::Instance(picked.clone().into()))
+        let picked = match &self.bound {
+            None => self.ring.from(key).next().map(|picked| picked.clone().into()),
+            Some(bound) => bound.pick(&self.ring, key),
+        };
+        picked.map_or(Pick::Queue, Pick::Instance)
     }
 }
 

@@ -110,15 +110,22 @@ impl Ring {
         }
     }
 
-    /// Returns the instance of the first entry at a hash or behind it.
-    pub(super) fn at(&self, hash: u64) -> Option<&ReadyInstance> {
+    /// Returns the instances of all entries, once round the ring, from the first one at a hash or behind it.
+    pub(super) fn from(&self, hash: u64) -> impl Iterator<Item = &ReadyInstance> {
         let first = part(hash);
         let here = &self.parts[first];
-        let behind = here[here.partition_point(|entry| entry.hash < hash)..].first();
-        // Round the ring, to the entries before it in its own part.
-        let parts = self.parts[first + 1..].iter().chain(&self.parts[..=first]);
-        let entry = behind.or_else(|| parts.into_iter().find_map(|part| part.first()));
-        entry.map(|entry| &entry.instance)
+        let (before, behind) = here.split_at(here.partition_point(|entry| entry.hash < hash));
+        let others = self.parts[first + 1..].iter().chain(&self.parts[..first]).flat_map(|part| part.iter());
+        behind.iter().chain(others).chain(before).map(|entry| &entry.instance)
+    }
+
+    /// Returns the part of `slots` that an instance has by its weight, rounded up.
+    pub(super) fn share(&self, instance: &ReadyInstance, slots: u128) -> u128 {
+        match self.weight {
+            // All are equal.
+            0 => slots.div_ceil(self.ready.len().max(1) as u128),
+            weight => slots.saturating_mul(units(instance)).div_ceil(weight),
+        }
     }
 }
 
@@ -182,6 +189,10 @@ mod tests {
         (0..count).map(|id| instance(id, 1)).collect()
     }
 
+    fn at(ring: &Ring, hash: u64) -> Option<&ReadyInstance> {
+        ring.from(hash).next()
+    }
+
     fn len(ring: &Ring) -> usize {
         ring.parts.iter().map(|part| part.len()).sum()
     }
@@ -203,9 +214,10 @@ mod tests {
         let edges = entries.iter().flat_map(|entry| [entry.hash, entry.hash + 1, entry.hash - 1]);
         for hash in edges.chain([0, u64::MAX]).chain((0..1000).map(|_| random.u64(..))) {
             let expected = entries.iter().find(|entry| entry.hash >= hash).unwrap_or(&entries[0]);
-            assert_eq!(ring.at(hash), Some(&expected.instance), "{hash}");
+            assert_eq!(at(&ring, hash), Some(&expected.instance), "{hash}");
+            assert_eq!(ring.from(hash).count(), entries.len(), "once round the ring");
         }
-        assert_eq!(Ring::default().at(7), None);
+        assert_eq!(at(&Ring::default(), 7), None);
     }
 
     #[test]
@@ -240,7 +252,7 @@ mod tests {
             let mut moved = 0;
             for key in 0..20_000_u32 {
                 let hash = hash(&key.to_be_bytes());
-                let (old, new) = (before.at(hash).unwrap(), after.at(hash).unwrap());
+                let (old, new) = (at(&before, hash).unwrap(), at(&after, hash).unwrap());
                 assert_eq!(old == new, *old != gone, "{count}");
                 moved += u32::from(old != new);
             }
@@ -255,7 +267,7 @@ mod tests {
             (0..10).map(|id| instance(id, 1 + u32::try_from(id).unwrap() % 3)).collect();
         let (ring, mut counts) = (ring(&ready), [0.0; 10]);
         for key in 0..100_000_u32 {
-            let picked = ring.at(hash(&key.to_be_bytes())).unwrap();
+            let picked = at(&ring, hash(&key.to_be_bytes())).unwrap();
             counts[ready.position(picked.id()).unwrap()] += 1.0;
         }
         let total: f64 = ready.iter().map(ReadyInstance::weight).sum();
