@@ -390,7 +390,8 @@ impl ChannelBuilder {
     ///   brings something else than reports or more than 100 and then 10 a second, the instance counts as failing, and the
     ///   stream is opened again after the [`backoff`](Self::backoff).
     /// - If the stream ends after a report, as proxies end streams that are silent, the report counts until the next stream has
-    ///   one; that is opened at once, or with backoff where streams end within a second.
+    ///   one; that is opened at once, before the calls that wait for a stream, or with backoff where streams end within a second.
+    ///   While calls have all streams of the server, the last report counts, and the watch is tried again with that backoff.
     ///
     /// The stream is a call for keep-alive: a server that is silent otherwise is pinged, and so found if it freezes, once in five
     /// minutes. It is none for load balancing, and does not show that a server answers calls. Of several connections to one

@@ -13,12 +13,12 @@ use hither_tonic::{
     ChannelBuilder, ConnectivityState, DiscoveryChannel, MemoryNetwork, MemoryServer, RoundRobin,
 };
 use http_body::Frame;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, advance, sleep, timeout};
 use tonic::body::Body;
 use tonic::codegen::Bytes;
 use tonic::server::NamedService;
 use tonic::transport::Server;
-use tonic::{Code, Status};
+use tonic::{Code, Status, Streaming};
 use tonic_health::ServingStatus::{NotServing, Serving};
 use tonic_health::server::HealthReporter;
 
@@ -449,6 +449,63 @@ async fn where_it_has_two_the_watch_takes_one_and_the_oldest_connection_alone_is
     assert_eq!((channel.status().instances()[0].connections(), odd.streams()), (3, 1));
     assert_eq!(channel.status().instances()[0].in_flight(), 5);
     drop(streams);
+}
+
+/// A server with two streams, one of them the watch's and one a call's, for which another call waits.
+async fn busy(
+    odd: &Odd,
+    network: &MemoryNetwork,
+) -> (MemoryServer, DiscoveryChannel, Streaming<String>, Waiting) {
+    let router =
+        Server::builder().max_concurrent_streams(2).add_service(Echo::new("a:1")).add_service(odd.clone());
+    let server = network.serve(SERVICE, "a:1", router).await.unwrap();
+    let channel = builder(network).max_connections(1).connect().await.unwrap();
+    let client = Client::new(&channel);
+    let first = client.stream("Stream", String::new()).await.unwrap();
+    let second = tokio::spawn(async move { client.stream("Stream", String::new()).await.unwrap() });
+    (server, channel, first, second)
+}
+
+type Waiting = tokio::task::JoinHandle<Streaming<String>>;
+
+/// A watch that reports SERVING and is cut off after this time.
+fn cut_after(time: Duration) -> Odd {
+    Odd::new(move |_| {
+        let cut = stream::once(async move {
+            sleep(time).await;
+            // Between two milliseconds even a pause of zero lasts until the next one.
+            advance(Duration::from_micros(500)).await;
+            Err(Status::internal("read timeout"))
+        });
+        grpc(stream::once(async { data(SERVING) }).chain(cut))
+    })
+}
+
+/// A server that is busy is healthy: were it left out, the others would be busier still.
+#[tokio::test(start_paused = true)]
+async fn while_calls_have_all_streams_the_last_report_counts() {
+    let (network, odd) = (network(), cut_after(SECOND / 2));
+    let (_server, channel, first, second) = busy(&odd, &network).await;
+    // The next watch is paced, and a call has the place of the last one.
+    let second = timeout(SECOND, second).await.unwrap().unwrap();
+    for _ in 0..300 {
+        assert_eq!(channel.status().state(), ConnectivityState::Ready);
+        sleep(SECOND).await;
+    }
+    assert_eq!(odd.streams(), 1);
+    drop((first, second));
+    sleep(11 * SECOND).await;
+    assert!(odd.streams() > 1, "it is watched again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_is_opened_again_keeps_its_place_before_the_calls_that_wait() {
+    let (network, odd) = (network(), cut_after(60 * SECOND));
+    let (_server, channel, first, mut second) = busy(&odd, &network).await;
+    assert!(timeout(400 * SECOND, &mut second).await.is_err());
+    assert_eq!((odd.streams(), channel.status().state()), (7, ConnectivityState::Ready));
+    drop(first);
+    timeout(SECOND, second).await.unwrap().unwrap();
 }
 
 /// GOAWAY was taken for a failed check, so a fleet that drained its connections was unhealthy as a whole

@@ -48,7 +48,9 @@ enum Ended {
     Unchecked(String),
     /// After a report, which still counts.
     AfterReport(Status),
-    /// Without one, or the server breaks the protocol.
+    /// Calls have all streams, which shows nothing of the health: the last report still counts.
+    Full,
+    /// Without a report, or the server breaks the protocol.
     Failed(String),
 }
 
@@ -93,7 +95,8 @@ impl HealthCheck {
                     let cause = describe(&status);
                     tracing::debug!(cause, "health stream ended; opening another one");
                     self.backoff.reset();
-                    Duration::ZERO
+                    // Without a pause, in which a call that waits for a stream would take its place.
+                    continue;
                 }
                 // No longer than a report may take to come, because the last one may be outdated.
                 Ended::AfterReport(status) => {
@@ -101,6 +104,7 @@ impl HealthCheck {
                     tracing::debug!(cause, "health stream ended at once; retrying");
                     self.backoff.next_delay().min(self.timeout)
                 }
+                Ended::Full => self.backoff.next_delay().min(self.timeout),
                 Ended::Failed(cause) => {
                     report(Health::NotServing(cause));
                     self.backoff.next_delay()
@@ -118,7 +122,7 @@ impl HealthCheck {
             Ended::Failed(format!("health check failed at {}: {cause}", connection.address()))
         };
         let Some(slot) = connection.try_reserve_aside() else {
-            return failed("the connection takes no more streams".to_owned());
+            return Ended::Full;
         };
         let began = Instant::now();
         let first = async {
