@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hither_tonic::{ChannelBuilder, Selection};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tonic::Code;
 
 use crate::support::{Client, Net, Registry, Server};
@@ -131,4 +131,40 @@ async fn when_all_have_failed_calls_fail_and_all_are_attempted_until_one_is_read
     let dials = net.dials("a:1").len();
     sleep(300 * SECOND).await;
     assert_eq!((net.dials("a:1").len(), server.open()), (dials, 1));
+}
+
+/// A server that accepts connections and ends each once its SETTINGS have left.
+fn ending(net: &Net, address: &str) {
+    let mut incoming = net.listen(address);
+    tokio::spawn(async move {
+        while let Some(io) = incoming.recv().await {
+            let mut connection = h2::server::handshake(io).await.unwrap();
+            let _ = timeout(Duration::from_millis(1), connection.accept()).await;
+        }
+    });
+}
+
+/// Each walk would begin without what is known of the servers, and they would be connected to without a pause.
+#[tokio::test(start_paused = true)]
+async fn servers_keep_their_backoff_from_one_walk_to_the_next() {
+    for seed in 0..4 {
+        let (mut registry, net) = (Registry::new(), Net::new());
+        ending(&net, "b:1");
+        for address in ["a:1", "b:1"] {
+            registry.up(address).await;
+        }
+        let selection = Selection::default().pick_first().with_seed(seed);
+        let channel = channel(&registry, &net).selection(selection).connect_lazy().unwrap();
+        sleep(100 * SECOND).await;
+        // Of the one that refuses: after 0 s, 1 s, 2.6 s and so on. The first few connections to the other are of use for all
+        // that is known.
+        let dials = ["a:1", "b:1"].map(|address| net.dials(address).len());
+        assert!((6..=11).contains(&dials[0]) && (12..=18).contains(&dials[1]), "{dials:?}");
+        let error = Client::new(&channel).name().await.unwrap_err();
+        assert!(error.message().starts_with("0 of 2 instances of greeter ready; last error: "), "{error}");
+        // What is back is found, within the backoff.
+        let server = Server::on(&net, "a:1");
+        sleep(80 * SECOND).await;
+        assert_eq!((server.open(), Client::new(&channel).name().await.unwrap()), (1, "a:1".to_owned()));
+    }
 }

@@ -384,3 +384,20 @@ async fn the_backoff_begins_anew_when_an_instance_is_to_be_connected_to_again() 
     sleep(10 * SECOND).await;
     assert_eq!(delays()[6..], [1, 2, 4]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_instance_that_has_left_and_is_back_is_connected_to_at_once() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let _other = Server::on(&net, "b:1");
+    registry.up("a:1").await;
+    registry.up("b:1").await;
+    let _channel = channel(&registry, &net).connect().await.unwrap();
+    sleep(100 * SECOND).await;
+    registry.leave("a:1").await;
+    sleep(SECOND / 10).await;
+    let (dials, now) = (net.dials("a:1").len(), Instant::now());
+    registry.up("a:1").await;
+    sleep(SECOND / 10).await;
+    assert!(net.dials("a:1")[dials] < now + SECOND / 10);
+    assert_eq!(net.dials("a:1").len(), dials + 1);
+}

@@ -8,6 +8,7 @@ mod outage_log;
 mod pace;
 mod ready_lists;
 mod renewals;
+mod server_pace;
 mod slow_start;
 mod state;
 mod subchannel;
@@ -38,6 +39,7 @@ use super::server_key::{ServerKey, server_key};
 use crate::task::Task;
 use changes::{Changes, Notifier};
 use outage_log::OutageLog;
+use server_pace::Paces;
 use slow_start::SlowStarts;
 pub(crate) use state::StatePublisher;
 use subchannel::Subchannel;
@@ -64,6 +66,7 @@ pub(crate) struct Pool {
     /// Whether the selection has more to change.
     is_unsettled: bool,
     subchannels: BTreeMap<ServerKey, Member>,
+    paces: Paces,
     tally: Tally,
     outliers: Option<Outliers>,
     slow_starts: Option<SlowStarts>,
@@ -114,6 +117,7 @@ impl Pool {
             selection,
             is_unsettled: false,
             subchannels: BTreeMap::new(),
+            paces: Paces::default(),
             tally: Tally::default(),
             slow_starts: slow_start.map(SlowStarts::new),
             update: None,
@@ -225,12 +229,16 @@ impl Pool {
     fn follow(&mut self, key: &ServerKey) {
         let Some(Placed { instance, list, connect }) = self.selector.place(key) else {
             if let Some(mut member) = self.subchannels.remove(key) {
+                self.paces.keep(key, member.subchannel.pace());
                 self.publisher.known().remove(member.subchannel.ready_instance());
                 self.tally.forget(&mut member.counted);
                 self.selector.observe(key, || Condition::Pending);
                 if let Some(outliers) = &mut self.outliers {
                     outliers.forget(member.subchannel.ready_instance());
                 }
+            }
+            if !self.selector.has(key) {
+                self.paces.remove(key);
             }
             return;
         };
@@ -252,7 +260,9 @@ impl Pool {
                 };
                 let notifier = Notifier { key: Arc::clone(key), changes: Arc::clone(&self.changes) };
                 let (config, outages) = (self.config.fork(&ready_instance), Arc::clone(&self.outages));
-                let subchannel = Subchannel::start(ready_instance, list.tier(), config, notifier, outages);
+                let pace = self.paces.remove(key);
+                let subchannel =
+                    Subchannel::start(ready_instance, list.tier(), config, pace, notifier, outages);
                 self.publisher.known().insert(subchannel.subject());
                 entry.insert(Member { list, subchannel, counted: Counted::default() })
             }

@@ -76,6 +76,11 @@ impl<T: Use> Pace<T> {
         self.failing
     }
 
+    /// Returns whether nothing is known of connections that were of no use.
+    pub(super) fn is_new(&self) -> bool {
+        self.brief.is_empty() && !self.failing
+    }
+
     /// A connection was made: the peer has sent SETTINGS.
     pub(super) fn connected(&mut self) {
         if !self.failing {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hither_core::{Backoff, Instance};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 use tracing::Instrument;
 
 use super::changes::Notifier;
@@ -14,8 +14,9 @@ use super::connections::Connections;
 use super::desired::Desired;
 use super::dialer::Dialer;
 use super::outage_log::{ATTEMPTS, Guard, OutageLog};
-use super::pace::{Next, Pace};
+use super::pace::Next;
 use super::renewals::Renewals;
+use super::server_pace::{Rest, ServerPace};
 use crate::client::health::{Health, HealthCheck};
 use crate::client::metrics::ChannelMetrics;
 use crate::client::ready_instance::ReadyInstance;
@@ -61,26 +62,31 @@ pub(super) struct Subchannel {
     ready_instance: ReadyInstance,
     observed: Arc<Observed>,
     tier: Option<u32>,
+    pace: ServerPace,
     desired: watch::Sender<Desired>,
     _task: Task,
 }
 
 impl Subchannel {
-    /// Starts to connect to the instance; `changed` is notified of every change of connectivity.
+    /// Starts to connect to the instance; `changed` is notified of every change of connectivity. `pace` is that of an earlier
+    /// subchannel of the server, if anything is known of it.
     pub(super) fn start(
         ready_instance: ReadyInstance,
         tier: Option<u32>,
         config: SubchannelConfig,
+        pace: Option<ServerPace>,
         changed: Notifier,
         outages: Arc<OutageLog>,
     ) -> Self {
         let instance = Arc::clone(ready_instance.instance());
         let span = tracing::debug_span!("subchannel", address = %instance.address());
-        let observed = Arc::new(Observed::new(Connectivity::Connecting));
+        let pace = pace.unwrap_or_else(|| ServerPace::new(config.backoff));
+        let connectivity = pace.rest().map_or(Connectivity::Connecting, |rest| rest.connectivity);
+        let observed = Arc::new(Observed::new(connectivity));
         let (desired, receiver) = watch::channel(Desired { instance, connect: true });
         let task = SubchannelTask {
             ready_instance: ready_instance.clone(),
-            pace: Pace::new(config.backoff),
+            pace: pace.clone(),
             dialer: config.dialer,
             renewals: config.renewals,
             health_check: config.health_check,
@@ -92,7 +98,7 @@ impl Subchannel {
             outages,
         };
         let task = Task::spawn(task.run().instrument(span));
-        Self { ready_instance, observed, tier, desired, _task: task }
+        Self { ready_instance, observed, tier, pace, desired, _task: task }
     }
 
     pub(super) fn ready_instance(&self) -> &ReadyInstance {
@@ -101,6 +107,10 @@ impl Subchannel {
 
     pub(super) fn connectivity(&self) -> Connectivity {
         self.observed.connectivity()
+    }
+
+    pub(super) fn pace(&self) -> &ServerPace {
+        &self.pace
     }
 
     pub(super) fn connects(&self) -> bool {
@@ -145,7 +155,7 @@ struct SubchannelTask {
     dialer: Dialer,
     renewals: Renewals,
     health_check: Option<HealthCheck>,
-    pace: Pace<Trial>,
+    pace: ServerPace,
     max_connections: usize,
     metrics: ChannelMetrics,
     desired: watch::Receiver<Desired>,
@@ -157,11 +167,12 @@ struct SubchannelTask {
 impl SubchannelTask {
     async fn run(mut self) {
         loop {
-            self.set_connectivity(Connectivity::Idle);
+            if !self.desired.borrow().connect {
+                self.set_connectivity(Connectivity::Idle);
+            }
             if self.desired.wait_for(|desired| desired.connect).await.is_err() {
                 return;
             }
-            self.set_connectivity(Connectivity::Connecting);
             self.keep_connected().await;
             self.pace.reset();
         }
@@ -172,6 +183,15 @@ impl SubchannelTask {
         let outages = Arc::clone(&self.outages);
         let mut outage = Outage::new(&outages);
         let mut sickness = None;
+        match self.pace.rest() {
+            Some(Rest { until, connectivity }) => {
+                self.set_connectivity(connectivity);
+                if !self.wait_to_connect(until).await {
+                    return;
+                }
+            }
+            None => self.set_connectivity(Connectivity::Connecting),
+        }
         loop {
             let instance = Arc::clone(&self.desired.borrow().instance);
             self.renewals.mark_seen();
@@ -180,48 +200,44 @@ impl SubchannelTask {
                 _ = self.desired.wait_for(|desired| !desired.connect) => return,
                 connected = self.dialer.dial(&instance) => connected,
             };
-            let delay = match connected {
+            let until = match connected {
                 Ok(connection) => self.serve(connection, &instance, &mut outage, &mut sickness).await,
                 Err(error) => {
                     self.metrics.connect_failed();
                     outage.attempt_failed(&instance, &error);
-                    let delay = self.pace.failed();
-                    self.fail(error, delay);
-                    delay
+                    self.fail(error, self.pace.failed())
                 }
             };
-            if !self.wait_to_connect(delay).await {
+            if !self.wait_to_connect(until).await {
                 return;
             }
         }
     }
 
     /// Waits for the next attempt, which new certificates bring forward. Returns whether it is to be made.
-    async fn wait_to_connect(&mut self, delay: Duration) -> bool {
-        let mut delay = pin!(sleep(delay));
+    async fn wait_to_connect(&mut self, until: Instant) -> bool {
+        let mut delay = pin!(sleep_until(until));
         loop {
             tokio::select! {
                 biased;
                 _ = self.desired.wait_for(|desired| !desired.connect) => return false,
                 () = self.renewals.next() => {
-                    let pause = Instant::now() + self.pace.renewed();
-                    if pause < delay.deadline() {
-                        delay.as_mut().reset(pause);
-                    }
+                    let until = self.pace.renewed().min(delay.deadline());
+                    delay.as_mut().reset(until);
                 }
                 () = &mut delay => return true,
             }
         }
     }
 
-    /// Serves calls until no connection is left; returns after which delay to connect again.
+    /// Serves calls until no connection is left; returns when to connect again.
     async fn serve<'a>(
         &mut self,
         first: Connection,
         instance: &Instance,
         outage: &mut Outage<'a>,
         sickness: &mut Option<Guard<'a>>,
-    ) -> Duration {
+    ) -> Instant {
         self.pace.connected();
         let first = Arc::new(first);
         let (trial, since) = (Trial::of(&first), Instant::now());
@@ -266,18 +282,14 @@ impl SubchannelTask {
             Next::AtOnce => {
                 outage.is_over_unless_logged();
                 self.set_connectivity(Connectivity::Connecting);
-                Duration::ZERO
+                Instant::now()
             }
-            Next::Soon(pause) => {
-                self.set_connectivity(Connectivity::Connecting);
-                pause
-            }
+            Next::Soon(pause) => self.rest(pause, Connectivity::Connecting),
             Next::Failing(delay, connections) => {
                 let cause =
                     format!("no answer over {connections} connections; the last one: {lost} at {address}");
                 outage.begin(instance, connections, &cause);
-                self.fail(cause, delay);
-                delay
+                self.fail(cause, delay)
             }
         }
     }
@@ -314,9 +326,18 @@ impl SubchannelTask {
         !self.pace.is_failing() || trial.verdict() == Verdict::Answered || since.elapsed() >= PROVEN
     }
 
-    fn fail(&self, cause: String, delay: Duration) {
+    fn fail(&self, cause: String, delay: Duration) -> Instant {
         tracing::debug!(cause, ?delay, "connection attempt failed; retrying");
-        self.set_connectivity(Connectivity::TransientFailure(cause.into()));
+        self.rest(delay, Connectivity::TransientFailure(cause.into()))
+    }
+
+    /// Returns when the delay is over.
+    fn rest(&self, delay: Duration, connectivity: Connectivity) -> Instant {
+        let until = Instant::now() + delay;
+        // Before the pool sees it: another subchannel may follow at once.
+        self.pace.set_rest(Rest { until, connectivity: connectivity.clone() });
+        self.set_connectivity(connectivity);
+        until
     }
 
     fn end(&self, outage: &mut Outage<'_>, instance: &Instance) {
@@ -404,7 +425,7 @@ mod tests {
             dialer: Dialer::new(Arc::new(TcpConnector::default()), SETTLED, TransportConfig::default()),
             renewals: Renewals::never(),
             health_check: None,
-            pace: Pace::new(backoff),
+            pace: ServerPace::new(backoff),
             max_connections: 1,
             metrics: ChannelMetrics::new("greeter"),
             desired: watch::channel(Desired { instance, connect: true }).1,

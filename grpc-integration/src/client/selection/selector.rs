@@ -140,6 +140,11 @@ impl Selector {
         }
     }
 
+    /// Whether the server is there to be selected, now or later.
+    pub(crate) fn has(&self, key: &ServerKey) -> bool {
+        self.servers.get(key).is_some()
+    }
+
     /// Whether no instance is selected.
     pub(crate) fn is_empty(&self) -> bool {
         self.servers.is_empty()

@@ -147,8 +147,8 @@ impl Selection {
     ///
     /// Instances are attempted in a random order, those of earlier [`tiers`](Self::tiers) first: each 250 ms after the one before or as
     /// soon as that has failed (Happy Eyeballs). The first that is ready is used, and the other attempts end. When its
-    /// connection is lost or it leaves the registry, the walk begins anew. When all have failed, calls fail, and all are
-    /// attempted again, each with its own backoff, until one is ready.
+    /// connection is lost or it leaves the registry, the walk begins anew; one that has just failed keeps its backoff, and the walk
+    /// goes past it. When all have failed, calls fail, and all are attempted again, each with its own backoff, until one is ready.
     ///
     /// Unlike gRPC's it connects before the first call, and again when the connection is lost, without a call to ask for it.
     ///
