@@ -168,3 +168,21 @@ async fn servers_keep_their_backoff_from_one_walk_to_the_next() {
         assert_eq!((server.open(), Client::new(&channel).name().await.unwrap()), (1, "a:1".to_owned()));
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn one_about_to_shut_down_is_left_when_another_one_can_be_connected_to() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let leaving = Server::on(&net, "a:1");
+    registry.draining("a:1").await;
+    registry.up("b:1").await;
+    let client = Client::new(&pick_first(&registry, &net).connect().await.unwrap());
+    sleep(100 * SECOND).await;
+    assert_eq!(client.name().await.unwrap(), "a:1");
+    let attempts = net.dials("b:1").len();
+    assert!((6..=11).contains(&attempts), "{attempts}");
+    let server = Server::on(&net, "b:1");
+    // The next attempt of its backoff.
+    sleep(80 * SECOND).await;
+    assert_eq!(client.name().await.unwrap(), "b:1");
+    assert_eq!((leaving.open(), leaving.accepted(), server.accepted()), (1, 1, 1));
+}

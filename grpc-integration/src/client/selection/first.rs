@@ -18,7 +18,8 @@ use crate::client::server_key::ServerKey;
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 /// Walks through the servers until one is ready, and stays with that one. When all have failed, all are attempted, each with
-/// its own backoff (gRFC A61).
+/// its own backoff (gRFC A61). With one about to shut down, those that are up are attempted on, and it is left for the first of
+/// them that is ready.
 #[derive(Debug)]
 pub(super) struct First {
     selection: Selection,
@@ -64,6 +65,16 @@ impl First {
         record: Option<(Role, &Arc<Instance>)>,
         condition: Condition,
     ) {
+        let any_up = self.up > 0;
+        self.replace(key, record, condition);
+        if any_up != (self.up > 0)
+            && let Some((List::Draining, rank)) = &self.chosen
+        {
+            self.changed.push(Arc::clone(&rank.key));
+        }
+    }
+
+    fn replace(&mut self, key: &ServerKey, record: Option<(Role, &Arc<Instance>)>, condition: Condition) {
         let (mut was_chosen, mut attempt, mut was_latest) = (false, None, false);
         let before = self.seats.remove(key);
         let is_known = before.is_some();
@@ -86,15 +97,13 @@ impl First {
             self.latest = Some(order.clone());
         }
         match attempt {
-            _ if was_chosen => self.chosen = Some(order),
+            _ if was_chosen => self.choose(order),
             // With another selection it was connected to already.
             _ if !is_known && condition.is_connected() => self.prefer(order),
-            Some(attempt) => drop(self.attempted.insert(order, attempt)),
-            None => self.wait(order),
-        }
-        let is_draining = self.chosen.as_ref().is_some_and(|(list, _)| *list == List::Draining);
-        if is_draining && self.up > 0 {
-            self.begin();
+            Some(attempt) if self.chosen.is_none() || list != List::Draining => {
+                self.attempted.insert(order, attempt);
+            }
+            _ => self.wait(order),
         }
     }
 
@@ -117,7 +126,7 @@ impl First {
 
     /// Makes the attempts that are due; returns the servers for which something may have changed.
     pub(super) fn take_changed(&mut self, now: Instant) -> Vec<ServerKey> {
-        while self.chosen.is_none() && self.is_due(now) {
+        while self.is_walking() && self.is_due(now) {
             let Some(order) = self.waiting.pop_first() else { break };
             self.changed.push(Arc::clone(&order.1.key));
             self.attempted.insert(order.clone(), Condition::Pending);
@@ -128,15 +137,21 @@ impl First {
 
     /// Returns when [`take_changed`](Self::take_changed) is to be called again though nothing has changed.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.next.filter(|_| self.chosen.is_none() && !self.waiting.is_empty())
+        self.next.filter(|_| self.is_walking())
     }
 
     /// Returns the list that a server is in and whether it is connected to, if it is selected.
     pub(super) fn choice(&self, key: &ServerKey) -> Option<(List, bool)> {
         let (role, order) = self.seats.get(key)?;
-        let is_selected = self.chosen.as_ref() == Some(order) || self.attempted.contains_key(order);
-        // One about to shut down finishes its calls.
-        (is_selected || *role == Role::Draining).then_some((order.0, is_selected && *role != Role::Held))
+        let (is_chosen, is_attempted) =
+            (self.chosen.as_ref() == Some(order), self.attempted.contains_key(order));
+        let (is_selected, connects) = match role {
+            Role::Up => (is_chosen || is_attempted, true),
+            Role::Held => (is_chosen || is_attempted, false),
+            // It finishes its calls.
+            Role::Draining => (true, is_attempted || (is_chosen && self.up == 0)),
+        };
+        is_selected.then_some((order.0, connects))
     }
 
     /// Drops it, and yields in between if there is much to drop.
@@ -145,6 +160,17 @@ impl First {
             consume_budget().await;
             self.waiting.remove(&order);
             self.attempted.remove(&order);
+        }
+    }
+
+    /// Whether there are servers to be attempted.
+    fn is_walking(&self) -> bool {
+        match &self.chosen {
+            None => !self.waiting.is_empty(),
+            Some((List::Draining, _)) => {
+                self.waiting.first().is_some_and(|(list, _)| *list != List::Draining)
+            }
+            Some((List::Tier(_), _)) => false,
         }
     }
 
@@ -165,8 +191,14 @@ impl First {
 
     fn choose(&mut self, order: Order) {
         self.attempted.remove(&order);
+        let attempted = std::mem::take(&mut self.attempted);
+        // With one about to shut down the walk goes on.
+        let goes_on = |(list, _): &Order| order.0 == List::Draining && *list != List::Draining;
+        let (going_on, ended) = attempted.into_iter().partition(|(attempted, _)| goes_on(attempted));
+        self.attempted = ended;
         self.begin();
-        self.chosen = Some(order);
+        self.changed.push(Arc::clone(&order.1.key));
+        (self.attempted, self.chosen) = (going_on, Some(order));
     }
 
     /// Ends all attempts and leaves the one that was chosen: the walk begins anew.
@@ -303,6 +335,35 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn where_the_others_have_failed_one_about_to_shut_down_is_used_until_one_of_them_is_ready() {
+        let (mut sim, order) = ten().await;
+        sim.drain(&[&order[0]]).await;
+        for id in &order[1..] {
+            sim.pass(2 * HALF).await;
+            sim.turn(&[id], Failing).await;
+        }
+        sim.turn(&[&order[0]], Ready).await;
+        let mut others = order[1..].to_vec();
+        others.sort();
+        assert_eq!((sim.connects(), sim.open().len()), (others.clone(), 10));
+        // Nothing begins anew, whatever changes in the registry.
+        let started = sim.started;
+        sim.put([instance(&order[2]).with_weight(7)]).await;
+        sim.pass(600 * HALF).await;
+        assert_eq!((sim.connects(), sim.started), (others, started));
+        sim.put([instance("i00")]).await;
+        assert_eq!((sim.connects().len(), sim.started), (10, started + 1));
+        sim.turn(&[&order[5]], Ready).await;
+        assert_eq!((sim.connects(), sim.open().len()), (order[5..6].to_vec(), 2));
+        // The walk goes on from one that is about to shut down, and ends if it stays.
+        sim.drain(&[&order[5]]).await;
+        sim.pass(2 * HALF).await;
+        assert_eq!(sim.connects().len(), 2);
+        sim.put([instance(&order[5])]).await;
+        assert_eq!(sim.connects(), order[5..6]);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn one_that_is_held_is_used_until_its_connection_is_lost() {
         let (mut sim, order) = ten().await;
         sim.turn(&[&order[0]], Ready).await;
@@ -351,7 +412,9 @@ mod tests {
             sim.pass(Duration::from_secs(10)).await;
             let connects = sim.connects().len();
             let all = (0..10).filter(|id| sim.is_registered(&format!("i{id}"))).count();
-            assert!(connects <= 1 || connects == all, "{connects} of {all}");
+            // While one about to shut down is used, those that are up.
+            let up = (0..10).filter(|id| sim.is_up(&format!("i{id}"))).count();
+            assert!(connects <= 1 || connects == all || connects == up, "{connects} of {all}");
             sim.all_ready().await;
             assert!(sim.connects().len() <= 1);
         }

@@ -153,6 +153,11 @@ impl Sim {
         self.registered.get(&id.parse().unwrap()).is_some()
     }
 
+    pub(super) fn is_up(&self, id: &str) -> bool {
+        let registered = self.registered.get(&id.parse().unwrap());
+        registered.is_some_and(|instance| instance.state() == InstanceState::Up)
+    }
+
     pub(super) fn tiered(&self) -> &Tiered {
         self.selector.tiered().unwrap()
     }

@@ -150,6 +150,9 @@ impl Selection {
     /// connection is lost or it leaves the registry, the walk begins anew; one that has just failed keeps its backoff, and the walk
     /// goes past it. When all have failed, calls fail, and all are attempted again, each with its own backoff, until one is ready.
     ///
+    /// An instance that is about to shut down is used only if all others have failed: those are attempted on, and it is left when
+    /// one of them is ready.
+    ///
     /// Unlike gRPC's it connects before the first call, and again when the connection is lost, without a call to ask for it.
     ///
     /// [`Sticky`](crate::Sticky) calls one instance too, but connects to all, so that failover is immediate.
