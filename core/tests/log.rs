@@ -22,9 +22,13 @@ struct Log(NamedTempFile);
 
 /// Captures the log of this thread, on which the whole test runs.
 fn capture() -> (Log, DefaultGuard) {
+    capture_to(LevelFilter::INFO)
+}
+
+fn capture_to(level: LevelFilter) -> (Log, DefaultGuard) {
     let log = Log(NamedTempFile::new().unwrap());
     let subscriber = tracing_subscriber::fmt()
-        .with_max_level(LevelFilter::INFO)
+        .with_max_level(level)
         .with_writer(Arc::new(log.0.reopen().unwrap()))
         .with_ansi(false)
         .without_time()
@@ -112,6 +116,22 @@ async fn what_has_failed_is_named() {
     handle.withdraw();
     sleep(Duration::from_secs(60)).await;
     assert_lines(&mut log, &[&["INFO", "registration withdrawn"], &["WARN", "withdrawal failed; retrying"]]);
+}
+
+/// So a task that stands still differs in the log from one whose registry is well.
+#[tokio::test(start_paused = true)]
+async fn each_renewal_is_a_line_at_debug() {
+    let (mut log, _guard) = capture_to(LevelFilter::DEBUG);
+    let registry = MemoryRegistry::new();
+    let registration =
+        Registration::new("svc".parse().unwrap(), Instance::new("10.0.0.1:80".parse().unwrap())).unwrap();
+    let _handle = keep_registered(registry.clone(), registration, RegistrationConfig::default());
+    sleep(Duration::from_secs(600)).await;
+    let renewals = usize::try_from(registry.faults().calls_of(Operation::Renew)).unwrap();
+    assert!(renewals > 10, "{renewals}");
+    let mut lines: Vec<&[&str]> = vec![&["INFO", "svc", "registered"]];
+    lines.resize(1 + renewals, &["DEBUG", "svc", "renewed"]);
+    assert_lines(&mut log, &lines);
 }
 
 #[tokio::test(start_paused = true)]

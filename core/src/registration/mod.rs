@@ -28,6 +28,10 @@ pub use state::RegistrationStatus;
 /// has expired. It retries without limit, with exponential backoff and full jitter, from 0.2 s up to 10 s or a third of
 /// the TTL, whichever is less.
 ///
+/// An attempt to renew fails after a third of the TTL, or after the
+/// [attempt timeout](RegistrationConfig::with_attempt_timeout) if that is shorter, so an outage is reported within four
+/// fifths of the TTL. One that is over before the next renewal, and that the lease has outlived, is not reported.
+///
 /// Until its first success it takes the id over ([`Claim::TakeOver`](crate::Claim::TakeOver)), because a restarted process
 /// finds its own old record. From then on it takes only a vacant id, so an owner that returns from a partition does not
 /// displace its successor: that ends as [`RegistrationStatus::Superseded`]. It waits two TTLs before it yields, because the

@@ -171,6 +171,7 @@ impl Reconciler {
         let deadline = self.config.attempt_timeout.min(active.ttl / 3);
         within(deadline, "renew", async { active.lease.renew().await }).await?;
         active.renew_at = after(Instant::now(), interval);
+        tracing::debug!("renewed");
         Ok(())
     }
 

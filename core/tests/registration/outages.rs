@@ -132,10 +132,12 @@ async fn a_call_to_a_frozen_registry_ends_at_its_deadline_and_is_retried() {
     let registry = MemoryRegistry::new();
     let handle = kept(&registry).await;
     registry.faults().freeze();
+    let began = Instant::now();
     let RegistrationStatus::Retrying { cause, .. } = status(&handle, is_retrying).await else {
         unreachable!()
     };
     assert_eq!(cause.kind(), ErrorKind::Timeout);
+    assert!(began.elapsed() <= TTL * 4 / 5, "{:?}", began.elapsed());
     sleep(3 * TTL).await;
     registry.faults().thaw();
     soon(handle.registered()).await.unwrap();
