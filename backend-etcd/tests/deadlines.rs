@@ -223,7 +223,8 @@ async fn after_a_deadline_the_next_call_goes_to_the_next_endpoint() {
 async fn a_caller_with_a_shorter_deadline_rotates_the_endpoints_too() {
     let service = unique_service();
     let (registry, _ways) = one_way_lost(&service).await;
-    let given_up = timeout(Duration::from_millis(550), registry.resolve(&service)).await;
+    // As long as a renewal may take at the smallest TTL.
+    let given_up = timeout(Duration::from_secs(1) / 3, registry.resolve(&service)).await;
     assert!(given_up.is_err(), "{given_up:?}");
     registry.resolve(&service).await.unwrap();
 }

@@ -30,8 +30,8 @@ pub(crate) use position::Position;
 pub(crate) use watch_stream::WatchStream;
 
 /// A request that its caller drops after so long was dropped because of a deadline. Less than a third of the smallest
-/// TTL, within which a renewal must be done.
-const SUSPICIOUS: Duration = Duration::from_millis(500);
+/// TTL, within which a renewal must be done: etcd grants whole seconds, and one where elections are fast.
+const SUSPICIOUS: Duration = Duration::from_millis(300);
 
 /// The longest time to live that is believed: sums with it do not overflow.
 const LONGEST_TTL: i64 = 365 * 24 * 3600;
