@@ -9,7 +9,7 @@ use std::time::Duration;
 use hither_core::{Claim, ErrorKind, Registrar, Resolver, Result, ServiceName};
 use hither_etcd::{EtcdConfig, EtcdRegistry};
 use socket2::{Domain, Socket, Type};
-use support::{Etcd, LONG, Proxy, ids, instance, put, register, registration, shared, unique_service};
+use support::{Etcd, LONG, Proxy, get, ids, instance, put, register, registration, shared, unique_service};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -259,6 +259,20 @@ async fn an_etcd_that_was_restarted_serves_the_next_call_or_the_one_after() {
         }
     });
     assert_eq!(ids(&snapshot.await.unwrap()), ["a"]);
+}
+
+#[tokio::test]
+async fn a_restart_between_two_renewals_is_not_seen_and_keeps_the_lease() {
+    let mut etcd = Etcd::start().await;
+    let (registry, service) = (EtcdRegistry::connect(etcd.config()).unwrap(), unique_service());
+    let mut lease = register(&registry, &service, "a:1").await;
+    let key = format!("{service}/a:1");
+    let before = get(&etcd.client().await, &key).await;
+    lease.renew().await.unwrap();
+    etcd.kill();
+    let etcd = etcd.start_again().await;
+    lease.renew().await.unwrap();
+    assert_eq!(get(&etcd.client().await, &key).await, before);
 }
 
 #[tokio::test]

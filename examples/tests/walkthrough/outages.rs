@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::etcd::Etcd;
 use crate::program::Program;
-use crate::{SERVICE, busy_client, failures, record, registry, until_record};
+use crate::{SERVICE, busy_client, failures, records, registry, until_record};
 
 fn is_lost(line: &str) -> bool {
     line.starts_with("registry ") && line.contains(" is lost")
@@ -27,8 +27,8 @@ enum End {
     Stopped,
 }
 
-/// Two servers, and a client that calls them, after they have reported the end of their etcd.
-async fn lost(etcd: &mut Etcd, end: End, ttl: &str) -> (Vec<Program>, Program) {
+/// Two servers, and a client that calls them.
+async fn running(etcd: &Etcd, ttl: &str) -> (Vec<Program>, Program) {
     let registry = registry(etcd);
     let servers =
         vec![Program::server(&registry, &["--ttl", ttl]), Program::server(&registry, &["--ttl", ttl])];
@@ -36,16 +36,21 @@ async fn lost(etcd: &mut Etcd, end: End, ttl: &str) -> (Vec<Program>, Program) {
         server.registered().await;
     }
     let client = busy_client(&registry).await;
+    (servers, client)
+}
+
+/// Ends etcd, and waits until each program has reported that. All of them: a server whose next renewal finds etcd back has
+/// nothing to report.
+async fn lose(etcd: &mut Etcd, end: End, servers: &[Program], client: &Program) {
     match end {
         End::Killed => etcd.kill(),
         End::Stopped => etcd.stop().await,
     }
-    for program in servers.iter().chain([&client]) {
+    for program in servers.iter().chain([client]) {
         program.stderr.line(is_lost).await;
     }
     client.stdout.more(200).await;
-    assert_eq!(failures(&client), [""; 0]);
-    (servers, client)
+    assert_eq!(failures(client), [""; 0]);
 }
 
 /// Each has reported once that the registry was lost, and once that it is back.
@@ -61,16 +66,12 @@ async fn recovered(servers: &[Program], client: &Program) {
 
 async fn restarted(end: End) {
     let mut etcd = Etcd::start().await;
-    let raw = etcd.client().await;
-    let probe = Program::server(&registry(&etcd), &["--ttl", "10s"]);
-    let port = probe.registered().await;
-    let before = record(&raw, port).await.expect("it is registered");
-    let (mut servers, client) = lost(&mut etcd, end, "10s").await;
-    servers.push(probe);
+    let (servers, client) = running(&etcd, "10s").await;
+    let before = records(&etcd.client().await).await;
+    lose(&mut etcd, end, &servers, &client).await;
     let etcd = etcd.start_again().await;
     recovered(&servers, &client).await;
-    let after = record(&etcd.client().await, port).await;
-    assert_eq!(after, Some(before), "on the same lease");
+    assert_eq!(records(&etcd.client().await).await, before, "on the same leases");
 }
 
 #[tokio::test]
@@ -87,7 +88,8 @@ async fn a_crash_of_etcd_keeps_every_lease() {
 async fn servers_register_again_within_a_ttl_after_etcd_lost_its_data() {
     const TTL: Duration = Duration::from_secs(6);
     let mut etcd = Etcd::start().await;
-    let (servers, client) = lost(&mut etcd, End::Killed, "6s").await;
+    let (servers, client) = running(&etcd, "6s").await;
+    lose(&mut etcd, End::Killed, &servers, &client).await;
     etcd.wipe();
     let etcd = etcd.start_again().await;
     let restarted = Instant::now();
@@ -129,7 +131,8 @@ async fn servers_and_clients_start_while_etcd_is_down() {
 #[tokio::test]
 async fn a_client_counts_the_servers_that_it_calls_although_etcd_lost_them() {
     let mut etcd = Etcd::start().await;
-    let (servers, client) = lost(&mut etcd, End::Killed, "6s").await;
+    let (servers, client) = running(&etcd, "6s").await;
+    lose(&mut etcd, End::Killed, &servers, &client).await;
     // Stopped, so that they do not register again.
     for server in &servers {
         server.signal(Signal::STOP);

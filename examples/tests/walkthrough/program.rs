@@ -172,7 +172,12 @@ impl fmt::Display for Life {
             Err(_) => "was waited for".into(),
         };
         let Self { name, began, .. } = self;
-        let (after, stdout, stderr) = (began.elapsed(), texts(&self.stdout), texts(&self.stderr));
+        let timed = |lines: &TimedLines| -> Vec<String> {
+            let lines = lines.borrow();
+            let at = |(at, line): &(Instant, String)| format!("{:.3?}: {line}", at.duration_since(*began));
+            lines.iter().map(at).collect()
+        };
+        let (after, stdout, stderr) = (began.elapsed(), timed(&self.stdout), timed(&self.stderr));
         let last = &stdout[stdout.len().saturating_sub(20)..];
         write!(
             f,
