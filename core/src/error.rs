@@ -42,7 +42,7 @@ impl ErrorKind {
         matches!(self, Self::LeaseExpired | Self::Timeout | Self::Unavailable | Self::Unexpected)
     }
 
-    fn text(self) -> &'static str {
+    pub(crate) fn text(self) -> &'static str {
         match self {
             Self::Closed => "closed",
             Self::InvalidArgument => "invalid argument",

@@ -70,6 +70,7 @@
 //! | `serde` | `Serialize` and `Deserialize` for addresses, names, ids, instances, registrations and targets |
 //! | `mock` | mockall mocks of the traits; exempt from semantic versioning |
 //! | `conformance` | the conformance kit; minor releases may add behaviours |
+//! | `metrics` | metrics of registrations and watches, for the recorder of the `metrics` crate |
 //!
 //! # Foreign types
 //!
@@ -85,6 +86,8 @@ pub mod contain;
 mod discovery;
 mod error;
 mod forward;
+#[doc(hidden)]
+pub mod metrics;
 #[cfg(feature = "mock")]
 pub mod mock;
 mod model;

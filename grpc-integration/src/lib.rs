@@ -118,7 +118,7 @@
 //! | `client` | yes | [`DiscoveryChannel`] |
 //! | `server` | yes | [`Lifecycle`], [`DeadlineLayer`] |
 //! | `health` | no | `LifecycleBuilder::health`: drives tonic-health's reporter |
-//! | `metrics` | no | metrics of channels, with gRPC's names, for the recorder of the `metrics` crate; implies `client` |
+//! | `metrics` | no | metrics of channels, with gRPC's names, and of registrations, for the recorder of the `metrics` crate |
 //! | `memory-network` | no | `MemoryNetwork`: servers and channels without sockets, for tests; implies `client` and `server` |
 //! | `tls` | no | `ChannelBuilder::tls` with a `ClientTls`, `LifecycleBuilder::tls` with a `ServerTls`: TLS by rustls with ring |
 //! | `tls-webpki-roots` | no | `ClientTls::webpki`: Mozilla's root certificates, compiled in; implies `tls` |
@@ -144,6 +144,8 @@ pub mod guide;
 mod http2;
 #[cfg(feature = "memory-network")]
 mod memory_network;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 #[cfg(feature = "server")]
 mod server;
 #[cfg(any(feature = "client", all(feature = "server", feature = "tls")))]
@@ -167,11 +169,6 @@ pub use deadline::CallDeadline;
 #[cfg(feature = "server")]
 pub use deadline::{DeadlineBody, DeadlineFuture, DeadlineLayer, DeadlineService};
 pub use error::{Error, ErrorKind, Result};
-/// What the exporter of metrics is to know. The metrics are listed in `docs/observability.md`.
-#[cfg(feature = "metrics")]
-pub mod metrics {
-    pub use crate::client::metrics::{LATENCY_BUCKETS, RETRY_BUCKETS, SIZE_BUCKETS};
-}
 #[cfg(feature = "memory-network")]
 pub use memory_network::{MemoryHost, MemoryListener, MemoryNetwork, MemoryServer, MemoryStream};
 #[cfg(feature = "server")]

@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::protection::HoldState;
 use super::{Freshness, Update, WatcherConfig};
 use crate::contain::{Contained, drop_contained};
+use crate::metrics::{Source, WatchMetrics};
 use crate::model::change;
 use crate::time::after;
 use crate::{
@@ -100,6 +101,7 @@ struct Watcher {
     /// Whether what was sent last has only taken instances away. The first newcomer after that is not held back: it may
     /// be all that there is, after a restart.
     has_taken: bool,
+    metrics: WatchMetrics,
 }
 
 /// What has changed since an update was sent.
@@ -178,6 +180,10 @@ impl Watcher {
         known: Option<Update>,
     ) -> Self {
         let hold = HoldState::new(config.protection);
+        let metrics = WatchMetrics::new(&service);
+        if known.is_some() {
+            metrics.received(Source::Disk);
+        }
         let known_snapshot = known.as_ref().and_then(|known| known.snapshot.as_ref());
         let received = known_snapshot.map(Snapshot::instances).cloned().unwrap_or_default();
         let not_yet = || Update::unknown(Error::new(ErrorKind::Unavailable, "not resolved yet"));
@@ -192,6 +198,7 @@ impl Watcher {
             established_at: None,
             quiet_until: None,
             has_taken: false,
+            metrics,
             resolver,
             service,
             config,
@@ -230,6 +237,7 @@ impl Watcher {
         match event {
             Event::Opened(snapshot, snapshots) => {
                 let now = Instant::now();
+                self.metrics.opened();
                 self.enter(State::Watching { snapshots, since: now });
                 self.established_at = (self.failures > 0).then(|| after(now, ESTABLISHED_AFTER));
                 self.on_snapshot(snapshot).await;
@@ -271,6 +279,7 @@ impl Watcher {
     /// `Arc`, and two updates share all that they have in common.
     async fn on_snapshot(&mut self, snapshot: Snapshot) {
         let now = Instant::now();
+        self.metrics.received(Source::Registry);
         let before = std::mem::replace(&mut self.received, snapshot.instances().clone());
         let mut instances =
             self.update.snapshot.as_ref().map(Snapshot::instances).cloned().unwrap_or_default();
@@ -309,6 +318,7 @@ impl Watcher {
 
     fn on_error(&mut self, cause: Error) {
         let now = Instant::now();
+        self.metrics.failed(cause.kind());
         // A watch that is lost again and again soon after it was opened keeps its backoff.
         if let State::Watching { since, .. } = self.state
             && now.duration_since(since) >= self.backoff.longest()

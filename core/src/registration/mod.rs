@@ -71,7 +71,7 @@ pub fn keep_registered(
     };
     let desired = Desired { registration: registration.clone(), version: 0, presence };
     let (desired, of_task) = watch::channel(desired);
-    let (to_handle, observed) = watch::channel(Observed::new(status));
+    let (to_handle, observed) = watch::channel(Observed::new(registration.service(), status));
     let deregister_timeout = config.deregister_timeout;
     let invalid = if config.attempt_timeout.is_zero() {
         Err((ErrorKind::InvalidArgument, "the attempt timeout is zero: no registry answers in no time"))
@@ -92,7 +92,7 @@ pub fn keep_registered(
         }
         Err((kind, why)) => {
             let error = Error::new(kind, why).with_operation("register");
-            to_handle.send_modify(|observed| observed.status = RegistrationStatus::Failed(error));
+            to_handle.send_modify(|observed| observed.set_status(RegistrationStatus::Failed(error)));
         }
     }
     RegistrationHandle { desired, observed, deregister_timeout }
@@ -112,7 +112,7 @@ pub struct RegistrationHandle {
 impl RegistrationHandle {
     /// Returns the present status.
     pub fn status(&self) -> RegistrationStatus {
-        self.observed.borrow().status.clone()
+        self.observed.borrow().status().clone()
     }
 
     /// Returns a stream of statuses, beginning with the present one; those between two polls are skipped. Ends after a
@@ -122,7 +122,7 @@ impl RegistrationHandle {
         observed.mark_changed();
         stream::unfold(observed, |mut observed| async move {
             observed.changed().await.ok()?;
-            let status = observed.borrow_and_update().status.clone();
+            let status = observed.borrow_and_update().status().clone();
             Some((status, observed))
         })
     }
@@ -136,7 +136,7 @@ impl RegistrationHandle {
     /// # Cancellation
     /// Safe.
     pub async fn registered(&self) -> Result<()> {
-        self.settled(|observed| match observed.status {
+        self.settled(|observed| match observed.status() {
             RegistrationStatus::Registered => Some(Ok(())),
             _ => None,
         })
@@ -215,7 +215,7 @@ impl RegistrationHandle {
     pub async fn deregister(&self) -> Result<()> {
         self.desired.send_modify(|desired| desired.presence = Presence::Leaving);
         let mut observed = self.observed.clone();
-        let finished = observed.wait_for(|observed| observed.status.is_final());
+        let finished = observed.wait_for(|observed| observed.status().is_final());
         let unconfirmed = match timeout(self.deregister_timeout, finished).await {
             Ok(Ok(observed)) => observed.unconfirmed.clone(),
             Ok(Err(_)) => Some(runtime_gone()),
@@ -234,7 +234,7 @@ impl RegistrationHandle {
         let mut outcome = None;
         let waited = observed
             .wait_for(|observed| {
-                outcome = done(observed).or_else(|| match &observed.status {
+                outcome = done(observed).or_else(|| match observed.status() {
                     RegistrationStatus::Superseded => Some(Err(superseded())),
                     RegistrationStatus::Failed(error) => Some(Err(error.clone())),
                     RegistrationStatus::Deregistering | RegistrationStatus::Deregistered => Some(Err(

@@ -2,7 +2,8 @@
 
 use tokio::time::Instant;
 
-use crate::{Error, Registration};
+use crate::metrics::StateGauge;
+use crate::{Error, Registration, ServiceName};
 
 /// The state of a registration.
 #[derive(Debug, Clone)]
@@ -38,6 +39,20 @@ impl RegistrationStatus {
     pub fn is_final(&self) -> bool {
         matches!(self, Self::Superseded | Self::Failed(_) | Self::Deregistered)
     }
+
+    /// Its name in metrics.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Registering => "REGISTERING",
+            Self::Registered => "REGISTERED",
+            Self::Retrying { .. } => "RETRYING",
+            Self::Withdrawn => "WITHDRAWN",
+            Self::Superseded => "SUPERSEDED",
+            Self::Failed(_) => "FAILED",
+            Self::Deregistering => "DEREGISTERING",
+            Self::Deregistered => "DEREGISTERED",
+        }
+    }
 }
 
 /// What the owner wants.
@@ -62,7 +77,8 @@ pub(super) enum Presence {
 /// What the task has seen.
 #[derive(Debug)]
 pub(super) struct Observed {
-    pub(super) status: RegistrationStatus,
+    status: RegistrationStatus,
+    gauge: StateGauge,
     /// The newest version that the registry has.
     pub(super) version: Option<u64>,
     /// The newest version that the registry refused.
@@ -72,7 +88,18 @@ pub(super) struct Observed {
 }
 
 impl Observed {
-    pub(super) fn new(status: RegistrationStatus) -> Self {
-        Self { status, version: None, refused: None, unconfirmed: None }
+    pub(super) fn new(service: &ServiceName, status: RegistrationStatus) -> Self {
+        let mut gauge = StateGauge::new(service);
+        gauge.set(status.name());
+        Self { status, gauge, version: None, refused: None, unconfirmed: None }
+    }
+
+    pub(super) fn status(&self) -> &RegistrationStatus {
+        &self.status
+    }
+
+    pub(super) fn set_status(&mut self, status: RegistrationStatus) {
+        self.gauge.set(status.name());
+        self.status = status;
     }
 }

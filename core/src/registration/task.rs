@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::config::RegistrationConfig;
 use super::state::{Desired, Observed, Presence, RegistrationStatus};
 use crate::contain::{Contained, drop_contained};
+use crate::metrics::{Operation, RegistrationMetrics};
 use crate::time::after;
 use crate::{Backoff, Claim, Error, ErrorKind, Lease, Registrar, Registration, Result};
 
@@ -36,6 +37,7 @@ pub(super) struct Reconciler {
     ttl: Duration,
     /// Since when another record has held our id, as far as every answer since then has confirmed it.
     contested: Option<Instant>,
+    metrics: RegistrationMetrics,
 }
 
 struct ActiveLease {
@@ -60,6 +62,15 @@ enum Step {
 }
 
 impl Step {
+    fn operation(self) -> Operation {
+        match self {
+            Self::Renew => Operation::Renew,
+            Self::Update => Operation::Update,
+            Self::Withdraw => Operation::Deregister,
+            Self::Register | Self::Wait | Self::Sleep(_) => Operation::Register,
+        }
+    }
+
     /// Its name in the log.
     fn name(self) -> &'static str {
         match self {
@@ -84,6 +95,7 @@ impl Reconciler {
         Self {
             backoff: backoff(ttl, &mut random),
             registrar: Arc::new(registrar),
+            metrics: RegistrationMetrics::new(registration.service()),
             registration,
             config,
             desired,
@@ -119,6 +131,7 @@ impl Reconciler {
                 Step::Renew => self.renew().await,
                 Step::Update => self.update(&desired).await,
             };
+            self.metrics.attempted(step.operation(), done.as_ref().err().map(Error::kind));
             match done {
                 Ok(()) => self.on_success(step),
                 Err(error) => {
@@ -206,15 +219,15 @@ impl Reconciler {
             tracing::info!("registration restored");
         }
         self.observed.send_modify(|observed| {
-            observed.status = RegistrationStatus::Registered;
+            observed.set_status(RegistrationStatus::Registered);
             observed.version = version;
         });
     }
 
     fn on_withdrawn(&self) {
         let is_new = self.observed.send_if_modified(|observed| {
-            let is_new = !matches!(observed.status, RegistrationStatus::Withdrawn);
-            observed.status = RegistrationStatus::Withdrawn;
+            let is_new = !matches!(observed.status(), RegistrationStatus::Withdrawn);
+            observed.set_status(RegistrationStatus::Withdrawn);
             observed.version = None;
             is_new
         });
@@ -263,11 +276,11 @@ impl Reconciler {
             tracing::warn!(cause, "{what} failed; retrying");
         }
         self.observed.send_modify(|observed| {
-            let since = match &observed.status {
+            let since = match observed.status() {
                 RegistrationStatus::Retrying { since, .. } => *since,
                 _ => Instant::now(),
             };
-            observed.status = RegistrationStatus::Retrying { since, cause: error };
+            observed.set_status(RegistrationStatus::Retrying { since, cause: error });
         });
         Some(delay)
     }
@@ -323,7 +336,7 @@ impl Reconciler {
     /// Removes the record: retries while the handle lives, and for one TTL longer.
     async fn deregister(mut self) {
         // An attempt to register whose answer was lost may have left a record.
-        let mut unconfirmed = match (&self.lease, &self.observed.borrow().status) {
+        let mut unconfirmed = match (&self.lease, self.observed.borrow().status()) {
             (None, RegistrationStatus::Retrying { cause, .. })
                 if cause.is_retryable() && cause.kind() != ErrorKind::LeaseExpired =>
             {
@@ -336,7 +349,9 @@ impl Reconciler {
         let mut give_up = None;
         while let Some(active) = &mut self.lease {
             let revoke = async { active.lease.revoke().await };
-            let Err(error) = revoked(within(self.config.attempt_timeout, "deregister", revoke).await) else {
+            let done = revoked(within(self.config.attempt_timeout, "deregister", revoke).await);
+            self.metrics.attempted(Operation::Deregister, done.as_ref().err().map(Error::kind));
+            let Err(error) = done else {
                 unconfirmed = None;
                 break;
             };
@@ -354,7 +369,7 @@ impl Reconciler {
         }
         self.observed.send_modify(|observed| {
             observed.unconfirmed = unconfirmed;
-            observed.status = RegistrationStatus::Deregistered;
+            observed.set_status(RegistrationStatus::Deregistered);
         });
     }
 
@@ -383,11 +398,11 @@ impl Reconciler {
     }
 
     fn is_retrying(&self) -> bool {
-        matches!(self.observed.borrow().status, RegistrationStatus::Retrying { .. })
+        matches!(self.observed.borrow().status(), RegistrationStatus::Retrying { .. })
     }
 
     fn set_status(&self, status: RegistrationStatus) {
-        self.observed.send_modify(|observed| observed.status = status);
+        self.observed.send_modify(|observed| observed.set_status(status));
     }
 }
 

@@ -19,8 +19,6 @@ pub(crate) use call::{AttemptMetrics, CallAttempts, CallMetrics};
 pub(crate) use channel::ChannelMetrics;
 #[cfg(feature = "metrics")]
 pub(crate) use gauges::Gauges;
-#[cfg(feature = "metrics")]
-pub use names::{LATENCY_BUCKETS, RETRY_BUCKETS, SIZE_BUCKETS};
 #[cfg(not(feature = "metrics"))]
 pub(crate) use off::{AttemptMetrics, CallAttempts, CallMetrics, ChannelMetrics, Gauges};
 
