@@ -120,6 +120,9 @@ async fn the_names_labels_and_units_are_those_that_are_documented() {
     let fleet = Fleet::of(1, Script::of([Reply::Fail(Code::Unavailable)])).await;
     let retried = fleet.channel().method("", MethodConfig::default().with_retry(RetryPolicy::default()));
     call(&Client::new(&retried.connect().await.unwrap()), "Name", "").await.unwrap();
+    // And a connection that has ended.
+    registry.leave("a:1").await;
+    sleep(SECOND).await;
 
     let mut found = BTreeMap::new();
     for name in metrics.read().into_keys() {
@@ -146,10 +149,11 @@ async fn the_names_labels_and_units_are_those_that_are_documented() {
         ("grpc.client.call.duration", "histogram", "seconds", attempt),
         ("grpc.client.call.hedges", "histogram", "count", "grpc.method grpc.target"),
         ("grpc.client.call.retries", "histogram", "count", "grpc.method grpc.target"),
+        ("grpc.client.call.retry_delay", "histogram", "seconds", "grpc.method grpc.target"),
         ("grpc.client.call.transparent_retries", "histogram", "count", "grpc.method grpc.target"),
         ("grpc.subchannel.connection_attempts_failed", "counter", "count", "grpc.target"),
         ("grpc.subchannel.connection_attempts_succeeded", "counter", "count", "grpc.target"),
-        ("grpc.subchannel.disconnections", "counter", "count", "grpc.target"),
+        ("grpc.subchannel.disconnections", "counter", "count", "grpc.target grpc.disconnect_error"),
         ("grpc.subchannel.open_connections", "gauge", "count", "grpc.target"),
         ("hither.client.ejected", "gauge", "count", "grpc.target"),
         ("hither.client.ejections", "counter", "count", "grpc.target"),
@@ -333,12 +337,15 @@ async fn retries_and_hedges_are_recorded_of_calls_that_have_any() {
     }
     let of = |name: &str| metrics.read().remove(&format!("grpc.client.call.{name}{{{NAME}}}")).unwrap();
     assert_eq!((of("retries"), of("hedges"), of("transparent_retries")), (vec![2.0], vec![], vec![]));
+    let [delay] = of("retry_delay")[..] else { panic!("{:?}", of("retry_delay")) };
+    assert!((0.02..0.025).contains(&delay), "twice the backoff: {delay}");
 
     let fleet = Fleet::of(3, Script::of([Reply::Silence, Reply::Silence])).await;
     let hedging = HedgingPolicy::after(SECOND / 10).with_max_attempts(3);
     let builder = fleet.channel().method("", MethodConfig::default().with_hedging(hedging));
     call(&Client::new(&builder.connect().await.unwrap()), "Name", "").await.unwrap();
     assert_eq!((of("retries"), of("hedges"), of("transparent_retries")), (vec![2.0], vec![2.0], vec![]));
+    assert_eq!(of("retry_delay").len(), 1, "another attempt was in flight");
     // Those that came too late are attempts that were cancelled.
     let cancelled = format!("grpc.client.attempt.duration{{{NAME},grpc.status=CANCELLED}}");
     assert_eq!(metrics.read()[&cancelled].len(), 2);
@@ -439,7 +446,13 @@ async fn connections_are_counted_when_they_are_made_fail_and_end() {
     let read = || {
         let read = metrics.read();
         ["connection_attempts_succeeded", "connection_attempts_failed", "disconnections", "open_connections"]
-            .map(|name| read[&format!("grpc.subchannel.{name}{{grpc.target=greeter}}")][0])
+            .map(|name| {
+                let name = format!("grpc.subchannel.{name}{{grpc.target=greeter");
+                read.range(name.clone()..)
+                    .take_while(|(found, _)| found.starts_with(&name))
+                    .map(|(_, value)| value[0])
+                    .sum::<f64>()
+            })
     };
     assert_eq!(read(), [1.0, 0.0, 0.0, 1.0]);
     server.break_connections();
@@ -453,6 +466,55 @@ async fn connections_are_counted_when_they_are_made_fail_and_end() {
     let [succeeded, _, disconnections, open] = read();
     assert_eq!([succeeded, disconnections, open], [2.0, 2.0, 0.0], "an instance that left");
     drop(channel);
+}
+
+#[tokio::test(start_paused = true)]
+async fn disconnections_have_the_reason_that_came_first() {
+    let metrics = Metrics::default();
+    let _guard = metrics.start();
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let mut server = Server::on(&net, "a:1");
+    registry.up("a:1").await;
+    let channel = channel(&registry, &net).keepalive_while_idle(true).connect().await.unwrap();
+    sleep(SECOND).await;
+    let reasons = || -> Vec<_> {
+        let read = metrics.read();
+        let name = "grpc.subchannel.disconnections{grpc.target=greeter,grpc.disconnect_error=";
+        let found = read.iter().filter_map(|(found, value)| Some((found.strip_prefix(name)?, value[0])));
+        found.map(|(reason, count)| (reason.trim_end_matches('}').to_owned(), count)).collect()
+    };
+    let mut expected = Vec::new();
+    let mut expect = |reason: &str| {
+        expected.push((reason.to_owned(), 1.0));
+        expected.sort_by(|(a, _), (b, _)| a.cmp(b));
+        assert_eq!(reasons(), expected);
+    };
+    // It drains: GOAWAY, and then the end of the stream.
+    server.stop();
+    sleep(SECOND).await;
+    expect("GOAWAY NO_ERROR");
+    let server = Server::on(&net, "a:1");
+    channel.wait_ready(10 * SECOND).await.unwrap();
+    server.break_connections();
+    sleep(SECOND / 10).await;
+    // It says nothing.
+    expect("unknown");
+    drop(server);
+    registry.leave("a:1").await;
+    let _server = Server::on(&net, "b:1");
+    registry.up("b:1").await;
+    channel.wait_ready(10 * SECOND).await.unwrap();
+    sleep(SECOND).await;
+    registry.leave("b:1").await;
+    sleep(SECOND).await;
+    expect("subchannel shutdown");
+    // A peer that answers nothing any more.
+    peers::silent(&net, "c:1");
+    registry.up("c:1").await;
+    channel.wait_ready(10 * SECOND).await.unwrap();
+    sleep(120 * SECOND).await;
+    let timed_out = reasons().into_iter().find(|(reason, _)| reason == "connection timed out");
+    assert!(timed_out.is_some_and(|(_, count)| count >= 1.0), "{:?}", reasons());
 }
 
 #[tokio::test(start_paused = true)]

@@ -69,6 +69,13 @@ mod upload {
     }
 }
 
+mod ending {
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub(crate) struct Ending {
+        pub(crate) cause: String,
+    }
+}
+
 mod wire {
     #[derive(Debug, Default)]
     pub(crate) struct WireFacts;

@@ -93,6 +93,19 @@ pub(crate) fn going_away(net: &Net, address: &str) -> Arc<AtomicUsize> {
     seen
 }
 
+/// Accepts connections, sends its SETTINGS and nothing more.
+pub(crate) fn silent(net: &Net, address: &str) {
+    let mut incoming = net.listen(address);
+    tokio::spawn(async move {
+        while let Some(mut io) = incoming.recv().await {
+            tokio::spawn(async move {
+                io.write_all(&SETTINGS).await?;
+                io.read_to_end(&mut Vec::new()).await
+            });
+        }
+    });
+}
+
 /// Answers every request with an endless stream of messages, ten in a second, whatever its deadline; returns
 /// how many are open.
 pub(crate) fn streaming(net: &Net, address: &str) -> Arc<AtomicUsize> {

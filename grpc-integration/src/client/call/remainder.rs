@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use hither_core::Backoff;
 use http::{Request, Response};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tonic::{Code, Status};
 
 use super::attempt::Attempt;
@@ -50,6 +50,8 @@ pub(super) struct Remainder<'a> {
     /// How many attempts there were before.
     previous: u32,
     refusals: Option<Backoff>,
+    /// Since when no attempt is in flight, unless it is the first.
+    idle: Option<Instant>,
     /// What became of it before: the word for that, and the status.
     before: Option<(&'static str, Status)>,
     /// How many connections were closed with an error under it.
@@ -65,6 +67,7 @@ impl<'a> Remainder<'a> {
             tried: Vec::new(),
             previous: 0,
             refusals: None,
+            idle: None,
             before: None,
             blames: 0,
         }
@@ -74,6 +77,7 @@ impl<'a> Remainder<'a> {
     pub(super) fn follow(&mut self, failure: &Failure) {
         self.tried.extend(failure.instance.clone());
         self.previous += 1;
+        self.idle = Some(Instant::now());
         self.before = Some(("failed", failure.status()));
         self.progress = Progress::Picking;
     }
@@ -164,7 +168,7 @@ impl<'a> Remainder<'a> {
 
     /// Picks and sends.
     async fn send(&mut self, request: Request<()>) -> Result<(Attempt, Sending), Failure> {
-        let Self { call, progress, tried, previous, before, .. } = self;
+        let Self { call, progress, tried, previous, before, idle, .. } = self;
         let info = CallInfo::new(call.head.path(), request.headers(), &call.head.extensions);
         let picking = Picking { tried, ..call.picking(info) };
         let (mut attempt, slot) = match picking.now(progress) {
@@ -180,6 +184,10 @@ impl<'a> Remainder<'a> {
             return Err(Failure::last(status));
         };
         let sending = call.send(&mut attempt, slot, request, body, Some(*previous));
+        // Of a hedged call another attempt may have been in flight.
+        if let Some(since) = idle.take().filter(|_| !call.is_hedged()) {
+            call.context.idled(since.elapsed());
+        }
         Ok((attempt, sending.map_err(Failure::last)?))
     }
 
@@ -188,7 +196,7 @@ impl<'a> Remainder<'a> {
         &mut self,
         ended: Result<Response<ResponseBody>, SendError>,
     ) -> Result<Option<Response<ResponseBody>>, Failure> {
-        let Self { call, progress, refusals, before, blames, .. } = self;
+        let Self { call, progress, refusals, before, blames, idle, .. } = self;
         let Progress::Sent(attempt) = progress else {
             return Err(Failure::last(Status::internal("an attempt has ended that was not made")));
         };
@@ -220,6 +228,7 @@ impl<'a> Remainder<'a> {
             Err(SendError::Unsent) => {
                 let is_usable = attempt.connection().is_usable();
                 attempt.unsent(Code::Unavailable);
+                *idle = Some(Instant::now());
                 *progress = Progress::Picking;
                 // A connection that accepts requests and sends none would be asked again and again.
                 if is_usable {
@@ -235,6 +244,7 @@ impl<'a> Remainder<'a> {
                     return Err(Failure::last(status));
                 }
                 *before = Some(("refused", status));
+                *idle = Some(Instant::now());
                 *progress = Progress::Refused;
                 pause(refusals).await;
                 Ok(None)

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::time::Instant;
 use tonic::Code;
@@ -24,6 +25,8 @@ pub(crate) struct CallAttempts {
     /// Those that a policy has made, beside the first.
     repeated: AtomicU32,
     is_hedged: AtomicBool,
+    /// For how many microseconds none was in flight, between two of them.
+    idle: AtomicU64,
 }
 
 impl CallMetrics {
@@ -37,6 +40,7 @@ impl CallMetrics {
             sent: AtomicU32::new(0),
             repeated: AtomicU32::new(0),
             is_hedged: AtomicBool::new(false),
+            idle: AtomicU64::new(0),
         }
     }
 
@@ -64,6 +68,11 @@ enum Sent {
 }
 
 impl CallAttempts {
+    /// None was in flight for so long, between two of them.
+    pub(crate) fn idled(&self, delay: Duration) {
+        self.idle.fetch_add(u64::try_from(delay.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
     /// Begins to measure an attempt that sends this body. `previous`: how many a policy has made before.
     pub(crate) fn attempt(&self, body: &mut RequestBody, previous: u32, is_hedged: bool) -> AttemptMetrics {
         self.method.started.increment(1);
@@ -100,6 +109,9 @@ impl Drop for CallAttempts {
             (0, _) => {}
             (hedges, true) => retries.hedges.record(hedges),
             (repeated, false) => retries.retries.record(repeated),
+        }
+        if !*self.is_hedged.get_mut() {
+            retries.delay.record(Duration::from_micros(*self.idle.get_mut()));
         }
         if let Some(transparent @ 1..) = (sent - 1).checked_sub(repeated) {
             retries.transparent.record(transparent);

@@ -10,6 +10,7 @@ use super::call::CallMetrics;
 use super::gauges::Gauges;
 use super::methods::Methods;
 use super::names;
+use crate::client::transport::Ending;
 
 /// The handles of one channel's metrics, of the recorder that was installed when the channel was made. A clone is the same.
 #[derive(Debug, Clone)]
@@ -21,7 +22,6 @@ struct Handles {
     methods: Methods,
     connected: Counter,
     connect_failed: Counter,
-    disconnections: Counter,
     open: Gauge,
     picks: [Counter; 4],
 }
@@ -43,7 +43,6 @@ impl ChannelMetrics {
             methods: Methods::new(&target),
             connected: counter(names::CONNECTED),
             connect_failed: counter(names::CONNECT_FAILED),
-            disconnections: counter(names::DISCONNECTIONS),
             open: with_recorder(|recorder| {
                 recorder.register_gauge(&key(names::OPEN_CONNECTIONS), &names::METADATA)
             }),
@@ -65,7 +64,7 @@ impl ChannelMetrics {
     pub(crate) fn connected(&self) -> OpenConnection {
         self.0.connected.increment(1);
         self.0.open.increment(1);
-        OpenConnection(Arc::clone(&self.0))
+        OpenConnection { channel: Arc::clone(&self.0), ending: Ending::UNUSED }
     }
 
     /// An attempt to connect has failed.
@@ -80,11 +79,28 @@ impl ChannelMetrics {
 
 /// A connection that is open.
 #[derive(Debug)]
-pub(crate) struct OpenConnection(Arc<Handles>);
+pub(crate) struct OpenConnection {
+    channel: Arc<Handles>,
+    ending: &'static str,
+}
+
+impl OpenConnection {
+    /// It is open no longer, for this reason. If it is dropped instead, that is because nobody uses it any more.
+    pub(crate) fn ended(mut self, name: &'static str) {
+        self.ending = name;
+    }
+}
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {
-        self.0.open.decrement(1);
-        self.0.disconnections.increment(1);
+        let Handles { target, open, .. } = &*self.channel;
+        open.decrement(1);
+        // They are rare, and most reasons never occur.
+        let labels = vec![
+            Label::new(names::TARGET, Arc::clone(target)),
+            Label::from_static_parts(names::DISCONNECT_ERROR, self.ending),
+        ];
+        let key = Key::from_parts(names::DISCONNECTIONS, labels);
+        with_recorder(|recorder| recorder.register_counter(&key, &names::METADATA)).increment(1);
     }
 }

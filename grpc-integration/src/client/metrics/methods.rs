@@ -81,6 +81,7 @@ pub(super) struct RetryMetrics {
     pub(super) retries: Histogram,
     pub(super) hedges: Histogram,
     pub(super) transparent: Histogram,
+    pub(super) delay: Histogram,
 }
 
 /// The handles of one method and status.
@@ -119,6 +120,7 @@ impl MethodMetrics {
             retries: self.histogram(names::RETRIES, None),
             hedges: self.histogram(names::HEDGES, None),
             transparent: self.histogram(names::TRANSPARENT_RETRIES, None),
+            delay: self.histogram(names::RETRY_DELAY, None),
         })
     }
 

@@ -11,6 +11,7 @@ pub(super) const METHOD: &str = "grpc.method";
 pub(super) const TARGET: &str = "grpc.target";
 pub(super) const STATUS: &str = "grpc.status";
 pub(super) const STATE: &str = "hither.state";
+pub(super) const DISCONNECT_ERROR: &str = "grpc.disconnect_error";
 pub(super) const RESULT: &str = "hither.pick.result";
 
 pub(super) const ATTEMPT_STARTED: &str = "grpc.client.attempt.started";
@@ -22,6 +23,8 @@ pub(super) const CALL_DURATION: &str = "grpc.client.call.duration";
 pub(super) const RETRIES: &str = "grpc.client.call.retries";
 pub(super) const HEDGES: &str = "grpc.client.call.hedges";
 pub(super) const TRANSPARENT_RETRIES: &str = "grpc.client.call.transparent_retries";
+
+pub(super) const RETRY_DELAY: &str = "grpc.client.call.retry_delay";
 
 pub(super) const DISCONNECTIONS: &str = "grpc.subchannel.disconnections";
 pub(super) const CONNECTED: &str = "grpc.subchannel.connection_attempts_succeeded";
@@ -37,7 +40,7 @@ pub(super) const STALENESS: &str = "hither.client.registry.staleness";
 pub(super) const PICKS: &str = "hither.client.picks";
 
 #[rustfmt::skip]
-const ALL: [Metric; 19] = [
+const ALL: [Metric; 20] = [
     (ATTEMPT_STARTED, Counter, Unit::Count, "Attempts of calls that were sent, including those in flight"),
     (ATTEMPT_DURATION, Histogram, Unit::Seconds, "Time from the pick of an instance to the end of the attempt"),
     (ATTEMPT_SENT, Histogram, Unit::Bytes, "Compressed message bytes sent by an attempt, without framing"),
@@ -46,6 +49,7 @@ const ALL: [Metric; 19] = [
     (RETRIES, Histogram, Unit::Count, "Retries of a call that has any, without transparent ones"),
     (HEDGES, Histogram, Unit::Count, "Hedges of a call that has any"),
     (TRANSPARENT_RETRIES, Histogram, Unit::Count, "Transparent retries of a call that has any"),
+    (RETRY_DELAY, Histogram, Unit::Seconds, "Time without an attempt in flight, of a call that was sent again"),
     (DISCONNECTIONS, Counter, Unit::Count, "Connections to instances that have ended or were closed"),
     (CONNECTED, Counter, Unit::Count, "Attempts to connect to an instance that have succeeded"),
     (CONNECT_FAILED, Counter, Unit::Count, "Attempts to connect to an instance that have failed at all of its addresses"),

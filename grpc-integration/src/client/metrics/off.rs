@@ -49,6 +49,10 @@ impl ChannelMetrics {
     }
 }
 
+impl OpenConnection {
+    pub(crate) fn ended(self, _name: &'static str) {}
+}
+
 impl Gauges {
     pub(crate) fn set(&mut self, _counts: Counts) {}
 
@@ -68,6 +72,8 @@ impl CallMetrics {
 }
 
 impl CallAttempts {
+    pub(crate) fn idled(&self, _delay: Duration) {}
+
     pub(crate) fn attempt(
         &self,
         _body: &mut RequestBody,

@@ -109,9 +109,9 @@ impl Connections<'_> {
         let (trial, gone) = (Trial::of(connection), connection.gone());
         let open = self.metrics.connected();
         async move {
-            let _open = open;
-            let cause = gone.await;
-            Lost { trial, cause }
+            let ending = gone.await;
+            open.ended(ending.name);
+            Lost { trial, cause: ending.cause }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! One call, to the end of its response.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Extensions;
 use tonic::Code;
@@ -64,6 +65,11 @@ impl Drop for CallTelemetry {
 }
 
 impl CallContext {
+    /// No attempt was in flight for so long, between two of them.
+    pub(crate) fn idled(&self, delay: Duration) {
+        self.attempts.idled(delay);
+    }
+
     /// An attempt is sent to an instance. `previous`: how many a policy has made before.
     pub(crate) fn attempt(
         &self,

@@ -13,6 +13,7 @@ use tracing::Instrument;
 
 use super::config::TransportConfig;
 use super::driver::{CONNECTION_WINDOW, Driver, UNSETTLED};
+use super::ending::Ending;
 use super::header_list;
 use super::peer::Stage;
 use super::protocol::not_http2;
@@ -90,9 +91,9 @@ impl Connection {
             // GOAWAY may have come with the SETTINGS, or before this was polled again. The peer can be connected to: what
             // such connections are worth is for those who made them to judge.
             Ok(Stage::Open | Stage::GoingAway(_)) => Ok(connection),
-            Ok(Stage::Closed(reason)) => {
+            Ok(Stage::Closed(ending)) => {
                 let first = connection.shared.wire.first();
-                Err(io::Error::other(not_http2(first).unwrap_or(reason)))
+                Err(io::Error::other(not_http2(first).unwrap_or(ending.cause)))
             }
             Ok(Stage::Handshake) | Err(_) => Err(io::Error::other("the connection's task has ended")),
         }
@@ -154,7 +155,7 @@ impl Connection {
     ///
     /// # Cancellation
     /// Safe.
-    pub(crate) fn gone(&self) -> impl Future<Output = String> + Send + 'static + use<> {
+    pub(crate) fn gone(&self) -> impl Future<Output = Ending> + Send + 'static + use<> {
         let mut stage = self.shared.peer.stage();
         async move {
             match stage
@@ -162,8 +163,8 @@ impl Connection {
                 .await
                 .as_deref()
             {
-                Ok(Stage::GoingAway(reason) | Stage::Closed(reason)) => reason.clone(),
-                _ => "closed".to_owned(),
+                Ok(Stage::GoingAway(ending) | Stage::Closed(ending)) => ending.clone(),
+                _ => Ending::unused("closed"),
             }
         }
     }

@@ -12,12 +12,12 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::config::TransportConfig;
 use super::driver_waker::DriverWaker;
+use super::ending::Ending;
 use super::keepalive::Keepalive;
 use super::lessons::Lessons;
 use super::linger::Linger;
 use super::queue::Work;
 use super::resets::Resets;
-use super::send_error::describe;
 use super::shared::Shared;
 use super::ticket::Unsent;
 use super::upload::Upload;
@@ -92,7 +92,7 @@ impl Driver {
     }
 
     /// Advances the connection; ready with the reason when it has ended.
-    fn advance(&mut self, cx: &mut Context<'_>) -> Poll<String> {
+    fn advance(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
         let mut room = AT_ONCE;
         loop {
             let blocked = self.shared.wire.is_blocked();
@@ -137,10 +137,10 @@ impl Driver {
                 }
             }
             if let Poll::Ready(silent) = self.keepalive.poll(cx, &mut self.h2, &self.shared) {
-                return Poll::Ready(silent);
+                return Poll::Ready(Ending::timed_out(silent));
             }
             if self.poll_closing(cx).is_ready() {
-                return Poll::Ready("closed".to_owned());
+                return Poll::Ready(Ending::unused("closed"));
             }
             let accepts = self.accepts(cx);
             let is_ready = accepts && !self.shared.wire.is_blocked();
@@ -224,7 +224,7 @@ impl Driver {
     }
 
     /// Returns why the connection has ended.
-    fn end(&mut self, cx: &mut Context<'_>, ended: Result<(), h2::Error>) -> String {
+    fn end(&mut self, cx: &mut Context<'_>, ended: Result<(), h2::Error>) -> Ending {
         // GOAWAY, if that came with the end.
         if let Some(Poll::Ready(Err(error))) = self.requests.as_mut().map(|requests| requests.poll_ready(cx))
             && error.is_go_away()
@@ -233,26 +233,27 @@ impl Driver {
             return self.complaint(&error);
         }
         match ended {
-            Ok(()) => "the server closed the connection".to_owned(),
-            Err(error) => describe(&error),
+            Ok(()) if self.work.orphaned => Ending::unused("closed"),
+            Ok(()) => Ending::unknown("the server closed the connection"),
+            Err(error) => Ending::of(&error),
         }
     }
 
     /// Describes why the peer accepts no requests, and learns from it.
-    fn complaint(&self, error: &h2::Error) -> String {
-        let reason = describe(error);
+    fn complaint(&self, error: &h2::Error) -> Ending {
+        let ending = Ending::of(error);
         if error.is_remote() && error.reason() == Some(Reason::ENHANCE_YOUR_CALM) {
-            if reason.contains("too_many_pings") {
+            if ending.cause.contains("too_many_pings") {
                 self.lessons.on_too_many_pings();
             } else {
                 self.lessons.on_enhance_your_calm();
             }
         }
-        reason
+        ending
     }
 
-    fn close(&mut self, reason: String) {
-        self.shared.close(reason);
+    fn close(&mut self, ending: Ending) {
+        self.shared.close(ending);
         for ticket in self.work.tickets.drain(..) {
             ticket.give_back();
         }
@@ -275,14 +276,14 @@ impl Future for Driver {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.advance(cx).map(|reason| self.close(reason))
+        self.advance(cx).map(|ending| self.close(ending))
     }
 }
 
 impl Drop for Driver {
     fn drop(&mut self) {
         // After a panic, or with its runtime.
-        self.close("the connection's task has ended".to_owned());
+        self.close(Ending::unknown("the connection's task has ended"));
     }
 }
 

@@ -100,10 +100,8 @@ impl Keepalive {
                     return Poll::Pending;
                 }
                 Step::Dead => {
-                    return Poll::Ready(format!(
-                        "no answer to a keep-alive ping within {:?}",
-                        silence.timeout
-                    ));
+                    let timeout = silence.timeout;
+                    return Poll::Ready(format!("no answer to a keep-alive ping within {timeout:?}"));
                 }
             }
         }

@@ -10,6 +10,7 @@ mod connection;
 mod driver;
 mod driver_waker;
 mod empty_frames;
+mod ending;
 mod header_list;
 pub(crate) mod http_status;
 mod keepalive;
@@ -34,6 +35,8 @@ mod wire;
 
 pub(crate) use config::{KeepaliveConfig, TransportConfig};
 pub(crate) use connection::{Connection, Slot};
+#[cfg(feature = "metrics")]
+pub(crate) use ending::Ending;
 pub(crate) use header_list::HEADER_OVERHEAD;
 #[cfg(feature = "metrics")]
 pub(crate) use message_sizes::{MessageSizes, SentSizes};

@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::ending::Ending;
 use crate::client::sync::{AtomicBool, AtomicUsize, Ordering};
 
 /// How far a connection has come.
@@ -15,9 +16,9 @@ pub(super) enum Stage {
     /// It accepts new streams.
     Open,
     /// It finishes the open streams and accepts no new ones, for this reason.
-    GoingAway(String),
+    GoingAway(Ending),
     /// The connection is gone, for this reason.
-    Closed(String),
+    Closed(Ending),
 }
 
 /// What is known about the peer. The connection's task writes it; calls and the subchannel read it.
@@ -98,25 +99,25 @@ impl Peer {
     }
 
     /// No new stream is to be opened.
-    pub(super) fn retire(&self, reason: String) {
+    pub(super) fn retire(&self, ending: Ending) {
         self.advance(|stage| {
-            matches!(stage, Stage::Handshake | Stage::Open).then_some(Stage::GoingAway(reason))
+            matches!(stage, Stage::Handshake | Stage::Open).then_some(Stage::GoingAway(ending))
         });
     }
 
     /// The connection is gone. Of several reasons the first counts: what follows is a consequence.
-    pub(super) fn close(&self, reason: impl Into<String>) {
+    pub(super) fn close(&self, ending: Ending) {
         self.advance(|stage| match stage {
             Stage::Closed(_) => None,
             Stage::GoingAway(first) => Some(Stage::Closed(first.clone())),
-            Stage::Handshake | Stage::Open => Some(Stage::Closed(reason.into())),
+            Stage::Handshake | Stage::Open => Some(Stage::Closed(ending)),
         });
     }
 
     /// Returns why it accepts no new streams; `None` while it does.
     pub(super) fn reason(&self) -> Option<String> {
         match &*self.stage.borrow() {
-            Stage::GoingAway(reason) | Stage::Closed(reason) => Some(reason.clone()),
+            Stage::GoingAway(ending) | Stage::Closed(ending) => Some(ending.cause.clone()),
             Stage::Handshake | Stage::Open => None,
         }
     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::ending::Ending;
 use super::peer::Peer;
 use super::queue::Queue;
 use super::resets::ResetBudget;
@@ -61,8 +62,8 @@ impl Shared {
     }
 
     /// The connection is gone, for this reason. What was not sent is given back.
-    pub(super) fn close(&self, reason: String) {
-        self.peer.close(reason);
+    pub(super) fn close(&self, ending: Ending) {
+        self.peer.close(ending);
         let work = self.queue.close();
         for ticket in &work.tickets {
             ticket.give_back();
