@@ -6,10 +6,12 @@ use std::sync::{Arc, PoisonError};
 use hither_core::InstanceId;
 
 use super::sync::{
-    AtomicBool, AtomicUsize, Mutex, MutexGuard, Notified, Notify, Ordering, Semaphore, SemaphorePermit,
+    ArcSwap, AtomicBool, AtomicUsize, Mutex, MutexGuard, Notified, Notify, Ordering, Semaphore,
+    SemaphorePermit,
 };
 
-/// The calls that wait for capacity on a connection. Shared by all instances of a channel.
+/// The calls that wait for capacity on a connection. Shared by all instances of a channel; those of a group have one of
+/// their own besides, for calls that are limited to it.
 ///
 /// They form one line, and only the first in it looks for capacity: a call that comes later does not overtake. When it
 /// has found some, the next one looks at once, so all for which there is room go together.
@@ -31,6 +33,8 @@ pub(crate) struct CapacityWaiters {
 struct Line {
     /// Whether all instances were full when they were looked at, so that only those that are listed may have capacity.
     full: bool,
+    /// Which instances those were, if they are those of a group.
+    version: u64,
     /// Instances whose capacity has grown since they were looked at.
     listed: VecDeque<Arc<InstanceCapacity>>,
 }
@@ -82,6 +86,10 @@ pub(crate) struct InstanceCapacity {
     id: Mutex<Option<InstanceId>>,
     /// Changed under the lock of the line.
     is_listed: AtomicBool,
+    /// Whether there ever was a group: nearly always not, and this load is all.
+    is_grouped: AtomicBool,
+    /// The same for the calls that are limited to its group.
+    in_group: ArcSwap<Option<Arc<Self>>>,
 }
 
 impl InstanceCapacity {
@@ -89,11 +97,40 @@ impl InstanceCapacity {
         Arc::new(Self { waiters: Arc::clone(waiters), ..Self::default() })
     }
 
-    pub(crate) fn waiters(&self) -> &CapacityWaiters {
-        &self.waiters
+    /// Returns whether calls wait that may go to this instance.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.waiters.any() || self.in_group().is_some_and(|in_group| in_group.waiters.any())
+    }
+
+    /// Makes it one of a group, whose calls wait here, and of no other group.
+    ///
+    /// What was freed before may have been told to the last group. So the head of the new one has to look at all instances
+    /// afterwards, for which there is their [version](Head::is_new).
+    pub(crate) fn join(&self, group: &Arc<CapacityWaiters>) {
+        if self.in_group().is_some_and(|in_group| Arc::ptr_eq(&in_group.waiters, group)) {
+            return;
+        }
+        let in_group = Self::of(group);
+        if let Some(id) = self.id() {
+            in_group.set_id(id);
+        }
+        self.in_group.store(Arc::new(Some(in_group)));
+        self.is_grouped.store(true, Ordering::SeqCst);
+    }
+
+    /// Returns whether an instance that was taken off a list is this one.
+    pub(crate) fn is(self: &Arc<Self>, listed: &Arc<Self>) -> bool {
+        Arc::ptr_eq(self, listed) || self.in_group().is_some_and(|in_group| Arc::ptr_eq(&in_group, listed))
+    }
+
+    fn in_group(&self) -> Option<Arc<Self>> {
+        if self.is_grouped.load(Ordering::SeqCst) { Option::clone(&self.in_group.load()) } else { None }
     }
 
     pub(crate) fn set_id(&self, id: InstanceId) {
+        if let Some(in_group) = self.in_group() {
+            in_group.set_id(id.clone());
+        }
         *self.id.lock().unwrap_or_else(PoisonError::into_inner) = Some(id);
     }
 
@@ -112,6 +149,9 @@ impl InstanceCapacity {
                 drop(line);
                 self.waiters.freed.notify_one();
             }
+        }
+        if let Some(in_group) = self.in_group() {
+            in_group.wake();
         }
     }
 
@@ -152,6 +192,16 @@ impl Head<'_> {
     /// Begins to look for capacity; returns whether at all instances.
     pub(crate) fn begin(&self) -> bool {
         !std::mem::replace(&mut self.waiters.line().full, true)
+    }
+
+    /// Returns whether the instances of its group are others than at the last time: then it looks at all of them.
+    pub(crate) fn is_new(&self, version: u64) -> bool {
+        std::mem::replace(&mut self.waiters.line().version, version) != version
+    }
+
+    /// Whether it is the head of this line.
+    pub(crate) fn is_of(&self, waiters: &CapacityWaiters) -> bool {
+        std::ptr::eq(self.waiters, waiters)
     }
 
     /// The instances were not all full, or not all looked at.

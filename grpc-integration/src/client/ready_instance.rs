@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use hither_core::{HasId, Instance, InstanceId};
+use hither_core::{HasId, Instance, InstanceId, SortedById};
 
 use super::capacity::{CapacityWaiters, InstanceCapacity};
 use super::failures::Failures;
@@ -175,9 +175,9 @@ impl ReadyInstance {
         self.0.inner.no_capacity.notified().await;
     }
 
-    /// Returns whether calls are waiting for capacity, on this instance or another one of the channel.
+    /// Returns whether calls are waiting for capacity, on this instance or another one of its channel or its group.
     pub(crate) fn is_awaited(&self) -> bool {
-        self.0.inner.capacity.waiters().any()
+        self.0.inner.capacity.is_awaited()
     }
 
     /// Returns the oldest of the connections that accept new calls.
@@ -247,6 +247,46 @@ pub struct Picked {
     token: usize,
     /// Where the attempt counts while it is in flight, besides its instance.
     total: Option<Arc<AtomicUsize>>,
+    /// `None`: the call may go to any instance instead.
+    group: Option<Arc<InstanceGroup>>,
+}
+
+/// Some of the ready instances: calls that are limited to them wait for capacity in a line of their own, so that they hold
+/// back no others. An instance is in one group at most.
+#[derive(Debug)]
+pub(crate) struct InstanceGroup {
+    instances: SortedById<ReadyInstance>,
+    waiters: Arc<CapacityWaiters>,
+    /// Another one for each set of instances that it has.
+    version: u64,
+}
+
+impl InstanceGroup {
+    pub(crate) fn new(waiters: &Arc<CapacityWaiters>) -> Self {
+        Self { instances: SortedById::new(), waiters: Arc::clone(waiters), version: 0 }
+    }
+
+    /// Returns the group with other instances, each of which was [added](Self::add) to it.
+    pub(crate) fn with(&self, instances: SortedById<ReadyInstance>) -> Self {
+        Self { instances, waiters: Arc::clone(&self.waiters), version: self.version.wrapping_add(1) }
+    }
+
+    /// Makes an instance one of this group alone.
+    pub(crate) fn add(&self, instance: &ReadyInstance) {
+        instance.capacity().join(&self.waiters);
+    }
+
+    pub(crate) fn instances(&self) -> &SortedById<ReadyInstance> {
+        &self.instances
+    }
+
+    pub(crate) fn waiters(&self) -> &Arc<CapacityWaiters> {
+        &self.waiters
+    }
+
+    pub(crate) fn version(&self) -> u64 {
+        self.version
+    }
 }
 
 impl Picked {
@@ -274,6 +314,17 @@ impl Picked {
     pub(crate) fn counted_in(mut self, total: &Arc<AtomicUsize>) -> Self {
         self.total = Some(Arc::clone(total));
         self
+    }
+
+    /// Limits the call to a group: it goes to no instance outside of it if this one has no capacity or was tried before. A
+    /// group that was set before is the narrower one, and stays.
+    pub(crate) fn or_within(mut self, group: &Arc<InstanceGroup>) -> Self {
+        self.group.get_or_insert_with(|| Arc::clone(group));
+        self
+    }
+
+    pub(crate) fn take_group(&mut self) -> Option<Arc<InstanceGroup>> {
+        self.group.take()
     }
 
     /// Reserves a stream for one call, on the oldest connection that has capacity. If none has, asks for another
@@ -312,7 +363,7 @@ impl Picked {
 
 impl From<ReadyInstance> for Picked {
     fn from(instance: ReadyInstance) -> Self {
-        Self { instance, token: Self::NO_TOKEN, total: None }
+        Self { instance, token: Self::NO_TOKEN, total: None, group: None }
     }
 }
 

@@ -11,7 +11,12 @@ pub(crate) struct Connection(Shared);
 impl Connection {
     /// Opens one on which the peer allows so many streams.
     pub(crate) fn open(max_streams: usize, capacity: &Arc<CapacityWaiters>) -> Arc<Self> {
-        let shared = Shared::new(Arc::default(), InstanceCapacity::of(capacity));
+        Self::opened_for(max_streams, &InstanceCapacity::of(capacity))
+    }
+
+    /// Opens one of an instance.
+    pub(crate) fn opened_for(max_streams: usize, capacity: &Arc<InstanceCapacity>) -> Arc<Self> {
+        let shared = Shared::new(Arc::default(), Arc::clone(capacity));
         shared.on_settings(max_streams);
         Arc::new(Self(shared))
     }

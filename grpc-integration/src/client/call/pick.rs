@@ -3,14 +3,15 @@
 use std::pin::pin;
 use std::sync::Arc;
 
+use hither_core::SortedById;
 use tonic::Status;
 
 use super::attempt::Attempt;
 use super::progress::Progress;
 use crate::client::balance::{CallInfo, Pick};
-use crate::client::capacity::Head;
+use crate::client::capacity::{CapacityWaiters, Head};
 use crate::client::pool::{Ready, State, StateReader, closed};
-use crate::client::ready_instance::{Picked, ReadyInstance};
+use crate::client::ready_instance::{InstanceGroup, Picked, ReadyInstance};
 use crate::client::transport::Slot;
 
 /// How often the picker is asked while it picks instances without capacity.
@@ -39,8 +40,8 @@ impl Unpicked {
 /// The outcome of one look at the state.
 enum Look {
     Done(Result<Reserved, Unpicked>),
-    /// No connection has capacity.
-    Full,
+    /// No connection has capacity, or calls wait for it in this line.
+    Full(Arc<CapacityWaiters>),
     /// The call is queued until the state changes.
     Queued,
 }
@@ -63,7 +64,7 @@ impl Picking<'_> {
         }
         match self.look(progress, None) {
             Look::Done(picked) => Some(picked),
-            Look::Full | Look::Queued => None,
+            Look::Full(_) | Look::Queued => None,
         }
     }
 
@@ -74,49 +75,53 @@ impl Picking<'_> {
         }
         let state = self.state.load();
         let State::Ready(ready) = &**state else { return None };
+        let mut group = None;
         for _ in 0..TRIES {
-            match ready.picker.pick(&self.info) {
-                Pick::Instance(picked)
-                    if self.tried.contains(picked.instance()) || ready.leaves_out(picked.instance()) => {}
-                Pick::Instance(picked) => {
-                    if let Some(reserved) = reserve(ready, picked) {
-                        return Some(reserved);
-                    }
-                }
-                Pick::Queue | Pick::Fail(_) | Pick::Drop(_) => return None,
+            let Pick::Instance(mut picked) = ready.picker.pick(&self.info) else { return None };
+            group = picked.take_group();
+            if group.as_ref().is_some_and(|group| group.waiters().any()) {
+                return None;
+            }
+            if !self.tried.contains(picked.instance())
+                && !ready.leaves_out(picked.instance())
+                && let Some(reserved) = reserve(ready, picked)
+            {
+                return Some(reserved);
             }
         }
-        self.untried(ready)
+        self.untried(ready, &Among { ready, group: group.as_deref() })
     }
 
     /// Takes any instance that was not tried before and has capacity, from a random one on: the policy goes on picking
     /// those that were. One of weight 0 only if all are.
-    fn untried(&self, ready: &Ready) -> Option<Reserved> {
-        let count = ready.instances.len();
+    fn untried(&self, ready: &Ready, among: &Among<'_>) -> Option<Reserved> {
+        let instances = among.instances();
+        let count = instances.len();
         let first = fastrand::usize(..count.max(1));
         let untried = |has_weight: bool| {
-            let instances = (first..count).chain(0..first).filter_map(|index| ready.instances.at(index));
+            let instances = (first..count).chain(0..first).filter_map(|index| instances.at(index));
             let mut untried = instances.filter(|instance| {
                 (instance.weight() > 0.0) == has_weight
                     && !self.tried.contains(instance)
                     && instance.has_capacity()
+                    && !among.leaves_out(instance)
             });
             untried.find_map(|instance| reserve(ready, instance.clone().into()))
         };
-        let are_weightless = || ready.instances.iter().all(|instance| instance.weight() <= 0.0);
+        let are_weightless = || instances.iter().all(|instance| instance.weight() <= 0.0);
         untried(true).or_else(|| are_weightless().then(|| untried(false)).flatten())
     }
 
     /// Waits for an instance with capacity.
     pub(super) async fn wait(&self, progress: &mut Progress) -> Result<Reserved, Unpicked> {
-        let capacity = self.state.capacity();
+        let mut line = Arc::clone(self.state.capacity());
         // When there are no more changes, the pool has published `Closed`.
         let mut changes = self.state.changes();
         loop {
-            if !capacity.any() {
+            if !line.any() {
                 match self.look(progress, None) {
                     Look::Done(picked) => return picked,
-                    Look::Full => {}
+                    Look::Full(full) => line = full,
                     Look::Queued => {
                         let _ = changes.changed().await;
                         continue;
@@ -124,23 +129,29 @@ impl Picking<'_> {
                 }
             }
             *progress = Progress::Full;
-            let head = capacity.join().await;
-            loop {
+            let head = line.join().await;
+            let other = loop {
                 let mut freed = pin!(head.freed());
                 freed.as_mut().enable();
                 changes.mark_unchanged();
                 match self.look(progress, Some(&head)) {
                     Look::Done(picked) => return picked,
                     // It waits for something else, and leaves the line meanwhile.
-                    Look::Queued => break,
-                    Look::Full => tokio::select! {
+                    Look::Queued => break None,
+                    // So does one that is limited to another group by now.
+                    Look::Full(full) if !head.is_of(&full) => break Some(full),
+                    Look::Full(_) => tokio::select! {
                         _ = changes.changed() => {}
                         () = freed => {}
                     },
                 }
-            }
+            };
             drop(head);
-            let _ = changes.changed().await;
+            if let Some(other) = other {
+                line = other;
+            } else {
+                let _ = changes.changed().await;
+            }
         }
     }
 
@@ -159,8 +170,8 @@ impl Picking<'_> {
             State::Closed => Look::Done(Err(Unpicked::Dropped(closed().into()))),
         };
         if at_all
-            && !matches!(look, Look::Full)
             && let Some(head) = head
+            && !matches!(&look, Look::Full(full) if head.is_of(full))
         {
             head.not_full();
         }
@@ -177,15 +188,10 @@ impl Picking<'_> {
     ) -> Look {
         let reserve = |picked: Picked| reserve(ready, picked).map(|reserved| Look::Done(Ok(reserved)));
         let mut again = None;
+        let mut group = None;
         for _ in 0..TRIES {
-            match ready.picker.pick(&self.info) {
-                Pick::Instance(picked) if ready.leaves_out(picked.instance()) => {}
-                Pick::Instance(picked) if self.tried.contains(picked.instance()) => again = Some(picked),
-                Pick::Instance(picked) => {
-                    if let Some(done) = reserve(picked) {
-                        return done;
-                    }
-                }
+            let mut picked = match ready.picker.pick(&self.info) {
+                Pick::Instance(picked) => picked,
                 Pick::Queue => return Look::Queued,
                 Pick::Fail(status) if self.wait_for_ready => {
                     *progress = Progress::Waiting(status.message().to_owned());
@@ -193,44 +199,98 @@ impl Picking<'_> {
                 }
                 Pick::Fail(status) => return Look::Done(Err(Unpicked::Failed(status))),
                 Pick::Drop(status) => return Look::Done(Err(Unpicked::Dropped(status))),
+            };
+            group = picked.take_group();
+            // Those who wait come first.
+            if let Some(waiters) = group.as_ref().map(|group| group.waiters())
+                && !head.is_some_and(|head| head.is_of(waiters))
+                && waiters.any()
+            {
+                return Look::Full(Arc::clone(waiters));
+            }
+            if ready.leaves_out(picked.instance()) {
+                continue;
+            }
+            if self.tried.contains(picked.instance()) {
+                again = Some(picked);
+            } else if let Some(done) = reserve(picked) {
+                return done;
             }
         }
+        let among = Among { ready, group: group.as_deref() };
         if let Some(again) = again {
-            if let Some(reserved) = self.untried(ready) {
+            if let Some(reserved) = self.untried(ready, &among) {
                 return Look::Done(Ok(reserved));
             }
             if let Some(done) = reserve(again) {
                 return done;
             }
         }
+        let line = group.as_ref().map_or(self.state.capacity(), |group| group.waiters());
+        // The head of another line has looked at nothing here.
+        let (other, head) = match head {
+            Some(head) if head.is_of(line) => (false, Some(head)),
+            head => (head.is_some(), None),
+        };
+        let is_new = |head: &Head<'_>| group.as_ref().is_some_and(|group| head.is_new(group.version()));
+        let at_all = head.is_some_and(is_new) || other || at_all;
+        let found = |done: Look| {
+            // There may be more, for the next one.
+            if let Some(head) = head.filter(|_| at_all) {
+                head.not_full();
+            }
+            done
+        };
         if let Some(head) = head {
             while let Some(listed) = head.next_listed() {
                 // Passed over if it is not among those that are ready, or is listed under another id by now.
-                let instance = listed.id().and_then(|id| ready.instances.get(&id));
-                if let Some(instance) = instance.filter(|instance| Arc::ptr_eq(instance.capacity(), &listed))
+                let instance = listed.id().and_then(|id| among.instances().get(&id));
+                let is_left = |instance: &&ReadyInstance| {
+                    instance.capacity().is(&listed) && !among.leaves_out(instance)
+                };
+                if let Some(instance) = instance.filter(is_left)
                     && let Some(done) = reserve(instance.clone().into())
                 {
                     head.list_again(&listed);
-                    return done;
+                    return found(done);
                 }
             }
         }
         if at_all {
-            let mut others: Vec<_> =
-                ready.instances.iter().filter(|instance| instance.has_capacity()).collect();
+            let has_capacity =
+                |instance: &&ReadyInstance| instance.has_capacity() && !among.leaves_out(instance);
+            let mut others: Vec<_> = among.instances().iter().filter(has_capacity).collect();
             // By calls per weight, those of weight zero last: such numbers compare like their bits.
             others.sort_by_cached_key(|instance| {
                 ((instance.in_flight() + 1) as f64 / instance.weight()).to_bits()
             });
             if let Some(done) = others.into_iter().find_map(|instance| reserve(instance.clone().into())) {
-                return done;
+                return found(done);
             }
             if head.is_some() {
-                ready.instances.iter().for_each(ReadyInstance::ask);
+                among.instances().iter().for_each(ReadyInstance::ask);
             }
         }
         *progress = Progress::Full;
-        Look::Full
+        Look::Full(Arc::clone(line))
+    }
+}
+
+/// The instances that a call may go to instead of those that were picked.
+struct Among<'a> {
+    ready: &'a Ready,
+    /// `None`: all of them.
+    group: Option<&'a InstanceGroup>,
+}
+
+impl Among<'_> {
+    fn instances(&self) -> &SortedById<ReadyInstance> {
+        self.group.map_or(&self.ready.instances, InstanceGroup::instances)
+    }
+
+    /// Whether an old group has what is left out by now.
+    fn leaves_out(&self, instance: &ReadyInstance) -> bool {
+        self.group.is_some() && self.ready.leaves_out(instance)
     }
 }
 
@@ -247,7 +307,7 @@ mod tests {
 
     use async_trait::async_trait;
     use futures_util::FutureExt;
-    use hither_core::{Instance, SortedById};
+    use hither_core::Instance;
     use http::{Extensions, HeaderMap};
     use tokio::sync::mpsc;
 

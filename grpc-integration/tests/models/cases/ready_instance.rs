@@ -3,14 +3,14 @@
 use std::pin::pin;
 use std::sync::Arc;
 
-use hither_core::Instance;
+use hither_core::{Instance, SortedById};
 use loom::future::block_on;
 use loom::thread;
 
 use crate::capacity::CapacityWaiters;
 use crate::model;
 use crate::outcomes::{Admission, AllOutcomes, Outcomes, Standing};
-use crate::ready_instance::{InFlight, Picked, ReadyInstance};
+use crate::ready_instance::{InFlight, InstanceGroup, Picked, ReadyInstance};
 use crate::transport::{Connection, Slot};
 
 fn instance(capacity: &Arc<CapacityWaiters>) -> ReadyInstance {
@@ -152,4 +152,25 @@ fn a_call_that_waits_for_the_end_of_a_probe_is_not_missed() {
             call.join().unwrap();
         });
     }
+}
+
+/// A call that is limited to a group waits in its line, and a stream is freed while the instance moves there. What the call
+/// looks at is published after the instance has moved.
+#[test]
+fn a_stream_that_is_freed_while_the_instance_joins_a_group_is_not_missed() {
+    model(|| {
+        let capacity = Arc::default();
+        let instance = instance(&capacity);
+        let connection = Connection::opened_for(1, instance.capacity());
+        instance.set_connections(vec![connection]);
+        let (first, slot) = Picked::from(instance.clone()).reserve().unwrap();
+        let freed = thread::spawn(move || drop((first, slot)));
+        let waiters = Arc::<CapacityWaiters>::default();
+        let group = InstanceGroup::new(&waiters);
+        group.add(&instance);
+        let group = group.with(SortedById::from_iter([instance.clone()]));
+        drop(block_on(reserve(&group.instances()[0], &waiters)));
+        freed.join().unwrap();
+        assert!(!instance.is_awaited());
+    });
 }
