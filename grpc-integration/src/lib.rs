@@ -83,6 +83,7 @@
 //! | [`PeakEwma`] | of two random instances the faster one, by latency and calls in flight | linkerd, Finagle and tower `PeakEwma` |
 //! | [`RoundRobin`] | each in turn | gRPC `round_robin`, `weighted_round_robin` |
 //! | [`RingHash`] | the same for the same key of a call | gRPC `ring_hash_experimental`, Envoy `RING_HASH`, consistent hashing |
+//! | [`Lanes`] | by another policy, among the instances that have a call's tag: canaries, versions | Envoy subsets, Istio subsets and traffic split, Dubbo tag routing |
 //! | [`Sticky`] | always the same, until it is lost | gRPC `pick_first`, which connects to no other |
 //!
 //! With [`slow_start`](ChannelBuilder::slow_start) the weight of an instance that has joined grows gradually (Envoy's slow
@@ -159,10 +160,10 @@ pub use client::ClientTls;
 pub use client::{
     BoxedIo, CallInfo, CalledInstance, ChannelBuilder, ChannelStatus, Connected, ConnectivityState,
     Connector, Destination, DiscoveryChannel, FailurePercentage, HashKey, HedgingPolicy, InstanceStatus,
-    InstanceWith, Io, LeastRequest, LoadBalancingPolicy, MethodConfig, Outcome, OutlierDetection, PeakEwma,
-    PerInstance, Pick, Picked, Picker, ReadyInstance, ResponseFuture, RetryBudget, RetryPolicy,
-    RetryThrottling, RingHash, RoundRobin, Selection, ServiceConnector, SlowStart, Sticky, SuccessRate,
-    TcpConnector, WaitForReady,
+    InstanceWith, Io, Lane, LaneFallback, Lanes, LeastRequest, LoadBalancingPolicy, MethodConfig, Outcome,
+    OutlierDetection, PeakEwma, PerInstance, Pick, Picked, Picker, ReadyInstance, ResponseFuture,
+    RetryBudget, RetryPolicy, RetryThrottling, RingHash, RoundRobin, Selection, ServiceConnector, SlowStart,
+    Sticky, SuccessRate, TcpConnector, WaitForReady,
 };
 #[cfg(any(feature = "client", feature = "server"))]
 pub use deadline::CallDeadline;

@@ -9,6 +9,7 @@ mod call;
 mod call_headers;
 mod capacity;
 mod channel;
+mod closure;
 mod code_name;
 mod connector;
 mod failures;
@@ -30,8 +31,8 @@ mod tls;
 mod transport;
 
 pub use balance::{
-    CallInfo, HashKey, InstanceWith, LeastRequest, LoadBalancingPolicy, Outcome, PeakEwma, PerInstance, Pick,
-    Picker, RingHash, RoundRobin, SlowStart, Sticky,
+    CallInfo, HashKey, InstanceWith, Lane, LaneFallback, Lanes, LeastRequest, LoadBalancingPolicy, Outcome,
+    PeakEwma, PerInstance, Pick, Picker, RingHash, RoundRobin, SlowStart, Sticky,
 };
 pub use builder::ChannelBuilder;
 pub use call::{CalledInstance, ResponseFuture, WaitForReady};

@@ -18,6 +18,7 @@ mod failing;
 mod health;
 mod hedging;
 mod inherited_deadlines;
+mod lanes;
 mod latencies;
 mod logs;
 mod memory_network;

@@ -1,6 +1,7 @@
 //! Load balancing: which of the ready instances a call goes to.
 
 mod contained;
+mod lanes;
 mod least_request;
 mod peak_ewma;
 mod per_instance;
@@ -14,6 +15,7 @@ mod two_choices;
 mod weighted;
 
 pub(crate) use contained::{Policy, PolicyPicker};
+pub use lanes::{Lane, LaneFallback, Lanes};
 pub use least_request::LeastRequest;
 pub use peak_ewma::PeakEwma;
 pub use per_instance::{InstanceWith, PerInstance};

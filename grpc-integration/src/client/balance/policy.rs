@@ -82,7 +82,8 @@ pub trait Picker: Debug + Send + Sync {
     /// Returns the decision for one attempt of a call.
     ///
     /// If the instance has no stream capacity at the moment, the channel asks again a few times, and then takes any
-    /// ready instance that has: the one with the fewest calls for its weight, one of weight 0 last.
+    /// ready instance that has: the one with the fewest calls for its weight, one of weight 0 last. Where
+    /// [`Lanes`](crate::Lanes) has picked, one of the same lane.
     fn pick(&self, call: &CallInfo<'_>) -> Pick;
 
     /// Is called once for each attempt that this picker was asked for: when its status is known, which is at the end of

@@ -1,7 +1,6 @@
 //! Selection: which of the registered instances are connected to, and which of those take calls.
 
 mod choice;
-mod closure;
 mod cut;
 mod first;
 mod rank;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hither_core::Instance;
 
-use super::closure::Closure;
+use crate::client::closure::Closure;
 use crate::error::{Error, Result};
 
 /// Which of the registered instances a channel connects to, and which of those take calls: the stage before the load
@@ -68,6 +68,9 @@ pub struct Selection {
     seed: Option<u64>,
 }
 
+/// What is logged when a closure panics.
+const PANICKED: &str = "selection panicked; instance selected";
+
 /// How many instances are selected.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Extent {
@@ -92,7 +95,7 @@ impl Selection {
     /// ```
     #[must_use]
     pub fn filter(mut self, filter: impl Fn(&Instance) -> bool + Send + Sync + 'static) -> Self {
-        self.filters.push(Arc::new(Closure::new("filter", filter)));
+        self.filters.push(Arc::new(Closure::new(("filter", PANICKED), filter)));
         self
     }
 
@@ -176,7 +179,7 @@ impl Selection {
         step: &'static str,
         tier: impl Fn(&Instance) -> u32 + Send + Sync + 'static,
     ) -> Self {
-        self.tiers = Some(Arc::new(Closure::new(step, tier)));
+        self.tiers = Some(Arc::new(Closure::new((step, PANICKED), tier)));
         self
     }
 
