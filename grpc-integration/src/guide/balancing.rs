@@ -7,6 +7,7 @@
 //! | [`RoundRobin`](crate::RoundRobin) | an equal number of calls for each, whatever happens | gRPC: `round_robin`, `weighted_round_robin` |
 //! | [`RingHash`](crate::RingHash) | caches and sessions: calls with the same key to the same server, with [bounded loads](crate::RingHash::with_balance_factor) if you set it | gRPC: `ring_hash_experimental`; Envoy: `RING_HASH`, `hash_balance_factor` |
 //! | [`Sticky`](crate::Sticky) | one server, with the others connected as spare | |
+//! | [`Lanes`](crate::Lanes) | one of the above among the instances that have a call's tag ([page](super::lanes)) | Envoy: subsets; Dubbo: tag routing |
 //! | your [`LoadBalancingPolicy`](crate::LoadBalancingPolicy) | anything else; [`PerInstance`](crate::PerInstance) keeps what it measures | gRPC: custom LB policy |
 //!
 //! ```

@@ -3,6 +3,7 @@
 //! | page | what about |
 //! |---|---|
 //! | [`balancing`] | which of the connected instances takes a call |
+//! | [`lanes`] | which of them a single call may go to, by its tag: canaries, versions, test environments |
 //! | [`selection`] | which of the registered instances are connected to: zones, tiers, subsets, one of them |
 //! | [`health`] | leaving out instances that fail or report to be unhealthy |
 //! | [`retries`] | what is sent again, when, and what bounds it; hedging; deadlines |
@@ -19,6 +20,7 @@
 
 pub mod balancing;
 pub mod health;
+pub mod lanes;
 pub mod lifecycle;
 pub mod observability;
 pub mod retries;
