@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
 use tonic::{Code, Status};
 
@@ -108,13 +108,17 @@ impl Body for CallBody {
             return Poll::Pending;
         };
         match frame {
-            Some(Ok(frame)) => {
+            Some(Ok(mut frame)) => {
                 if let Some(data) = frame.data_ref() {
                     open.attempt.telemetry.received(data);
                 }
-                if let Some(trailers) = frame.trailers_ref() {
+                if let Some(trailers) = frame.trailers_mut() {
                     let code = open.attempt.ended_with(trailers);
                     open.call_ended(code);
+                    if code == Code::Ok && trailers.len() == 1 {
+                        // Tonic clones trailers, and to clone a value that was read from a connection is an allocation.
+                        trailers.values_mut().for_each(|value| *value = HeaderValue::from_static("0"));
+                    }
                     self.0 = None;
                 }
                 Poll::Ready(Some(Ok(frame)))
