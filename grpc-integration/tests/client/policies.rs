@@ -11,6 +11,7 @@ use hither_tonic::{
 use tokio::time::{Instant, sleep};
 use tonic::{Code, Request};
 
+use crate::scripted::{Fleet, Reply, Script};
 use crate::support::{Client, Net, Registry, Server, until};
 use crate::{SECOND, channel};
 
@@ -203,4 +204,18 @@ async fn a_call_that_another_instance_takes_has_no_token() {
     until("the stream's end was told", || !policy.0.lock().unwrap().is_empty()).await;
     assert_eq!(policy.told(), [("a:1".to_owned(), 0, Code::Cancelled, None)]);
     assert_eq!(full.calls(), 1);
+}
+
+/// As nginx passes a trailers-only response on. The caller reads no further, so that it looked like a call that was given up.
+#[tokio::test(start_paused = true)]
+async fn a_status_in_the_headers_is_the_outcome_though_the_stream_ends_later() {
+    let fleet = Fleet::of(1, Script::of([Reply::InHeaders(Code::Unavailable)])).await;
+    let client = Client::new(&fleet.channel().connect().await.unwrap());
+    let status = client.name().await.unwrap_err();
+    assert_eq!((status.code(), fleet.recorder.codes()), (Code::Unavailable, vec![Code::Unavailable]));
+    // An empty stream that has succeeded.
+    fleet.script.push([Reply::InHeaders(Code::Ok)]);
+    let mut stream = client.stream("Stream", String::new()).await.unwrap();
+    assert_eq!(stream.message().await.unwrap(), None);
+    assert_eq!(fleet.recorder.codes(), [Code::Ok]);
 }

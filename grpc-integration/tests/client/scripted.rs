@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 use hither_core::{Instance, SortedById};
 use hither_memory::MemoryRegistry;
@@ -14,6 +15,7 @@ use hither_tonic::{
     CallInfo, ChannelBuilder, LoadBalancingPolicy, MemoryNetwork, MemoryServer, Outcome, Pick, Picked,
     Picker, ReadyInstance, RoundRobin,
 };
+use http_body::Frame;
 use tokio::time::{Instant, sleep};
 use tonic::body::Body;
 use tonic::metadata::MetadataMap;
@@ -37,6 +39,8 @@ pub(crate) enum Reply {
     HeadersThenFail(Code),
     /// A status after one message.
     MessageThenFail(Code),
+    /// A status in the headers, and the end of the stream after them: what nginx makes of a trailers-only response.
+    InHeaders(Code),
     /// A response of HTTP's with this status.
     Http(u16),
     /// Nothing until the call is cancelled.
@@ -199,7 +203,7 @@ impl Scripted {
                     reply = *then;
                     continue;
                 }
-                Reply::Http(_) => unreachable!(),
+                Reply::Http(_) | Reply::InHeaders(_) => unreachable!(),
             };
             call.is_over = true;
             return answer;
@@ -229,9 +233,26 @@ impl tower_service::Service<http::Request<Body>> for Scripted {
                 let response = http::Response::builder().status(status).header("content-type", "text/html");
                 return Ok(response.body(Body::empty()).unwrap());
             }
+            if let Reply::InHeaders(code) = reply {
+                let response = http::Response::builder().header("content-type", "application/grpc");
+                let response = response.header("grpc-status", i32::from(code));
+                return Ok(response.body(Body::new(EndsLater)).unwrap());
+            }
             let mut grpc = Grpc::new(ProstCodec::<String, String>::new());
             Ok(grpc.streaming(Handler(Some((name, reply, call))), request).await)
         })
+    }
+}
+
+/// A body of which nobody knows beforehand that there is nothing of it.
+struct EndsLater;
+
+impl http_body::Body for EndsLater {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        Poll::Ready(None)
     }
 }
 

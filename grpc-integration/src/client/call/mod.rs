@@ -295,7 +295,10 @@ impl Call {
         mut attempt: Attempt,
         mut telemetry: Option<CallTelemetry>,
     ) -> Response<CallBody> {
-        if response.body().is_end_stream() {
+        // A status that is no success ends the call for its caller, who reads no further. Proxies send it without the end of
+        // the stream (nginx for one), which comes later.
+        let code = attempt::code_in(response.headers());
+        if response.body().is_end_stream() || code.is_some_and(|code| code != Code::Ok) {
             let code = attempt.ended_with(response.headers());
             if let Some(telemetry) = &mut telemetry {
                 telemetry.ended(code);
@@ -303,7 +306,7 @@ impl Call {
         }
         let request = mem::take(&mut self.content).commit();
         let timer = self.timer.take();
-        response.map(|body| CallBody::new(body, request, attempt, timer, telemetry))
+        response.map(|body| CallBody::new(body, code, request, attempt, timer, telemetry))
     }
 }
 

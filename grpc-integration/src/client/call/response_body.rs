@@ -22,6 +22,8 @@ pub(super) struct CallBody(Option<Open>);
 /// What is held until the end.
 struct Open {
     body: ResponseBody,
+    /// The status in the headers, which counts where there are no trailers.
+    code: Option<Code>,
     /// Sending the request ends with the call, as in gRPC.
     request: Option<ReplayBody>,
     attempt: Attempt,
@@ -59,6 +61,7 @@ impl Open {
 impl CallBody {
     pub(super) fn new(
         body: ResponseBody,
+        code: Option<Code>,
         request: Option<ReplayBody>,
         attempt: Attempt,
         timer: Option<Timer>,
@@ -67,13 +70,20 @@ impl CallBody {
         if body.is_end_stream() {
             return Self(None);
         }
-        Self(Some(Open { body, request, attempt, timer, frames: 0, telemetry }))
+        Self(Some(Open { body, code, request, attempt, timer, frames: 0, telemetry }))
     }
 
     /// Sets what sees the end of the call; `headers` are all of the response if there is no body.
     pub(super) fn seen_by(mut self, telemetry: Option<CallTelemetry>, headers: &HeaderMap) -> Self {
         match (&mut self.0, telemetry) {
-            (Some(open), telemetry) => open.telemetry = telemetry,
+            (Some(open), mut telemetry) => {
+                if let (Some(telemetry), Some(code)) =
+                    (&mut telemetry, open.code.filter(|code| *code != Code::Ok))
+                {
+                    telemetry.ended(code);
+                }
+                open.telemetry = telemetry;
+            }
             (None, Some(mut telemetry)) => telemetry.ended(code_of(headers)),
             (None, None) => {}
         }
@@ -141,7 +151,8 @@ impl Body for CallBody {
                 Poll::Ready(Some(Err(status)))
             }
             None => {
-                open.ended(Code::Unknown);
+                let code = open.code.unwrap_or(Code::Unknown);
+                open.ended(code);
                 self.0 = None;
                 Poll::Ready(None)
             }
