@@ -1,19 +1,27 @@
 //! One call: its deadline, its retries, its end.
 
 use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
-use hither_tonic::{CalledInstance, Connected, Connector, Destination, DiscoveryChannel, WaitForReady};
+use hither_tonic::{
+    CalledInstance, Connected, Connector, Destination, DiscoveryChannel, MethodConfig, ResponseFuture,
+    RetryPolicy, WaitForReady,
+};
+use http_body::Body as _;
 use tokio::time::{Instant, sleep};
+use tonic::body::Body;
 use tonic::client::Grpc;
 use tonic::service::interceptor::InterceptedService;
 use tonic::{Code, Request, Status};
 use tonic_prost::ProstCodec;
+use tower_service::Service as _;
 
+use crate::scripted::{Fleet, Reply, Script};
 use crate::support::{Client, Net, Registry, SERVICE, Server, path, peers, until};
 use crate::{SECOND, channel};
 
@@ -92,6 +100,54 @@ async fn a_deadline_holds_against_a_server_that_ignores_it() {
     assert_eq!(status.code(), Code::DeadlineExceeded);
     assert_eq!(status.message(), "not done within 3s: the response of a:1 had begun");
     until("the stream is cancelled", || streaming.load(Ordering::SeqCst) == 0).await;
+}
+
+/// A call of 3 s that is sent now.
+fn sent(channel: &mut DiscoveryChannel, method: &str) -> ResponseFuture {
+    let request = http::Request::post(format!("/test.Echo/{method}")).header("grpc-timeout", "3S");
+    let request = request.header("content-type", "application/grpc").header("te", "trailers");
+    channel.call(request.body(Body::new("\0\0\0\0\0".to_owned())).unwrap())
+}
+
+/// It had no deadline then: on several threads, one call in twenty.
+#[tokio::test(start_paused = true)]
+async fn a_deadline_holds_where_the_response_has_begun_before_the_call_is_awaited() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let _streaming = peers::streaming(&net, "a:1");
+    registry.up("a:1").await;
+    let mut channel = channel(&registry, &net).connect().await.unwrap();
+    let began = Instant::now();
+    let call = sent(&mut channel, "Any");
+    sleep(SECOND).await;
+    let mut body = pin!(call.await.unwrap().into_body());
+    let status = loop {
+        match poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
+            Some(Ok(_)) => assert!(began.elapsed() < 4 * SECOND),
+            ended => break ended.unwrap().unwrap_err(),
+        }
+    };
+    assert_eq!((began.elapsed().as_secs(), status.code()), (3, Code::DeadlineExceeded));
+}
+
+/// As tonic's server does when the time is over, and a hair earlier than the client is woken.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_cancels_a_call_because_of_its_deadline_has_exceeded_it() {
+    let retry = RetryPolicy::default().with_codes([Code::Cancelled]);
+    for config in [MethodConfig::default(), MethodConfig::default().with_retry(retry)] {
+        let late = Reply::Fail(Code::Cancelled).after(2 * SECOND);
+        let fleet = Fleet::of(1, Script::of([late, Reply::HeadersThenFail(Code::Cancelled)])).await;
+        let builder = fleet.channel().method("", config);
+        let mut channel = builder.connect().await.unwrap();
+        let call = sent(&mut channel, "Any");
+        sleep(4 * SECOND).await;
+        let status = call.await.unwrap_err();
+        assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
+        let mut body = pin!(sent(&mut channel, "Any").await.unwrap().into_body());
+        sleep(4 * SECOND).await;
+        let status = poll_fn(|cx| body.as_mut().poll_frame(cx)).await.unwrap().unwrap_err();
+        assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
+        assert_eq!(fleet.recorder.codes(), [Code::DeadlineExceeded; 2]);
+    }
 }
 
 #[tokio::test(start_paused = true)]

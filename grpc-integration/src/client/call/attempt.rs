@@ -63,7 +63,7 @@ impl Attempt {
     /// timer here fires, as grpc-go does: that is DEADLINE_EXCEEDED all the same.
     pub(super) fn failed(&self, status: &Status, deadline: Option<&Deadline>) -> Status {
         match deadline {
-            Some(deadline) if status.code() == Code::Cancelled && deadline.at <= Instant::now() => {
+            Some(deadline) if status.code() == Code::Cancelled && deadline.has_passed() => {
                 deadline.exceeded(format_args!("{} has cancelled it", self.peer()))
             }
             _ => self.at_peer(status),

@@ -35,6 +35,10 @@ impl Deadline {
         Some(Self { at, within, stated: asked == Some(within) })
     }
 
+    pub(super) fn has_passed(&self) -> bool {
+        self.at <= Instant::now()
+    }
+
     /// Returns the status of a call that has exceeded it; `progress` is how far the call had come.
     pub(super) fn exceeded(&self, progress: impl fmt::Display) -> Status {
         Status::deadline_exceeded(format!("not done within {:?}: {progress}", self.within))

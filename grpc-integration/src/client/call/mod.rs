@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use hither_core::ServiceName;
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use http_body::Body as _;
 use tokio::task::coop::poll_proceed;
 use tonic::body::Body;
@@ -187,6 +187,7 @@ impl Stage {
             match ended {
                 Ok(response)
                     if http_status::is_grpc(response.status(), response.headers())
+                        && !call.is_late(response.headers())
                         && call.failed(&response).is_none() =>
                 {
                     if let Some((_, limits)) = call.policy() {
@@ -237,6 +238,13 @@ impl Call {
     /// Returns the code of a response that is a failure for the policy to look at.
     fn failed(&self, response: &Response<ResponseBody>) -> Option<Code> {
         self.policy.and_then(|_| attempt::code_in(response.headers())).filter(|code| *code != Code::Ok)
+    }
+
+    /// Whether it was cancelled because its time was over. A server that knows the deadline may do so before the timer here
+    /// fires, as tonic's does: to the caller that is DEADLINE_EXCEEDED.
+    fn is_late(&self, headers: &HeaderMap) -> bool {
+        let is_cancelled = || attempt::code_in(headers) == Some(Code::Cancelled);
+        self.head.deadline.is_some_and(|deadline| is_cancelled() && deadline.has_passed())
     }
 
     fn picking<'a>(&'a self, info: CallInfo<'a>) -> Picking<'a> {
@@ -305,7 +313,8 @@ impl Call {
             }
         }
         let request = mem::take(&mut self.content).commit();
-        let timer = self.timer.take();
+        // There is none yet if the response was there when the call was first awaited.
+        let timer = self.timer.take().or_else(|| self.head.deadline.map(Timer::new));
         response.map(|body| CallBody::new(body, code, request, attempt, timer, telemetry))
     }
 }

@@ -212,6 +212,9 @@ impl<'a> Remainder<'a> {
         }
         match ended {
             Ok(response) if http_status::is_grpc(response.status(), response.headers()) => {
+                if let Some(deadline) = call.head.deadline.filter(|_| call.is_late(response.headers())) {
+                    return Err(Failure::last(attempt.exceeded(&deadline)));
+                }
                 let Some(code) = call.failed(&response) else { return Ok(Some(response)) };
                 attempt.ended_with(response.headers());
                 match mem::replace(progress, Progress::Picking) {

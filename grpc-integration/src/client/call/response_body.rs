@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
 use tonic::{Code, Status};
 
-use super::attempt::{Attempt, code_of};
+use super::attempt::{Attempt, code_in, code_of};
 use super::deadline::Timer;
 use crate::client::telemetry::CallTelemetry;
 use crate::client::transport::{ReplayBody, ResponseBody};
@@ -36,10 +36,12 @@ struct Open {
 impl Open {
     /// Returns the status if the deadline has passed.
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Option<Status> {
-        let timer = self.timer.as_mut()?;
-        if timer.poll(cx).is_pending() {
-            return None;
-        }
+        if self.timer.as_mut()?.poll(cx).is_pending() { None } else { self.exceeded() }
+    }
+
+    /// The deadline has passed: returns the status.
+    fn exceeded(&mut self) -> Option<Status> {
+        let timer = self.timer.as_ref()?;
         let progress = format_args!("the response of {} had begun", self.attempt.peer());
         let status = timer.deadline().exceeded(progress);
         self.ended(status.code());
@@ -123,6 +125,14 @@ impl Body for CallBody {
                     open.attempt.telemetry.received(data);
                 }
                 if let Some(trailers) = frame.trailers_mut() {
+                    if let Some(timer) = &open.timer
+                        && code_in(trailers) == Some(Code::Cancelled)
+                        && timer.deadline().has_passed()
+                    {
+                        let status = open.exceeded();
+                        self.0 = None;
+                        return Poll::Ready(status.map(Err));
+                    }
                     let code = open.attempt.ended_with(trailers);
                     open.call_ended(code);
                     if code == Code::Ok && trailers.len() == 1 {
