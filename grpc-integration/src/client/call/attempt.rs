@@ -4,7 +4,7 @@ use std::mem;
 use std::sync::Arc;
 
 use hither_core::Address;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 use tokio::time::Instant;
 use tonic::{Code, Status};
 
@@ -134,8 +134,9 @@ pub(super) fn code_of(trailers: &HeaderMap) -> Code {
 
 /// Returns the status in trailers or headers, if there is one.
 pub(super) fn code_in(headers: &HeaderMap) -> Option<Code> {
+    static NAME: HeaderName = HeaderName::from_static(GRPC_STATUS);
     // There are few, and comparing costs less than hashing.
-    let (_, status) = headers.iter().find(|(name, _)| name.as_str() == GRPC_STATUS)?;
+    let (_, status) = headers.iter().find(|(name, _)| **name == NAME)?;
     Some(Code::from_bytes(status.as_bytes()))
 }
 

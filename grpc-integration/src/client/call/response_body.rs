@@ -135,9 +135,12 @@ impl Body for CallBody {
                     }
                     let code = open.attempt.ended_with(trailers);
                     open.call_ended(code);
-                    if code == Code::Ok && trailers.len() == 1 {
-                        // Tonic clones trailers, and to clone a value that was read from a connection is an allocation.
-                        trailers.values_mut().for_each(|value| *value = HeaderValue::from_static("0"));
+                    // Tonic clones trailers, and to clone a value that was read from a connection is an allocation.
+                    if code == Code::Ok
+                        && trailers.len() == 1
+                        && let Some(value) = trailers.values_mut().next()
+                    {
+                        *value = HeaderValue::from_static("0");
                     }
                     self.0 = None;
                 }
