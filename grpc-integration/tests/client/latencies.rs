@@ -4,6 +4,7 @@ use futures_util::future::join_all;
 use hither_core::Instance;
 use hither_tonic::PeakEwma;
 use tokio::time::{Instant, sleep, timeout};
+use tonic::Streaming;
 
 use crate::support::{Client, Net, Registry, Server};
 use crate::{SECOND, channel};
@@ -125,4 +126,41 @@ async fn shares_of_equally_fast_servers_are_the_weights() {
     let (_registry, _net, servers, client) = servers(&[1, 4, 0]).await;
     let weighted = shares(&client, &servers, "Slow", 500).await;
     assert!((0.14..0.26).contains(&weighted[0]) && weighted[2] == 0.0, "{weighted:?}");
+}
+
+/// Opens a stream on this server, and reads its first message.
+async fn stream_on(server: &Server, client: &Client) -> Streaming<String> {
+    loop {
+        let before = server.calls();
+        let mut stream = client.stream("Stream", String::new()).await.unwrap();
+        stream.message().await.unwrap();
+        if server.calls() > before {
+            return stream;
+        }
+    }
+}
+
+/// An open stream was a call without an answer, and its server got no other call until it ended.
+#[tokio::test(start_paused = true)]
+async fn a_server_with_an_open_stream_has_its_share_meanwhile_and_afterwards() {
+    let (_registry, _net, servers, client) = servers(&[1; 2]).await;
+    shares(&client, &servers, "Slow", 50).await;
+    for is_cancelled in [true, false] {
+        let mut stream = stream_on(&servers[0], &client).await;
+        let reading = tokio::spawn(async move { while stream.message().await.unwrap().is_some() {} });
+        // Each time it has answered other calls, and nothing since.
+        for _ in 0..3 {
+            sleep(60 * SECOND).await;
+            let open = shares(&client, &servers, "Slow", 200).await;
+            assert!(open[0] > 0.35, "{open:?}");
+        }
+        if is_cancelled {
+            reading.abort();
+        } else {
+            servers[0].open_gate();
+        }
+        assert_eq!(reading.await.is_err(), is_cancelled);
+        let ended = shares(&client, &servers, "Slow", 200).await;
+        assert!(ended[0] > 0.35, "{ended:?}");
+    }
 }

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use hither_core::{Instance, SortedById};
@@ -14,7 +15,7 @@ use hither_tonic::{
     ReadyInstance, WaitForReady,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tonic::{Code, Request};
 
 use crate::support::{Client, Log, Net, Registry, Server, until};
@@ -28,6 +29,7 @@ enum At {
     // The policy.
     Picker,
     Pick,
+    Responding,
     Done,
     PickerDrop,
     // The connector, before it returns a future, in the future, and when that is dropped.
@@ -76,6 +78,10 @@ impl Picker for FirstPicker {
     fn pick(&self, _call: &CallInfo<'_>) -> Pick {
         self.0.check(At::Pick);
         Pick::Instance(self.1.clone().into())
+    }
+
+    fn responding(&self, _picked: &Picked, _after: Duration) {
+        self.0.check(At::Responding);
     }
 
     fn done(&self, _picked: &Picked, _outcome: &Outcome<'_>) {
@@ -200,6 +206,11 @@ async fn a_panic_of_a_picker_ends_its_call_alone() {
     client.call("Fail", String::new()).await.unwrap_err();
     let ended = client.stream("Stream", String::new()).await.unwrap();
     drop(ended);
+    assert_eq!(errors(&log).len(), 1);
+
+    broken.now(At::Responding);
+    neighbour.message().await.unwrap();
+    assert!(timeout(SECOND, neighbour.message()).await.is_err());
     assert_eq!(errors(&log).len(), 1);
     server.open_gate();
     while neighbour.message().await.unwrap().is_some() {}

@@ -101,10 +101,17 @@ async fn a_policy_that_is_always_due_is_paced_and_not_asked_while_nothing_is_rea
 
 /// Picks the instance whose address is in the request's extensions, and records what it is told.
 #[derive(Debug, Clone, Default)]
-struct ByExtension(Arc<Mutex<Vec<Told>>>);
+struct ByExtension(Arc<Mutex<Vec<Told>>>, Arc<Mutex<Vec<Begun>>>);
 
 /// Instance, token, code, and what the trailers have of `grpc-message`.
 type Told = (String, usize, Code, Option<String>);
+
+/// After how long a response had begun, and whether one that has ended had.
+#[derive(Debug, PartialEq)]
+enum Begun {
+    Responding(Duration),
+    Done(bool),
+}
 
 #[derive(Debug, Clone)]
 struct Address(&'static str);
@@ -127,7 +134,13 @@ impl Picker for ByExtensionPicker {
         }
     }
 
+    fn responding(&self, picked: &Picked, after: Duration) {
+        assert_ne!(picked.token(), Picked::NO_TOKEN);
+        self.1.1.lock().unwrap().push(Begun::Responding(after));
+    }
+
     fn done(&self, picked: &Picked, outcome: &Outcome<'_>) {
+        self.1.1.lock().unwrap().push(Begun::Done(outcome.was_responding()));
         let message = outcome.trailers().map(|trailers| {
             let message = trailers.get("grpc-message").map(|message| message.to_str().unwrap());
             message.unwrap_or_default().to_owned()
@@ -147,6 +160,10 @@ fn to(address: &'static str) -> Request<String> {
     let mut request = Request::new(String::new());
     request.extensions_mut().insert(Address(address));
     request
+}
+
+fn to_count(address: &'static str, messages: u32) -> Request<String> {
+    to(address).map(|_| messages.to_string())
 }
 
 #[tokio::test(start_paused = true)]
@@ -184,6 +201,24 @@ async fn a_picker_is_told_the_trailers_of_what_has_ended_by_itself() {
     stream.message().await.unwrap().unwrap();
     drop(stream);
     assert_eq!(policy.told(), [("a:1".to_owned(), 0, Code::Cancelled, None)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_picker_is_told_once_that_a_response_has_begun_if_the_caller_waits_for_the_rest() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let _server = Server::on(&net, "a:1");
+    registry.up("a:1").await;
+    let policy = ByExtension::default();
+    let client = Client::new(&channel(&registry, &net).policy(policy.clone()).connect().await.unwrap());
+    let told = || std::mem::take(&mut *policy.1.lock().unwrap());
+    client.call("Name", to("a:1")).await.unwrap();
+    client.call("Fail", to("a:1")).await.unwrap_err();
+    assert_eq!(told(), [Begun::Done(false), Begun::Done(false)]);
+    // Its headers come after ten milliseconds.
+    let mut stream = client.stream("Count", to_count("a:1", 3)).await.unwrap();
+    while stream.message().await.unwrap().is_some() {}
+    let [Begun::Responding(after), Begun::Done(true)] = told()[..] else { panic!("not told once") };
+    assert!((10..13).contains(&after.as_millis()), "{after:?}");
 }
 
 #[tokio::test(start_paused = true)]

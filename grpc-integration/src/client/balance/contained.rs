@@ -93,6 +93,14 @@ impl PolicyPicker {
         pick
     }
 
+    /// Tells the policy that the response of an attempt has begun.
+    pub(crate) fn responding(&self, picked: &Picked, after: Duration) {
+        let Some(picker) = &self.picker else { return };
+        if let Err(panic) = contain(|| picker.responding(picked, after)) {
+            self.panics.add(Method::Responding, &panic);
+        }
+    }
+
     /// Hands the outcome of an attempt to the policy. It may be called while the caller's task unwinds, where a panic that
     /// is not contained would abort the process.
     pub(crate) fn done(&self, picked: &Picked, outcome: &Outcome<'_>) {
@@ -114,7 +122,7 @@ impl Drop for PolicyPicker {
 struct Panics {
     policy: &'static str,
     /// For each [`Method`].
-    logged: Arc<[AtomicBool; 4]>,
+    logged: Arc<[AtomicBool; 5]>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -122,6 +130,7 @@ enum Method {
     Picker,
     Due,
     Pick,
+    Responding,
     Done,
 }
 
@@ -134,6 +143,7 @@ impl Panics {
             Method::Picker => "picker",
             Method::Due => "due",
             Method::Pick => "pick",
+            Method::Responding => "responding",
             Method::Done => "done",
         };
         if is_logged {

@@ -21,8 +21,8 @@ use crate::client::ready_instance::{Picked, ReadyInstance};
 ///
 /// A panic is contained, and the first of each method is logged at ERROR. After one of [`picker`](Self::picker) the last
 /// picker stays in use until the set changes again, or calls fail with INTERNAL if there is none; one of
-/// [`due`](Self::due) is like `None`; one of [`Picker::pick`] fails its call with INTERNAL; one of [`Picker::done`]
-/// changes nothing.
+/// [`due`](Self::due) is like `None`; one of [`Picker::pick`] fails its call with INTERNAL; one of [`Picker::responding`] or
+/// [`Picker::done`] changes nothing.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -77,7 +77,7 @@ pub trait LoadBalancingPolicy: Debug + Send + 'static {
     }
 }
 
-/// Picks an instance for each call. Both methods run on the call's own task: they must be quick and never block.
+/// Picks an instance for each call. All methods run on the call's own task: they must be quick and never block.
 pub trait Picker: Debug + Send + Sync {
     /// Returns the decision for one attempt of a call.
     ///
@@ -85,6 +85,15 @@ pub trait Picker: Debug + Send + Sync {
     /// ready instance that has: the one with the fewest calls for its weight, one of weight 0 last. Where
     /// [`Lanes`](crate::Lanes) has picked, one of the same lane.
     fn pick(&self, call: &CallInfo<'_>) -> Pick;
+
+    /// Is called at most once for an attempt, before [`done`](Self::done): its response has begun, and the caller waits for the
+    /// rest. `after` is the time since the pick. So an open stream can be told from a call that is not answered. Default:
+    /// nothing.
+    ///
+    /// It is not called where the whole response has come when its body is read, as that of most unary calls.
+    fn responding(&self, picked: &Picked, after: Duration) {
+        let _ = (picked, after);
+    }
 
     /// Is called once for each attempt that this picker was asked for: when its status is known, which is at the end of
     /// the response and not at its headers, or when the caller has dropped the call. The attempt is still in flight.
@@ -150,6 +159,7 @@ pub struct Outcome<'a> {
     time: Time,
     trailers: Option<&'a HeaderMap>,
     was_sent: bool,
+    was_responding: bool,
 }
 
 /// The clock is only read for policies that ask.
@@ -162,12 +172,12 @@ enum Time {
 impl<'a> Outcome<'a> {
     /// Returns the outcome of an attempt that was sent and ended with `code` after `duration`: for tests of policies.
     pub fn new(code: Code, duration: Duration) -> Self {
-        Self { code, time: Time::Took(duration), trailers: None, was_sent: true }
+        Self { code, time: Time::Took(duration), trailers: None, was_sent: true, was_responding: false }
     }
 
     /// Returns the outcome of an attempt that was sent, began then and ends now.
     pub(crate) fn since(code: Code, began: Instant) -> Self {
-        Self { code, time: Time::Since(began), trailers: None, was_sent: true }
+        Self { code, time: Time::Since(began), trailers: None, was_sent: true, was_responding: false }
     }
 
     /// Sets the response's trailers.
@@ -181,6 +191,13 @@ impl<'a> Outcome<'a> {
     #[must_use]
     pub fn unsent(mut self) -> Self {
         self.was_sent = false;
+        self
+    }
+
+    /// Sets whether [`Picker::responding`] was called before. Default: no.
+    #[must_use]
+    pub fn with_responding(mut self, was_responding: bool) -> Self {
+        self.was_responding = was_responding;
         self
     }
 
@@ -208,6 +225,11 @@ impl<'a> Outcome<'a> {
     /// or the server accepts no headers as large as these, tells nothing of how the instance treats calls.
     pub fn was_sent(&self) -> bool {
         self.was_sent
+    }
+
+    /// Returns whether [`Picker::responding`] was called before.
+    pub fn was_responding(&self) -> bool {
+        self.was_responding
     }
 
     /// Whether it tells anything of the instance: not what was never sent, or was given up by the caller.

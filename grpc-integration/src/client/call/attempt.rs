@@ -25,6 +25,8 @@ pub(super) struct Attempt {
     connection: Arc<Connection>,
     picker: Arc<PolicyPicker>,
     began: Instant,
+    /// Whether the picker knows that its response has begun.
+    is_responding: bool,
     /// Whether the picker has the outcome.
     is_told: bool,
     pub(super) telemetry: AttemptTelemetry,
@@ -37,6 +39,7 @@ impl Attempt {
             connection,
             picker,
             began: Instant::now(),
+            is_responding: false,
             is_told: false,
             telemetry: AttemptTelemetry::default(),
         }
@@ -67,6 +70,13 @@ impl Attempt {
                 deadline.exceeded(format_args!("{} has cancelled it", self.peer()))
             }
             _ => self.at_peer(status),
+        }
+    }
+
+    /// Its response has begun, and there is more to come.
+    pub(super) fn responding(&mut self) {
+        if !mem::replace(&mut self.is_responding, true) {
+            self.picker.responding(self.in_flight.picked(), self.began.elapsed());
         }
     }
 
@@ -101,7 +111,7 @@ impl Attempt {
     /// Tells the picker how it has ended; what is told first counts.
     fn tell<'a>(&mut self, outcome: impl FnOnce(Instant) -> Outcome<'a>) {
         if !mem::replace(&mut self.is_told, true) {
-            let outcome = outcome(self.began);
+            let outcome = outcome(self.began).with_responding(self.is_responding);
             self.telemetry.ended(outcome.code(), self.began);
             if outcome.code() != Code::Ok {
                 self.instance().count_failed();

@@ -117,6 +117,7 @@ impl Body for CallBody {
                 self.0 = None;
                 return Poll::Ready(Some(Err(status)));
             }
+            open.attempt.responding();
             return Poll::Pending;
         };
         match frame {

@@ -1,6 +1,6 @@
 //! The latency of one instance.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -29,22 +29,40 @@ pub(super) struct Latency {
     changed: AtomicU64,
     /// Since when no call was answered while some were in flight; 0 if none is.
     unanswered: AtomicU64,
+    /// How many of its calls in flight have a response that has begun.
+    responding: AtomicUsize,
     /// When the pause that it has asked for ends.
     paused: AtomicU64,
 }
 
 impl Latency {
     /// Records that it was picked, with so many calls in flight. A pick may come to nothing, so one before counts only while
-    /// there are any.
+    /// there are any without a response.
     pub(super) fn asked(&self, now: u64, in_flight: usize) {
-        if in_flight == 0 || self.unanswered.load(Ordering::Relaxed) == 0 {
+        if self.waiting(in_flight) == 0 || self.unanswered.load(Ordering::Relaxed) == 0 {
             self.unanswered.store(now, Ordering::Relaxed);
         }
     }
 
-    /// Records that one of its calls has ended, of so many.
+    /// Records that the response of one of its calls has begun, of so many.
+    pub(super) fn responding(&self, now: u64, in_flight: usize) {
+        self.responding.fetch_add(1, Ordering::Relaxed);
+        self.answered(now, in_flight);
+    }
+
+    /// Records that a call whose response had begun has ended.
+    pub(super) fn responded(&self) {
+        self.responding.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Records a sign of life. So many calls are in flight now, but for what has ended.
     pub(super) fn answered(&self, now: u64, in_flight: usize) {
-        self.unanswered.store(if in_flight > 1 { now } else { 0 }, Ordering::Relaxed);
+        self.unanswered.store(if self.waiting(in_flight) > 0 { now } else { 0 }, Ordering::Relaxed);
+    }
+
+    /// How many of so many calls have no response yet.
+    fn waiting(&self, in_flight: usize) -> usize {
+        in_flight.saturating_sub(self.responding.load(Ordering::Relaxed))
     }
 
     /// Records the latency of a call.
@@ -68,7 +86,7 @@ impl Latency {
         let average = at(self.average.load(Ordering::Relaxed), periods(now, decay));
         let since = self.unanswered.load(Ordering::Relaxed);
         let waited = now.saturating_sub(since) as f64;
-        if in_flight == 0 || since == 0 || average.is_some_and(|average| average > waited) {
+        if self.waiting(in_flight) == 0 || since == 0 || average.is_some_and(|average| average > waited) {
             return average;
         }
         Some(waited).filter(|waited| *waited > 0.0).or(average)
@@ -161,10 +179,27 @@ mod tests {
         latency.asked(10 * MS, 0);
         latency.asked(500 * MS, 1);
         assert_eq!(latency.expected(1010 * MS, DECAY, 2), Some(1e9));
-        latency.answered(2000 * MS, 2);
+        latency.answered(2000 * MS, 1);
         assert_eq!(latency.expected(2100 * MS, DECAY, 1), Some(1e8));
-        latency.answered(2200 * MS, 1);
+        latency.answered(2200 * MS, 0);
         assert!(latency.expected(9000 * MS, DECAY, 0) < Some(2e6));
+    }
+
+    #[test]
+    fn a_response_that_has_begun_is_an_answer() {
+        let latency = Latency::default();
+        latency.record(10 * MS, ms(2), DECAY);
+        latency.asked(10 * MS, 0);
+        latency.responding(20 * MS, 1);
+        assert!(latency.expected(60_000 * MS, DECAY, 1) < Some(2e6));
+        // The time of the next call counts from itself, and ends with it though the first is still in flight.
+        latency.asked(60_000 * MS, 1);
+        assert_eq!(latency.expected(61_000 * MS, DECAY, 2), Some(1e9));
+        latency.answered(61_000 * MS, 1);
+        assert!(latency.expected(90_000 * MS, DECAY, 1) < Some(2e6));
+        latency.responded();
+        latency.asked(90_000 * MS, 0);
+        assert_eq!(latency.expected(91_000 * MS, DECAY, 1), Some(1e9));
     }
 
     #[test]

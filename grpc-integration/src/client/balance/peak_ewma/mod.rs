@@ -32,14 +32,16 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 /// - A failed call (UNAVAILABLE, INTERNAL, UNKNOWN, DATA_LOSS, RESOURCE_EXHAUSTED, DEADLINE_EXCEEDED) counts as one of the
 ///   [`penalty`](Self::with_penalty), times the share of failures among the latest calls: a server that fails at once does
 ///   not look fast, and one failure among many counts for little.
-/// - One that the caller gives up counts as long as it took, up to the penalty, if others were faster.
+/// - One that the caller gives up before its response has begun counts as long as it took, up to the penalty, if others were
+///   faster.
 /// - A failed call whose trailers have `grpc-retry-pushback-ms`, or `retry-after` in seconds, makes the instance the second
 ///   choice for that long, up to [`max_pushback`](Self::with_max_pushback).
 /// - Where [weights](ReadyInstance::weight) differ, the first of the two is drawn by weight, and the calls in flight count by
 ///   weight. Weight 0 is picked only when no other instance is ready.
 ///
-/// The latency of a call is the time to the end of its response. Where streams stay open for long, they look like slow
-/// calls, and [`LeastRequest`](crate::LeastRequest) is better.
+/// The latency of a call is the time until its response has begun, or ended if all of it comes at once: an open stream is one
+/// call in flight, and no slow one (tower's `CompleteOnResponse`). Where a server sends headers long before the message,
+/// [`LeastRequest`](crate::LeastRequest) is better.
 ///
 /// ```
 /// use std::time::Duration;
@@ -169,13 +171,28 @@ impl Picker for PeakEwmaPicker {
         Pick::Instance(chosen.instance().clone().into())
     }
 
+    fn responding(&self, picked: &Picked, after: Duration) {
+        let instance = picked.instance();
+        let Some(known) = self.choices.all().get(instance.instance().id()) else { return };
+        let now = self.clock.now();
+        known.state().responding(now, instance.in_flight());
+        known.state().record(now, after, self.config.decay);
+    }
+
     fn done(&self, picked: &Picked, outcome: &Outcome<'_>) {
         let instance = picked.instance();
         let Some(known) = self.choices.all().get(instance.instance().id()) else { return };
         let (now, Config { decay, penalty, max_pushback }) = (self.clock.now(), self.config);
-        known.state().answered(now, instance.in_flight());
+        if outcome.was_responding() {
+            known.state().responded();
+            if !outcome.is_of_the_server() {
+                // A stream that is no longer wanted.
+                return;
+            }
+        }
+        known.state().answered(now, instance.in_flight().saturating_sub(1));
         if !outcome.is_of_the_server() {
-            // It would have taken longer. That it was a stream which was no longer wanted cannot be seen here.
+            // It would have taken longer.
             let least = outcome.duration().min(penalty);
             if outcome.was_sent() && known.state().is_exceeded_by(now, least, decay) {
                 known.state().record(now, least, decay);
@@ -186,8 +203,11 @@ impl Picker for PeakEwmaPicker {
         // By those before: one failure among many is of no account.
         let least = if is_failure { penalty.mul_f64(failures.rate()) } else { Duration::ZERO };
         failures.record(is_failure);
-        let latency = outcome.duration().max(least);
-        known.state().record(now, latency, decay);
+        if !outcome.was_responding() {
+            known.state().record(now, outcome.duration().max(least), decay);
+        } else if is_failure {
+            known.state().record(now, least, decay);
+        }
         if let Some(pause) = outcome.trailers().filter(|_| is_failure).and_then(pushback) {
             known.state().pause(now, pause.min(max_pushback));
         }
