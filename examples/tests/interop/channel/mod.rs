@@ -1,5 +1,6 @@
 //! A `DiscoveryChannel` at its defaults beside proxies and servers that others wrote, at theirs.
 
+mod bad_servers;
 mod certificate;
 mod curl;
 mod go_server;
