@@ -418,8 +418,8 @@ impl ChannelBuilder {
     /// to 120 s, with a jitter of ± 20 %.
     ///
     /// HTTP/2 SETTINGS end it. A connection that was lost is made again at once, while calls wait; but after several in
-    /// a row that answered no call, the instance counts as unreachable and this backoff applies. New certificates of
-    /// `ClientTls` end it too.
+    /// a row that answered no call, the instance counts as unreachable and this backoff applies, unless callers have given
+    /// up calls on them. New certificates of `ClientTls` end it too.
     pub fn backoff(mut self, backoff: Backoff) -> Self {
         self.backoff = backoff;
         self

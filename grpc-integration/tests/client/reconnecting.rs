@@ -15,6 +15,7 @@ use hither_tonic::{Connected, Connector, Destination};
 use http::{HeaderMap, Response};
 use tokio::io::DuplexStream;
 use tokio::time::{Instant, sleep, timeout};
+use tonic::{Code, Request};
 
 use crate::support::{Client, Log, Net, Registry, Server, peers, until};
 use crate::{SECOND, channel};
@@ -122,6 +123,49 @@ async fn a_connection_that_has_reached_its_age_is_made_again_at_once_without_a_c
         client.name().await.unwrap();
         sleep(7 * MILLISECOND).await;
     }
+    assert_eq!(log.take(), [""; 0]);
+}
+
+/// The same, and answers nothing.
+async fn short_lived_and_slow(mut connection: Http2) -> Result<(), h2::Error> {
+    let age = sleep(300 * MILLISECOND);
+    tokio::pin!(age);
+    let (mut ended, mut calls) = (false, Vec::new());
+    loop {
+        tokio::select! {
+            accepted = connection.accept() => match accepted.transpose()? {
+                Some((_, respond)) => calls.push(respond),
+                None => return Ok(()),
+            },
+            () = &mut age, if !ended => {
+                ended = true;
+                connection.graceful_shutdown();
+            }
+        }
+    }
+}
+
+/// Callers that give up sooner than the server answers, or hedges that are faster, made it unreachable.
+#[tokio::test(start_paused = true)]
+async fn calls_that_were_given_up_show_nothing_of_a_server_that_ends_its_connections() {
+    let log = Log::capture();
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let accepted = listen(&net, "a:1", short_lived_and_slow);
+    registry.up("a:1").await;
+    let channel = channel(&registry, &net).connect().await.unwrap();
+    let client = Client::new(&channel);
+    for call in 0..100 {
+        if call % 2 == 0 {
+            timeout(100 * MILLISECOND, client.name()).await.unwrap_err();
+        } else {
+            let mut request = Request::new(String::new());
+            request.set_timeout(100 * MILLISECOND);
+            assert_eq!(client.call("Name", request).await.unwrap_err().code(), Code::DeadlineExceeded);
+        }
+        sleep(20 * MILLISECOND).await;
+    }
+    let count = accepted.load(Ordering::SeqCst);
+    assert!((35..=42).contains(&count), "{count}");
     assert_eq!(log.take(), [""; 0]);
 }
 
@@ -318,7 +362,7 @@ async fn no_further_connection_is_made_for_calls_whose_deadline_has_passed() {
     let client = Client::new(&channel(&registry, &net).connector(connector).connect().await.unwrap());
     let _held = client.stream("Stream", String::new()).await.unwrap();
     let brief = (0..100).map(|_| {
-        let mut request = tonic::Request::new(String::new());
+        let mut request = Request::new(String::new());
         request.set_timeout(100 * MILLISECOND);
         client.call("Name", request)
     });

@@ -30,6 +30,8 @@ pub(super) struct Peer {
     max_streams: AtomicUsize,
     first_call: OnceLock<Instant>,
     answered: AtomicBool,
+    /// Whether a caller has given up a call before it was answered.
+    given_up: AtomicBool,
     /// Whether it has sent headers or data since this was reset.
     active: AtomicBool,
 }
@@ -42,6 +44,7 @@ impl Peer {
             max_streams: AtomicUsize::new(0),
             first_call: OnceLock::new(),
             answered: AtomicBool::new(false),
+            given_up: AtomicBool::new(false),
             active: AtomicBool::new(false),
         }
     }
@@ -73,6 +76,16 @@ impl Peer {
     /// Returns whether it has ever answered a call.
     pub(super) fn has_answered(&self) -> bool {
         self.answered.load(Ordering::Relaxed)
+    }
+
+    /// Returns whether a caller has given up a call before it was answered.
+    pub(super) fn has_given_up(&self) -> bool {
+        self.given_up.load(Ordering::Relaxed)
+    }
+
+    /// Records that a caller has given up a call that was not answered.
+    pub(super) fn on_given_up(&self) {
+        self.given_up.store(true, Ordering::Relaxed);
     }
 
     /// Records that headers or data have arrived which answer no call.

@@ -57,6 +57,7 @@ impl Drop for Sending {
     fn drop(&mut self) {
         let Some((ticket, slot)) = self.request.take() else { return };
         if let Some(response) = ticket.cancel() {
+            slot.shared().peer.on_given_up();
             reset(response, slot);
         }
     }

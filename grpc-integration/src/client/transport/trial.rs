@@ -40,11 +40,13 @@ impl Trial {
     /// Returns whether the time until now was too short for a connection that ends now without an answer.
     ///
     /// A server may end connections after a time, so an idle one needs not live for long; and a call may be answered
-    /// after hours, as a watch is that has nothing to report.
+    /// after hours, as a watch is that has nothing to report. Nor does it show anything of the server that callers have
+    /// given up sooner than it answers.
     pub(crate) fn is_brief(&self) -> bool {
-        match self.shared.peer.first_call() {
-            Some(called) => called.elapsed() < UNANSWERED,
-            None => self.since.elapsed() < UNUSED,
+        let peer = &self.shared.peer;
+        match peer.first_call() {
+            Some(called) if !peer.has_given_up() => called.elapsed() < UNANSWERED,
+            _ => self.since.elapsed() < UNUSED,
         }
     }
 
