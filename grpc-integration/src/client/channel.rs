@@ -62,7 +62,8 @@ use crate::task::Task;
 ///
 /// - The deadline is the request's `grpc-timeout`, capped by the channel's
 ///   [`default_timeout`](crate::ChannelBuilder::default_timeout). It covers everything: resolving, waiting,
-///   connecting, the headers, and the body to its end.
+///   connecting, the headers, and the body to its end. Its timer needs a Tokio runtime where the call is awaited, not
+///   necessarily the channel's own.
 /// - While an instance is being connected to for the first time, calls wait. Once it is known that no instance is
 ///   ready they fail with UNAVAILABLE and the reason, unless they are [wait-for-ready](crate::WaitForReady).
 /// - Transparent retry: a request that was never sent, or that the server refused before it was processed

@@ -12,8 +12,8 @@ use tonic::{Code, Status};
 use crate::client::failures::is_failure;
 use crate::client::ready_instance::{Picked, ReadyInstance};
 
-/// A load balancing policy: makes a [`Picker`] for each set of ready instances. [`LeastRequest`](crate::LeastRequest),
-/// [`RoundRobin`](crate::RoundRobin) and [`Sticky`](crate::Sticky) are provided; others can be implemented.
+/// A load balancing policy: makes a [`Picker`] for each set of ready instances. Those that are provided are on
+/// [a page of their own](crate::guide::balancing); others can be implemented.
 ///
 /// Each channel has one of its own, which keeps what must survive a change of the set in its fields. A task of the
 /// channel calls it whenever the set changes and when [`due`](Self::due) has come, and uses the new picker at once. So it
