@@ -42,7 +42,6 @@ async fn a_users_calls_go_to_one_server_and_only_those_of_one_that_is_lost_to_ot
     registry.leave("d:1").await;
     drop(servers.pop());
     sleep(SECOND).await;
-    // Of four to three the sum of the weights passes no power of two.
     for (home, before) in homes(&client).await.iter().zip(&before) {
         assert!(home == before || before == "d:1");
     }

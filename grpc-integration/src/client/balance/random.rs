@@ -25,12 +25,18 @@ impl Random {
 
     /// Returns a number of 64 bits.
     pub(crate) fn draw(&self) -> u64 {
-        const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
-        let mut z = self.0.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        at(self.0.fetch_add(STEP, Ordering::Relaxed), 0)
     }
+}
+
+const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// Returns the number at a position of the sequence of a seed.
+pub(crate) fn at(seed: u64, position: u64) -> u64 {
+    let mut z = seed.wrapping_add(STEP.wrapping_mul(position.wrapping_add(1)));
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
 }
 
 /// Scales a random number of 32 bits to one below `bound`: the high half of the product, even without a division.

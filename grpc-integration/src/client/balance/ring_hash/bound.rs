@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn a_pick_looks_at_few_entries_where_all_are_loaded() {
-        let ready = ready([1; 1000]);
+        let ready = ready([1; 300]);
         let (ring, bound) = (ring(&ready), Bound::new(125));
         let mut random = fastrand::Rng::with_seed(1);
         // Kept up for as long as there are calls, and that many each has room for.

@@ -21,10 +21,18 @@ use ring::{Ring, hash};
 /// call with neither goes to a random instance. The key of an instance is its id. So all clients that have the same
 /// instances send the same key to the same one, also after restarts.
 ///
-/// An instance that leaves or joins moves only the keys that it had or gets: one of `n` about `1/n` of all. More move only
-/// when the sum of all weights passes a power of two, by which the number of entries in the ring is chosen: more than 1024,
-/// and 4096 at most, unless there are more instances. (gRPC's and Envoy's number of entries changes more often.) Shares are
-/// near the [weights](ReadyInstance::weight); weight 0 is picked only when no other instance is ready.
+/// An instance that leaves or joins moves only the keys that it had or gets: one of `n` about `1/n` of all. A
+/// [weight](ReadyInstance::weight) that changes moves what its share of the keys has changed by; weight 0 is picked only when no
+/// other instance is ready.
+///
+/// The keys are in 16,384 slots, and each slot belongs to one instance (rendezvous hashing), whatever their number and weights:
+/// so memory is bounded to some 300 KiB. By chance an instance that has `s` of them by its weight has between `s − 2√s` and
+/// `s + 2√s`; of a hundred equal ones a share is off by 16 % at most, mostly. With more than some thousand instances a few
+/// have none: use a [`subset`](crate::Selection::subset), with one seed for all channels. The pick of a key costs the same with any number
+/// of instances, and each one that joins or leaves the time of 16,384 short draws, some 50 µs.
+///
+/// gRPC's ring has hashes of the instances' addresses in it, and a number of them that depends on all weights: its clients
+/// send a key to other instances than these.
 ///
 /// A call for whose instance no stream can be opened goes to another one
 /// ([`Picker::pick`](crate::Picker::pick)); the load is not balanced otherwise, unless
@@ -77,7 +85,7 @@ impl RingHash {
     /// A lower number balances better and moves more calls. With few calls in flight there is little room anywhere, and
     /// one that comes while its instance has a call may go to another one.
     ///
-    /// A pick looks at `percent / (percent - 100)` entries of the ring on average at most where all instances are loaded, five of
+    /// A pick looks at `percent / (percent - 100)` slots of the ring on average at most where all instances are loaded, five of
     /// them with 125, and never at more than all of it.
     ///
     /// ```
