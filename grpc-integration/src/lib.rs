@@ -84,7 +84,7 @@
 //! | [`RoundRobin`] | each in turn | gRPC `round_robin`, `weighted_round_robin` |
 //! | [`RingHash`] | the same for the same key of a call | gRPC `ring_hash_experimental`, Envoy `RING_HASH`, consistent hashing |
 //! | [`Lanes`] | by another policy, among the instances that have a call's tag: canaries, versions | Envoy subsets, Istio subsets and traffic split, Dubbo tag routing |
-//! | [`Sticky`] | always the same, until it is lost | gRPC `pick_first`, which connects to no other |
+//! | [`Sticky`] | always the same, until it is lost or its weight is 0 | gRPC `pick_first`, which connects to no other |
 //!
 //! With [`slow_start`](ChannelBuilder::slow_start) the weight of an instance that has joined grows gradually (Envoy's slow
 //! start).

@@ -18,8 +18,8 @@ use crate::client::server_key::ServerKey;
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 /// Walks through the servers until one is ready, and stays with that one. When all have failed, all are attempted, each with
-/// its own backoff (gRFC A61). With one about to shut down, those that are up are attempted on, and it is left for the first of
-/// them that is ready.
+/// its own backoff (gRFC A61). With one of weight 0 or about to shut down, those of a better grade are attempted on, and it is
+/// left for the first of them that is ready.
 #[derive(Debug)]
 pub(super) struct First {
     selection: Selection,
@@ -39,8 +39,18 @@ pub(super) struct First {
     changed: Vec<ServerKey>,
 }
 
-/// The place of a server in the walk: those about to shut down come last.
-type Order = (List, Rank);
+/// The place of a server in the walk.
+type Order = (Grade, List, Rank);
+
+/// Whether a server is stayed with; the better first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Grade {
+    Weighted,
+    /// Its weight is 0.
+    Weightless,
+    /// About to shut down.
+    Draining,
+}
 
 impl First {
     pub(super) fn new(selection: Selection, seed: u64) -> Self {
@@ -68,7 +78,7 @@ impl First {
         let any_up = self.up > 0;
         self.replace(key, record, condition);
         if any_up != (self.up > 0)
-            && let Some((List::Draining, rank)) = &self.chosen
+            && let Some((Grade::Draining, _, rank)) = &self.chosen
         {
             self.changed.push(Arc::clone(&rank.key));
         }
@@ -90,7 +100,12 @@ impl First {
             Role::Draining => List::Draining,
             Role::Up | Role::Held => List::Tier(self.selection.tier(instance)),
         };
-        let order = (list, Rank::new(self.seed, instance, key));
+        let grade = match role {
+            Role::Draining => Grade::Draining,
+            Role::Up | Role::Held if instance.weight() == 0 => Grade::Weightless,
+            Role::Up | Role::Held => Grade::Weighted,
+        };
+        let order = (grade, list, Rank::new(self.seed, instance, key));
         self.up += usize::from(role == Role::Up);
         self.seats.insert(Arc::clone(key), (role, order.clone()));
         if was_latest {
@@ -100,7 +115,7 @@ impl First {
             _ if was_chosen => self.choose(order),
             // With another selection it was connected to already.
             _ if !is_known && condition.is_connected() => self.prefer(order),
-            Some(attempt) if self.chosen.is_none() || list != List::Draining => {
+            Some(attempt) if self.goes_on_to(grade) => {
                 self.attempted.insert(order, attempt);
             }
             _ => self.wait(order),
@@ -128,7 +143,7 @@ impl First {
     pub(super) fn take_changed(&mut self, now: Instant) -> Vec<ServerKey> {
         while self.is_walking() && self.is_due(now) {
             let Some(order) = self.waiting.pop_first() else { break };
-            self.changed.push(Arc::clone(&order.1.key));
+            self.changed.push(Arc::clone(&order.2.key));
             self.attempted.insert(order.clone(), Condition::Pending);
             (self.latest, self.next) = (Some(order), Some(now + ATTEMPT_DELAY));
         }
@@ -151,7 +166,7 @@ impl First {
             // It finishes its calls.
             Role::Draining => (true, is_attempted || (is_chosen && self.up == 0)),
         };
-        is_selected.then_some((order.0, connects))
+        is_selected.then_some((order.1, connects))
     }
 
     /// Drops it, and yields in between if there is much to drop.
@@ -165,13 +180,12 @@ impl First {
 
     /// Whether there are servers to be attempted.
     fn is_walking(&self) -> bool {
-        match &self.chosen {
-            None => !self.waiting.is_empty(),
-            Some((List::Draining, _)) => {
-                self.waiting.first().is_some_and(|(list, _)| *list != List::Draining)
-            }
-            Some((List::Tier(_), _)) => false,
-        }
+        self.waiting.first().is_some_and(|(grade, ..)| self.goes_on_to(*grade))
+    }
+
+    /// Whether servers of a grade are attempted beside the one that was chosen.
+    fn goes_on_to(&self, grade: Grade) -> bool {
+        self.chosen.as_ref().is_none_or(|(chosen, ..)| grade < *chosen)
     }
 
     /// An attempt is made as soon as the one before has failed.
@@ -192,12 +206,11 @@ impl First {
     fn choose(&mut self, order: Order) {
         self.attempted.remove(&order);
         let attempted = std::mem::take(&mut self.attempted);
-        // With one about to shut down the walk goes on.
-        let goes_on = |(list, _): &Order| order.0 == List::Draining && *list != List::Draining;
-        let (going_on, ended) = attempted.into_iter().partition(|(attempted, _)| goes_on(attempted));
+        // To better ones the walk goes on.
+        let (going_on, ended) = attempted.into_iter().partition(|((grade, ..), _)| *grade < order.0);
         self.attempted = ended;
         self.begin();
-        self.changed.push(Arc::clone(&order.1.key));
+        self.changed.push(Arc::clone(&order.2.key));
         (self.attempted, self.chosen) = (going_on, Some(order));
     }
 
@@ -205,7 +218,7 @@ impl First {
     fn begin(&mut self) {
         let attempted = std::mem::take(&mut self.attempted).into_keys();
         for order in attempted.chain(self.chosen.take()) {
-            self.changed.push(Arc::clone(&order.1.key));
+            self.changed.push(Arc::clone(&order.2.key));
             self.wait(order);
         }
         (self.latest, self.next) = (None, None);
@@ -213,7 +226,7 @@ impl First {
 
     fn wait(&mut self, order: Order) {
         // What is held is never connected to.
-        if self.seats.get(&order.1.key).is_some_and(|(role, _)| *role != Role::Held) {
+        if self.seats.get(&order.2.key).is_some_and(|(role, _)| *role != Role::Held) {
             self.waiting.insert(order);
         }
     }
@@ -222,6 +235,8 @@ impl First {
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    use hither_core::InstanceState;
 
     use super::Condition::{Failing, Pending, Ready};
     use super::Selection;
@@ -364,6 +379,42 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn one_whose_weight_becomes_zero_is_used_until_one_that_has_a_weight_is_ready() {
+        let (mut sim, order) = ten().await;
+        sim.turn(&[&order[0]], Ready).await;
+        sim.put([instance(&order[0]).with_weight(0), instance(&order[1]).with_weight(0)]).await;
+        // With the connection that it has.
+        let mut both = [order[0].clone(), order[2].clone()];
+        both.sort();
+        assert_eq!((sim.open(), sim.started), (both.to_vec(), 2));
+        sim.turn(&[&order[2]], Ready).await;
+        assert_eq!(sim.open(), order[2..3]);
+        // Where it is the weight of all others too, it stays.
+        sim.put(order.iter().map(|id| instance(id).with_weight(0))).await;
+        sim.pass(600 * HALF).await;
+        assert_eq!((sim.open(), sim.started), (order[2..3].to_vec(), 2));
+        sim.put([instance(&order[2])]).await;
+        assert_eq!((sim.open(), sim.started), (order[2..3].to_vec(), 2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_of_weight_zero_comes_after_the_later_tiers_and_before_those_about_to_shut_down() {
+        let mut sim = Sim::new(Selection::default().prefer_zone("a").pick_first());
+        let draining = in_zone("i2", "a").with_state(InstanceState::Draining);
+        sim.put([in_zone("i0", "a").with_weight(0), in_zone("i1", "b"), draining]).await;
+        assert_eq!(sim.connects(), ["i1"]);
+        sim.turn(&["i1"], Failing).await;
+        assert_eq!(sim.connects(), ["i0", "i1"]);
+        sim.turn(&["i0"], Failing).await;
+        sim.turn(&["i2"], Ready).await;
+        assert_eq!(sim.connects(), ["i0", "i1"], "both are better");
+        sim.turn(&["i0"], Ready).await;
+        assert_eq!(sim.connects(), ["i0", "i1"], "i1 is better");
+        sim.turn(&["i1"], Ready).await;
+        assert_eq!(sim.connects(), ["i1"]);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn one_that_is_held_is_used_until_its_connection_is_lost() {
         let (mut sim, order) = ten().await;
         sim.turn(&[&order[0]], Ready).await;
@@ -405,16 +456,22 @@ mod tests {
                     2 if sim.is_registered(&id) => sim.drain(&[&id]).await,
                     3 => sim.pass(Duration::from_millis(random.u64(..300))).await,
                     4..6 => sim.turn(&[&id], [Ready, Pending, Failing][random.usize(..3)]).await,
-                    _ => sim.put([if random.bool() { instance(&id) } else { in_zone(&id, "b") }]).await,
+                    _ => {
+                        let instance = if random.bool() { instance(&id) } else { in_zone(&id, "b") };
+                        sim.put([instance.with_weight(random.u32(..3).min(1))]).await;
+                    }
                 }
                 sim.agrees();
             }
             sim.pass(Duration::from_secs(10)).await;
             let connects = sim.connects().len();
             let all = (0..10).filter(|id| sim.is_registered(&format!("i{id}"))).count();
-            // While one about to shut down is used, those that are up.
-            let up = (0..10).filter(|id| sim.is_up(&format!("i{id}"))).count();
-            assert!(connects <= 1 || connects == all || connects == up, "{connects} of {all}");
+            // While one about to shut down is used, those that are up; while one of weight 0 is, those that have a weight,
+            // and itself if it is not held.
+            let up = (0..10).filter(|id| sim.is_up(&format!("i{id}"), 0)).count();
+            let weighted = (0..10).filter(|id| sim.is_up(&format!("i{id}"), 1)).count();
+            let expected = [0, 1, all, up, weighted, weighted + 1];
+            assert!(expected.contains(&connects), "{connects}, not {expected:?}");
             sim.all_ready().await;
             assert!(sim.connects().len() <= 1);
         }

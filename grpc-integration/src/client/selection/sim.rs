@@ -153,9 +153,10 @@ impl Sim {
         self.registered.get(&id.parse().unwrap()).is_some()
     }
 
-    pub(super) fn is_up(&self, id: &str) -> bool {
+    /// Whether it is up and has this weight at least.
+    pub(super) fn is_up(&self, id: &str, weight: u32) -> bool {
         let registered = self.registered.get(&id.parse().unwrap());
-        registered.is_some_and(|instance| instance.state() == InstanceState::Up)
+        registered.is_some_and(|known| known.state() == InstanceState::Up && known.weight() >= weight)
     }
 
     pub(super) fn tiered(&self) -> &Tiered {
