@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use hither_core::Instance;
-use hither_tonic::{DiscoveryChannel, ErrorKind, LeastRequest, LoadBalancingPolicy, RoundRobin, SlowStart};
+use hither_tonic::{
+    DiscoveryChannel, ErrorKind, LeastRequest, LoadBalancingPolicy, PeakEwma, RoundRobin, SlowStart,
+};
 use tokio::time::sleep;
 
 use crate::support::{Client, Net, Registry, Server};
@@ -72,6 +74,18 @@ async fn least_request_shares_are_the_weights_with_one_caller_and_with_many() {
         let (_registry, servers, channel) = servers(&[1, 10, 0], policy).await;
         // Five standard deviations of 3840 draws, which is more than what few calls at a time are short by.
         are_near(&shares(&channel, &servers, callers, 3840).await, &EXPECTED, 0.024);
+    }
+}
+
+/// A light server of three had a quarter of the calls: nearly always idle, and measured long ago, it was taken for the fastest.
+#[tokio::test(start_paused = true)]
+async fn peak_ewma_shares_of_equally_fast_servers_are_the_weights_with_one_caller_and_with_many() {
+    for callers in [1, 8] {
+        let policy = PeakEwma::default().with_seed(1);
+        let (_registry, servers, channel) = servers(&[10, 10, 1], policy).await;
+        let expected = [10.0 / 21.0, 10.0 / 21.0, 1.0 / 21.0];
+        are_near(&shares(&channel, &servers, callers, 1200).await, &expected, 0.07);
+        assert!(shares(&channel, &servers, callers, 1200).await[2] < 0.08);
     }
 }
 

@@ -9,6 +9,8 @@ mod policy;
 mod random;
 mod ring_hash;
 mod round_robin;
+#[cfg(test)]
+mod shares;
 mod slow_start;
 mod sticky;
 mod two_choices;

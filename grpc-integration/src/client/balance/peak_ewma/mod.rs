@@ -37,7 +37,9 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 /// - A failed call whose trailers have `grpc-retry-pushback-ms`, or `retry-after` in seconds, makes the instance the second
 ///   choice for that long, up to [`max_pushback`](Self::with_max_pushback).
 /// - Where [weights](ReadyInstance::weight) differ, the first of the two is drawn by weight, and the calls in flight count by
-///   weight. Weight 0 is picked only when no other instance is ready.
+///   weight. The other takes the call if it is expected to be done sooner there, although that one has it already: so
+///   instances that are equally fast have their shares by weight, and a heavy one loses calls to a light one if it is much
+///   slower only. Weight 0 is picked only when no other instance is ready.
 ///
 /// The latency of a call is the time until its response has begun, or ended if all of it comes at once: an open stream is one
 /// call in flight, and no slow one (tower's `CompleteOnResponse`). Where a server sends headers long before the message,
@@ -133,32 +135,36 @@ struct Cost {
     latency: Option<f64>,
     /// The calls ahead and this one; where weights differ, by weight.
     calls: f64,
+    /// What one call more adds to them, for the second of the two: where weights differ, one by weight.
+    ///
+    /// Without it the second would take each call that finds the first one busy, or whose average has not fallen for as long:
+    /// with two equal ones that is even, but a light one is nearly always idle and was measured long ago. It would get as
+    /// many calls as it is drawn, whatever its weight.
+    margin: f64,
 }
 
 impl PeakEwmaPicker {
     fn cost(&self, known: &InstanceWith<Latency>, now: u64) -> Cost {
         let (instance, latency) = (known.instance(), known.state());
         let in_flight = instance.in_flight();
-        let ahead = match self.choices.mean_weight() {
-            None => in_flight as f64,
-            Some(mean) => in_flight as f64 * mean / instance.weight(),
-        };
+        let by_weight = self.choices.mean_weight().map(|mean| mean / instance.weight());
         Cost {
             has_asked_for_a_pause: latency.is_paused(now),
             latency: latency.expected(now, self.config.decay, in_flight),
-            calls: ahead + 1.0,
+            calls: in_flight as f64 * by_weight.unwrap_or(1.0) + 1.0,
+            margin: by_weight.unwrap_or(0.0),
         }
     }
 }
 
 impl Cost {
-    fn is_less_than(&self, other: &Self) -> bool {
-        if self.has_asked_for_a_pause != other.has_asked_for_a_pause {
-            return other.has_asked_for_a_pause;
+    /// Whether the second of two takes the call from the first.
+    fn is_better_than(&self, first: &Self) -> bool {
+        if self.has_asked_for_a_pause != first.has_asked_for_a_pause {
+            return first.has_asked_for_a_pause;
         }
-        let any = self.latency.or(other.latency).unwrap_or(1.0);
-        let total = |cost: &Self| cost.latency.unwrap_or(any) * cost.calls;
-        total(self) < total(other)
+        let any = self.latency.or(first.latency).unwrap_or(1.0);
+        self.latency.unwrap_or(any) * (self.calls + self.margin) < first.latency.unwrap_or(any) * first.calls
     }
 }
 
@@ -166,7 +172,7 @@ impl Picker for PeakEwmaPicker {
     fn pick(&self, _call: &CallInfo<'_>) -> Pick {
         let Some((a, b)) = self.choices.draw() else { return Pick::Queue };
         let now = self.clock.now();
-        let chosen = if self.cost(b, now).is_less_than(&self.cost(a, now)) { b } else { a };
+        let chosen = if self.cost(b, now).is_better_than(&self.cost(a, now)) { b } else { a };
         chosen.state().asked(now, chosen.instance().in_flight());
         Pick::Instance(chosen.instance().clone().into())
     }
