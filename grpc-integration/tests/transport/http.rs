@@ -4,9 +4,10 @@
 use futures_util::future::join_all;
 use tonic::{Code, Status};
 
+use super::attempts::Attempts;
 use super::raw::{Conn, DATA, END_STREAM, Peer};
 use super::support::Client;
-use super::{SECOND, client, soon, within};
+use super::{SECOND, channel, client, soon, within};
 
 type Fields = &'static [(&'static str, &'static str)];
 
@@ -305,5 +306,21 @@ async fn a_malformed_response_harms_its_own_call_alone() {
         assert_ne!(failed[0].code(), Code::DeadlineExceeded, "{fields:?}: {failed:?}");
         assert_eq!(soon("the next call", Client::name(&client)).await.unwrap(), "a");
         assert_eq!(peer.seen.accepted(), 1, "{fields:?}");
+    }
+}
+
+/// Its decoder fails, and drops the body as a caller does that has lost interest.
+#[tokio::test]
+async fn a_response_that_is_no_message_of_grpcs_is_a_failure_of_the_server() {
+    const GRPC: Fields = &[("content-type", "application/grpc")];
+    for (body, expected) in
+        [("<html>", Code::Internal), ("\u{2}\0\0\0\0", Code::Internal), ("\0\0", Code::Unknown)]
+    {
+        let peer = answering("200", GRPC, Some(body)).await;
+        let (_registry, builder) = channel(&[&peer.address]).await;
+        let attempts = Attempts::default();
+        let client = Client::new(&builder.policy(attempts.clone()).connect().await.unwrap());
+        soon("the call", client.call("Name", within(5 * SECOND))).await.unwrap_err();
+        assert_eq!(attempts.ended(), [expected], "{body:?}");
     }
 }

@@ -202,7 +202,11 @@ impl<'a> Outcome<'a> {
     }
 
     /// Returns the gRPC status: `Cancelled` when the caller dropped the call or its request stream has failed,
-    /// `Unavailable` when the connection was lost or the server has refused the request.
+    /// `Unavailable` when the connection was lost or the server has refused the request, `Internal` when the response does not
+    /// begin as a message of gRPC's.
+    ///
+    /// A message that the caller's decoder does not accept (it is larger than its limit, or no message of the expected type) is
+    /// `Cancelled`: the decoder drops the response, and whose fault that is cannot be seen here.
     pub fn code(&self) -> Code {
         self.code
     }

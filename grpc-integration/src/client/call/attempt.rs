@@ -75,7 +75,7 @@ impl Attempt {
 
     /// Its response has begun, and there is more to come.
     pub(super) fn responding(&mut self) {
-        if !mem::replace(&mut self.is_responding, true) {
+        if !self.is_told && !mem::replace(&mut self.is_responding, true) {
             self.picker.responding(self.in_flight.picked(), self.began.elapsed());
         }
     }

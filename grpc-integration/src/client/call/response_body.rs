@@ -29,6 +29,7 @@ struct Open {
     attempt: Attempt,
     timer: Option<Timer>,
     frames: u8,
+    has_data: bool,
     /// `None` until the call is handed to its caller.
     telemetry: Option<CallTelemetry>,
 }
@@ -72,7 +73,7 @@ impl CallBody {
         if body.is_end_stream() {
             return Self(None);
         }
-        Self(Some(Open { body, code, request, attempt, timer, frames: 0, telemetry }))
+        Self(Some(Open { body, code, request, attempt, timer, frames: 0, has_data: false, telemetry }))
     }
 
     /// Sets what sees the end of the call; `headers` are all of the response if there is no body.
@@ -124,6 +125,14 @@ impl Body for CallBody {
             Some(Ok(mut frame)) => {
                 if let Some(data) = frame.data_ref() {
                     open.attempt.telemetry.received(data);
+                    if !open.has_data && !data.is_empty() {
+                        open.has_data = true;
+                        // A message begins with 1 if it is compressed, and else with 0. With anything else the decoder fails
+                        // and drops the body, which would look like a call that was given up.
+                        if data[0] > 1 {
+                            open.ended(Code::Internal);
+                        }
+                    }
                 }
                 if let Some(trailers) = frame.trailers_mut() {
                     if let Some(timer) = &open.timer
