@@ -26,7 +26,10 @@
 //!
 //! An instance's weight in the registry is its share relative to the others. A server can change it while it runs
 //! ([`LifecycleHandle`](crate::LifecycleHandle)), and it counts from the next call on, over the connections that there are.
-//! Weight 0 is called only when no other instance is ready. What is in force, with the factors of a channel, is
+//! Weight 0 is called only when no other instance is ready, or none has room for a call: it takes a server out. It gets no
+//! retries and no hedges either, whatever becomes of the calls to the others, and [`Sticky`](crate::Sticky) and
+//! [`pick_first`](crate::Selection::pick_first) leave it for another one that is ready. For a standby that takes over use
+//! [tiers](super::selection). What is in force, with the factors of a channel, is
 //! [`ReadyInstance::weight`](crate::ReadyInstance::weight).
 //!
 //! An instance that has just started may be slow at first: cold caches, code that was not compiled yet. With

@@ -26,6 +26,19 @@
 //! | one connection, with the others as spare | [`pick_first`](crate::Selection::pick_first) | gRPC: `pick_first` |
 //! | a part of the instances: a version, a shard | [`filter`](crate::Selection::filter) | Istio: `subsets` of a DestinationRule |
 //!
+//! # What a failover is, and is not
+//!
+//! A tier is left for the next one when its servers cannot be reached, report that they are not healthy
+//! ([`health_check`](crate::ChannelBuilder::health_check)), leave the registry, or are ejected for failing more calls than the
+//! other servers of the channel ([`OutlierDetection`](crate::OutlierDetection)). Not when all of its servers are up and fail all
+//! calls: whatever makes them fail, be it the calls themselves or a database behind them all, would be sent to the next tier,
+//! and retries stay in the tier as well. Envoy and gRPC do it alike. Servers that cannot answer should report it, which moves
+//! the calls in a moment: tonic-health, or the [readiness](crate::LifecycleBuilder::readiness) of a registered server.
+//!
+//! For a standby use tiers and [`strict_failover`](crate::Selection::strict_failover), rather than weight 0: an instance of weight 0 is
+//! connected to, but is called only when no other is ready or has room, and gets no retries before; it is what a server sets
+//! that is to get no more calls.
+//!
 //! # At run time
 //!
 //! [`DiscoveryChannel::set_selection`](crate::DiscoveryChannel::set_selection) replaces the selection of a channel. What stays

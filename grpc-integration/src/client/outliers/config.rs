@@ -33,7 +33,9 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 /// A call fails by the server's fault with UNAVAILABLE, INTERNAL, UNKNOWN, DATA_LOSS, RESOURCE_EXHAUSTED or
 /// DEADLINE_EXCEEDED; other codes are successes, as they are answers. It counts at the end of its response, for a stream at
 /// the end of the stream. One that was never sent, was dropped by the caller, or was cancelled because its hedge was faster,
-/// counts for nothing: with [hedging](crate::HedgingPolicy) a server that never answers is not ejected. Of those that are lost
+/// counts for nothing: with [hedging](crate::HedgingPolicy) a server that never answers is not ejected. A response that the
+/// caller's decoder gives up, since a message is over its limit or of another type, is dropped by the caller too; one that does
+/// not begin as a message of gRPC's is INTERNAL. Of those that are lost
 /// together with one connection, one counts. (A50 counts each status but OK as a failure, and each call.)
 ///
 /// # When an instance is ejected
@@ -51,6 +53,11 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 /// instances it takes six. The others' calls are those since the first of the failures, and of this interval and the one
 /// before: fewer than eight of them ask for more than five failures, and while there are none, as in a channel with a call now
 /// and then, no instance is ejected.
+///
+/// The others are those that take calls. What takes none is no comparison: a standby of weight 0, a later tier of
+/// [`Selection::tiers`](crate::Selection::tiers), and what [`pick_first`](crate::Selection::pick_first) or
+/// [`Sticky`](crate::Sticky) has not chosen. So the only server that takes calls is never ejected, nor is a tier that fails as
+/// a whole: it may be the calls, or what all servers depend on, and a standby would be taken down by them too.
 ///
 /// # For how long
 ///

@@ -32,8 +32,8 @@ const LEAST_MEASURED: Duration = Duration::from_millis(1);
 ///
 /// # What is sent, and where
 ///
-/// Beside an attempt that is not answered another is only sent to an instance that this call has not tried, and that has
-/// capacity at this moment: a second copy for the same server, or in a queue, would slow down what it should speed up. Where
+/// Beside an attempt that is not answered another is only sent to an instance that this call has not tried, that has
+/// capacity at this moment, and whose weight is not 0 unless that is so of all: a second copy for the same server, or in a queue, would slow down what it should speed up. Where
 /// there is none, no other is sent before one fails. When all that were sent have failed, the next one waits for an
 /// instance as any call does.
 ///

@@ -14,7 +14,9 @@ use super::codes::Codes;
 /// An attempt is retried if it has failed with one of the codes, before anything of a response has arrived: a
 /// response's headers commit the call. What a server refuses at once (a *trailers-only* response, as all servers send for a
 /// handler that fails before its first message), a lost connection, and a proxy's 503 or 502 can be retried; a stream that
-/// breaks off cannot. Each attempt is sent to an instance that this call has not tried yet, as long as there is one.
+/// breaks off cannot. Each attempt is sent to an instance that this call has not tried yet, as long as there is one that has a
+/// [weight](crate::ReadyInstance::weight); then it may be sent to the same one again. Weight 0 gets no retries while another is
+/// ready: with a standby of weight 0 a call whose primary fails is retried at the primary.
 ///
 /// ```
 /// use std::time::Duration;

@@ -114,7 +114,10 @@ impl Selection {
     /// for nothing. The shares are in the weights ([`ReadyInstance::weight`](crate::ReadyInstance::weight)), to one percentage
     /// point: a policy that ignores weights ignores them too.
     ///
-    /// Ready is what is connected and not ejected by [`OutlierDetection`](crate::OutlierDetection).
+    /// Ready is what is connected and not ejected by [`OutlierDetection`](crate::OutlierDetection). That calls fail is no reason to
+    /// go on to the next tier by itself: where all instances of a tier fail their calls alike, none is ejected, since they are
+    /// compared with each other, and retries stay in the tier. A server that knows that it cannot answer should say so, by
+    /// [`health_check`](crate::ChannelBuilder::health_check) or by leaving the registry.
     ///
     /// A tier is connected to only when those before it cannot take everything, or have not become ready within ten seconds;
     /// and it stays connected for 15 minutes after it was needed last (gRFC A56). Each change looks at all tiers: a few are
