@@ -508,6 +508,41 @@ async fn a_watch_that_is_opened_again_keeps_its_place_before_the_calls_that_wait
     timeout(SECOND, second).await.unwrap().unwrap();
 }
 
+/// The first connection is full and ends with GOAWAY, and the second has so many calls of two.
+#[tokio::test(start_paused = true)]
+async fn at_the_goaway_of_one_of_several_connections_the_watch_moves_to_another_one() {
+    for calls in [1, 2] {
+        let network = network();
+        let odd = Odd::new(|number| open(if number == 0 { SERVING } else { NOT_SERVING }));
+        let router = Server::builder()
+            .max_concurrent_streams(2)
+            .max_connection_age(30 * SECOND)
+            .add_service(Echo::new("a:1"))
+            .add_service(odd.clone());
+        let _server = network.serve(SERVICE, "a:1", router).await.unwrap();
+        let channel = builder(&network).connect().await.unwrap();
+        let client = client(&channel).await;
+        let _first = client.stream("Stream", String::new()).await.unwrap();
+        sleep(14 * SECOND).await;
+        let mut second = Vec::new();
+        for _ in 0..calls {
+            second.push(client.stream("Stream", String::new()).await.unwrap());
+        }
+        let seen = || {
+            let status = channel.status();
+            (status.state(), status.instances()[0].connections(), odd.streams())
+        };
+        assert_eq!(seen(), (ConnectivityState::Ready, 2, 1));
+        sleep(17 * SECOND).await;
+        if calls == 2 {
+            assert_eq!(seen(), (ConnectivityState::Ready, 1, 1), "it is full");
+            second.pop();
+            sleep(8 * SECOND).await;
+        }
+        assert_eq!(seen(), (ConnectivityState::TransientFailure, 1, 2));
+    }
+}
+
 /// GOAWAY was taken for a failed check, so a fleet that drained its connections was unhealthy as a whole
 /// (envoyproxy/envoy#11324); and the stream held up the end of its connection (grpc/grpc-go#8776).
 #[tokio::test(start_paused = true)]

@@ -1,10 +1,12 @@
 //! Retries by policy. What gRPC's own tests have (grpc-go's `test/retry_test.go`) is here over a network in memory, and what
 //! others report of retries is named at the tests.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
-use hither_core::Backoff;
+use hither_core::{Backoff, SortedById};
 use hither_tonic::{
     CallInfo, CalledInstance, ChannelBuilder, ErrorKind, HedgingPolicy, LeastRequest, LoadBalancingPolicy,
     MethodConfig, Pick, Picker, ReadyInstance, RetryBudget, RetryPolicy, RetryThrottling, Sticky,
@@ -586,31 +588,43 @@ async fn where_no_instance_is_left_a_call_fails_after_its_attempts() {
     assert_eq!(call.await.unwrap().unwrap().into_inner(), "again");
 }
 
-/// Drops all calls, and counts them.
-#[derive(Debug, Clone, Default)]
-struct Dropping(std::sync::Arc<std::sync::atomic::AtomicUsize>);
+/// Drops what it is asked for after so many picks, which it counts.
+#[derive(Debug, Clone)]
+struct Dropping {
+    after: usize,
+    picks: Arc<AtomicUsize>,
+}
+
+#[derive(Debug)]
+struct DroppingPicker(Dropping, ReadyInstance);
 
 impl LoadBalancingPolicy for Dropping {
-    fn picker(&mut self, _ready: &hither_core::SortedById<ReadyInstance>) -> std::sync::Arc<dyn Picker> {
-        std::sync::Arc::new(self.clone())
+    fn picker(&mut self, ready: &SortedById<ReadyInstance>) -> Arc<dyn Picker> {
+        Arc::new(DroppingPicker(self.clone(), ready[0].clone()))
     }
 }
 
-impl Picker for Dropping {
+impl Picker for DroppingPicker {
     fn pick(&self, _call: &CallInfo<'_>) -> Pick {
-        self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-        Pick::Drop(Status::unavailable("dropped"))
+        match self.0.picks.fetch_add(1, Ordering::SeqCst) < self.0.after {
+            true => Pick::Instance(self.1.clone().into()),
+            false => Pick::Drop(Status::unavailable("dropped")),
+        }
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_a_policy_drops_is_not_retried() {
-    let fleet = Fleet::of(1, Script::default()).await;
-    let dropping = Dropping::default();
-    let builder = fleet.channel().policy(dropping.clone()).method("", retrying(policy()));
-    let client = connect(&fleet, builder).await;
-    assert_eq!(client.name().await.unwrap_err().message(), "dropped");
-    assert_eq!(dropping.0.load(std::sync::atomic::Ordering::SeqCst), 1);
+    // At the first attempt, and at the second.
+    for (after, attempts, picks) in [(0, 0, 1), (1, 1, 2)] {
+        let fleet = Fleet::of(1, Script::default()).await;
+        fleet.script.then(Reply::Fail(Code::Unavailable));
+        let dropping = Dropping { after, picks: Arc::default() };
+        let builder = fleet.channel().policy(dropping.clone()).method("", retrying(policy()));
+        let client = connect(&fleet, builder).await;
+        assert_eq!(client.name().await.unwrap_err().message(), "dropped");
+        assert_eq!((fleet.script.seen().len(), dropping.picks.load(Ordering::SeqCst)), (attempts, picks));
+    }
 }
 
 #[tokio::test(start_paused = true)]

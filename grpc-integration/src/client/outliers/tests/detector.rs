@@ -287,3 +287,29 @@ async fn many_instances_are_compared_and_changed_at_a_cost_that_is_bounded() {
         assert_eq!(channel.outliers.filter(channel.ready.clone()).now_or_never().unwrap().len(), expected);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn one_that_is_back_begins_without_the_failures_before() {
+    let mut channel = Channel::new(3, consecutive_only());
+    channel.fails(0, 5, 1);
+    assert_eq!(channel.standing(0), Standing::Ejected);
+    // Calls that were in flight.
+    channel.calls(0, 0, 10);
+    for _ in 0..3 {
+        (1..3).for_each(|index| channel.calls(index, 20, 0));
+        channel.interval().await;
+    }
+    assert_eq!(channel.standing(0), Standing::Probing);
+    // It is tried by a call that lasts, and is back without a success.
+    let probe = channel.instances[0].outcomes().unwrap().probation().admit();
+    assert_eq!(probe, Some(Admission::Probe));
+    for _ in 0..4 {
+        (1..3).for_each(|index| channel.calls(index, 20, 0));
+        channel.interval().await;
+    }
+    assert_eq!(channel.standing(0), Standing::In);
+    channel.fails(0, 4, 1);
+    assert_eq!(channel.standing(0), Standing::In);
+    channel.fails(0, 1, 1);
+    assert_eq!(channel.standing(0), Standing::Ejected);
+}
