@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hither_core::SortedById;
 use tonic::Status;
@@ -86,6 +87,12 @@ impl LanesPicker {
         };
         self.lanes.get(&placed.lane)
     }
+
+    /// The lane whose policy has picked it.
+    fn lane_of(&self, picked: &Picked) -> Option<&LanePicker> {
+        let placed = self.placed.get(picked.instance().instance().id())?;
+        self.lanes.get(&placed.lane)
+    }
 }
 
 impl LanePicker {
@@ -123,9 +130,14 @@ impl Picker for LanesPicker {
         }))
     }
 
+    fn responding(&self, picked: &Picked, after: Duration) {
+        if let Some(lane) = self.lane_of(picked) {
+            lane.picker.responding(picked, after);
+        }
+    }
+
     fn done(&self, picked: &Picked, outcome: &Outcome<'_>) {
-        let placed = self.placed.get(picked.instance().instance().id());
-        if let Some(lane) = placed.and_then(|placed| self.lanes.get(&placed.lane)) {
+        if let Some(lane) = self.lane_of(picked) {
             lane.picker.done(picked, outcome);
         }
     }

@@ -76,6 +76,10 @@ impl Picker for FirstPicker {
         Pick::Instance(Picked::from(self.1.clone()).with_token(7))
     }
 
+    fn responding(&self, picked: &Picked, _after: Duration) {
+        self.0.add("responding:", &mut [picked.instance()].into_iter());
+    }
+
     fn done(&self, picked: &Picked, _outcome: &Outcome<'_>) {
         assert_eq!(picked.token(), 7);
         self.0.add(&format!("done by {}:", self.1.id()), &mut [picked.instance()].into_iter());
@@ -293,8 +297,9 @@ fn an_outcome_is_told_to_the_picker_of_its_lane() {
     let (headers, mut extensions) = (HeaderMap::new(), Extensions::new());
     extensions.insert(Lane::new("a"));
     let Pick::Instance(picked) = picker.pick(&CallInfo::new("/", &headers, &extensions)) else { panic!() };
+    picker.responding(&picked, Duration::ZERO);
     picker.done(&picked, &Outcome::new(Code::Ok, Duration::ZERO));
-    assert_eq!(log.take(), ["done by a-001: a-001"]);
+    assert_eq!(log.take(), ["responding: a-001", "done by a-001: a-001"]);
     // It is unknown.
     picker.done(&instances(&[("c", 1)])[0].clone().into(), &Outcome::new(Code::Ok, Duration::ZERO));
     assert!(log.take().is_empty());
