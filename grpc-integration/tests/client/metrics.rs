@@ -156,7 +156,6 @@ async fn the_names_labels_and_units_are_those_that_are_documented() {
         ("grpc.subchannel.disconnections", "counter", "count", "grpc.target grpc.disconnect_error"),
         ("grpc.subchannel.open_connections", "gauge", "count", "grpc.target"),
         ("hither.client.ejected", "gauge", "count", "grpc.target"),
-        ("hither.client.ejections", "counter", "count", "grpc.target"),
         ("hither.client.held", "gauge", "count", "grpc.target"),
         ("hither.client.instances", "gauge", "count", "grpc.target hither.state"),
         ("hither.client.picks", "counter", "count", "grpc.target hither.pick.result"),
@@ -370,13 +369,31 @@ async fn ejections_are_counted() {
         let _ = client.call("Faulty", String::new()).await;
     }
     sleep(SECOND).await;
-    let read = |name: &str| metrics.read()[&format!("hither.client.{name}{{grpc.target=greeter}}")][0];
-    assert_eq!((read("ejected"), read("ejections")), (1.0, 1.0));
+    let read = metrics.read();
+    assert_eq!(read["hither.client.ejected{grpc.target=greeter}"], [1.0]);
+    let found = "grpc.target=greeter,grpc.lb.outlier_detection.detection_method=consecutive_failures";
+    assert_eq!(read[&format!("grpc.lb.outlier_detection.ejections_enforced{{{found}}}")], [1.0]);
     let status = channel.status();
     let ejected = status.instances()[0].ejected().unwrap();
     assert!(ejected.ends_with(" failures in a row"), "{ejected}");
     assert!(status.instances()[0].to_string().ends_with(&format!(", ejected: {ejected}")), "{status:#}");
     assert!(status.instances()[1..].iter().all(|instance| instance.ejected().is_none()));
+
+    // No more than one at a time.
+    servers[1].open_gate();
+    for _ in 0..100 {
+        let _ = client.call("Faulty", String::new()).await;
+    }
+    sleep(SECOND).await;
+    let reason = "grpc.lb.outlier_detection.unenforced_reason=max_ejection_overflow";
+    let read = metrics.read();
+    assert_eq!(read["hither.client.ejected{grpc.target=greeter}"], [1.0]);
+    assert_eq!(read[&format!("grpc.lb.outlier_detection.ejections_unenforced{{{found},{reason}}}")], [1.0]);
+    assert_eq!(read[&format!("grpc.lb.outlier_detection.ejections_enforced{{{found}}}")], [1.0]);
+    let page = include_str!("../../../docs/observability.md");
+    for name in ["ejections_enforced", "ejections_unenforced"] {
+        assert!(page.contains(&format!("| `grpc.lb.outlier_detection.{name}` | counter |")), "{name}");
+    }
 }
 
 /// A gauge that is set by each of two channels is that of the last one.

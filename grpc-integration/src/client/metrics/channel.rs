@@ -72,6 +72,17 @@ impl ChannelMetrics {
         self.0.connect_failed.increment(1);
     }
 
+    /// An outlier was found in this way, and ejected.
+    pub(crate) fn ejected(&self, method: &'static str) {
+        count(names::EJECTED_OUTLIERS, &self.0.target, &[(names::DETECTION_METHOD, method)]);
+    }
+
+    /// An outlier was found in this way, and not ejected, for this reason.
+    pub(crate) fn not_ejected(&self, method: &'static str, reason: &'static str) {
+        let labels = [(names::DETECTION_METHOD, method), (names::UNENFORCED_REASON, reason)];
+        count(names::OTHER_OUTLIERS, &self.0.target, &labels);
+    }
+
     pub(crate) fn gauges(&self) -> Gauges {
         Gauges::new(&self.0.target)
     }
@@ -95,12 +106,14 @@ impl Drop for OpenConnection {
     fn drop(&mut self) {
         let Handles { target, open, .. } = &*self.channel;
         open.decrement(1);
-        // They are rare, and most reasons never occur.
-        let labels = vec![
-            Label::new(names::TARGET, Arc::clone(target)),
-            Label::from_static_parts(names::DISCONNECT_ERROR, self.ending),
-        ];
-        let key = Key::from_parts(names::DISCONNECTIONS, labels);
-        with_recorder(|recorder| recorder.register_counter(&key, &names::METADATA)).increment(1);
+        count(names::DISCONNECTIONS, target, &[(names::DISCONNECT_ERROR, self.ending)]);
     }
+}
+
+/// Counts what is rare, with labels that mostly do not occur.
+fn count(name: &'static str, target: &Arc<str>, labels: &[(&'static str, &'static str)]) {
+    let labels = labels.iter().map(|(key, value)| Label::from_static_parts(key, value));
+    let labels = [Label::new(names::TARGET, Arc::clone(target))].into_iter().chain(labels);
+    let key = Key::from_parts(name, labels.collect::<Vec<_>>());
+    with_recorder(|recorder| recorder.register_counter(&key, &names::METADATA)).increment(1);
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use metrics::{Counter, Gauge, Key, Label, with_recorder};
+use metrics::{Gauge, Key, Label, with_recorder};
 use tokio::time::Instant;
 
 use super::{Counts, names};
@@ -19,7 +19,6 @@ pub(crate) struct Gauges {
     registered: Gauge,
     held: Gauge,
     ejected: Gauge,
-    ejections: Counter,
     staleness: Gauge,
     last: Counts,
     /// When the age is to be told again.
@@ -43,11 +42,6 @@ impl Gauges {
             registered: gauge(names::REGISTERED, None),
             held: gauge(names::HELD, None),
             ejected: gauge(names::EJECTED, None),
-            ejections: {
-                let label = Label::new(names::TARGET, Arc::clone(target));
-                let key = Key::from_parts(names::EJECTIONS, vec![label]);
-                with_recorder(|recorder| recorder.register_counter(&key, &names::METADATA))
-            },
             staleness,
             last: Counts::default(),
             due: None,
@@ -68,7 +62,6 @@ impl Gauges {
             // What is 0 is a time series too.
             gauge.increment(number(now) - number(before));
         }
-        self.ejections.increment(counts.ejections.saturating_sub(last.ejections));
     }
 
     /// Sets how old the list of instances is; `None`: it is current.

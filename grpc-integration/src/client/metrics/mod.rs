@@ -31,8 +31,20 @@ pub(crate) struct Counts {
     pub(crate) connecting: usize,
     pub(crate) failing: usize,
     pub(crate) ejected: usize,
-    /// How often an instance was ejected so far.
-    pub(crate) ejections: u64,
+}
+
+/// How an outlier was found, and why it was not ejected, by the names of gRFC A91.
+pub(crate) mod outlier {
+    pub(crate) const SUCCESS_RATE: &str = "success_rate";
+    pub(crate) const FAILURE_PERCENTAGE: &str = "failure_percentage";
+    pub(crate) const CONSECUTIVE_FAILURES: &str = "consecutive_failures";
+    /// It has failed again when it was tried.
+    pub(crate) const PROBE: &str = "probe";
+
+    pub(crate) const BY_ENFORCEMENT: &str = "enforcement_percentage";
+    pub(crate) const BY_MAXIMUM: &str = "max_ejection_overflow";
+    /// Chance explains its failures at the rate of the others.
+    pub(crate) const BY_EVIDENCE: &str = "evidence";
 }
 
 /// What a load balancing policy has decided.

@@ -10,6 +10,8 @@ pub(super) static METADATA: Metadata<'static> =
 pub(super) const METHOD: &str = "grpc.method";
 pub(super) const TARGET: &str = "grpc.target";
 pub(super) const STATUS: &str = "grpc.status";
+pub(super) const DETECTION_METHOD: &str = "grpc.lb.outlier_detection.detection_method";
+pub(super) const UNENFORCED_REASON: &str = "grpc.lb.outlier_detection.unenforced_reason";
 pub(super) const STATE: &str = "hither.state";
 pub(super) const DISCONNECT_ERROR: &str = "grpc.disconnect_error";
 pub(super) const RESULT: &str = "hither.pick.result";
@@ -31,16 +33,18 @@ pub(super) const CONNECTED: &str = "grpc.subchannel.connection_attempts_succeede
 pub(super) const CONNECT_FAILED: &str = "grpc.subchannel.connection_attempts_failed";
 pub(super) const OPEN_CONNECTIONS: &str = "grpc.subchannel.open_connections";
 
+pub(super) const EJECTED_OUTLIERS: &str = "grpc.lb.outlier_detection.ejections_enforced";
+pub(super) const OTHER_OUTLIERS: &str = "grpc.lb.outlier_detection.ejections_unenforced";
+
 pub(super) const INSTANCES: &str = "hither.client.instances";
 pub(super) const REGISTERED: &str = "hither.client.registered";
 pub(super) const HELD: &str = "hither.client.held";
 pub(super) const EJECTED: &str = "hither.client.ejected";
-pub(super) const EJECTIONS: &str = "hither.client.ejections";
 pub(super) const STALENESS: &str = "hither.client.registry.staleness";
 pub(super) const PICKS: &str = "hither.client.picks";
 
 #[rustfmt::skip]
-const ALL: [Metric; 20] = [
+const ALL: [Metric; 21] = [
     (ATTEMPT_STARTED, Counter, Unit::Count, "Attempts of calls that were sent, including those in flight"),
     (ATTEMPT_DURATION, Histogram, Unit::Seconds, "Time from the pick of an instance to the end of the attempt"),
     (ATTEMPT_SENT, Histogram, Unit::Bytes, "Compressed message bytes sent by an attempt, without framing"),
@@ -58,7 +62,8 @@ const ALL: [Metric; 20] = [
     (REGISTERED, Gauge, Unit::Count, "Instances in the registry"),
     (HELD, Gauge, Unit::Count, "Instances that the registry has lost in bulk, and that are still called"),
     (EJECTED, Gauge, Unit::Count, "Instances that outlier detection leaves out, or tries by one call at a time"),
-    (EJECTIONS, Counter, Unit::Count, "Ejections by outlier detection"),
+    (EJECTED_OUTLIERS, Counter, Unit::Count, "Outliers that were ejected, by how they were found"),
+    (OTHER_OUTLIERS, Counter, Unit::Count, "Outliers that were not ejected, by how they were found and why"),
     (STALENESS, Gauge, Unit::Seconds, "Age of the list of instances: 0 while the registry is watched"),
     (PICKS, Counter, Unit::Count, "Decisions of the load balancing policy, by what became of them"),
 ];

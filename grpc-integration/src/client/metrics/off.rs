@@ -44,6 +44,10 @@ impl ChannelMetrics {
 
     pub(crate) fn connect_failed(&self) {}
 
+    pub(crate) fn ejected(&self, _method: &'static str) {}
+
+    pub(crate) fn not_ejected(&self, _method: &'static str, _reason: &'static str) {}
+
     pub(crate) fn gauges(&self) -> Gauges {
         Gauges
     }

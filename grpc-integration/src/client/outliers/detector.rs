@@ -12,6 +12,7 @@ use super::config::OutlierDetection;
 use super::ejection::{Ejection, Stage};
 use super::log::EjectionLog;
 use super::rates::{by_failure_percentage, by_success_rate};
+use crate::client::metrics::{ChannelMetrics, outlier};
 use crate::client::outcomes::{AllOutcomes, Counts, Outcomes, Standing, is_clearly_worse};
 use crate::client::ready_instance::ReadyInstance;
 
@@ -26,8 +27,6 @@ pub(crate) struct Outliers {
     out: BTreeSet<u64>,
     /// Those of them that count for the maximum: not those that were lost, or are to be tried and get no calls.
     places: BTreeSet<u64>,
-    /// How often an instance was ejected.
-    ejections: u64,
     admitted: Admitted,
     /// Whether all are called, because too few would be left.
     is_panic: bool,
@@ -36,6 +35,7 @@ pub(crate) struct Outliers {
     next_sweep: Instant,
     random: fastrand::Rng,
     log: EjectionLog,
+    metrics: ChannelMetrics,
 }
 
 /// An instance of the pool.
@@ -47,20 +47,25 @@ struct Watched {
 }
 
 impl Outliers {
-    pub(crate) fn new(service: ServiceName, config: OutlierDetection, now: Instant) -> Self {
+    pub(crate) fn new(
+        service: ServiceName,
+        config: OutlierDetection,
+        metrics: ChannelMetrics,
+        now: Instant,
+    ) -> Self {
         Self {
             all: Arc::new(AllOutcomes::new(config.consecutive_failures)),
             watched: BTreeMap::new(),
             next_number: 0,
             out: BTreeSet::new(),
             places: BTreeSet::new(),
-            ejections: 0,
             admitted: Admitted::default(),
             is_panic: false,
             changed: Vec::new(),
             next_sweep: now + config.interval,
             random: config.seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed),
             log: EjectionLog::new(service),
+            metrics,
             config,
         }
     }
@@ -86,9 +91,9 @@ impl Outliers {
         }
     }
 
-    /// Returns how many are ejected or being tried, and how often one was ejected.
-    pub(crate) fn ejected(&self) -> (usize, u64) {
-        (self.out.len(), self.ejections)
+    /// Returns how many are ejected or being tried.
+    pub(crate) fn ejected(&self) -> usize {
+        self.out.len()
     }
 
     /// Completes when there is [work](Self::work) to do.
@@ -123,7 +128,11 @@ impl Outliers {
                 (Stage::In, _) => {
                     // It is listed until the next sweep if no more may be ejected, so that its calls notify no more.
                     let run = outcomes.run();
-                    if run.is_none_or(|run| self.eject(number, now, &format!("{run} failures in a row"))) {
+                    let mut eject = |run| {
+                        let cause = format!("{run} failures in a row");
+                        self.eject(number, now, outlier::CONSECUTIVE_FAILURES, &cause)
+                    };
+                    if run.is_none_or(&mut eject) {
                         outcomes.looked_at();
                     }
                 }
@@ -134,7 +143,7 @@ impl Outliers {
                         // So would be another's: it is tried again.
                         self.restand(number, Standing::Probing);
                     } else {
-                        self.eject_anew(number, now, "it has failed again");
+                        self.eject_anew(number, now, outlier::PROBE, "it has failed again");
                     }
                 }
                 (Stage::Probing { .. }, None) | (Stage::Ejected { .. }, _) => {}
@@ -193,18 +202,27 @@ impl Outliers {
     /// Ejects those that A50's algorithms find, and that do worse than the others.
     fn compare(&mut self, numbers: &[u64], counts: &[Counts], sum: Counts, now: Instant) {
         let by_rate = self.config.success_rate.as_ref().map(|config| {
-            (by_success_rate(config, counts), config.enforcement_percent, "success rate below the others'")
+            let outliers = by_success_rate(config, counts);
+            (outliers, config.enforcement_percent, outlier::SUCCESS_RATE, "success rate below the others'")
         });
         let by_percentage = self.config.failure_percentage.as_ref().map(|config| {
-            (by_failure_percentage(config, counts), config.enforcement_percent, "too many failures")
+            let outliers = by_failure_percentage(config, counts);
+            (outliers, config.enforcement_percent, outlier::FAILURE_PERCENTAGE, "too many failures")
         });
-        for (outliers, enforcement, cause) in by_rate.into_iter().chain(by_percentage) {
+        for (outliers, enforcement, method, cause) in by_rate.into_iter().chain(by_percentage) {
             for (index, rate) in outliers {
                 let (number, own) = (numbers[index], counts[index]);
                 let is_enforced = self.random.u32(..100) < enforcement;
-                if is_enforced && is_clearly_worse(own, sum - own) && !self.out.contains(&number) {
+                if self.out.contains(&number) {
+                    continue;
+                }
+                if !is_enforced {
+                    self.metrics.not_ejected(method, outlier::BY_ENFORCEMENT);
+                } else if !is_clearly_worse(own, sum - own) {
+                    self.metrics.not_ejected(method, outlier::BY_EVIDENCE);
+                } else {
                     let cause = format!("{cause}: {:.1} % of {} calls", rate * 100.0, own.total());
-                    self.eject(number, now, &cause);
+                    self.eject(number, now, method, &cause);
                 }
             }
         }
@@ -247,23 +265,24 @@ impl Outliers {
     }
 
     /// Ejects an instance unless enough are; returns whether it has.
-    fn eject(&mut self, number: u64, now: Instant, cause: &str) -> bool {
+    fn eject(&mut self, number: u64, now: Instant, method: &'static str, cause: &str) -> bool {
         let most = self.config.max_ejection_percent as usize;
         if self.places.len() * 100 >= most * self.watched.len() {
+            self.metrics.not_ejected(method, outlier::BY_MAXIMUM);
             return false;
         }
-        self.eject_anew(number, now, cause);
+        self.eject_anew(number, now, method, cause);
         true
     }
 
-    fn eject_anew(&mut self, number: u64, now: Instant, cause: &str) {
+    fn eject_anew(&mut self, number: u64, now: Instant, method: &'static str, cause: &str) {
         let of = self.watched.len();
         let Some(watched) = self.watched.get_mut(&number) else { return };
         let time = watched.ejection.eject(now, &self.config);
         watched.outcomes.set_cause(Some(cause.into()));
         self.out.insert(number);
         self.places.insert(number);
-        self.ejections += 1;
+        self.metrics.ejected(method);
         self.log.ejected(&watched.instance, cause, time, self.out.len(), of);
         self.restand(number, Standing::Ejected);
     }

@@ -107,7 +107,9 @@ impl Pool {
         let mut pool = Self {
             view: discovery.service(&service),
             outages: Arc::new(OutageLog::new(service.clone())),
-            outliers: outlier_detection.map(|config| Outliers::new(service.clone(), config, Instant::now())),
+            outliers: outlier_detection.map(|outliers| {
+                Outliers::new(service.clone(), outliers, config.metrics.clone(), Instant::now())
+            }),
             service,
             discovery,
             policy,
@@ -329,9 +331,9 @@ impl Pool {
         let Some(update) = &self.update else { return };
         let [ready, connecting, failing] = self.tally.counts();
         let registered = update.snapshot.as_ref().map_or(0, |snapshot| snapshot.len());
-        let (ejected, ejections) = self.outliers.as_ref().map_or((0, 0), Outliers::ejected);
+        let ejected = self.outliers.as_ref().map_or(0, Outliers::ejected);
         let held = update.held.len();
-        self.gauges.set(Counts { registered, held, ready, connecting, failing, ejected, ejections });
+        self.gauges.set(Counts { registered, held, ready, connecting, failing, ejected });
         self.gauges.set_age(match update.freshness {
             Freshness::Stale { since, age, .. } => Some(age.saturating_add(since.elapsed())),
             _ => None,

@@ -9,6 +9,7 @@ use tokio::task::unconstrained;
 use tokio::time::{Instant, advance};
 
 use crate::client::capacity::CapacityWaiters;
+use crate::client::metrics::ChannelMetrics;
 use crate::client::outcomes::{Admission, Standing};
 use crate::client::outliers::{OutlierDetection, Outliers};
 use crate::client::ready_instance::ReadyInstance;
@@ -24,7 +25,8 @@ pub(super) struct Channel {
 
 impl Channel {
     pub(super) fn new(count: usize, config: OutlierDetection) -> Self {
-        let mut outliers = Outliers::new("greeter".parse().unwrap(), config, Instant::now());
+        let mut outliers =
+            Outliers::new("greeter".parse().unwrap(), config, ChannelMetrics::new("greeter"), Instant::now());
         let capacity = Arc::<CapacityWaiters>::default();
         let instances: Vec<_> = (0..count)
             .map(|number| {
