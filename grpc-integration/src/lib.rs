@@ -119,7 +119,7 @@
 //! | `client` | yes | [`DiscoveryChannel`] |
 //! | `server` | yes | [`Lifecycle`], [`DeadlineLayer`] |
 //! | `health` | no | `LifecycleBuilder::health`: drives tonic-health's reporter |
-//! | `metrics` | no | metrics of channels, with gRPC's names, and of registrations, for the recorder of the `metrics` crate |
+//! | `metrics` | no | metrics of channels, with gRPC's names, of registrations, and of servers (`MetricsLayer`), for the recorder of the `metrics` crate |
 //! | `memory-network` | no | `MemoryNetwork`: servers and channels without sockets, for tests; implies `client` and `server` |
 //! | `tls` | no | `ChannelBuilder::tls` with a `ClientTls`, `LifecycleBuilder::tls` with a `ServerTls`: TLS by rustls with ring |
 //! | `tls-webpki-roots` | no | `ClientTls::webpki`: Mozilla's root certificates, compiled in; implies `tls` |
@@ -136,6 +136,8 @@
 
 #[cfg(feature = "client")]
 mod client;
+#[cfg(any(feature = "client", all(feature = "server", feature = "metrics")))]
+mod code_name;
 #[cfg(any(feature = "client", feature = "server"))]
 mod deadline;
 mod error;
@@ -176,6 +178,8 @@ pub use memory_network::{MemoryHost, MemoryListener, MemoryNetwork, MemoryServer
 pub use server::{
     Connection, Incoming, IpSource, Lifecycle, LifecycleBuilder, LifecycleHandle, ListeningSocket, Shutdown,
 };
+#[cfg(all(feature = "server", feature = "metrics"))]
+pub use server::{MetricsBody, MetricsFuture, MetricsLayer, MetricsService};
 #[cfg(all(feature = "server", feature = "tls"))]
 pub use server::{ServerTls, TlsConnection, TlsIncoming};
 

@@ -68,7 +68,7 @@
 //! | `client` | yes | [`DiscoveryChannel`](tonic::DiscoveryChannel) alone |
 //! | `server` | yes | [`Lifecycle`](tonic::Lifecycle) alone |
 //! | `health` | no | [`LifecycleBuilder::health`](tonic::LifecycleBuilder::health): drives the gRPC health service; implies `server` |
-//! | `metrics` | no | metrics of channels, registrations and watches, for the recorder of the `metrics` crate |
+//! | `metrics` | no | metrics of channels, servers, registrations and watches, for the recorder of the `metrics` crate |
 //! | `memory-network` | no | [`MemoryNetwork`](tonic::MemoryNetwork): servers and channels without sockets, for tests; implies `client` and `server` |
 //! | `tls` | no | [`ClientTls`](tonic::ClientTls), [`ServerTls`](tonic::ServerTls): TLS of channels and servers, by rustls with ring |
 //! | `tls-webpki-roots` | no | [`ClientTls::webpki`](tonic::ClientTls::webpki): Mozilla's root certificates, compiled in; implies `tls` |

@@ -10,7 +10,6 @@ mod call_headers;
 mod capacity;
 mod channel;
 mod closure;
-mod code_name;
 mod connector;
 mod failures;
 mod health;

@@ -8,5 +8,5 @@ mod timeout;
 pub use call_deadline::CallDeadline;
 #[cfg(feature = "server")]
 pub use layer::{DeadlineBody, DeadlineFuture, DeadlineLayer, DeadlineService};
-#[cfg(feature = "client")]
+#[cfg(any(feature = "client", feature = "metrics"))]
 pub(crate) use timeout::{GRPC_TIMEOUT, parse};

@@ -5,6 +5,7 @@
 //! | the state now: which instance is connected, which is not and why, how old the registry's list is | [`DiscoveryChannel::status`](crate::DiscoveryChannel::status) | grpc-go: channelz; Envoy: admin `/clusters` |
 //! | a program that reacts to it | [`status_changes`](crate::DiscoveryChannel::status_changes) | grpc-go: `WaitForStateChange` |
 //! | dashboards and alerts | feature `metrics`: gRPC's metrics, and those of channels, registrations and watches | gRPC: OpenTelemetry metrics (gRFC A66, A94) |
+//! | the same of a server | feature `metrics`: [`MetricsLayer`](crate::MetricsLayer) | gRPC: OpenTelemetry metrics (gRFC A66) |
 //! | where the time of one call went | spans of calls and attempts, target `hither_tonic::call` | gRPC: tracing (gRFC A72) |
 //! | which server answered a call | [`CalledInstance`](crate::CalledInstance) in its extensions | grpc-go: `grpc.Peer` |
 //! | what happened to a registration | [`on_status`](crate::LifecycleBuilder::on_status); feature `metrics` | |

@@ -9,6 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
 use super::cutter::{ConnectionState, Switch};
+use super::metrics::OpenConnection;
 use super::socket::{ByteStream, Peer};
 
 /// A connection that the server's switch cuts.
@@ -19,12 +20,13 @@ pub(super) struct CutStream {
     state: Arc<ConnectionState>,
     switch: Arc<Switch>,
     key: u64,
+    _open: OpenConnection,
 }
 
 impl CutStream {
     pub(super) fn new(stream: ByteStream, peer: Peer, switch: &Arc<Switch>) -> Self {
         let (key, state) = switch.add();
-        Self { stream, peer, state, switch: Arc::clone(switch), key }
+        Self { stream, peer, state, switch: Arc::clone(switch), key, _open: OpenConnection::new() }
     }
 
     pub(super) fn state(&self) -> Arc<ConnectionState> {

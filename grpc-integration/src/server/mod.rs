@@ -21,6 +21,7 @@ mod handle;
 mod incoming;
 mod ip_source;
 mod listener;
+mod metrics;
 mod plain;
 mod presence;
 mod readiness;
@@ -35,6 +36,8 @@ mod sync;
 #[cfg(feature = "tls")]
 mod tls;
 
+#[cfg(feature = "metrics")]
+pub use self::metrics::{MetricsBody, MetricsFuture, MetricsLayer, MetricsService};
 pub use builder::LifecycleBuilder;
 pub use connection::Connection;
 pub use handle::LifecycleHandle;

@@ -10,6 +10,7 @@ use tokio::time::{sleep, timeout};
 
 use super::config::{AFTER_THE_CUT, LifecycleConfig};
 use super::cutter::{Cutter, Open};
+use super::metrics::Draining;
 use super::presence::Presence;
 use super::registrations::Registrations;
 use super::signals::Signals;
@@ -42,6 +43,7 @@ impl LifecycleConfig {
             outcome = self.wait_for_shutdown(registrations, &mut presence, &mut signals) => outcome,
         };
         registrations.close();
+        let _draining = Draining::new();
         let forced = tokio::select! {
             biased;
             ended = &mut server => {

@@ -24,7 +24,7 @@ mod driver_waker;
 #[path = "../../src/client/failures.rs"]
 mod failures;
 #[cfg(feature = "metrics")]
-#[path = "../../src/client/transport/message_sizes.rs"]
+#[path = "../../src/metrics/message_sizes.rs"]
 mod message_sizes;
 #[path = "../../src/client/outcomes/mod.rs"]
 mod outcomes;
@@ -74,6 +74,11 @@ mod ending {
     pub(crate) struct Ending {
         pub(crate) cause: String,
     }
+}
+
+#[cfg(feature = "metrics")]
+mod metrics {
+    pub(crate) use crate::message_sizes::SentSizes;
 }
 
 mod wire {

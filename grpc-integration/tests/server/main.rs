@@ -9,6 +9,7 @@ mod draining;
 #[path = "../support/log.rs"]
 mod log;
 mod memory;
+mod metrics;
 mod registry;
 mod rotation;
 mod shutdown;

@@ -8,7 +8,8 @@ use tokio::time::Instant;
 use tonic::Code;
 
 use super::methods::MethodMetrics;
-use crate::client::transport::{MessageSizes, RequestBody, SentSizes};
+use crate::client::transport::RequestBody;
+use crate::metrics::{MessageSizes, SentSizes};
 
 /// Measures one call, from when it was made.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use metrics::{Counter, Histogram, Key, Label, with_recorder};
 use tonic::{Code, GrpcMethod};
 
 use super::names;
-use crate::client::code_name::code_name;
+use crate::code_name::code_name;
 
 /// The most methods of a channel. A program has as many as its code was generated for; beyond that it makes them up.
 const MAX: usize = 1000;

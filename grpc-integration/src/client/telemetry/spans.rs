@@ -5,7 +5,7 @@ use tonic::Code;
 use tracing::Span;
 use tracing::field::Empty;
 
-use crate::client::code_name::code_name;
+use crate::code_name::code_name;
 
 /// Returns the span of a call of `path`; `None` if it is of no interest, which costs no more than to look.
 pub(super) fn call(service: &str, path: &str) -> Option<Span> {

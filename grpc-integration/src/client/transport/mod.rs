@@ -16,8 +16,6 @@ pub(crate) mod http_status;
 mod keepalive;
 mod lessons;
 mod linger;
-#[cfg(feature = "metrics")]
-mod message_sizes;
 mod peer;
 mod peer_settings;
 mod protocol;
@@ -38,8 +36,6 @@ pub(crate) use connection::{Connection, Slot};
 #[cfg(feature = "metrics")]
 pub(crate) use ending::Ending;
 pub(crate) use header_list::HEADER_OVERHEAD;
-#[cfg(feature = "metrics")]
-pub(crate) use message_sizes::{MessageSizes, SentSizes};
 pub(crate) use request_body::{ReplayBody, RequestBody, panicked};
 pub(crate) use response_body::ResponseBody;
 pub(crate) use send_error::SendError;

@@ -12,9 +12,9 @@ use http_body::Frame;
 use tonic::Status;
 use tonic::body::Body;
 
-#[cfg(feature = "metrics")]
-use super::message_sizes::SentSizes;
 use crate::client::sync::{Mutex, MutexGuard};
+#[cfg(feature = "metrics")]
+use crate::metrics::SentSizes;
 
 /// A request's body, for one attempt of its call.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 use tonic::Code;
 
 /// Returns the name that gRPC has for a code, such as `DEADLINE_EXCEEDED`.
-pub(super) fn code_name(code: Code) -> &'static str {
+pub(crate) fn code_name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",
         Code::Cancelled => "CANCELLED",

@@ -56,7 +56,7 @@ impl SentSizes {
         Self { sizes: MessageSizes::default(), total }
     }
 
-    pub(super) fn add(&mut self, data: &[u8]) {
+    pub(crate) fn add(&mut self, data: &[u8]) {
         self.sizes.add(data);
         self.total.store(self.sizes.total(), Ordering::Relaxed);
     }
