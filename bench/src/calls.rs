@@ -7,9 +7,9 @@ use http::uri::PathAndQuery;
 use http_body::Body as HttpBody;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tonic::Request;
 use tonic::body::Body;
 use tonic::client::{Grpc, GrpcService};
+use tonic::{GrpcMethod, Request};
 
 use crate::codec::BytesCodec;
 use crate::{Error, Result};
@@ -20,6 +20,7 @@ pub(crate) struct Call {
     request: Bytes,
     messages: u32,
     deadline: Option<Duration>,
+    is_named: bool,
 }
 
 impl Call {
@@ -33,13 +34,21 @@ impl Call {
         request.put_u32(messages);
         let size = usize::try_from(size).unwrap_or(usize::MAX);
         request.resize(size.max(request.len()), 0);
-        Self { request: request.freeze(), messages, deadline }
+        Self { request: request.freeze(), messages, deadline, is_named: false }
+    }
+
+    /// The same with the name of the method, which generated code gives to each call.
+    pub(crate) fn named(self) -> Self {
+        Self { is_named: true, ..self }
     }
 
     fn request(&self) -> Request<Bytes> {
         let mut request = Request::new(self.request.clone());
         if let Some(deadline) = self.deadline {
             request.set_timeout(deadline);
+        }
+        if self.is_named {
+            request.extensions_mut().insert(GrpcMethod::new("bench.Bench", "Call"));
         }
         request
     }

@@ -57,6 +57,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     };
     let mut client = runtime.block_on(Client::connect(arguments.channel, &setup))?;
     let call = cell.call();
+    let call = if arguments.with.contains(&Feature::Named) { call.named() } else { call };
     // So that all connections exist, and buffers and maps have the size that they keep.
     runtime.block_on(client.make(&call, arguments.callers, Amount::Calls(warm_up(arguments.servers))))?;
     counted(&runtime, &mut client, &call, arguments)

@@ -1,5 +1,6 @@
 //! hither's channel, and what it can have beside its defaults.
 
+use std::io;
 use std::net::SocketAddr;
 
 use clap::ValueEnum;
@@ -8,6 +9,16 @@ use hither_tonic::{
     ChannelBuilder, ClientTls, DiscoveryChannel, HedgingPolicy, MethodConfig, OutlierDetection, PeakEwma,
     RetryPolicy, RoundRobin, Sticky,
 };
+
+#[cfg(feature = "metrics")]
+use hither_tonic::metrics::LATENCY_BUCKETS;
+#[cfg(feature = "metrics")]
+use metrics_exporter_prometheus::PrometheusBuilder;
+use tracing::Level;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
 
 use super::Setup;
 use crate::{Result, tls};
@@ -29,10 +40,22 @@ pub(crate) enum Feature {
     Retries,
     /// Hedging of the slowest calls.
     Hedging,
+    /// The name of its method for each call, as generated code gives it.
+    Named,
+    /// A recorder that Prometheus reads, for a build with feature `metrics`.
+    #[cfg(feature = "metrics")]
+    Prometheus,
+    /// A subscriber of tracing's for all that is INFO.
+    Logs,
+    /// A subscriber of tracing's for the spans of calls.
+    Spans,
 }
 
 /// Connects, and returns when calls can be made.
 pub(super) async fn connect(setup: &Setup<'_>, features: &[Feature]) -> Result<DiscoveryChannel> {
+    for feature in features {
+        feature.install()?;
+    }
     let instances = setup.servers.iter().enumerate().map(|(at, server)| instance(at, server, features));
     let discovery = Discovery::new(StaticRegistry::new(instances.collect::<Result<Vec<_>>>()?));
     let mut builder = DiscoveryChannel::builder(&discovery, "bench");
@@ -52,13 +75,29 @@ fn instance(at: usize, server: &SocketAddr, features: &[Feature]) -> Result<Inst
 }
 
 impl Feature {
+    /// Installs what the process has one of.
+    fn install(self) -> Result<()> {
+        match self {
+            #[cfg(feature = "metrics")]
+            Self::Prometheus => {
+                let builder = PrometheusBuilder::new().set_buckets(&LATENCY_BUCKETS)?;
+                builder.install_recorder()?;
+            }
+            Self::Logs => subscribe(Targets::new().with_default(Level::INFO))?,
+            Self::Spans => subscribe(Targets::new().with_target("hither_tonic::call", Level::DEBUG))?,
+            _ => {}
+        }
+        Ok(())
+    }
+
     fn add_to(self, builder: ChannelBuilder) -> ChannelBuilder {
         match self {
             Self::RoundRobin => builder.policy(RoundRobin::default()),
             Self::Sticky => builder.policy(Sticky::default()),
             Self::PeakEwma => builder.policy(PeakEwma::default()),
-            // Of the instances.
-            Self::Weights => builder,
+            Self::Weights | Self::Named | Self::Logs | Self::Spans => builder,
+            #[cfg(feature = "metrics")]
+            Self::Prometheus => builder,
             Self::Outliers => builder.outlier_detection(OutlierDetection::default()),
             Self::Retries => builder.method("", MethodConfig::default().with_retry(RetryPolicy::default())),
             Self::Hedging => {
@@ -67,4 +106,10 @@ impl Feature {
             }
         }
     }
+}
+
+/// Formats what passes the filter, and writes it nowhere.
+fn subscribe(filter: Targets) -> Result<()> {
+    let layer = fmt::layer().with_writer(io::sink).with_filter(filter);
+    Ok(tracing_subscriber::registry().with(layer).try_init()?)
 }

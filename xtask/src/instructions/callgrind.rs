@@ -56,7 +56,7 @@ pub(super) fn count_change(root: &Path, valgrind: &Path, instances: u32) -> Resu
 /// Prints which functions have how many of the instructions of a call.
 pub(super) fn profile(root: &Path, channel: &str, flags: &[String]) -> Result<(), Error> {
     let valgrind = tools::valgrind(root)?;
-    super::build(root)?;
+    super::build(root, &[])?;
     let profile = run(root, &valgrind, channel, flags, CALLS)?;
     let calls = f64::from(CALLS);
     let own = own_instructions(&read(&profile)?);

@@ -9,7 +9,7 @@ use crate::error::Error;
 const SERVERS: [&str; 2] = ["3", "100"];
 
 /// Names, and the flags of `hither-bench count`. Each row is compared with the first.
-const ROWS: [(&str, &[&str]); 8] = [
+const ROWS: [(&str, &[&str]); 11] = [
     ("`LeastRequest`, the default", &[]),
     ("weights that differ", &["--with", "weights"]),
     ("`RoundRobin`", &["--with", "round-robin"]),
@@ -18,6 +18,17 @@ const ROWS: [(&str, &[&str]); 8] = [
     ("outlier detection", &["--with", "outliers"]),
     ("retries, of which none is needed", &["--with", "retries"]),
     ("hedging of the slowest 1 %", &["--with", "hedging"]),
+    ("a subscriber of INFO", &["--with", "logs"]),
+    ("a subscriber of the calls' spans", &["--with", "spans"]),
+    ("the method's name, as from generated code", NAMED),
+];
+
+const NAMED: &[&str] = &["--with", "named"];
+
+/// The same of a build with feature `metrics`, whose labels have the method's name.
+const METRICS: [(&str, &[&str]); 2] = [
+    ("`metrics` and the name, no recorder", NAMED),
+    ("`metrics` and the name, Prometheus", &["--with", "named,prometheus"]),
 ];
 
 /// Prints a table.
@@ -25,12 +36,18 @@ pub(super) fn table(root: &Path, valgrind: &Path) -> Result<(), Error> {
     println!("\nInstructions and allocations per call, more than with the default:\n");
     println!("| | 3 servers | more | allocations | 100 servers | more | allocations |");
     println!("|---|---:|---:|---:|---:|---:|---:|");
+    super::build(root, &[])?;
     let base = columns(root, valgrind, &[])?;
     for (name, flags) in ROWS {
         let counts = if flags.is_empty() { None } else { Some(columns(root, valgrind, flags)?) };
         println!("{}", row(name, counts.as_ref().unwrap_or(&base), &base));
     }
-    Ok(())
+    super::build(root, &["--features", "metrics"])?;
+    for (name, flags) in METRICS {
+        println!("{}", row(name, &columns(root, valgrind, flags)?, &base));
+    }
+    // What is run next is without.
+    super::build(root, &[])
 }
 
 fn columns(root: &Path, valgrind: &Path, with: &[&str]) -> Result<[Counts; 2], Error> {

@@ -41,10 +41,7 @@ static CASES: [Case; 6] = [
 /// latter alone, or a profile.
 pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<(), Error> {
     match arguments {
-        [only] if only == "features" => {
-            build(root)?;
-            features::table(root, &tools::valgrind(root)?)
-        }
+        [only] if only == "features" => features::table(root, &tools::valgrind(root)?),
         [] => {
             table(root)?;
             features::table(root, &tools::valgrind(root)?)?;
@@ -61,7 +58,7 @@ pub(crate) fn check(root: &Path) -> Result<(), Error> {
 
 fn table(root: &Path) -> Result<(), Error> {
     let valgrind = tools::valgrind(root)?;
-    build(root)?;
+    build(root, &[])?;
     println!("Instructions and allocations per call:\n");
     println!("| servers | callers | deadline | tonic | hither | ratio | allocations, tonic | hither |");
     println!("|---:|---:|---|---:|---:|---:|---:|---:|");
@@ -90,8 +87,8 @@ fn system_calls(root: &Path) -> Result<(), Error> {
 }
 
 /// Builds the program that makes the calls.
-fn build(root: &Path) -> Result<(), Error> {
-    Step::cargo(root).args(["build", "--quiet", "--release", "-p", "hither-bench"]).run()
+fn build(root: &Path, features: &[&str]) -> Result<(), Error> {
+    Step::cargo(root).args(["build", "--quiet", "--release", "-p", "hither-bench"]).args(features).run()
 }
 
 impl Case {
