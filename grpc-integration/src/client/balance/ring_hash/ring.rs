@@ -260,7 +260,7 @@ mod tests {
         assert_eq!(slots.len(), SLOTS);
         let mut random = fastrand::Rng::with_seed(1);
         for hash in [0, 1, u64::MAX].into_iter().chain((0..1000).map(|_| random.u64(..))) {
-            let first = usize::try_from(u128::from(hash) * SLOTS as u128 >> 64).unwrap();
+            let first = usize::try_from((u128::from(hash) * SLOTS as u128) >> 64).unwrap();
             let walk: Vec<_> = ring.from(hash).collect();
             assert!(walk.iter().eq(slots[first..].iter().chain(&slots[..first])), "{hash}");
         }
