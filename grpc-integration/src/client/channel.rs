@@ -64,6 +64,7 @@ use crate::task::Task;
 ///   [`default_timeout`](crate::ChannelBuilder::default_timeout). It covers everything: resolving, waiting,
 ///   connecting, the headers, and the body to its end. Its timer needs a Tokio runtime where the call is awaited, not
 ///   necessarily the channel's own.
+/// - A call is polled on a Tokio runtime, whichever, with its time enabled: elsewhere one that has a deadline panics.
 /// - While an instance is being connected to for the first time, calls wait. Once it is known that no instance is
 ///   ready they fail with UNAVAILABLE and the reason, unless they are [wait-for-ready](crate::WaitForReady).
 /// - Transparent retry: a request that was never sent, or that the server refused before it was processed
