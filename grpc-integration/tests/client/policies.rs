@@ -9,7 +9,7 @@ use hither_tonic::{
     CallInfo, LoadBalancingPolicy, Outcome, OutlierDetection, Pick, Picked, Picker, ReadyInstance,
 };
 use tokio::time::{Instant, sleep};
-use tonic::{Code, Request};
+use tonic::{Code, Request, Status};
 
 use crate::scripted::{Fleet, Reply, Script};
 use crate::support::{Client, Net, Registry, Server, until};
@@ -253,4 +253,37 @@ async fn a_status_in_the_headers_is_the_outcome_though_the_stream_ends_later() {
     let mut stream = client.stream("Stream", String::new()).await.unwrap();
     assert_eq!(stream.message().await.unwrap(), None);
     assert_eq!(fleet.recorder.codes(), [Code::Ok]);
+}
+
+/// Ends all calls, as its function says.
+#[derive(Debug, Clone, Copy)]
+struct Ends(fn() -> Pick);
+
+impl LoadBalancingPolicy for Ends {
+    fn picker(&mut self, _ready: &SortedById<ReadyInstance>) -> Arc<dyn Picker> {
+        Arc::new(*self)
+    }
+}
+
+impl Picker for Ends {
+    fn pick(&self, _call: &CallInfo<'_>) -> Pick {
+        self.0()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_a_policy_fails_with_ok_has_not_succeeded() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let _server = Server::on(&net, "a:1");
+    registry.up("a:1").await;
+    let [fail, drop]: [fn() -> Pick; 2] = [
+        || Pick::Fail(Status::new(Code::Ok, "over quota")),
+        || Pick::Drop(Status::new(Code::Ok, "over quota")),
+    ];
+    for ends in [fail, drop].map(Ends) {
+        let client = Client::new(&channel(&registry, &net).policy(ends).connect().await.unwrap());
+        let status = client.name().await.unwrap_err();
+        assert_eq!(status.code(), Code::Internal);
+        assert!(status.message().ends_with("Ends has failed the call with OK: over quota"), "{status:?}");
+    }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use hither_core::SortedById;
 use hither_core::contain::{contain, drop_contained};
 use tokio::time::Instant;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::policy::{CallInfo, LoadBalancingPolicy, Outcome, Pick, Picker};
 use crate::client::metrics::{ChannelMetrics, PickResult};
@@ -82,8 +82,17 @@ impl PolicyPicker {
     /// Picks for one attempt. A panic is the end of this call alone.
     pub(crate) fn pick(&self, call: &CallInfo<'_>) -> Pick {
         let Some(picker) = &self.picker else { return Pick::Queue };
-        let pick = contain(|| picker.pick(call))
+        let mut pick = contain(|| picker.pick(call))
             .unwrap_or_else(|panic| Pick::Drop(Status::internal(self.panics.add(Method::Pick, &panic))));
+        if let Pick::Fail(status) | Pick::Drop(status) = &mut pick
+            && status.code() == Code::Ok
+        {
+            // No call succeeds without an answer.
+            let (policy, text) = (self.panics.policy, status.message());
+            *status = Status::internal(format!(
+                "the load balancing policy {policy} has failed the call with OK: {text}"
+            ));
+        }
         self.metrics.picked(match pick {
             Pick::Instance(_) => PickResult::Instance,
             Pick::Queue => PickResult::Queue,

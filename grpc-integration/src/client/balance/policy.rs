@@ -106,7 +106,8 @@ pub trait Picker: Debug + Send + Sync {
     }
 }
 
-/// The outcome of [`Picker::pick`], with gRPC's semantics.
+/// The outcome of [`Picker::pick`], with gRPC's semantics. A call that is failed or dropped with the status OK has not
+/// succeeded: it fails with INTERNAL.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Pick {
