@@ -1,6 +1,6 @@
 //! Slow start: the weights of instances that have become ready grow.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
 use hither_core::{HasId, InstanceId, SortedById};
@@ -31,6 +31,8 @@ pub(super) struct SlowStarts {
     /// The steps at which the windows of those that are new have begun.
     starts: BTreeMap<InstanceId, u32>,
     absent: HashMap<usize, Absent>,
+    /// When which were no longer ready, the earliest first. Those that are back are here, too, until then.
+    departures: VecDeque<(Instant, usize)>,
 }
 
 /// An instance that is not ready any more.
@@ -52,6 +54,7 @@ impl SlowStarts {
             weighted: SortedById::new(),
             starts: BTreeMap::new(),
             absent: HashMap::new(),
+            departures: VecDeque::new(),
         }
     }
 
@@ -67,7 +70,7 @@ impl SlowStarts {
         // As many steps as fit take 13 years.
         let step = ((now - self.began).as_nanos() / self.length().as_nanos()) as u32;
         let is_next = step != std::mem::replace(&mut self.step, step);
-        self.absent.retain(|_, absent| now - absent.since < ABSENCE);
+        self.forget(now).await;
         if !ready.is_same(&self.ready) {
             self.follow(ready, now).await;
         }
@@ -75,6 +78,20 @@ impl SlowStarts {
             self.grow().await;
         }
         self.weighted.clone()
+    }
+
+    /// Forgets those that have been absent for long. Each is looked at once, however often this is called.
+    async fn forget(&mut self, now: Instant) {
+        while let Some((since, key)) =
+            self.departures.front().copied().filter(|(since, _)| now - *since >= ABSENCE)
+        {
+            consume_budget().await;
+            self.departures.pop_front();
+            // It may have been back since, and gone again.
+            if self.absent.get(&key).is_some_and(|absent| absent.since == since) {
+                self.absent.remove(&key);
+            }
+        }
     }
 
     async fn follow(&mut self, ready: SortedById<ReadyInstance>, now: Instant) {
@@ -85,6 +102,7 @@ impl SlowStarts {
                 self.weighted.remove(old.id());
                 let start = self.starts.remove(old.id());
                 self.absent.insert(old.key(), Absent { since: now, start, _instance: old.clone() });
+                self.departures.push_back((now, old.key()));
             }
         }
         for (old, new) in ready.merge(&before) {
@@ -235,7 +253,7 @@ mod tests {
         assert_eq!(weights(&mut starts, &[&b]).await, [5.0], "within its window, too");
         advance(2 * SECOND).await;
         weights(&mut starts, &[&b]).await;
-        assert!(starts.absent.is_empty());
+        assert!(starts.absent.is_empty() && starts.departures.is_empty());
     }
 
     #[tokio::test(start_paused = true)]
