@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt};
 use hither_core::{Discovery, Freshness, Instance, InstanceState, StaticRegistry};
-use hither_tonic::{ChannelStatus, ConnectivityState, DiscoveryChannel, InstanceStatus, Selection};
+use hither_tonic::{
+    ChannelStatus, ConnectivityState, DiscoveryChannel, InstanceStatus, Selection, SlowStart,
+};
 use tokio::time::sleep;
 
 use crate::support::{Client, Net, Registry, SERVICE, Server, until};
@@ -95,6 +97,31 @@ async fn calls_of_each_instance_are_counted_in_flight_started_and_failed() {
         "a change keeps them"
     );
     assert_eq!((instance.weight(), instance.instance().weight()), (7.0, 7));
+}
+
+/// Of the two in the preferred zone one can be called, which takes 70 % of the calls.
+#[tokio::test(start_paused = true)]
+async fn the_weights_are_those_by_which_tiers_and_slow_start_get_their_shares() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let _servers = [Server::on(&net, "a:1"), Server::on(&net, "b:1"), Server::on(&net, "c:1")];
+    for (address, zone) in [("a:1", "near"), ("b:1", "far"), ("down:1", "near")] {
+        registry.put(Instance::new(address.parse().unwrap()).with_weight(3).with_zone(zone)).await;
+    }
+    let weights = |channel: &DiscoveryChannel| {
+        let status = channel.status();
+        let weights = status.instances().iter().map(|instance| (instance.weight() * 100.0).round() / 100.0);
+        weights.collect::<Vec<_>>()
+    };
+    let zones = Selection::default().prefer_zone("near");
+    let tiers = channel(&registry, &net).selection(zones).connect().await.unwrap();
+    settle().await;
+    assert_eq!(weights(&tiers), [3.0, 1.29, 3.0]);
+
+    let slow = channel(&registry, &net).slow_start(SlowStart::new(100 * SECOND)).connect().await.unwrap();
+    sleep(200 * SECOND).await;
+    registry.put(Instance::new("c:1".parse().unwrap()).with_weight(3).with_zone("far")).await;
+    sleep(51 * SECOND).await;
+    assert_eq!(weights(&slow), [3.0, 3.0, 1.5, 3.0]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -150,12 +150,14 @@ impl StateReader {
     pub(crate) fn status(&self, service: ServiceName) -> ChannelStatus {
         let known = self.known.now();
         let state = self.state.load();
-        let reason = match &**state {
-            State::Ready(_) => None,
-            State::Connecting(reason) | State::Failing(reason) => Some(reason.to_string()),
-            State::Closed => Some(closed().to_string()),
+        let (called, reason) = match &**state {
+            State::Ready(ready) => (ready.instances.clone(), None),
+            State::Connecting(reason) | State::Failing(reason) => {
+                (SortedById::new(), Some(reason.to_string()))
+            }
+            State::Closed => (SortedById::new(), Some(closed().to_string())),
         };
-        ChannelStatus::new(service, state.connectivity(), reason, known)
+        ChannelStatus::new(service, state.connectivity(), reason, known, &called)
     }
 
     pub(crate) fn capacity(&self) -> &Arc<CapacityWaiters> {

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::connectivity::ConnectivityState;
 use super::instance::InstanceStatus;
 use super::known::Knowledge;
+use crate::client::ready_instance::ReadyInstance;
 
 /// The state of a channel at one moment: made by [`DiscoveryChannel::status`](crate::DiscoveryChannel::status).
 ///
@@ -36,6 +37,7 @@ impl ChannelStatus {
         state: ConnectivityState,
         reason: Option<String>,
         known: Knowledge,
+        called: &SortedById<ReadyInstance>,
     ) -> Self {
         let Knowledge { since, update, subjects } = known;
         let (registered, held, freshness) = match update {
@@ -44,8 +46,8 @@ impl ChannelStatus {
         };
         let registered = registered.map(|snapshot| snapshot.instances().clone()).unwrap_or_default();
         let mut instances = Vec::with_capacity(registered.len() + held.len());
-        instances.extend(InstanceStatus::of_all(&registered, false, &subjects));
-        instances.extend(InstanceStatus::of_all(&held, true, &subjects));
+        instances.extend(InstanceStatus::of_all(&registered, false, &subjects, called));
+        instances.extend(InstanceStatus::of_all(&held, true, &subjects, called));
         Self { service, state, since, reason, freshness, held: held.len(), instances }
     }
 

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::connectivity::{ConnectivityState, Observation};
 use super::known::Subject;
+use crate::client::ready_instance::ReadyInstance;
 use crate::client::server_key::{ServerKey, server_key};
 
 /// One instance in a [`ChannelStatus`](crate::ChannelStatus). Display is one line for a log.
@@ -33,11 +34,12 @@ struct Connected {
 }
 
 impl InstanceStatus {
-    /// Returns the status of each instance of a list.
+    /// Returns the status of each instance of a list. `called`: those that calls are sent to, with their weights.
     pub(super) fn of_all<'a>(
         instances: &'a SortedById<Arc<Instance>>,
         is_held: bool,
         subjects: &'a SortedById<Subject>,
+        called: &'a SortedById<ReadyInstance>,
     ) -> impl Iterator<Item = Self> + 'a {
         // Both are sorted by id. What is not found by id may have no subchannel, or share that of another record.
         let mut sorted = subjects.iter().peekable();
@@ -50,7 +52,7 @@ impl InstanceStatus {
                 _ => servers.get_or_insert_with(|| by_server(subjects)).get(&server_key(instance)).copied(),
             };
             let instance = Arc::clone(instance);
-            Self { instance, is_held, connected: subject.map(Connected::of) }
+            Self { instance, is_held, connected: subject.map(|subject| Connected::of(subject, called)) }
         })
     }
 
@@ -129,7 +131,8 @@ impl InstanceStatus {
         self.connected.as_ref()?.ejected.as_deref()
     }
 
-    /// Returns the weight in force: that of the registry, times what the channel makes of it.
+    /// Returns the weight in force: that of the registry, times what the channel makes of it, which are the shares of tiers and
+    /// [slow start](crate::ChannelBuilder::slow_start). That of the registry if it gets no calls.
     pub fn weight(&self) -> f64 {
         let of_registry = || f64::from(self.instance.weight());
         self.connected.as_ref().map_or_else(of_registry, |connected| connected.weight)
@@ -137,15 +140,16 @@ impl InstanceStatus {
 }
 
 impl Connected {
-    fn of(subject: &Subject) -> Self {
+    fn of(subject: &Subject, called: &SortedById<ReadyInstance>) -> Self {
         let instance = &subject.instance;
+        let weighted = called.get(instance.instance().id()).filter(|called| *called == instance);
         Self {
             observation: subject.observed.now(),
             connections: instance.connections(),
             in_flight: instance.in_flight(),
             started: instance.started(),
             failed: instance.failed(),
-            weight: instance.weight(),
+            weight: weighted.unwrap_or(instance).weight(),
             tier: subject.tier,
             ejected: instance.outcomes().and_then(|outcomes| outcomes.cause()),
         }
