@@ -125,9 +125,9 @@ impl ReadyInstance {
         self.0.inner.outcomes.as_ref()
     }
 
-    /// Whether it is left out, because it fails more than others.
-    pub(crate) fn is_ejected(&self) -> bool {
-        self.outcomes().is_some_and(|outcomes| outcomes.probation().standing() == Standing::Ejected)
+    /// Whether it is called like the others: not left out nor being tried, because it fails more than others.
+    pub(crate) fn is_in(&self) -> bool {
+        self.outcomes().is_none_or(|outcomes| outcomes.probation().standing() == Standing::In)
     }
 
     /// Returns one without a connection, that wakes `capacity` when a call on it has ended.

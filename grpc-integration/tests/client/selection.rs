@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use futures_util::future::join_all;
 use hither_core::{Instance, InstanceState};
 use hither_tonic::{
     ChannelBuilder, ConnectivityState, DiscoveryChannel, ErrorKind, LeastRequest, OutlierDetection,
     Selection, SlowStart, WaitForReady,
 };
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 use tonic::{Code, Request};
 
 use crate::support::{Client, Log, Net, Registry, Server, until};
@@ -239,6 +240,65 @@ async fn a_zone_of_which_half_is_ejected_keeps_its_share_and_the_rest_spills_ove
     let (near, far) = (near.calls() - near_before, far.calls() - far_before);
     // A binomial deviation is 20, and shares are kept to one per cent.
     assert!((1400 - 120..1400 + 120).contains(&near) && near + far == 2000, "{near} {far}");
+}
+
+/// Ten calls at once in each of so many seconds, which are given half a second: how many have failed.
+async fn slow_load(client: &Client, seconds: usize) -> usize {
+    let call = || async {
+        let mut request = Request::new(String::new());
+        request.set_timeout(SECOND / 2);
+        client.call("Slow", request).await.is_err()
+    };
+    let mut failed = 0;
+    for _ in 0..seconds {
+        let began = Instant::now();
+        let ended = join_all((0..10).map(|_| call())).await;
+        failed += ended.into_iter().filter(|has_failed| *has_failed).count();
+        sleep_until(began + SECOND).await;
+    }
+    failed
+}
+
+/// Half-open, though the zone has no other instance that is called.
+#[tokio::test(start_paused = true)]
+async fn a_zone_that_is_ejected_as_a_whole_is_tried_by_one_call_at_a_time() {
+    for is_strict in [false, true] {
+        let log = Log::capture();
+        let (mut registry, net) = (Registry::new(), Net::new());
+        let mut near = Zone::start(&mut registry, &net, &A[..2]).await;
+        let far = Zone::start(&mut registry, &net, &B[..1]).await;
+        let outliers = OutlierDetection::default().with_max_ejection_percent(100);
+        let selection = Selection::default().prefer_zone("a");
+        let builder = channel(&registry, &net)
+            .selection(if is_strict { selection.strict_failover() } else { selection })
+            .outlier_detection(outliers);
+        let client = Client::new(&builder.connect().await.unwrap());
+        sleep(SECOND).await;
+        slow_load(&client, 5).await;
+        for server in near.servers.values().take(if is_strict { 1 } else { 2 }) {
+            server.set_delay(60_000);
+            slow_load(&client, 10).await;
+        }
+        if is_strict {
+            // The other zone is not called before, so that there is no evidence against the last of this one.
+            near.servers.pop_last();
+            sleep(SECOND).await;
+        }
+        let calls = far.calls();
+        assert_eq!((slow_load(&client, 5).await, far.calls() - calls), (0, 50), "the other zone has taken over");
+        log.take();
+        let (near_before, far_before) = (near.calls(), far.calls());
+        let failed = slow_load(&client, 200).await;
+        // After 30, 60 and 90 seconds each.
+        assert!((2..=6).contains(&failed), "{failed}");
+        assert_eq!((near.calls() - near_before, far.calls() - far_before), (failed, 2000 - failed));
+        assert!(log.take().iter().all(|line| !line.contains("too many")), "no panic");
+        near.servers.values().for_each(|server| server.set_delay(0));
+        slow_load(&client, 300).await;
+        let far_before = far.calls();
+        assert_eq!((slow_load(&client, 5).await, far.calls() - far_before), (0, 0), "it is back");
+        assert_eq!(near.accepted(), near.servers.len(), "over the connections that it had");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -18,10 +18,10 @@ pub(super) struct Admitted {
 
 impl Admitted {
     /// Follows the list of ready instances. What it does depends on what has changed. `any_out`: whether any instance is
-    /// ejected or being tried, ready or not.
-    pub(super) async fn follow(&mut self, ready: &SortedById<ReadyInstance>, any_out: bool) {
+    /// ejected or being tried, ready or not. Returns whether the list has changed.
+    pub(super) async fn follow(&mut self, ready: &SortedById<ReadyInstance>, any_out: bool) -> bool {
         if self.ready.is_same(ready) {
-            return;
+            return false;
         }
         let before = std::mem::replace(&mut self.ready, ready.clone());
         if any_out {
@@ -46,6 +46,7 @@ impl Admitted {
             std::mem::replace(&mut self.left, ready.clone()).discard().await;
         }
         before.discard().await;
+        true
     }
 
     /// The standing of an instance changes, from one to another.

@@ -182,21 +182,37 @@ impl Outliers {
     /// Returns the instances that are called, of those that are ready: without the ejected ones, or all if those are too
     /// many. Never none if one is ready.
     pub(crate) async fn filter(&mut self, ready: SortedById<ReadyInstance>) -> SortedById<ReadyInstance> {
-        self.admitted.follow(&ready, !self.out.is_empty()).await;
+        let has_changed = self.admitted.follow(&ready, !self.out.is_empty()).await;
         let (left, of) = self.admitted.counts();
         let is_few = left == 0 || left * 100 < of * self.config.panic_threshold as usize;
         let is_panic = is_few && left < of;
-        if is_panic != self.is_panic {
-            self.is_panic = is_panic;
+        let was_panic = std::mem::replace(&mut self.is_panic, is_panic);
+        if is_panic != was_panic {
             self.log.panics(is_panic, left, of);
+        }
+        if is_panic != was_panic || is_panic && has_changed {
             for number in &self.out {
                 consume_budget().await;
-                let watched = &self.watched[number];
-                watched.outcomes.probation().set_open(is_panic);
-                watched.instance.capacity().wake();
+                self.open(&self.watched[number]);
             }
         }
         if is_panic { self.admitted.ready().clone() } else { self.admitted.left().clone() }
+    }
+
+    /// Returns the instances whose ejection is over, ready or not: each takes one call at a time.
+    pub(crate) fn tried(&self) -> impl Iterator<Item = &ReadyInstance> {
+        let watched = self.out.iter().filter_map(|number| self.watched.get(number));
+        watched
+            .filter(|watched| matches!(watched.ejection.stage(), Stage::Probing { .. }))
+            .map(|watched| &watched.instance)
+    }
+
+    /// Lets all calls through to an instance that is being tried if too few are left. Those of which it is one: another
+    /// tier's does not have to take their calls.
+    fn open(&self, watched: &Watched) {
+        let is_open = self.is_panic && self.admitted.is_ready(&watched.instance);
+        watched.outcomes.probation().set_open(is_open);
+        watched.instance.capacity().wake();
     }
 
     /// Ejects those that A50's algorithms find, and that do worse than the others.
@@ -299,14 +315,14 @@ impl Outliers {
     }
 
     fn restand(&mut self, number: u64, standing: Standing) {
-        let Some(Watched { instance, outcomes, .. }) = self.watched.get(&number) else { return };
+        let Some(watched) = self.watched.get(&number) else { return };
+        let Watched { instance, outcomes, .. } = watched;
         let before = outcomes.probation().standing();
         outcomes.probation().set(standing);
-        outcomes.probation().set_open(self.is_panic);
         outcomes.forget_run();
         self.admitted.restand(instance, before);
         self.changed.push(instance.clone());
         // Calls may wait for it.
-        instance.capacity().wake();
+        self.open(watched);
     }
 }

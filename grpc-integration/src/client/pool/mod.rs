@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
-use hither_core::{Discovery, Freshness, ServiceName, ServiceView, SortedById, Update};
+use hither_core::{Discovery, Freshness, HasId, ServiceName, ServiceView, SortedById, Update};
 use tokio::sync::watch;
 use tokio::task::coop::consume_budget;
 use tokio::task::yield_now;
@@ -34,7 +34,7 @@ use super::balance::{Policy, SlowStart};
 use super::metrics::{Counts, Gauges};
 use super::outliers::{OutlierDetection, Outliers};
 use super::ready_instance::ReadyInstance;
-use super::selection::{Condition, List, Placed, Selection, Selector};
+use super::selection::{Condition, List, Placed, Selection, Selector, Share};
 use super::server_key::{ServerKey, server_key};
 use crate::task::Task;
 use changes::{Changes, Notifier};
@@ -310,6 +310,7 @@ impl Pool {
             Some(outliers) => outliers.filter(ready).await,
             None => ready,
         };
+        let ready = self.with_tried(ready, &shares).await;
         let ready = match &mut self.slow_starts {
             Some(slow_starts) => {
                 let weighted = slow_starts.weighted(ready.clone()).await;
@@ -325,6 +326,27 @@ impl Pool {
         if let Some(before) = before {
             before.discard().await;
         }
+    }
+
+    /// Adds the instances that are being tried of the tiers that have no share of the calls, because too much of them is
+    /// ejected: each takes a call at a time. Not those of the tiers below, which stand by.
+    async fn with_tried(
+        &mut self,
+        mut ready: SortedById<ReadyInstance>,
+        shares: &[Share],
+    ) -> SortedById<ReadyInstance> {
+        let (Some(outliers), Some(last)) = (&self.outliers, shares.last()) else { return ready };
+        for instance in outliers.tried() {
+            consume_budget().await;
+            let member = self.subchannels.get(&server_key(instance.instance()));
+            if let Some(Counted::Ready(instance, list)) = member.map(|member| &member.counted)
+                && *list < last.list
+                && ready.get(instance.id()).is_none()
+            {
+                ready.insert(instance.clone());
+            }
+        }
+        ready
     }
 
     fn measure(&mut self) {
@@ -412,7 +434,7 @@ impl Member {
     /// What it counts as.
     fn condition(&self) -> Condition {
         match self.counted {
-            Counted::Ready(ref instance, _) if instance.is_ejected() => Condition::Ejected,
+            Counted::Ready(ref instance, _) if !instance.is_in() => Condition::Ejected,
             Counted::Ready(..) => Condition::Ready,
             Counted::Failing(_) => Condition::Failing,
             Counted::Connecting | Counted::Nothing => Condition::Pending,

@@ -12,7 +12,7 @@ pub(crate) enum Condition {
     /// The last attempt failed.
     Failing,
     Ready,
-    /// It is connected and fails calls that others do not.
+    /// It is connected and fails calls that others do not, or did so and is being tried.
     Ejected,
 }
 
