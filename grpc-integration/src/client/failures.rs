@@ -4,7 +4,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tonic::Code;
 
 /// One call, in the unit of the load.
 const CALL: u64 = 1024;
@@ -71,19 +70,6 @@ impl Failures {
         let ticks = self.began.elapsed().as_millis() / TICK.as_millis();
         u64::try_from(ticks).unwrap_or_default() & 0xff_ffff
     }
-}
-
-/// Returns whether a status blames the server, and not the request.
-pub(crate) fn is_failure(code: Code) -> bool {
-    matches!(
-        code,
-        Code::Unavailable
-            | Code::Internal
-            | Code::Unknown
-            | Code::DataLoss
-            | Code::ResourceExhausted
-            | Code::DeadlineExceeded
-    )
 }
 
 impl Default for Failures {

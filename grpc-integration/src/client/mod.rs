@@ -11,6 +11,7 @@ mod capacity;
 mod channel;
 mod closure;
 mod connector;
+mod evidence;
 mod failures;
 mod health;
 mod log_window;

@@ -4,10 +4,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::future::{join, join_all};
 use hither_core::{Instance, SortedById};
 use hither_tonic::{
-    CallInfo, LeastRequest, LoadBalancingPolicy, Outcome, Pick, Picked, Picker, ReadyInstance, RoundRobin,
-    Sticky, WaitForReady,
+    CallInfo, LeastRequest, LoadBalancingPolicy, Outcome, PeakEwma, Pick, Picked, Picker, ReadyInstance,
+    RoundRobin, Sticky, WaitForReady,
 };
 use tokio::time::sleep;
 use tonic::{Code, Request, Status};
@@ -79,6 +80,36 @@ async fn least_request_prefers_the_less_loaded_instance() {
     servers.iter().for_each(Server::open_gate);
     while stream.message().await.unwrap().is_some() {}
     assert!(names(&client, 50).await.contains(&busy));
+}
+
+/// All calls of a lost connection fail, which is one event, and the server may be well again at once.
+#[tokio::test(start_paused = true)]
+async fn a_lost_connection_costs_its_server_no_calls() {
+    async fn share(policy: impl LoadBalancingPolicy) -> usize {
+        let (mut registry, net) = (Registry::new(), Net::new());
+        let servers = servers(&mut registry, &net, &["a:1", "b:1"]).await;
+        servers.iter().for_each(|server| server.set_delay(10));
+        let client = Client::new(&channel(&registry, &net).policy(policy).connect().await.unwrap());
+        sleep(SECOND).await;
+        let call = || client.call("Slow", String::new());
+        join_all((0..20).map(|_| call())).await;
+        let breaks = async {
+            sleep(SECOND / 200).await;
+            servers[0].break_connections();
+        };
+        let (ended, ()) = join(join_all((0..100).map(|_| call())), breaks).await;
+        let failed = ended.iter().filter(|ended| ended.is_err()).count();
+        assert!((30..=70).contains(&failed), "{failed}");
+        sleep(SECOND).await;
+        let before = servers[0].calls();
+        for _ in 0..200 {
+            call().await.unwrap();
+        }
+        servers[0].calls() - before
+    }
+    let shares =
+        [share(LeastRequest::default().with_seed(1)).await, share(PeakEwma::default().with_seed(1)).await];
+    assert!(shares.iter().all(|share| (60..=140).contains(share)), "{shares:?} of 200");
 }
 
 #[tokio::test(start_paused = true)]

@@ -285,7 +285,11 @@ async fn a_zone_that_is_ejected_as_a_whole_is_tried_by_one_call_at_a_time() {
             sleep(SECOND).await;
         }
         let calls = far.calls();
-        assert_eq!((slow_load(&client, 5).await, far.calls() - calls), (0, 50), "the other zone has taken over");
+        assert_eq!(
+            (slow_load(&client, 5).await, far.calls() - calls),
+            (0, 50),
+            "the other zone has taken over"
+        );
         log.take();
         let (near_before, far_before) = (near.calls(), far.calls());
         let failed = slow_load(&client, 200).await;

@@ -7,6 +7,7 @@ use hither_core::SortedById;
 use super::policy::{CallInfo, LoadBalancingPolicy, Outcome, Pick, Picker};
 use super::two_choices::TwoChoices;
 use super::weighted::Weighted;
+use crate::client::evidence::Evidence;
 use crate::client::ready_instance::{Picked, ReadyInstance};
 
 /// Picks two random ready instances and takes the one with fewer calls in flight (power of two choices). The
@@ -77,8 +78,9 @@ impl Picker for LeastRequestPicker {
     }
 
     fn done(&self, picked: &Picked, outcome: &Outcome<'_>) {
-        if outcome.is_of_the_server() {
-            picked.instance().failures().record(outcome.is_failure());
+        match outcome.evidence() {
+            Evidence::None => {}
+            evidence => picked.instance().failures().record(evidence == Evidence::Failure),
         }
     }
 }

@@ -9,7 +9,7 @@ use http::{Extensions, HeaderMap};
 use tokio::time::Instant;
 use tonic::{Code, Status};
 
-use crate::client::failures::is_failure;
+use crate::client::evidence::Evidence;
 use crate::client::ready_instance::{Picked, ReadyInstance};
 
 /// A load balancing policy: makes a [`Picker`] for each set of ready instances. Those that are provided are on
@@ -161,6 +161,7 @@ pub struct Outcome<'a> {
     trailers: Option<&'a HeaderMap>,
     was_sent: bool,
     was_responding: bool,
+    evidence: Evidence,
 }
 
 /// The clock is only read for policies that ask.
@@ -173,12 +174,16 @@ enum Time {
 impl<'a> Outcome<'a> {
     /// Returns the outcome of an attempt that was sent and ended with `code` after `duration`: for tests of policies.
     pub fn new(code: Code, duration: Duration) -> Self {
-        Self { code, time: Time::Took(duration), trailers: None, was_sent: true, was_responding: false }
+        Self::of(code, Time::Took(duration))
     }
 
     /// Returns the outcome of an attempt that was sent, began then and ends now.
     pub(crate) fn since(code: Code, began: Instant) -> Self {
-        Self { code, time: Time::Since(began), trailers: None, was_sent: true, was_responding: false }
+        Self::of(code, Time::Since(began))
+    }
+
+    fn of(code: Code, time: Time) -> Self {
+        Self { code, time, trailers: None, was_sent: true, was_responding: false, evidence: Evidence::of(code) }
     }
 
     /// Sets the response's trailers.
@@ -192,6 +197,12 @@ impl<'a> Outcome<'a> {
     #[must_use]
     pub fn unsent(mut self) -> Self {
         self.was_sent = false;
+        self.without_evidence()
+    }
+
+    /// Sets that it tells nothing of the instance.
+    pub(crate) fn without_evidence(mut self) -> Self {
+        self.evidence = Evidence::None;
         self
     }
 
@@ -226,8 +237,9 @@ impl<'a> Outcome<'a> {
         self.trailers
     }
 
-    /// Returns whether the request was sent, as far as is known. One that was not, because the connection was lost before
-    /// or the server accepts no headers as large as these, tells nothing of how the instance treats calls.
+    /// Returns whether the request was sent, as far as is known. One that was not, because the connection was lost before,
+    /// its deadline has passed before, or the server accepts no headers as large as these, tells nothing of how the instance
+    /// treats calls.
     pub fn was_sent(&self) -> bool {
         self.was_sent
     }
@@ -237,13 +249,8 @@ impl<'a> Outcome<'a> {
         self.was_responding
     }
 
-    /// Whether it tells anything of the instance: not what was never sent, or was given up by the caller.
-    pub(super) fn is_of_the_server(&self) -> bool {
-        self.was_sent && self.code != Code::Cancelled
-    }
-
-    /// Whether the status blames the server, and not the request.
-    pub(super) fn is_failure(&self) -> bool {
-        is_failure(self.code)
+    /// Returns what it tells of the instance.
+    pub(crate) fn evidence(&self) -> Evidence {
+        self.evidence
     }
 }

@@ -10,12 +10,11 @@ use tonic::{Code, Status};
 
 use super::deadline::Deadline;
 use crate::client::balance::{Outcome, PolicyPicker};
-use crate::client::failures::is_failure;
-use crate::client::outcomes::Outcomes;
+use crate::client::evidence::Evidence;
 use crate::client::ready_instance::{InFlight, ReadyInstance};
 use crate::client::telemetry::AttemptTelemetry;
-use crate::client::transport::Connection;
 use crate::client::transport::http_status::GRPC_STATUS;
+use crate::client::transport::{Connection, Sending};
 
 /// One attempt of a call. It counts as load of its instance until it is dropped; the picker gets its outcome when that is
 /// known, or then.
@@ -80,10 +79,15 @@ impl Attempt {
         }
     }
 
-    /// The deadline has passed before its response has begun: returns the status.
-    pub(super) fn exceeded(&mut self, deadline: &Deadline) -> Status {
-        self.ended(Code::DeadlineExceeded);
-        deadline.exceeded(format_args!("no answer from {}", self.peer()))
+    /// The deadline has passed before its response has begun, which is what `sending` waits for: returns the status.
+    pub(super) fn exceeded(&mut self, deadline: &Deadline, sending: Option<&Sending>) -> Status {
+        if sending.is_none_or(Sending::was_sent) {
+            self.ended(Code::DeadlineExceeded);
+            deadline.exceeded(format_args!("no answer from {}", self.peer()))
+        } else {
+            self.unsent(Code::DeadlineExceeded);
+            deadline.exceeded(format_args!("the request was not sent to {}", self.peer()))
+        }
     }
 
     /// It has ended with this status, without trailers.
@@ -108,32 +112,33 @@ impl Attempt {
         self.tell(|began| Outcome::since(code, began).unsent());
     }
 
-    /// Tells the picker how it has ended; what is told first counts.
+    /// Tells how it has ended, and what that is evidence of; what is told first counts.
     fn tell<'a>(&mut self, outcome: impl FnOnce(Instant) -> Outcome<'a>) {
-        if !mem::replace(&mut self.is_told, true) {
-            let outcome = outcome(self.began).with_responding(self.is_responding);
-            self.telemetry.ended(outcome.code(), self.began);
-            if outcome.code() != Code::Ok {
-                self.instance().count_failed();
-            }
-            self.picker.done(self.in_flight.picked(), &outcome);
-            if let Some(outcomes) = self.instance().outcomes() {
-                self.count(outcomes, &outcome);
-            }
+        if mem::replace(&mut self.is_told, true) {
+            return;
+        }
+        let mut outcome = outcome(self.began).with_responding(self.is_responding);
+        if self.is_lost_with_another(&outcome) {
+            outcome = outcome.without_evidence();
+        }
+        self.telemetry.ended(outcome.code(), self.began);
+        if outcome.code() != Code::Ok && outcome.was_sent() {
+            self.instance().count_failed();
+        }
+        self.picker.done(self.in_flight.picked(), &outcome);
+        if outcome.evidence() != Evidence::None
+            && let Some(outcomes) = self.instance().outcomes()
+        {
+            outcomes.record(outcome.evidence() == Evidence::Failure, self.in_flight.admission());
         }
     }
 
-    /// Counts it for outlier detection. What was not sent, or given up, tells nothing of the server.
-    fn count(&self, outcomes: &Outcomes, outcome: &Outcome<'_>) {
-        if !outcome.was_sent() || outcome.code() == Code::Cancelled {
-            return;
-        }
-        // All that were in flight on a connection fail with it: that is one event.
-        let is_lost = outcome.code() == Code::Unavailable && !self.connection.is_usable();
-        if is_lost && !self.connection.is_first_loss() {
-            return;
-        }
-        outcomes.record(is_failure(outcome.code()), self.in_flight.admission());
+    /// All that were in flight on a connection fail with it: that is one event, and the first of them tells of it.
+    fn is_lost_with_another(&self, outcome: &Outcome<'_>) -> bool {
+        outcome.code() == Code::Unavailable
+            && outcome.was_sent()
+            && !self.connection.is_usable()
+            && !self.connection.is_first_loss()
     }
 }
 

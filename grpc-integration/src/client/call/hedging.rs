@@ -23,7 +23,7 @@ type Ended<'a> = (Result<Answer, Failure>, Remainder<'a>);
 pub(super) async fn hedge<'a>(
     call: &'a Call,
     mut remainder: Remainder<'a>,
-    (hedging, limits): (&Hedging, &Limits),
+    (hedging, limits): (&Hedging, &'a Limits),
     first: First,
 ) -> Ended<'a> {
     // A call that has to wait is hedged from when it was sent.
@@ -100,7 +100,10 @@ pub(super) async fn hedge<'a>(
                 remainder.join(&tried, sent);
                 // The only attempt waits for an instance; another one does not, and goes elsewhere.
                 let first = if open.is_empty() {
-                    limits.withdraw().then_some(First::Again)
+                    limits.withdraw().map(|withdrawal| {
+                        remainder.pay_with(withdrawal);
+                        First::Again
+                    })
                 } else {
                     elsewhere(call, limits, &tried, sent)
                 };
@@ -129,18 +132,21 @@ async fn run<'a>(mut remainder: Remainder<'a>, first: First) -> Ended<'a> {
     (remainder.run(first).await, remainder)
 }
 
-/// Sends the call to an instance that was not tried, if there is one with capacity.
+/// Sends the call to an instance that was not tried, if there is one with capacity and the budget allows it.
 fn elsewhere(call: &Call, limits: &Limits, tried: &[ReadyInstance], previous: u32) -> Option<First> {
+    let withdrawal = limits.withdraw()?;
     let request = call.head.again();
     let info = CallInfo::new(call.head.path(), request.headers(), &call.head.extensions);
     let (mut attempt, slot) = Picking { tried, ..call.picking(info) }.elsewhere()?;
-    let body = call.content.attempt();
-    let Some(body) = body.filter(|_| limits.withdraw()) else {
+    let Some(body) = call.content.attempt() else {
         attempt.unsent(Code::Cancelled);
         return None;
     };
     Some(match call.send(&mut attempt, slot, request, body, Some(previous)) {
-        Ok(sending) => First::Sent(attempt, sending),
+        Ok(sending) => {
+            withdrawal.spend();
+            First::Sent(attempt, sending)
+        }
         Err(status) => First::Failed(Failure::last(status)),
     })
 }

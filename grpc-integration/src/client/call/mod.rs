@@ -174,12 +174,12 @@ impl Stage {
     ) -> Poll<Result<Response<Body>, Status>> {
         let stage = self;
         if let Stage::Sent { sending, call, attempt } = stage {
-            let Poll::Ready(ended) = Pin::new(sending).poll(cx) else {
+            let Poll::Ready(ended) = Pin::new(&mut *sending).poll(cx) else {
                 let (Some(deadline), Some(attempt)) = (call.head.deadline, attempt) else {
                     return Poll::Pending;
                 };
                 ready!(call.timer.get_or_insert_with(|| Timer::new(deadline)).poll(cx));
-                let status = attempt.exceeded(&deadline);
+                let status = attempt.exceeded(&deadline, Some(sending));
                 *stage = Stage::Over(None);
                 return Poll::Ready(Err(status));
             };
@@ -254,15 +254,18 @@ impl Call {
     /// Runs the call to its response.
     async fn finish(mut self, first: First) -> Result<Response<CallBody>, Status> {
         let timer = self.timer.take();
-        let mut remainder = Remainder::of(&self, timer);
-        let (result, timer) = match self.policy() {
-            None => (remainder.run(first).await, remainder.timer),
-            Some((Policy::Retry(retry), limits)) => {
-                (retrying::retry(&self, &mut remainder, (retry, limits), first).await, remainder.timer)
-            }
-            Some((Policy::Hedge(hedging), limits)) => {
-                let (result, remainder) = hedging::hedge(&self, remainder, (hedging, limits), first).await;
-                (result, remainder.timer)
+        let (result, timer) = {
+            let mut remainder = Remainder::of(&self, timer);
+            match self.policy() {
+                None => (remainder.run(first).await, remainder.timer),
+                Some((Policy::Retry(retry), limits)) => {
+                    (retrying::retry(&self, &mut remainder, (retry, limits), first).await, remainder.timer)
+                }
+                Some((Policy::Hedge(hedging), limits)) => {
+                    let (result, remainder) =
+                        hedging::hedge(&self, remainder, (hedging, limits), first).await;
+                    (result, remainder.timer)
+                }
             }
         };
         self.timer = timer;

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::attempt::Attempt;
+use crate::client::transport::Sending;
 
 /// How far a call has come: the message when its deadline is exceeded.
 #[derive(Debug)]
@@ -14,7 +15,8 @@ pub(super) enum Progress {
     Full,
     /// A server has refused it, and it is to be sent again.
     Refused,
-    Sent(Attempt),
+    /// Without the future of its response once that has ended.
+    Sent(Option<Sending>, Attempt),
 }
 
 impl fmt::Display for Progress {
@@ -24,7 +26,7 @@ impl fmt::Display for Progress {
             Self::Waiting(reason) => f.write_str(reason),
             Self::Full => f.write_str("all connections have as many calls as they can take"),
             Self::Refused => f.write_str("it was to be sent again"),
-            Self::Sent(attempt) => write!(f, "no answer from {}", attempt.peer()),
+            Self::Sent(_, attempt) => write!(f, "no answer from {}", attempt.peer()),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::mem;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use super::progress::Progress;
 use super::{Call, ResponseBody};
 use crate::client::balance::CallInfo;
 use crate::client::ready_instance::ReadyInstance;
+use crate::client::retry::Withdrawal;
 use crate::client::transport::{SendError, Sending, http_status};
 
 /// How often a call is sent again after the server has closed the connection with an error. The call may be the cause, for
@@ -52,6 +53,8 @@ pub(super) struct Remainder<'a> {
     refusals: Option<Backoff>,
     /// Since when no attempt is in flight, unless it is the first.
     idle: Option<Instant>,
+    /// What the next attempt is paid with, if it is made.
+    withdrawal: Option<Withdrawal<'a>>,
     /// What became of it before: the word for that, and the status.
     before: Option<(&'static str, Status)>,
     /// How many connections were closed with an error under it.
@@ -68,13 +71,15 @@ impl<'a> Remainder<'a> {
             previous: 0,
             refusals: None,
             idle: None,
+            withdrawal: None,
             before: None,
             blames: 0,
         }
     }
 
     /// Makes the next attempt one that was preceded by this one.
-    pub(super) fn follow(&mut self, failure: &Failure) {
+    pub(super) fn follow(&mut self, failure: &Failure, withdrawal: Withdrawal<'a>) {
+        self.withdrawal = Some(withdrawal);
         self.tried.extend(failure.instance.clone());
         self.previous += 1;
         self.idle = Some(Instant::now());
@@ -87,6 +92,10 @@ impl<'a> Remainder<'a> {
         (self.tried, self.previous) = (tried.to_vec(), previous);
     }
 
+    pub(super) fn pay_with(&mut self, withdrawal: Withdrawal<'a>) {
+        self.withdrawal = Some(withdrawal);
+    }
+
     /// Returns whether it is the call's first attempt.
     pub(super) fn is_first(&self) -> bool {
         self.previous == 0
@@ -97,9 +106,11 @@ impl<'a> Remainder<'a> {
         let mut timer = self.take_timer();
         let outcome = within(&mut timer, self.attempt(first)).await;
         self.timer = timer;
+        // Given back if nothing was sent.
+        self.withdrawal = None;
         match outcome {
             Some(Ok(response)) => match mem::replace(&mut self.progress, Progress::Picking) {
-                Progress::Sent(attempt) => Ok((response, attempt)),
+                Progress::Sent(_, attempt) => Ok((response, attempt)),
                 _ => Err(Failure::last(Status::internal("a response to a call that was not sent"))),
             },
             Some(Err(failure)) => Err(failure),
@@ -125,7 +136,7 @@ impl<'a> Remainder<'a> {
             return Failure::last(Status::internal("a deadline has passed that was not set"));
         };
         let status = match &mut self.progress {
-            Progress::Sent(attempt) => attempt.exceeded(&deadline),
+            Progress::Sent(sending, attempt) => attempt.exceeded(&deadline, sending.as_ref()),
             progress => deadline.exceeded(progress),
         };
         Failure::last(match &self.before {
@@ -142,12 +153,9 @@ impl<'a> Remainder<'a> {
         let (mut ended, mut unsent) = match first {
             First::Unpicked(request) => (None, Some(request)),
             First::Failed(failure) => return Err(failure),
-            First::Sent(attempt, sending) => {
-                self.progress = Progress::Sent(attempt);
-                (Some(sending.await), None)
-            }
+            First::Sent(attempt, sending) => (Some(self.sent(attempt, sending).await), None),
             First::Ended(attempt, ended) => {
-                self.progress = Progress::Sent(attempt);
+                self.progress = Progress::Sent(None, attempt);
                 (Some(ended), None)
             }
             First::Again => (None, None),
@@ -161,14 +169,27 @@ impl<'a> Remainder<'a> {
             self.progress = Progress::Picking;
             let request = unsent.take().unwrap_or_else(|| self.call.head.again());
             let (attempt, sending) = self.send(request).await?;
-            self.progress = Progress::Sent(attempt);
-            ended = Some(sending.await);
+            ended = Some(self.sent(attempt, sending).await);
         }
+    }
+
+    /// Waits for the response.
+    async fn sent(
+        &mut self,
+        attempt: Attempt,
+        sending: Sending,
+    ) -> Result<Response<ResponseBody>, SendError> {
+        self.progress = Progress::Sent(Some(sending), attempt);
+        poll_fn(|cx| match &mut self.progress {
+            Progress::Sent(Some(sending), _) => Pin::new(sending).poll(cx),
+            _ => Poll::Pending,
+        })
+        .await
     }
 
     /// Picks and sends.
     async fn send(&mut self, request: Request<()>) -> Result<(Attempt, Sending), Failure> {
-        let Self { call, progress, tried, previous, before, idle, .. } = self;
+        let Self { call, progress, tried, previous, withdrawal, before, idle, .. } = self;
         let info = CallInfo::new(call.head.path(), request.headers(), &call.head.extensions);
         let picking = Picking { tried, ..call.picking(info) };
         let (mut attempt, slot) = match picking.now(progress) {
@@ -188,7 +209,11 @@ impl<'a> Remainder<'a> {
         if let Some(since) = idle.take().filter(|_| !call.is_hedged()) {
             call.context.idled(since.elapsed());
         }
-        Ok((attempt, sending.map_err(Failure::last)?))
+        let sending = sending.map_err(Failure::last)?;
+        if let Some(withdrawal) = withdrawal.take() {
+            withdrawal.spend();
+        }
+        Ok((attempt, sending))
     }
 
     /// An attempt has ended. Returns the response, or nothing if it is to be sent again, now.
@@ -197,7 +222,7 @@ impl<'a> Remainder<'a> {
         ended: Result<Response<ResponseBody>, SendError>,
     ) -> Result<Option<Response<ResponseBody>>, Failure> {
         let Self { call, progress, refusals, before, blames, idle, .. } = self;
-        let Progress::Sent(attempt) = progress else {
+        let Progress::Sent(_, attempt) = progress else {
             return Err(Failure::last(Status::internal("an attempt has ended that was not made")));
         };
         // The caller's own error: what was read before it is no whole request.
@@ -218,7 +243,7 @@ impl<'a> Remainder<'a> {
                 let Some(code) = call.failed(&response) else { return Ok(Some(response)) };
                 attempt.ended_with(response.headers());
                 match mem::replace(progress, Progress::Picking) {
-                    Progress::Sent(attempt) => Err(Failure::answered(code, response, attempt)),
+                    Progress::Sent(_, attempt) => Err(Failure::answered(code, response, attempt)),
                     _ => Ok(Some(response)),
                 }
             }

@@ -9,10 +9,10 @@ use super::remainder::{First, Remainder};
 use crate::client::retry::{Limits, Pushback, Retry};
 
 /// Runs a call to its response, or its last failure.
-pub(super) async fn retry(
-    call: &Call,
-    remainder: &mut Remainder<'_>,
-    (retry, limits): (&Retry, &Limits),
+pub(super) async fn retry<'a>(
+    call: &'a Call,
+    remainder: &mut Remainder<'a>,
+    (retry, limits): (&Retry, &'a Limits),
     mut first: First,
 ) -> Result<Answer, Failure> {
     let mut backoff = None;
@@ -43,12 +43,14 @@ pub(super) async fn retry(
             _ => backoff.next_delay(),
         };
         let is_late = call.head.deadline.is_some_and(|deadline| Instant::now() + delay >= deadline.at);
-        if is_late || !call.content.rewind() || !limits.withdraw() {
+        if is_late || !call.content.rewind() {
             return Err(failure);
         }
+        // Now, when the failure can still be returned.
+        let Some(withdrawal) = limits.withdraw() else { return Err(failure) };
         let method = call.head.path();
         debug!(service = %call.calls.service, method, code = ?failure.code, ?delay, "call failed; retrying");
-        remainder.follow(&failure);
+        remainder.follow(&failure, withdrawal);
         // It is in flight no longer.
         drop(failure);
         sleep(delay).await;

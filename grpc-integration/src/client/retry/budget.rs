@@ -92,6 +92,11 @@ impl Balance {
         self.calls.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// One that was taken out was not made.
+    pub(super) fn give_back(&self) {
+        self.computed.lock().unwrap_or_else(PoisonError::into_inner).retries += 1.0;
+    }
+
     /// Takes one retry out of the budget, if there is one.
     pub(super) fn withdraw(&self) -> bool {
         let mut computed = self.computed.lock().unwrap_or_else(PoisonError::into_inner);

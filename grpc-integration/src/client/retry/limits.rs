@@ -3,6 +3,26 @@
 use super::budget::Balance;
 use super::throttling::Tokens;
 
+/// An attempt that was taken out of the budget. Dropping it gives it back, unless it was spent.
+#[derive(Debug)]
+#[must_use = "dropping it gives it back"]
+pub(crate) struct Withdrawal<'a>(Option<&'a Balance>);
+
+impl Withdrawal<'_> {
+    /// The attempt was made.
+    pub(crate) fn spend(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Withdrawal<'_> {
+    fn drop(&mut self) {
+        if let Some(budget) = self.0 {
+            budget.give_back();
+        }
+    }
+}
+
 /// What bounds the retries and hedges of a channel: the budget, and the tokens if it is throttled too.
 #[derive(Debug)]
 pub(crate) struct Limits {
@@ -30,9 +50,9 @@ impl Limits {
         }
     }
 
-    /// Returns whether one more attempt may be made, which is then taken out of the budget.
-    pub(crate) fn withdraw(&self) -> bool {
-        !self.is_throttled() && self.budget.withdraw()
+    /// Takes one more attempt out of the budget, if it may be made.
+    pub(crate) fn withdraw(&self) -> Option<Withdrawal<'_>> {
+        (!self.is_throttled() && self.budget.withdraw()).then(|| Withdrawal(Some(&self.budget)))
     }
 
     /// Returns whether too many attempts have failed.

@@ -15,7 +15,7 @@ mod throttling;
 pub use budget::RetryBudget;
 pub(crate) use hedging_policy::Hedging;
 pub use hedging_policy::HedgingPolicy;
-pub(crate) use limits::Limits;
+pub(crate) use limits::{Limits, Withdrawal};
 pub use method_config::MethodConfig;
 pub(crate) use methods::{Methods, MethodsConfig, Policy};
 pub(crate) use pushback::Pushback;

@@ -37,6 +37,13 @@ impl Sending {
     }
 }
 
+impl Sending {
+    /// Whether the request is out of the connection's queue.
+    pub(crate) fn was_sent(&self) -> bool {
+        self.request.as_ref().is_none_or(|(ticket, _)| ticket.was_sent())
+    }
+}
+
 impl Future for Sending {
     type Output = Result<Response<ResponseBody>, SendError>;
 

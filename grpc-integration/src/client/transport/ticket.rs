@@ -127,6 +127,11 @@ impl Ticket {
         matches!(*self.lock(), State::Over)
     }
 
+    /// Returns whether its request was sent, while its call has no outcome.
+    pub(super) fn was_sent(&self) -> bool {
+        matches!(*self.lock(), State::Sent { .. })
+    }
+
     /// It is not going to be sent.
     pub(super) fn give_back(&self) {
         let mut state = self.lock();

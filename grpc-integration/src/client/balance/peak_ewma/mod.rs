@@ -7,11 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hither_core::SortedById;
+use tonic::Code;
 
 use super::per_instance::{InstanceWith, PerInstance};
 use super::policy::{CallInfo, LoadBalancingPolicy, Outcome, Pick, Picker};
 use super::two_choices::TwoChoices;
 use super::weighted::Weighted;
+use crate::client::evidence::Evidence;
 use crate::client::ready_instance::{Picked, ReadyInstance};
 use latency::{Clock, Latency};
 use pushback::pushback;
@@ -186,26 +188,30 @@ impl Picker for PeakEwmaPicker {
     }
 
     fn done(&self, picked: &Picked, outcome: &Outcome<'_>) {
+        // It has not kept anything waiting.
+        if !outcome.was_sent() {
+            return;
+        }
         let instance = picked.instance();
         let Some(known) = self.choices.all().get(instance.instance().id()) else { return };
         let (now, Config { decay, penalty, max_pushback }) = (self.clock.now(), self.config);
         if outcome.was_responding() {
             known.state().responded();
-            if !outcome.is_of_the_server() {
+            if outcome.evidence() == Evidence::None {
                 // A stream that is no longer wanted.
                 return;
             }
         }
         known.state().answered(now, instance.in_flight().saturating_sub(1));
-        if !outcome.is_of_the_server() {
+        if outcome.evidence() == Evidence::None {
             // It would have taken longer.
             let least = outcome.duration().min(penalty);
-            if outcome.was_sent() && known.state().is_exceeded_by(now, least, decay) {
+            if outcome.code() == Code::Cancelled && known.state().is_exceeded_by(now, least, decay) {
                 known.state().record(now, least, decay);
             }
             return;
         }
-        let (failures, is_failure) = (instance.failures(), outcome.is_failure());
+        let (failures, is_failure) = (instance.failures(), outcome.evidence() == Evidence::Failure);
         // By those before: one failure among many is of no account.
         let least = if is_failure { penalty.mul_f64(failures.rate()) } else { Duration::ZERO };
         failures.record(is_failure);
