@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use hither_tonic::{
-    CalledInstance, ChannelBuilder, HedgingPolicy, MethodConfig, RetryBudget, RetryThrottling, WaitForReady,
+    CalledInstance, ChannelBuilder, HedgingPolicy, InstanceStatus, MethodConfig, RetryBudget,
+    RetryThrottling, WaitForReady,
 };
 use tokio::time::{Instant, sleep, timeout};
 use tonic::{Code, Request};
@@ -183,6 +184,35 @@ async fn the_budget_bounds_hedges_whatever_the_delay() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_hedge_that_the_budget_denies_is_no_attempt() {
+    let fleet = Fleet::of(3, Script::default()).await;
+    fleet.script.then(Reply::Name.after(10 * MILLI));
+    let policy = HedgingPolicy::after(Duration::ZERO).with_max_attempts(3);
+    let budget = RetryBudget::default().with_min_per_second(0.0).with_ratio(0.0);
+    let channel = hedged(&fleet, policy).retry_budget(budget).connect().await.unwrap();
+    sleep(SECOND).await;
+    let client = Client::new(&channel);
+    for _ in 0..100 {
+        client.name().await.unwrap();
+    }
+    let status = channel.status();
+    let count = |number: fn(&InstanceStatus) -> u64| status.instances().iter().map(number).sum::<u64>();
+    assert_eq!([count(InstanceStatus::started), count(InstanceStatus::failed)], [100, 0]);
+    assert_eq!((fleet.recorder.codes(), fleet.recorder.unsent()), (vec![Code::Ok; 100], vec![]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_has_failed_is_not_in_flight_while_another_is() {
+    let fleet = Fleet::of(2, Script::of([Reply::Silence, Reply::Fail(Code::Unavailable)])).await;
+    let client = client(&fleet, policy().with_max_attempts(2)).await;
+    let call = tokio::spawn(async move { client.name().await });
+    sleep(SECOND).await;
+    assert_eq!((fleet.script.seen().len(), fleet.recorder.in_flight()), (2, 1));
+    call.abort();
+    settle(&fleet).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_pushback_delays_the_next_attempt_or_forbids_it() {
     let pushback = |value| Reply::Pushback(Code::Unavailable, value);
     let fleet = Fleet::of(4, Script::of([pushback("250"), Reply::Silence])).await;
@@ -343,6 +373,26 @@ async fn a_call_that_waits_for_an_instance_is_hedged_from_when_it_is_sent() {
     assert_eq!(calls(), 2);
     echoes[1].gate.send_replace(true);
     assert_eq!(call.await.unwrap().unwrap().into_inner(), "b");
+}
+
+/// With one setting for all of them.
+#[tokio::test(start_paused = true)]
+async fn quick_and_slow_methods_are_measured_apart() {
+    let fleet = Fleet::of(4, Script::default()).await;
+    let client = client(&fleet, HedgingPolicy::after_percentile(0.9)).await;
+    let mut random = fastrand::Rng::with_seed(5);
+    let mut hedged = [0; 2];
+    for _ in 0..400 {
+        for (kind, calls, milliseconds) in [(0, 9, 1..2), (1, 1, 1000..2000)] {
+            for _ in 0..calls {
+                fleet.script.push([Reply::Name.after(random.u32(milliseconds.clone()) * MILLI)]);
+                client.call(["Quick", "Slow"][kind], String::new()).await.unwrap();
+                hedged[kind] += fleet.script.take().len() - 1;
+            }
+        }
+    }
+    // A tenth of the slow ones, but for the first hundred.
+    assert!(hedged[0] == 0 && (10..=60).contains(&hedged[1]), "{hedged:?}");
 }
 
 #[tokio::test(start_paused = true)]

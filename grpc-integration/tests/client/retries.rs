@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use futures_util::{StreamExt, stream};
 use hither_core::{Backoff, SortedById};
 use hither_tonic::{
@@ -162,6 +163,32 @@ async fn failures_take_tokens_and_successes_give_some_back() {
             "with {tokens} tokens left"
         );
     }
+}
+
+/// Its response has begun: that is no success yet.
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_breaks_off_gives_no_token_back() {
+    let fleet = Fleet::of(1, Script::default()).await;
+    let builder = fleet.channel().method("", retrying(policy()));
+    let client = connect(&fleet, builder.retry_throttling(RetryThrottling::new(10, 0.5))).await;
+    let fails = Reply::Fail(Code::Unavailable);
+    fleet.script.push((0..6).map(|_| fails.clone()));
+    while fleet.script.seen().len() < 6 {
+        client.name().await.unwrap_err();
+    }
+    for breaks in [Reply::HeadersThenFail(Code::Internal), Reply::MessageThenFail(Code::Internal)] {
+        for _ in 0..20 {
+            fleet.script.push([breaks.clone()]);
+            assert_eq!(client.call("Name", String::new()).await.unwrap_err().code(), Code::Internal);
+        }
+    }
+    fleet.script.push([fails.clone()]);
+    client.name().await.unwrap_err();
+    for _ in 0..10 {
+        client.name().await.unwrap();
+    }
+    fleet.script.push([fails]);
+    client.name().await.unwrap();
 }
 
 /// grpc-go's TestRetryStreaming.
@@ -435,6 +462,24 @@ async fn the_deadline_covers_all_attempts_and_its_status_names_the_failure_befor
     assert_eq!(fleet.recorder.in_flight(), 0);
 }
 
+/// While its request is in the queue of the connection: no server has seen it.
+#[tokio::test(start_paused = true)]
+async fn a_deadline_that_passes_before_the_request_is_sent_blames_no_server() {
+    let hedging = MethodConfig::default().with_hedging(HedgingPolicy::after(SECOND));
+    for config in [MethodConfig::default(), retrying(policy()), hedging] {
+        let fleet = Fleet::of(1, Script::default()).await;
+        let channel = fleet.channel().method("", config).connect().await.unwrap();
+        sleep(SECOND).await;
+        let mut request = Request::new(String::new());
+        request.set_timeout(Duration::ZERO);
+        let status = Client::new(&channel).call("Name", request).await.unwrap_err();
+        assert_eq!(status.code(), Code::DeadlineExceeded);
+        assert!(status.message().contains("the request was not sent to a:1"), "{status:?}");
+        assert_eq!((fleet.recorder.codes(), fleet.recorder.unsent()), (vec![], vec![Code::DeadlineExceeded]));
+        assert!(fleet.script.seen().is_empty());
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_caller_that_drops_a_call_leaves_nothing_behind_in_any_phase() {
     for (after, sent, last) in [
@@ -501,6 +546,37 @@ async fn the_budget_bounds_what_is_sent_when_everything_fails() {
 }
 
 /// Finagle's budget was credited twice for each call (twitter/finagle#956).
+#[tokio::test(start_paused = true)]
+async fn the_budget_does_not_pay_for_what_is_not_sent() {
+    let mut fleet = Fleet::of(1, Script::default()).await;
+    // There is one retry at any time.
+    let budget = RetryBudget::default().with_ratio(0.0).with_min_per_second(0.15);
+    let policy = policy().with_max_attempts(2).with_backoff(constant(5 * SECOND));
+    let builder = fleet.channel().method("", retrying(policy)).retry_budget(budget);
+    let client = connect(&fleet, builder).await;
+    let fails = Reply::Fail(Code::Unavailable);
+    // Callers that give up during the backoff.
+    for _ in 0..5 {
+        fleet.script.push([fails.clone()]);
+        timeout(SECOND / 100, client.name()).await.unwrap_err();
+    }
+    // Calls for which no instance is ready.
+    fleet.servers.remove(0).kill();
+    sleep(SECOND).await;
+    for _ in 0..5 {
+        assert_eq!(client.name().await.unwrap_err().code(), Code::Unavailable);
+    }
+    fleet.restart("a:1").await;
+    sleep(60 * SECOND).await;
+    fleet.script.take();
+    let calls = [0, 1].map(|_| {
+        fleet.script.push([fails.clone()]);
+        client.name()
+    });
+    let answered = join_all(calls).await.iter().filter(|result| result.is_ok()).count();
+    assert_eq!((answered, fleet.script.take().len()), (1, 3));
+}
+
 #[tokio::test(start_paused = true)]
 async fn each_call_adds_to_the_budget_once_however_many_attempts_it_has() {
     let fleet = Fleet::of(1, Script::default()).await;

@@ -291,19 +291,26 @@ impl Fleet {
         let network = MemoryNetwork::new(MemoryRegistry::new());
         let mut servers = Vec::new();
         for (letter, weight) in ('a'..='z').zip(weights) {
-            let name = format!("{letter}:1");
-            let instance = Instance::new(name.parse().unwrap()).with_weight(*weight);
-            let router =
-                Server::builder().add_service(Scripted { name: name.clone(), script: script.clone() });
-            servers.push(network.serve_instance(SERVICE, instance, router).await.unwrap());
+            servers.push(serve(&network, &script, &format!("{letter}:1"), *weight).await);
         }
         Self { network, servers, script, recorder: Recorder::default() }
+    }
+
+    /// Starts a server that has ended.
+    pub(crate) async fn restart(&mut self, address: &str) {
+        self.servers.push(serve(&self.network, &self.script, address, 1).await);
     }
 
     /// A channel that goes round, and records.
     pub(crate) fn channel(&self) -> ChannelBuilder {
         self.network.channel(SERVICE).policy(self.recorder.clone())
     }
+}
+
+async fn serve(network: &MemoryNetwork, script: &Script, address: &str, weight: u32) -> MemoryServer {
+    let instance = Instance::new(address.parse().unwrap()).with_weight(weight);
+    let router = Server::builder().add_service(Scripted { name: address.to_owned(), script: script.clone() });
+    network.serve_instance(SERVICE, instance, router).await.unwrap()
 }
 
 /// Round robin, that records the end of each attempt.
@@ -313,7 +320,9 @@ pub(crate) struct Recorder(Arc<Mutex<Record>>);
 #[derive(Debug, Default)]
 struct Record {
     ready: SortedById<ReadyInstance>,
-    ended: Vec<(String, Code)>,
+    /// Of the attempts that were sent.
+    ended: Vec<Code>,
+    unsent: Vec<Code>,
 }
 
 #[derive(Debug)]
@@ -331,16 +340,22 @@ impl Picker for RecordingPicker {
         self.0.pick(call)
     }
 
-    fn done(&self, picked: &Picked, outcome: &Outcome<'_>) {
-        let instance = picked.instance().instance().id().to_string();
-        self.1.0.lock().unwrap().ended.push((instance, outcome.code()));
+    fn done(&self, _picked: &Picked, outcome: &Outcome<'_>) {
+        let record = &mut *self.1.0.lock().unwrap();
+        let codes = if outcome.was_sent() { &mut record.ended } else { &mut record.unsent };
+        codes.push(outcome.code());
     }
 }
 
 impl Recorder {
     /// Returns the codes that attempts have ended with since the last time.
     pub(crate) fn codes(&self) -> Vec<Code> {
-        std::mem::take(&mut self.0.lock().unwrap().ended).into_iter().map(|(_, code)| code).collect()
+        std::mem::take(&mut self.0.lock().unwrap().ended)
+    }
+
+    /// Returns the codes of the picks since the last time that no server was sent a request for.
+    pub(crate) fn unsent(&self) -> Vec<Code> {
+        std::mem::take(&mut self.0.lock().unwrap().unsent)
     }
 
     /// The attempts in flight on all instances.

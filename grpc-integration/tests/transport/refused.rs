@@ -1,8 +1,10 @@
 //! Calls that a server has refused before it processed them: they are made again.
 
+use hither_tonic::{MethodConfig, RetryPolicy};
 use tonic::Code;
 use tonic_prost::ProstCodec;
 
+use super::attempts::Attempts;
 use super::raw::{Conn, DATA, MAX_CONCURRENT_STREAMS, NO_ERROR, Peer, REFUSED_STREAM, SETTINGS, settings};
 use super::support::{Client, path, until};
 use super::{SECOND, channel, client, soon, storm, within};
@@ -57,6 +59,47 @@ async fn a_call_that_is_always_refused_ends_at_its_deadline_and_does_not_flood_t
     assert!(matches!(status.code(), Code::DeadlineExceeded | Code::Unavailable), "{status:?}");
     assert!(status.message().contains("refused"), "{status:?}");
     assert!(peer.seen.headers() < 200, "{} attempts in half a second", peer.seen.headers());
+}
+
+/// Refuses all requests.
+async fn refusing() -> Peer {
+    Peer::start(|mut conn: Conn| async move {
+        conn.greet(&[]).await?;
+        loop {
+            let stream = conn.request().await?;
+            conn.reset(stream, REFUSED_STREAM).await?;
+        }
+    })
+    .await
+}
+
+/// It is sent to each of them, though the policy picks the same one each time.
+#[tokio::test]
+async fn a_call_without_a_deadline_that_is_always_refused_fails_at_the_tenth_time() {
+    let peers = [refusing().await, refusing().await];
+    let (_registry, builder) = channel(&[&peers[0].address, &peers[1].address]).await;
+    let client = Client::new(&builder.policy(Attempts::default()).connect().await.unwrap());
+    until("both are connected", || peers.iter().all(|peer| peer.seen.accepted() == 1)).await;
+    let status = soon("the call", client.name()).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    assert!(status.message().contains("REFUSED_STREAM"), "{status:?}");
+    let mut headers = peers.each_ref().map(|peer| peer.seen.headers());
+    headers.sort_unstable();
+    assert_eq!(headers, [1, 9]);
+}
+
+/// gRFC A6: once it is sent again transparently, and then by the policy.
+#[tokio::test]
+async fn with_a_policy_each_refusal_but_the_first_is_an_attempt() {
+    for (codes, headers) in [(Code::Unavailable, 1 + 3), (Code::Aborted, 10)] {
+        let peer = refusing().await;
+        let (_registry, builder) = channel(&[&peer.address]).await;
+        let retries = RetryPolicy::default().with_max_attempts(3).with_codes([codes]);
+        let builder = builder.method("", MethodConfig::default().with_retry(retries));
+        let client = Client::new(&builder.connect().await.unwrap());
+        let status = soon("the call", client.name()).await.unwrap_err();
+        assert_eq!((status.code(), peer.seen.headers()), (Code::Unavailable, headers));
+    }
 }
 
 /// That it was refused is known, whatever it waits for in the end: an answer, or a stream.

@@ -82,8 +82,11 @@ pub trait Picker: Debug + Send + Sync {
     /// Returns the decision for one attempt of a call.
     ///
     /// If the instance has no stream capacity at the moment, the channel asks again a few times, and then takes any
-    /// ready instance that has: the one with the fewest calls for its weight, one of weight 0 last. Where
-    /// [`Lanes`](crate::Lanes) has picked, one of the same lane.
+    /// ready instance that has: of a few random ones the one with the fewest calls for its weight, or of all if those
+    /// have none; one of weight 0 last. Where [`Lanes`](crate::Lanes) has picked, one of the same lane.
+    ///
+    /// Each instance that it has picked is the subject of one call of [`done`](Self::done), at once if the pick has come
+    /// to nothing: so what is counted here can be taken back there.
     fn pick(&self, call: &CallInfo<'_>) -> Pick;
 
     /// Is called at most once for an attempt, before [`done`](Self::done): its response has begun, and the caller waits for the
@@ -97,10 +100,12 @@ pub trait Picker: Debug + Send + Sync {
 
     /// Is called once for each attempt that this picker was asked for: when its status is known, which is at the end of
     /// the response and not at its headers, or when the caller has dropped the call. The attempt is still in flight.
-    /// Default: nothing.
+    /// And once for each pick that has come to nothing, because the instance had no stream capacity, was being tried by
+    /// another call ([`OutlierDetection`](crate::OutlierDetection)), or has had an attempt of the same call: that was not
+    /// [sent](Outcome::was_sent), with the status CANCELLED. Default: nothing.
     ///
     /// `picked` is what [`pick`](Self::pick) has returned. If the channel took an instance that has stream capacity
-    /// instead, it is that one with the token [`Picked::NO_TOKEN`].
+    /// instead, there is an attempt on that one with the token [`Picked::NO_TOKEN`].
     fn done(&self, picked: &Picked, outcome: &Outcome<'_>) {
         let _ = (picked, outcome);
     }

@@ -12,6 +12,7 @@ use super::deadline::Deadline;
 use crate::client::balance::{Outcome, PolicyPicker};
 use crate::client::evidence::Evidence;
 use crate::client::ready_instance::{InFlight, ReadyInstance};
+use crate::client::retry::Limits;
 use crate::client::telemetry::AttemptTelemetry;
 use crate::client::transport::http_status::GRPC_STATUS;
 use crate::client::transport::{Connection, Sending};
@@ -28,6 +29,8 @@ pub(super) struct Attempt {
     is_responding: bool,
     /// Whether the picker has the outcome.
     is_told: bool,
+    /// Where it counts if it succeeds.
+    limits: Option<Arc<Limits>>,
     pub(super) telemetry: AttemptTelemetry,
 }
 
@@ -40,8 +43,14 @@ impl Attempt {
             began: Instant::now(),
             is_responding: false,
             is_told: false,
+            limits: None,
             telemetry: AttemptTelemetry::default(),
         }
+    }
+
+    /// If it succeeds, so has a call that is throttled.
+    pub(super) fn counts_in(&mut self, limits: &Arc<Limits>) {
+        self.limits = Some(Arc::clone(limits));
     }
 
     pub(super) fn connection(&self) -> &Connection {
@@ -90,6 +99,11 @@ impl Attempt {
         }
     }
 
+    /// It is in flight no longer, though its response may be held.
+    pub(super) fn release(&mut self) {
+        self.in_flight.end();
+    }
+
     /// It has ended with this status, without trailers.
     pub(super) fn ended(&mut self, code: Code) {
         self.tell(|began| Outcome::since(code, began));
@@ -124,6 +138,11 @@ impl Attempt {
         self.telemetry.ended(outcome.code(), self.began);
         if outcome.code() != Code::Ok && outcome.was_sent() {
             self.instance().count_failed();
+        }
+        if outcome.code() == Code::Ok
+            && let Some(limits) = &self.limits
+        {
+            limits.on_success();
         }
         self.picker.done(self.in_flight.picked(), &outcome);
         if outcome.evidence() != Evidence::None

@@ -38,7 +38,7 @@ pub(super) async fn hedge<'a>(
         First::Sent(attempt, _) => vec![attempt.instance().clone()],
         _ => Vec::new(),
     };
-    let (began, delay) = (Instant::now(), hedging.delay());
+    let (began, delay) = (Instant::now(), hedging.delay(call.head.path()));
     let mut next = pin!(sleep_until(began + delay.unwrap_or_default()));
     // Whether the next attempt is made at that time.
     let mut is_due = delay.is_some();
@@ -54,9 +54,8 @@ pub(super) async fn hedge<'a>(
             Some((result, remainder)) = open.next() => {
                 let failure = match result {
                     Ok(answer) => {
-                        limits.on_success();
                         if !first_has_failed {
-                            hedging.on_answer(began.elapsed());
+                            hedging.on_answer(call.head.path(), began.elapsed());
                         }
                         if let Some(called) = call.head.extensions.get::<CalledInstance>() {
                             called.set(answer.1.instance());

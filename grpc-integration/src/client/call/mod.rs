@@ -190,9 +190,6 @@ impl Stage {
                         && !call.is_late(response.headers())
                         && call.failed(&response).is_none() =>
                 {
-                    if let Some((_, limits)) = call.policy() {
-                        limits.on_success();
-                    }
                     let response = call.respond(response, attempt, telemetry.take());
                     *stage = Stage::Over(None);
                     return Poll::Ready(Ok(response.map(Body::new)));
@@ -224,7 +221,7 @@ impl Stage {
 
 impl Call {
     /// The policy of its method, and what bounds it.
-    fn policy(&self) -> Option<(&Policy, &Limits)> {
+    fn policy(&self) -> Option<(&Policy, &Arc<Limits>)> {
         let methods = self.calls.config.methods.as_ref()?;
         Some((methods.at(self.policy?)?.policy.as_ref()?, &methods.limits))
     }
@@ -233,6 +230,14 @@ impl Call {
         self.policy.is_some()
             && matches!(self.policy(), Some((Policy::Hedge(_), _)))
             && self.content.is_complete()
+    }
+
+    /// Returns whether its policy has another attempt made after one that has failed with this code.
+    fn is_repeated_after(&self, code: Code) -> bool {
+        self.policy().is_some_and(|(policy, _)| match policy {
+            Policy::Retry(retry) => retry.is_retryable(code),
+            Policy::Hedge(hedging) => hedging.is_non_fatal(code),
+        })
     }
 
     /// Returns the code of a response that is a failure for the policy to look at.
@@ -284,6 +289,11 @@ impl Call {
     ) -> Result<Sending, Status> {
         if let Some(called) = self.head.extensions.get::<CalledInstance>() {
             called.set(attempt.instance());
+        }
+        if let Some((_, limits)) = self.policy()
+            && limits.has_tokens()
+        {
+            attempt.counts_in(limits);
         }
         let path = self.head.path();
         let repeats = (previous.unwrap_or_default(), self.is_hedged());

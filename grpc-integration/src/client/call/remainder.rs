@@ -25,6 +25,9 @@ use crate::client::transport::{SendError, Sending, http_status};
 /// How often a call is sent again after the server has closed the connection with an error. The call may be the cause, for
 /// example with headers that are too large for the server, and would end one connection after the other.
 const BLAMES: u32 = 4;
+/// How often a call is refused until it fails: with the pauses in between, after some two seconds. Servers and proxies that
+/// restart refuse more often than the one time that gRFC A6 knows of (grpc/grpc-node#1969, grpc/grpc-java#10533).
+const REFUSALS: u32 = 10;
 
 /// What a call, or another attempt of it, comes here with.
 pub(super) enum First {
@@ -50,7 +53,9 @@ pub(super) struct Remainder<'a> {
     tried: Vec<ReadyInstance>,
     /// How many attempts there were before.
     previous: u32,
-    refusals: Option<Backoff>,
+    pauses: Option<Backoff>,
+    /// How often a server has refused it.
+    refusals: u32,
     /// Since when no attempt is in flight, unless it is the first.
     idle: Option<Instant>,
     /// What the next attempt is paid with, if it is made.
@@ -69,7 +74,8 @@ impl<'a> Remainder<'a> {
             progress: Progress::Picking,
             tried: Vec::new(),
             previous: 0,
-            refusals: None,
+            pauses: None,
+            refusals: 0,
             idle: None,
             withdrawal: None,
             before: None,
@@ -221,7 +227,7 @@ impl<'a> Remainder<'a> {
         &mut self,
         ended: Result<Response<ResponseBody>, SendError>,
     ) -> Result<Option<Response<ResponseBody>>, Failure> {
-        let Self { call, progress, refusals, before, blames, idle, .. } = self;
+        let Self { call, progress, tried, pauses, refusals, before, blames, idle, .. } = self;
         let Progress::Sent(_, attempt) = progress else {
             return Err(Failure::last(Status::internal("an attempt has ended that was not made")));
         };
@@ -260,7 +266,7 @@ impl<'a> Remainder<'a> {
                 *progress = Progress::Picking;
                 // A connection that accepts requests and sends none would be asked again and again.
                 if is_usable {
-                    pause(refusals).await;
+                    pause(pauses).await;
                 }
                 Ok(None)
             }
@@ -268,13 +274,22 @@ impl<'a> Remainder<'a> {
                 let status = attempt.at_peer(&status);
                 attempt.ended(status.code());
                 *blames += u32::from(blamed);
-                if *blames > BLAMES {
+                *refusals += 1;
+                if *blames > BLAMES || *refusals >= REFUSALS {
                     return Err(Failure::last(status));
+                }
+                // From the second time on it is an attempt that has failed (gRFC A6).
+                if *refusals > 1 && call.is_repeated_after(status.code()) {
+                    return Err(Failure::new(status, attempt));
+                }
+                // One that has closed the connection may be well again on the next one.
+                if attempt.connection().is_usable() && !tried.contains(attempt.instance()) {
+                    tried.push(attempt.instance().clone());
                 }
                 *before = Some(("refused", status));
                 *idle = Some(Instant::now());
                 *progress = Progress::Refused;
-                pause(refusals).await;
+                pause(pauses).await;
                 Ok(None)
             }
             Err(SendError::Failed(status)) => {
@@ -297,11 +312,11 @@ async fn within<T>(timer: &mut Option<Timer>, future: impl Future<Output = T>) -
 }
 
 /// The first time a refused call is sent again at once, as in gRPC. A server that goes on refusing is not flooded.
-async fn pause(refusals: &mut Option<Backoff>) {
-    match refusals {
+async fn pause(pauses: &mut Option<Backoff>) {
+    match pauses {
         None => {
             let (first, longest) = (Duration::from_millis(5), Duration::from_secs(1));
-            *refusals = Some(Backoff::proportional(first, 2.0, longest, 0.2));
+            *pauses = Some(Backoff::proportional(first, 2.0, longest, 0.2));
         }
         Some(backoff) => sleep(backoff.next_delay()).await,
     }

@@ -19,10 +19,7 @@ pub(super) async fn retry<'a>(
     let mut attempts = 1;
     loop {
         let failure = match remainder.run(first).await {
-            Ok(answer) => {
-                limits.on_success();
-                return Ok(answer);
-            }
+            Ok(answer) => return Ok(answer),
             Err(failure) => failure,
         };
         // A server that forbids retries has failed the call, whatever its code.

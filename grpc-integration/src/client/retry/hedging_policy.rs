@@ -5,7 +5,7 @@ use std::time::Duration;
 use tonic::Code;
 
 use super::codes::Codes;
-use super::latencies::Latencies;
+use super::method_latencies::MethodLatencies;
 
 /// So that it can be added to an instant.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
@@ -66,7 +66,8 @@ impl HedgingPolicy {
     /// Hedges after the time within which this share of the method's calls was answered lately: 0.95 hedges the slowest
     /// 5 %. More than 0 and less than 1.
     ///
-    /// The time is measured from sending the first attempt to the headers of a response. Older calls count for half after
+    /// Each method is measured by itself, also where the policy is set for a service or for all: of up to 256 methods, those
+    /// beyond them together. The time is measured from sending the first attempt to the headers of a response. Older calls count for half after
     /// a minute or 4,096 calls, a quarter after another, and so on; before there were a hundred, none is hedged. A call that
     /// its hedge has answered counts with the time that it took in all, so hedges do not shorten the delay. It is precise to
     /// 6 %, and at least 1 ms.
@@ -128,14 +129,14 @@ pub(crate) struct Hedging {
 #[derive(Debug)]
 enum Measured {
     Fixed(Duration),
-    Latencies(Latencies),
+    Latencies(MethodLatencies),
 }
 
 impl Hedging {
     pub(super) fn new(policy: &HedgingPolicy, most_attempts: u32) -> Self {
         let delay = match policy.delay {
             Delay::Fixed(delay) => Measured::Fixed(delay),
-            Delay::Percentile(share) => Measured::Latencies(Latencies::new(share)),
+            Delay::Percentile(share) => Measured::Latencies(MethodLatencies::new(share)),
         };
         Self { max_attempts: policy.max_attempts.min(most_attempts), delay, non_fatal: policy.non_fatal }
     }
@@ -144,18 +145,18 @@ impl Hedging {
         self.non_fatal.contains(code)
     }
 
-    /// Returns the delay of a call that begins now; `None`: it is not known yet.
-    pub(crate) fn delay(&self) -> Option<Duration> {
+    /// Returns the delay of a call of `path` that begins now; `None`: it is not known yet.
+    pub(crate) fn delay(&self, path: &str) -> Option<Duration> {
         match &self.delay {
             Measured::Fixed(delay) => Some(*delay),
-            Measured::Latencies(latencies) => Some(latencies.percentile()?.max(LEAST_MEASURED)),
+            Measured::Latencies(latencies) => Some(latencies.percentile(path)?.max(LEAST_MEASURED)),
         }
     }
 
-    /// A call was answered so long after its first attempt, which had not failed.
-    pub(crate) fn on_answer(&self, after: Duration) {
+    /// A call of `path` was answered so long after its first attempt, which had not failed.
+    pub(crate) fn on_answer(&self, path: &str, after: Duration) {
         if let Measured::Latencies(latencies) = &self.delay {
-            latencies.record(after);
+            latencies.record(path, after);
         }
     }
 }

@@ -36,7 +36,12 @@ impl Limits {
         self.budget.on_call();
     }
 
-    /// A call was answered.
+    /// Whether successes count.
+    pub(crate) fn has_tokens(&self) -> bool {
+        self.tokens.is_some()
+    }
+
+    /// A call has ended with OK.
     pub(crate) fn on_success(&self) {
         if let Some(tokens) = &self.tokens {
             tokens.on_success();

@@ -1,6 +1,7 @@
 //! The settings of all methods, and how those of one call are found.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::budget::{Balance, RetryBudget};
@@ -33,7 +34,7 @@ pub(crate) struct Methods {
     /// An index, as those of the services.
     default: Option<usize>,
     services: HashMap<String, Service>,
-    pub(crate) limits: Limits,
+    pub(crate) limits: Arc<Limits>,
 }
 
 /// The settings of one method.
@@ -74,6 +75,7 @@ impl Methods {
             return Ok(None);
         }
         let limits = Limits { budget: Balance::new(budget), tokens: throttling.map(Tokens::new) };
+        let limits = Arc::new(limits);
         let mut this = Self { all: Vec::new(), default: None, services: HashMap::new(), limits };
         for (name, config) in methods {
             let about = |error: String| format!("method {name:?}: {error}");

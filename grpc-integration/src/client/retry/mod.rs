@@ -7,6 +7,7 @@ mod hedging_policy;
 mod latencies;
 mod limits;
 mod method_config;
+mod method_latencies;
 mod methods;
 mod pushback;
 mod retry_policy;

@@ -10,7 +10,7 @@ const MOST_TOKENS: u32 = 1000;
 /// `retryThrottling`, for [`ChannelBuilder::retry_throttling`](crate::ChannelBuilder::retry_throttling).
 ///
 /// The channel has `max_tokens` at first. An attempt that fails with a retryable (or non-fatal) code, or with a pushback
-/// that forbids another one, takes one token; a call that is answered gives `token_ratio` back. While no more than half of
+/// that forbids another one, takes one token; a call that ends with OK gives `token_ratio` back. While no more than half of
 /// the tokens are left nothing is retried or hedged. With 10 tokens and a ratio of 0.1, five failures in a row stop it,
 /// and in the long run more than one failure for each ten successes.
 ///
