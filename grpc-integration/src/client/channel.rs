@@ -69,9 +69,9 @@ use crate::task::Task;
 ///   ready they fail with UNAVAILABLE and the reason, unless they are [wait-for-ready](crate::WaitForReady).
 /// - Transparent retry: a request that was never sent, or that the server refused before it was processed
 ///   (REFUSED_STREAM, GOAWAY), is sent again until its deadline, with backoff from the second refusal on, and to an
-///   instance that has not refused it if there is one. At the tenth refusal it fails with UNAVAILABLE; and at the fifth
-///   connection that the server closes with an error under it, because it may be the cause. If its method has a policy
-///   for UNAVAILABLE, each refusal from the second on is an attempt that has failed, as in gRPC. The request of a
+///   instance that has not refused it if there is one. At the tenth REFUSED_STREAM it fails with UNAVAILABLE; and at
+///   the fifth connection that the server closes with an error under it, because it may be the cause. If its method has a
+///   policy for UNAVAILABLE, each REFUSED_STREAM from the second on is an attempt that has failed, as in gRPC. The request of a
 ///   stream can be sent again if its beginning is still buffered: up to 64 KiB. Nothing else is retried by itself.
 /// - Retries and hedges are for methods that have a policy: see [`ChannelBuilder::method`](crate::ChannelBuilder::method),
 ///   [`RetryPolicy`](crate::RetryPolicy) and [`HedgingPolicy`](crate::HedgingPolicy).

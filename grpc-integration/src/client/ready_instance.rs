@@ -1,6 +1,7 @@
 //! An instance with its connections and its load.
 
 use std::fmt;
+use std::mem;
 use std::sync::Arc;
 
 use hither_core::{HasId, Instance, InstanceId, SortedById};
@@ -195,10 +196,12 @@ impl ReadyInstance {
         self.0.inner.capacity.wake();
     }
 
-    /// The call by which it was tried has ended.
-    fn release_probe(&self) {
-        if let Some(outcomes) = self.outcomes() {
-            outcomes.probation().release();
+    /// A call has ended, by which it may have been tried.
+    fn release(&self, admission: Admission) {
+        if let Admission::Probe(probe) = admission
+            && let Some(outcomes) = self.outcomes()
+        {
+            outcomes.probation().release(probe);
             self.0.inner.capacity.wake();
         }
     }
@@ -328,21 +331,22 @@ impl Picked {
     }
 
     /// Reserves a stream for one call, on the oldest connection that has capacity. If none has, asks for another
-    /// connection. None either if it is being tried by another call (half-open).
-    pub(crate) fn reserve(self) -> Option<(InFlight, Slot)> {
+    /// connection. None either if it is being tried by another call (half-open). Then this is returned.
+    pub(crate) fn reserve(self) -> Result<(InFlight, Slot), Self> {
         let inner = &self.instance.0.inner;
         let admission = match &inner.outcomes {
-            Some(outcomes) => outcomes.probation().admit()?,
+            Some(outcomes) => match outcomes.probation().admit() {
+                Some(admission) => admission,
+                None => return Err(self),
+            },
             None => Admission::Call,
         };
         let Some(slot) = inner.connections.load().iter().find_map(Connection::try_reserve) else {
-            if admission == Admission::Probe {
-                self.instance.release_probe();
-            }
+            self.instance.release(admission);
             inner.no_capacity.notify_one();
-            return None;
+            return Err(self);
         };
-        Some((self.start(admission), slot))
+        Ok((self.start(admission), slot))
     }
 
     /// Counts an attempt.
@@ -351,7 +355,7 @@ impl Picked {
         if let Some(total) = &self.total {
             total.fetch_add(1, Ordering::Relaxed);
         }
-        InFlight { picked: self, admission }
+        InFlight { picked: self, admission, is_over: false }
     }
 
     /// Counts an attempt that needs no connection: for tests of policies.
@@ -375,14 +379,27 @@ impl PartialEq for Picked {
 
 impl Eq for Picked {}
 
-/// A call in flight on an instance, counted until this is dropped.
+/// A call in flight on an instance, counted until it [ends](Self::end) or this is dropped.
 #[derive(Debug)]
 pub(crate) struct InFlight {
     picked: Picked,
     admission: Admission,
+    is_over: bool,
 }
 
 impl InFlight {
+    /// It is in flight no longer.
+    pub(crate) fn end(&mut self) {
+        if !mem::replace(&mut self.is_over, true) {
+            let instance = &self.picked.instance;
+            instance.0.inner.attempts.fetch_sub(1, Ordering::Relaxed);
+            if let Some(total) = &self.picked.total {
+                total.fetch_sub(1, Ordering::Relaxed);
+            }
+            instance.release(self.admission);
+        }
+    }
+
     pub(crate) fn picked(&self) -> &Picked {
         &self.picked
     }
@@ -394,12 +411,6 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.picked.instance.0.inner.attempts.fetch_sub(1, Ordering::Relaxed);
-        if let Some(total) = &self.picked.total {
-            total.fetch_sub(1, Ordering::Relaxed);
-        }
-        if self.admission == Admission::Probe {
-            self.picked.instance.release_probe();
-        }
+        self.end();
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! | failure | what happens | elsewhere |
 //! |---|---|---|
-//! | the request was never sent, or the server refused it before it was processed | sent again without a setting, at most nine times after refusals | gRPC: transparent retry |
+//! | the request was never sent, or the server refused it before it was processed | sent again without a setting, at most nine times after REFUSED_STREAM | gRPC: transparent retry |
 //! | the server has failed it, or its connection was lost | [`RetryPolicy`](crate::RetryPolicy), if the method has one | gRPC: `retryPolicy` (gRFC A6); Envoy, linkerd: retries |
 //! | it takes long | [`HedgingPolicy`](crate::HedgingPolicy), if the method has one: a second attempt beside the first | gRPC: `hedgingPolicy`; Finagle: backup requests |
 //!

@@ -1,5 +1,6 @@
 //! What a channel asks its load balancing policy, and what it tells it.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -101,7 +102,7 @@ async fn a_policy_that_is_always_due_is_paced_and_not_asked_while_nothing_is_rea
 
 /// Picks the instance whose address is in the request's extensions, and records what it is told.
 #[derive(Debug, Clone, Default)]
-struct ByExtension(Arc<Mutex<Vec<Told>>>, Arc<Mutex<Vec<Begun>>>);
+struct ByExtension(Arc<Mutex<Vec<Told>>>, Arc<Mutex<Vec<Begun>>>, Arc<AtomicUsize>);
 
 /// Instance, token, code, and what the trailers have of `grpc-message`.
 type Told = (String, usize, Code, Option<String>);
@@ -127,6 +128,7 @@ impl LoadBalancingPolicy for ByExtension {
 
 impl Picker for ByExtensionPicker {
     fn pick(&self, call: &CallInfo<'_>) -> Pick {
+        self.1.2.fetch_add(1, Ordering::SeqCst);
         let Address(address) = call.extensions().get().unwrap();
         match self.0.position(&address.parse().unwrap()) {
             Ok(at) => Pick::Instance(Picked::from(self.0[at].clone()).with_token(at)),
@@ -151,6 +153,10 @@ impl Picker for ByExtensionPicker {
 }
 
 impl ByExtension {
+    fn picks(&self) -> usize {
+        self.2.load(Ordering::SeqCst)
+    }
+
     fn told(&self) -> Vec<Told> {
         std::mem::take(&mut self.0.lock().unwrap())
     }
@@ -234,7 +240,11 @@ async fn a_call_that_another_instance_takes_has_no_token() {
     sleep(SECOND).await;
     let stream = client.stream("Stream", to("a:1")).await.unwrap();
     assert_eq!(client.call("Name", to("a:1")).await.unwrap().into_inner(), "b:1");
-    assert_eq!(policy.told(), [("b:1".to_owned(), Picked::NO_TOKEN, Code::Ok, Some(String::new()))]);
+    // A policy that counts its picks can take back each.
+    let mut told = policy.told();
+    assert_eq!(told.pop(), Some(("b:1".to_owned(), Picked::NO_TOKEN, Code::Ok, Some(String::new()))));
+    assert_eq!(told, vec![("a:1".to_owned(), 0, Code::Cancelled, None); 3], "each pick");
+    assert_eq!(policy.picks(), 1 + 3);
     drop(stream);
     until("the stream's end was told", || !policy.0.lock().unwrap().is_empty()).await;
     assert_eq!(policy.told(), [("a:1".to_owned(), 0, Code::Cancelled, None)]);

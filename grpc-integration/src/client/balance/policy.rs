@@ -188,7 +188,14 @@ impl<'a> Outcome<'a> {
     }
 
     fn of(code: Code, time: Time) -> Self {
-        Self { code, time, trailers: None, was_sent: true, was_responding: false, evidence: Evidence::of(code) }
+        Self {
+            code,
+            time,
+            trailers: None,
+            was_sent: true,
+            was_responding: false,
+            evidence: Evidence::of(code),
+        }
     }
 
     /// Sets the response's trailers.

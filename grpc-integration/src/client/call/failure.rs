@@ -35,8 +35,9 @@ impl Failure {
         Self { code: status.code(), may_retry: false, pushback: None, instance: None, outcome: Err(status) }
     }
 
-    /// The server has answered with this code before its first message.
-    pub(super) fn answered(code: Code, response: Response<ResponseBody>, attempt: Attempt) -> Self {
+    /// The server has answered with this code before its first message: it is done with the call.
+    pub(super) fn answered(code: Code, response: Response<ResponseBody>, mut attempt: Attempt) -> Self {
+        attempt.release();
         Self {
             code,
             may_retry: true,

@@ -2,13 +2,14 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hither_core::SortedById;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::attempt::Attempt;
 use super::progress::Progress;
-use crate::client::balance::{CallInfo, Pick};
+use crate::client::balance::{CallInfo, Outcome, Pick};
 use crate::client::capacity::{CapacityWaiters, Head};
 use crate::client::pool::{Ready, State, StateReader, closed};
 use crate::client::ready_instance::{InstanceGroup, Picked, ReadyInstance};
@@ -16,6 +17,8 @@ use crate::client::transport::Slot;
 
 /// How often the picker is asked while it picks instances without capacity.
 const TRIES: usize = 3;
+/// How many instances are looked at before all are.
+const SAMPLE: usize = 8;
 
 /// An attempt, and the stream that was reserved for it.
 pub(super) type Reserved = (Attempt, Slot);
@@ -79,13 +82,12 @@ impl Picking<'_> {
         for _ in 0..TRIES {
             let Pick::Instance(mut picked) = ready.picker.pick(&self.info) else { return None };
             group = picked.take_group();
+            let was_tried = self.tried.contains(picked.instance());
+            let drawn = Drawn::of(ready, picked);
             if group.as_ref().is_some_and(|group| group.waiters().any()) {
                 return None;
             }
-            if !self.tried.contains(picked.instance())
-                && !ready.leaves_out(picked.instance())
-                && let Some(reserved) = reserve(ready, picked)
-            {
+            if !was_tried && let Some(reserved) = drawn.reserve() {
                 return Some(reserved);
             }
         }
@@ -106,7 +108,7 @@ impl Picking<'_> {
                     && instance.has_capacity()
                     && !among.leaves_out(instance)
             });
-            untried.find_map(|instance| reserve(ready, instance.clone().into()))
+            untried.find_map(|instance| take(ready, instance))
         };
         let are_weightless = || instances.iter().all(|instance| instance.weight() <= 0.0);
         untried(true).or_else(|| are_weightless().then(|| untried(false)).flatten())
@@ -186,7 +188,6 @@ impl Picking<'_> {
         head: Option<&Head<'_>>,
         at_all: bool,
     ) -> Look {
-        let reserve = |picked: Picked| reserve(ready, picked).map(|reserved| Look::Done(Ok(reserved)));
         let mut again = None;
         let mut group = None;
         for _ in 0..TRIES {
@@ -201,6 +202,8 @@ impl Picking<'_> {
                 Pick::Drop(status) => return Look::Done(Err(Unpicked::Dropped(status))),
             };
             group = picked.take_group();
+            let was_tried = self.tried.contains(picked.instance());
+            let drawn = Drawn::of(ready, picked);
             // Those who wait come first.
             if let Some(waiters) = group.as_ref().map(|group| group.waiters())
                 && !head.is_some_and(|head| head.is_of(waiters))
@@ -208,23 +211,17 @@ impl Picking<'_> {
             {
                 return Look::Full(Arc::clone(waiters));
             }
-            if ready.leaves_out(picked.instance()) {
-                continue;
-            }
-            if self.tried.contains(picked.instance()) {
-                again = Some(picked);
-            } else if let Some(done) = reserve(picked) {
-                return done;
+            if was_tried {
+                again = Some(drawn);
+            } else if let Some(reserved) = drawn.reserve() {
+                return Look::Done(Ok(reserved));
             }
         }
         let among = Among { ready, group: group.as_deref() };
-        if let Some(again) = again {
-            if let Some(reserved) = self.untried(ready, &among) {
-                return Look::Done(Ok(reserved));
-            }
-            if let Some(done) = reserve(again) {
-                return done;
-            }
+        if let Some(again) = again
+            && let Some(reserved) = self.untried(ready, &among).or_else(|| again.reserve())
+        {
+            return Look::Done(Ok(reserved));
         }
         let line = group.as_ref().map_or(self.state.capacity(), |group| group.waiters());
         // The head of another line has looked at nothing here.
@@ -249,23 +246,18 @@ impl Picking<'_> {
                     instance.capacity().is(&listed) && !among.leaves_out(instance)
                 };
                 if let Some(instance) = instance.filter(is_left)
-                    && let Some(done) = reserve(instance.clone().into())
+                    && let Some(reserved) = take(ready, instance)
                 {
                     head.list_again(&listed);
-                    return found(done);
+                    return found(Look::Done(Ok(reserved)));
                 }
             }
         }
         if at_all {
             let has_capacity =
-                |instance: &&ReadyInstance| instance.has_capacity() && !among.leaves_out(instance);
-            let mut others: Vec<_> = among.instances().iter().filter(has_capacity).collect();
-            // By calls per weight, those of weight zero last: such numbers compare like their bits.
-            others.sort_by_cached_key(|instance| {
-                ((instance.in_flight() + 1) as f64 / instance.weight()).to_bits()
-            });
-            if let Some(done) = others.into_iter().find_map(|instance| reserve(instance.clone().into())) {
-                return found(done);
+                |instance: &ReadyInstance| instance.has_capacity() && !among.leaves_out(instance);
+            if let Some(reserved) = any_other(among.instances(), has_capacity, |one| take(ready, one)) {
+                return found(Look::Done(Ok(reserved)));
             }
             if head.is_some() {
                 among.instances().iter().for_each(ReadyInstance::ask);
@@ -294,10 +286,64 @@ impl Among<'_> {
     }
 }
 
-fn reserve(ready: &Ready, picked: Picked) -> Option<Reserved> {
+/// A pick of the policy's. If it is dropped, it has come to nothing, and the policy is told.
+struct Drawn<'a> {
+    ready: &'a Ready,
+    picked: Option<Picked>,
+}
+
+impl<'a> Drawn<'a> {
+    fn of(ready: &'a Ready, picked: Picked) -> Self {
+        Self { ready, picked: Some(picked) }
+    }
+
+    fn reserve(mut self) -> Option<Reserved> {
+        let picked = self.picked.take_if(|picked| !self.ready.leaves_out(picked.instance()))?;
+        reserve(self.ready, picked).map_err(|picked| self.picked = Some(picked)).ok()
+    }
+}
+
+impl Drop for Drawn<'_> {
+    fn drop(&mut self) {
+        if let Some(picked) = &self.picked {
+            let nothing = Outcome::new(Code::Cancelled, Duration::ZERO).unsent();
+            self.ready.picker.done(picked, &nothing);
+        }
+    }
+}
+
+/// Takes an instance that the policy has not picked.
+fn take(ready: &Ready, instance: &ReadyInstance) -> Option<Reserved> {
+    reserve(ready, instance.clone().into()).ok()
+}
+
+fn reserve(ready: &Ready, picked: Picked) -> Result<Reserved, Picked> {
     let (in_flight, slot) = picked.reserve()?;
     let attempt = Attempt::new(in_flight, Arc::clone(slot.connection()), Arc::clone(&ready.picker));
-    Some((attempt, slot))
+    Ok((attempt, slot))
+}
+
+/// Takes an instance that has capacity: of a few random ones that with the fewest calls for its weight, and of all if none
+/// of those has capacity. So a call costs little while few instances are full, however many there are.
+fn any_other<T>(
+    all: &SortedById<ReadyInstance>,
+    has_capacity: impl Fn(&ReadyInstance) -> bool,
+    take: impl Fn(&ReadyInstance) -> Option<T>,
+) -> Option<T> {
+    let count = all.len();
+    let sample = (0..SAMPLE).filter(|_| count > SAMPLE).filter_map(|_| all.at(fastrand::usize(..count)));
+    let sample = sample.filter(|one| one.weight() > 0.0 && has_capacity(one));
+    let fewest = || all.iter().filter(|one| has_capacity(one)).min_by_key(calls_per_weight);
+    // Another call may be first.
+    let of_sample = sample.min_by_key(calls_per_weight).and_then(&take);
+    of_sample
+        .or_else(|| (0..TRIES).map_while(|_| fewest()).find_map(&take))
+        .or_else(|| all.iter().filter(|one| has_capacity(one)).find_map(&take))
+}
+
+/// What instances are compared by: infinite for those of weight 0. Such numbers compare like their bits.
+fn calls_per_weight(instance: &&ReadyInstance) -> u64 {
+    ((instance.in_flight() + 1) as f64 / instance.weight()).to_bits()
 }
 
 #[cfg(test)]
@@ -307,7 +353,7 @@ mod tests {
 
     use async_trait::async_trait;
     use futures_util::FutureExt;
-    use hither_core::Instance;
+    use hither_core::{HasId, Instance};
     use http::{Extensions, HeaderMap};
     use tokio::sync::mpsc;
 
@@ -356,6 +402,56 @@ mod tests {
         fn pick(&self, call: &CallInfo<'_>) -> Pick {
             self.1.fetch_add(1, Ordering::SeqCst);
             self.0.pick(call)
+        }
+    }
+
+    fn with_weights(weights: impl IntoIterator<Item = u32>) -> SortedById<ReadyInstance> {
+        let instance = |(number, weight)| {
+            let id = format!("i{number:05}").parse().unwrap();
+            ReadyInstance::new(Arc::new(
+                Instance::new("h:1".parse().unwrap()).with_id(id).with_weight(weight),
+            ))
+        };
+        weights.into_iter().enumerate().map(instance).collect()
+    }
+
+    #[test]
+    fn where_a_pick_is_full_few_others_are_looked_at_unless_those_are_full_too() {
+        let all = with_weights([1; 10_000]);
+        let looked = AtomicUsize::new(0);
+        let look = |is_open: bool| {
+            looked.fetch_add(1, Ordering::SeqCst);
+            is_open
+        };
+        for _ in 0..100 {
+            let found = any_other(&all, |one| look(one.id().as_str() != "i00007"), |one| Some(one.clone()));
+            assert_ne!(found.unwrap().id().as_str(), "i00007");
+        }
+        assert_eq!(looked.swap(0, Ordering::SeqCst), 100 * SAMPLE);
+        let found = any_other(&all, |one| look(one.id().as_str() == "i00007"), |one| Some(one.clone()));
+        assert_eq!(found.unwrap().id().as_str(), "i00007");
+        assert!(any_other(&all, |_| look(false), |one| Some(one.clone())).is_none());
+        assert!(looked.load(Ordering::SeqCst) <= 4 * (all.len() + SAMPLE));
+    }
+
+    #[test]
+    fn the_instance_with_the_fewest_calls_for_its_weight_is_taken_and_weight_0_last() {
+        let all = with_weights([0, 2, 1, 1]);
+        let _calls: Vec<_> =
+            [1, 1, 2].map(|at| Picked::from(all.at(at).unwrap().clone()).started()).into_iter().collect();
+        let open = |ids: &'static [usize]| {
+            let found =
+                any_other(&all, |one| ids.iter().any(|id| all.at(*id) == Some(one)), |one| Some(one.clone()));
+            found.and_then(|found| all.position(found.id()).ok())
+        };
+        assert_eq!(
+            [open(&[0, 1, 2, 3]), open(&[0, 1, 2]), open(&[0, 2]), open(&[0])],
+            [3, 1, 2, 0].map(Some)
+        );
+        let many = with_weights((0..1000).map(|number| u32::from(number % 100 == 0)));
+        for _ in 0..100 {
+            let found = any_other(&many, |_| true, |one| Some(one.weight()));
+            assert_eq!(found, Some(1.0));
         }
     }
 

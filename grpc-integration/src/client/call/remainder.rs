@@ -20,12 +20,12 @@ use super::{Call, ResponseBody};
 use crate::client::balance::CallInfo;
 use crate::client::ready_instance::ReadyInstance;
 use crate::client::retry::Withdrawal;
-use crate::client::transport::{SendError, Sending, http_status};
+use crate::client::transport::{Refusal, SendError, Sending, http_status};
 
 /// How often a call is sent again after the server has closed the connection with an error. The call may be the cause, for
 /// example with headers that are too large for the server, and would end one connection after the other.
 const BLAMES: u32 = 4;
-/// How often a call is refused until it fails: with the pauses in between, after some two seconds. Servers and proxies that
+/// How often a call is refused on a connection that goes on, until it fails: with the pauses in between, after some two seconds. Servers and proxies that
 /// restart refuse more often than the one time that gRFC A6 knows of (grpc/grpc-node#1969, grpc/grpc-java#10533).
 const REFUSALS: u32 = 10;
 
@@ -54,7 +54,7 @@ pub(super) struct Remainder<'a> {
     /// How many attempts there were before.
     previous: u32,
     pauses: Option<Backoff>,
-    /// How often a server has refused it.
+    /// How often a server has refused it, and not closed the connection.
     refusals: u32,
     /// Since when no attempt is in flight, unless it is the first.
     idle: Option<Instant>,
@@ -244,7 +244,7 @@ impl<'a> Remainder<'a> {
         match ended {
             Ok(response) if http_status::is_grpc(response.status(), response.headers()) => {
                 if let Some(deadline) = call.head.deadline.filter(|_| call.is_late(response.headers())) {
-                    return Err(Failure::last(attempt.exceeded(&deadline)));
+                    return Err(Failure::last(attempt.exceeded(&deadline, None)));
                 }
                 let Some(code) = call.failed(&response) else { return Ok(Some(response)) };
                 attempt.ended_with(response.headers());
@@ -270,21 +270,22 @@ impl<'a> Remainder<'a> {
                 }
                 Ok(None)
             }
-            Err(SendError::Refused { status, blamed }) => {
+            Err(SendError::Refused { status, refusal }) => {
                 let status = attempt.at_peer(&status);
                 attempt.ended(status.code());
-                *blames += u32::from(blamed);
-                *refusals += 1;
+                *blames += u32::from(refusal == Refusal::Blame);
+                if refusal == Refusal::Stream {
+                    *refusals += 1;
+                    // From the second time on it is an attempt that has failed (gRFC A6).
+                    if *refusals > 1 && call.is_repeated_after(status.code()) {
+                        return Err(Failure::new(status, attempt));
+                    }
+                    if !tried.contains(attempt.instance()) {
+                        tried.push(attempt.instance().clone());
+                    }
+                }
                 if *blames > BLAMES || *refusals >= REFUSALS {
                     return Err(Failure::last(status));
-                }
-                // From the second time on it is an attempt that has failed (gRFC A6).
-                if *refusals > 1 && call.is_repeated_after(status.code()) {
-                    return Err(Failure::new(status, attempt));
-                }
-                // One that has closed the connection may be well again on the next one.
-                if attempt.connection().is_usable() && !tried.contains(attempt.instance()) {
-                    tried.push(attempt.instance().clone());
                 }
                 *before = Some(("refused", status));
                 *idle = Some(Instant::now());

@@ -1,8 +1,8 @@
 //! Whether an instance is called, not called, or tried.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 
-use crate::client::sync::AtomicBool;
+use crate::client::sync::{AtomicBool, AtomicU64};
 
 /// How an instance stands. Set by the channel's task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,8 +19,8 @@ pub(crate) enum Standing {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Admission {
     Call,
-    /// Its outcome decides on the instance.
-    Probe,
+    /// Its outcome decides on the instance. It has this number.
+    Probe(u64),
 }
 
 /// The calls that are let through to an instance.
@@ -29,12 +29,14 @@ pub(crate) struct Probation {
     standing: AtomicU8,
     /// Lets all calls through, because there are too few other instances.
     is_open: AtomicBool,
-    has_probe: AtomicBool,
-    /// The number of probes so far.
-    probes: AtomicU64,
+    /// The number of the probe that is in flight; [`NONE`] if there is none.
+    probe: AtomicU64,
+    /// The number of the latest probe.
+    latest: AtomicU64,
     verdict: AtomicU8,
 }
 
+const NONE: u64 = 0;
 const UNDECIDED: u8 = 0;
 const SUCCEEDED: u8 = 1;
 const FAILED: u8 = 2;
@@ -50,7 +52,8 @@ impl Probation {
 
     pub(crate) fn set(&self, standing: Standing) {
         self.verdict.store(UNDECIDED, Ordering::SeqCst);
-        self.free();
+        // Written by a swap, as in `admit`.
+        self.probe.swap(NONE, Ordering::SeqCst);
         self.standing.store(standing as u8, Ordering::Release);
     }
 
@@ -69,30 +72,29 @@ impl Probation {
         if self.standing() != Standing::Probing {
             return Some(Admission::Call);
         }
-        let has_probe = self.has_probe.swap(true, Ordering::SeqCst);
-        if has_probe && !self.is_open.load(Ordering::SeqCst) {
-            return None;
-        }
-        self.probes.fetch_add(1, Ordering::Relaxed);
-        Some(Admission::Probe)
+        let number = self.latest.fetch_add(1, Ordering::Relaxed) + 1;
+        let is_admitted = self.replace(NONE, number) || self.is_open.load(Ordering::SeqCst);
+        is_admitted.then_some(Admission::Probe(number))
     }
 
-    /// A probe has ended. If it has decided on the instance, the next one waits for what the channel's task makes of it.
-    pub(crate) fn release(&self) {
+    /// This probe has ended. If it has decided on the instance, the next one waits for what the channel's task makes of it.
+    /// One from before the instance was ejected again holds the place no more.
+    pub(crate) fn release(&self, probe: u64) {
         if self.verdict.load(Ordering::SeqCst) == UNDECIDED {
-            self.free();
+            self.replace(probe, NONE);
         }
     }
 
-    /// Written by a swap, as in [`admit`](Self::admit): then either that finds it free, or what wakes the calls that wait
-    /// finds the one that came in between.
-    fn free(&self) {
-        self.has_probe.swap(false, Ordering::SeqCst);
+    /// Returns whether the place was held by `from`, as it is by `to` now. It is written in either case: then a call that
+    /// finds it held is found by what wakes the calls that wait when it is freed.
+    fn replace(&self, from: u64, to: u64) -> bool {
+        let change = |held| Some(if held == from { to } else { held });
+        self.probe.fetch_update(Ordering::SeqCst, Ordering::SeqCst, change) == Ok(from)
     }
 
     /// Returns whether this outcome decides on the instance.
     pub(super) fn ended(&self, is_failure: bool, admission: Admission) -> bool {
-        if admission != Admission::Probe || self.standing() != Standing::Probing {
+        if admission == Admission::Call || self.standing() != Standing::Probing {
             return false;
         }
         let verdict = if is_failure { FAILED } else { SUCCEEDED };
@@ -110,10 +112,10 @@ impl Probation {
 
     /// Returns the number of the probe that is in flight.
     pub(crate) fn probe(&self) -> Option<u64> {
-        self.has_probe.load(Ordering::SeqCst).then(|| self.probes.load(Ordering::Relaxed))
+        Some(self.probe.load(Ordering::SeqCst)).filter(|probe| *probe != NONE)
     }
 
     fn is_full(&self) -> bool {
-        self.has_probe.load(Ordering::SeqCst) && !self.is_open.load(Ordering::SeqCst)
+        self.probe().is_some() && !self.is_open.load(Ordering::SeqCst)
     }
 }

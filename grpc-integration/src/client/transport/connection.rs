@@ -209,9 +209,9 @@ impl Connection {
             return SendError::Unsent;
         }
         let status = self.status_of(error);
-        match send_error::is_refusal(error) {
-            true => SendError::Refused { status, blamed: send_error::is_blamed(error) },
-            false => SendError::Failed(status),
+        match send_error::refusal(error) {
+            Some(refusal) => SendError::Refused { status, refusal },
+            None => SendError::Failed(status),
         }
     }
 }

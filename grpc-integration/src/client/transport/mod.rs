@@ -38,6 +38,6 @@ pub(crate) use ending::Ending;
 pub(crate) use header_list::HEADER_OVERHEAD;
 pub(crate) use request_body::{ReplayBody, RequestBody, panicked};
 pub(crate) use response_body::ResponseBody;
-pub(crate) use send_error::SendError;
+pub(crate) use send_error::{Refusal, SendError};
 pub(crate) use sending::Sending;
 pub(crate) use trial::{Trial, Verdict};

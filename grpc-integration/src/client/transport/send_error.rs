@@ -12,23 +12,32 @@ pub(crate) enum SendError {
     /// It was never sent.
     Unsent,
     /// The server refused it before it was processed: it may be retried (transparent retry, gRFC A6).
-    ///
-    /// `blamed`: the server has closed the connection with an error, which this very request may have caused.
-    Refused { status: Status, blamed: bool },
+    Refused { status: Status, refusal: Refusal },
     /// The server may have processed it: it must not be retried.
     Failed(Status),
 }
 
-/// Returns whether the server has not processed the request: it was answered with REFUSED_STREAM, or is above the last
-/// one in the server's GOAWAY.
-pub(super) fn is_refusal(error: &h2::Error) -> bool {
-    error.is_remote()
-        && (error.is_go_away() || error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM))
+/// How a request was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// By REFUSED_STREAM.
+    Stream,
+    /// The server closes the connection, and has not come to the request.
+    Close,
+    /// The server closes the connection because of an error, which this very request may have caused.
+    Blame,
 }
 
-/// Returns whether the server has closed the connection because of an error.
-pub(super) fn is_blamed(error: &h2::Error) -> bool {
-    error.is_go_away() && error.reason() != Some(Reason::NO_ERROR)
+/// Returns how the server has refused the request, if it has not processed it: it was answered with REFUSED_STREAM, or is
+/// above the last one in the server's GOAWAY.
+pub(super) fn refusal(error: &h2::Error) -> Option<Refusal> {
+    match error.reason() {
+        _ if !error.is_remote() => None,
+        Some(Reason::NO_ERROR) if error.is_go_away() => Some(Refusal::Close),
+        _ if error.is_go_away() => Some(Refusal::Blame),
+        Some(Reason::REFUSED_STREAM) if error.is_reset() => Some(Refusal::Stream),
+        _ => None,
+    }
 }
 
 /// Returns the gRPC status for an HTTP/2 error. An error that is not the server's answer to this very call is a lost
@@ -101,6 +110,6 @@ mod tests {
         let error = h2::Error::from(Reason::INTERNAL_ERROR);
         let status = status_of(&error, Some("connection reset".to_owned()), 1);
         assert_eq!((status.code(), status.message()), (Code::Unavailable, "connection reset"));
-        assert!(!is_refusal(&error));
+        assert_eq!(refusal(&error), None);
     }
 }

@@ -46,8 +46,8 @@ impl Channel {
             let outcomes = self.instances[index].outcomes().unwrap();
             if let Some(admission) = outcomes.probation().admit() {
                 outcomes.record(number >= succeeded, admission);
-                if admission == Admission::Probe {
-                    outcomes.probation().release();
+                if let Admission::Probe(number) = admission {
+                    outcomes.probation().release(number);
                 }
             }
             unconstrained(self.outliers.look(Instant::now())).now_or_never().unwrap();
@@ -82,6 +82,14 @@ impl Channel {
 
     pub(super) fn set_ready(&mut self, indexes: &[usize]) {
         self.ready = indexes.iter().map(|index| self.instances[*index].clone()).collect();
+    }
+}
+
+/// The number of a probe.
+pub(super) fn number(admission: Admission) -> u64 {
+    match admission {
+        Admission::Probe(number) => number,
+        Admission::Call => panic!("it is called like the others"),
     }
 }
 

@@ -185,15 +185,15 @@ async fn one_call_at_a_time_is_let_through_while_an_instance_is_tried() {
     }
     assert_eq!(channel.left().await, [0, 1]);
     let probation = channel.instances[0].outcomes().unwrap().probation();
-    assert_eq!(probation.admit(), Some(Admission::Probe));
+    assert_eq!(probation.admit(), Some(Admission::Probe(1)));
     assert_eq!((probation.admit(), probation.has_room()), (None, false));
-    probation.release();
-    assert_eq!(probation.admit(), Some(Admission::Probe));
+    probation.release(1);
+    assert_eq!(probation.admit(), Some(Admission::Probe(3)));
     // The other one is lost: there is no other way than to call this one.
     channel.set_ready(&[0]);
     assert_eq!(channel.left().await, [0]);
     let probation = channel.instances[0].outcomes().unwrap().probation();
-    assert_eq!((probation.admit(), probation.has_room()), (Some(Admission::Probe), true));
+    assert_eq!((probation.admit(), probation.has_room()), (Some(Admission::Probe(4)), true));
 }
 
 #[tokio::test(start_paused = true)]

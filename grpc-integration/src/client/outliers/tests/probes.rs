@@ -8,8 +8,8 @@ use std::task::{Context, Wake};
 use futures_util::FutureExt;
 use tokio::time::Instant;
 
-use super::channel::{Channel, consecutive_only};
-use crate::client::outcomes::{Admission, Outcomes, Standing};
+use super::channel::{Channel, consecutive_only, number};
+use crate::client::outcomes::{Outcomes, Standing};
 
 /// A call that waits for an instance: as soon as it is woken, it is sent and fails.
 struct Waiting {
@@ -22,7 +22,7 @@ impl Wake for Waiting {
         if !self.is_over.swap(true, Ordering::SeqCst) {
             let admission = self.outcomes.probation().admit().unwrap();
             self.outcomes.record(true, admission);
-            self.outcomes.probation().release();
+            self.outcomes.probation().release(number(admission));
         }
     }
 }
@@ -56,15 +56,28 @@ async fn a_probe_that_ends_while_the_one_before_is_looked_at_is_looked_at_too() 
     assert_eq!((outcomes.probation().verdict(), outcomes.probation().has_room()), (None, true));
 }
 
+/// Of a call that is held, for example, until a hedge of it has ended.
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_ends_late_makes_no_room_for_another_one() {
+    let (mut channel, outcomes) = tried().await;
+    let late = outcomes.probation().admit().unwrap();
+    outcomes.record(true, late);
+    // The others fail as well: it is tried again.
+    channel.outliers.look(Instant::now()).now_or_never().unwrap();
+    assert!(outcomes.probation().admit().is_some());
+    outcomes.probation().release(number(late));
+    assert_eq!(outcomes.probation().admit(), None);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_probe_that_has_failed_does_not_last() {
     let (mut channel, outcomes) = tried().await;
-    assert_eq!(outcomes.probation().admit(), Some(Admission::Probe));
+    let probe = outcomes.probation().admit().unwrap();
     for _ in 0..2 {
         channel.interval().await;
     }
-    outcomes.record(true, Admission::Probe);
-    outcomes.probation().release();
+    outcomes.record(true, probe);
+    outcomes.probation().release(number(probe));
     for _ in 0..3 {
         channel.interval().await;
         assert_eq!(channel.standing(0), Standing::Probing);
