@@ -33,7 +33,8 @@
 //! [`ReadyInstance::weight`](crate::ReadyInstance::weight).
 //!
 //! An instance that has just started may be slow at first: cold caches, code that was not compiled yet. With
-//! [`slow_start`](crate::ChannelBuilder::slow_start) its weight grows over a while (Envoy: slow start).
+//! [`slow_start`](crate::ChannelBuilder::slow_start) its weight grows over a while (Envoy: slow start);
+//! not for [`RingHash`](crate::RingHash).
 //!
 //! # A server that is slow, or fails
 //!

@@ -1,6 +1,6 @@
 //! Ring hash, end to end.
 
-use hither_tonic::{ErrorKind, HashKey, RingHash};
+use hither_tonic::{ErrorKind, HashKey, RingHash, SlowStart};
 use http::HeaderName;
 use tokio::time::sleep;
 use tonic::Request;
@@ -91,4 +91,26 @@ async fn a_balance_factor_below_100_is_an_error() {
     let error = channel(&Registry::new(), &Net::new()).policy(policy).connect_lazy().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidArgument);
     assert_eq!(error.to_string(), "the balance_factor of RingHash is 99 %, which is below 100");
+}
+
+/// Nor does it to one that starts later, for which all instances are new.
+#[tokio::test(start_paused = true)]
+async fn slow_start_moves_no_keys() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let mut servers = Vec::new();
+    for address in ["a:1", "b:1", "c:1"] {
+        servers.push(Server::on(&net, address));
+        registry.up(address).await;
+    }
+    let connect = || async {
+        let policy = RingHash::header(HeaderName::from_static("x-user"));
+        let builder = channel(&registry, &net).policy(policy).slow_start(SlowStart::new(100 * SECOND));
+        let client = Client::new(&builder.connect().await.unwrap());
+        sleep(7 * SECOND).await;
+        client
+    };
+    let old = connect().await;
+    sleep(200 * SECOND).await;
+    let before = homes(&old).await;
+    assert_eq!(homes(&connect().await).await, before);
 }

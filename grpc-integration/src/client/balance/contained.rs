@@ -36,6 +36,10 @@ impl Policy {
         self.policy.as_ref().map_or(Ok(()), |policy| policy.check())
     }
 
+    pub(crate) fn has_slow_start(&self) -> bool {
+        self.policy.as_ref().is_none_or(|policy| policy.has_slow_start())
+    }
+
     /// Returns a picker over `ready`.
     ///
     /// # Errors

@@ -67,6 +67,13 @@ pub trait LoadBalancingPolicy: Debug + Send + 'static {
         None
     }
 
+    /// Returns whether [slow start](crate::SlowStart) changes the weights that [`picker`](Self::picker) sees. Asked once.
+    /// Default: yes. Not for policies by which all clients are to send the same call to the same instance: each client has
+    /// seen the instances join at another time.
+    fn has_slow_start(&self) -> bool {
+        true
+    }
+
     /// Checks the settings, while the channel is made, and on the task that makes it. Default: they are valid.
     ///
     /// # Errors

@@ -8,7 +8,8 @@ use crate::error::{Error, Result};
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// How an instance that has joined comes to its share of the calls gradually, while its caches fill and its code is compiled:
-/// Envoy's slow start, for all policies that count [weights](crate::ReadyInstance::weight); set by
+/// Envoy's slow start, for policies that count [weights](crate::ReadyInstance::weight), but for
+/// [`RingHash`](crate::RingHash) as in Envoy; set by
 /// [`ChannelBuilder::slow_start`](crate::ChannelBuilder::slow_start).
 ///
 /// Within the window its weight is `weight * max(min_weight, (time / window) ^ (1 / aggression))`, which is computed anew

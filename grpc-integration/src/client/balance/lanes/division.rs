@@ -75,6 +75,10 @@ impl Division {
         (self.make_policy)().check()
     }
 
+    pub(super) fn has_slow_start(&self) -> bool {
+        (self.make_policy)().has_slow_start()
+    }
+
     /// Takes over the ready instances; those without a lane are in the `default` one. It works from what has changed.
     ///
     /// # Panics

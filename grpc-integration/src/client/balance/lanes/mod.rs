@@ -231,6 +231,10 @@ impl LoadBalancingPolicy for Lanes {
         self.division.due()
     }
 
+    fn has_slow_start(&self) -> bool {
+        self.division.has_slow_start()
+    }
+
     fn check(&self) -> Result<(), String> {
         let mut sum = 0.0;
         for (lane, part) in &self.choice.shares {

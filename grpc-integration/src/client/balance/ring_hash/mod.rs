@@ -19,7 +19,8 @@ use ring::{Ring, hash};
 ///
 /// The key of a call is a [`HashKey`] in the request's extensions, or else the value of the [`header`](Self::header); a
 /// call with neither goes to a random instance. The key of an instance is its id. So all clients that have the same
-/// instances send the same key to the same one, also after restarts.
+/// instances send the same key to the same one, also after restarts; [slow start](crate::SlowStart) has no effect, because it
+/// would be another one for each client.
 ///
 /// An instance that leaves or joins moves only the keys that it had or gets: one of `n` about `1/n` of all. A
 /// [weight](ReadyInstance::weight) that changes moves what its share of the keys has changed by; weight 0 is picked only when no
@@ -111,6 +112,10 @@ impl RingHash {
 }
 
 impl LoadBalancingPolicy for RingHash {
+    fn has_slow_start(&self) -> bool {
+        false
+    }
+
     fn picker(&mut self, ready: &SortedById<ReadyInstance>) -> Arc<dyn Picker> {
         self.ring.update(ready);
         let random = Random::new(self.seed.unwrap_or_else(|| fastrand::u64(..)));
