@@ -511,6 +511,8 @@ impl ChannelBuilder {
             let message = "a channel can only be made inside a Tokio runtime";
             return Err(Error::new(ErrorKind::Unexpected, message));
         }
+        // Before anything is started.
+        let methods = Methods::new(self.methods).map_err(Error::invalid_argument)?.map(Box::new);
         let (connector, renewals) = (self.connector, Renewals::never());
         #[cfg(feature = "tls")]
         let (connector, renewals) = match &self.tls {
@@ -550,7 +552,7 @@ impl ChannelBuilder {
             inherit_deadline: self.inherit_deadline,
             wait_for_ready: self.wait_for_ready,
             propagation: self.propagation,
-            methods: Methods::new(self.methods).map_err(Error::invalid_argument)?.map(Box::new),
+            methods,
         };
         Ok(DiscoveryChannel::new(service, call, metrics, selection, pool))
     }

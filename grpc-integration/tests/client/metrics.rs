@@ -451,6 +451,42 @@ async fn staleness_grows_while_the_registry_cannot_be_reached() {
     assert_eq!(staleness(), 0.0);
 }
 
+/// With registries of their own, of which one is down.
+#[tokio::test(start_paused = true)]
+async fn a_channel_that_is_up_to_date_hides_no_other_that_is_stale() {
+    let metrics = Metrics::default();
+    let _guard = metrics.start();
+    let (mut down, mut up, net) = (Registry::new(), Registry::new(), Net::new());
+    let _server = Server::on(&net, "a:1");
+    down.up("a:1").await;
+    up.up("a:1").await;
+    let _stale = channel(&down, &net).connect().await.unwrap();
+    down.faults().stop();
+    sleep(63 * SECOND).await;
+    let staleness = || metrics.read()["hither.client.registry.staleness{grpc.target=greeter}"][0];
+    let before = staleness();
+    assert!(before > 0.0);
+    let fresh = channel(&up, &net).connect().await.unwrap();
+    assert_eq!(staleness(), before, "while it is made");
+    up.up("b:1").await;
+    sleep(SECOND / 100).await;
+    assert_eq!(staleness(), before, "while it follows a change");
+    drop(fresh);
+    sleep(SECOND / 100).await;
+    assert_eq!(staleness(), before, "when it is dropped");
+}
+
+/// Nothing is registered with the recorder, dialled or watched.
+#[tokio::test(start_paused = true)]
+async fn a_channel_with_settings_that_make_no_sense_starts_nothing() {
+    let metrics = Metrics::default();
+    let _guard = metrics.start();
+    let (registry, net) = (Registry::new(), Net::new());
+    let error = channel(&registry, &net).method("no/such/name", MethodConfig::default()).connect_lazy();
+    assert!(error.unwrap_err().to_string().contains("no/such/name"));
+    assert!(metrics.gauges.lock().unwrap().is_empty());
+}
+
 #[tokio::test(start_paused = true)]
 async fn connections_are_counted_when_they_are_made_fail_and_end() {
     let metrics = Metrics::default();

@@ -48,6 +48,8 @@ impl RoundRobin {
 impl LoadBalancingPolicy for RoundRobin {
     fn picker(&mut self, ready: &SortedById<ReadyInstance>) -> Arc<dyn Picker> {
         if let Some(draws) = self.weighted.update(ready) {
+            // It has the instances of before.
+            self.last = None;
             let mut random = self.random();
             let turn = Arc::clone(self.turn.get_or_insert_with(|| Arc::new(AtomicU64::new(random.u64(..)))));
             return Arc::new(WeightedRoundRobinPicker { draws, turn });
@@ -137,6 +139,16 @@ mod tests {
             pick => panic!("{pick:?}"),
         };
         (0..count).map(position).collect()
+    }
+
+    #[test]
+    fn what_has_left_is_not_kept_when_weights_begin_to_differ() {
+        let (mut policy, equal) = (RoundRobin::default(), list(&[1, 1]));
+        drop(policy.picker(&equal));
+        let gone = Arc::clone(equal[1].instance());
+        drop(equal);
+        drop(policy.picker(&list(&[1, 2])));
+        assert_eq!(Arc::strong_count(&gone), 1);
     }
 
     #[test]

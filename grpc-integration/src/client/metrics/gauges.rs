@@ -12,7 +12,8 @@ use super::{Counts, names};
 const EVERY: Duration = Duration::from_secs(5);
 
 /// The gauges of one channel. Each is the sum over all channels of its target, so a channel adds what has changed, and takes
-/// it away in the end.
+/// it away in the end. But for the age: channels with another registry may have another one, so only one whose list is
+/// stale, or was until now, sets it.
 #[derive(Debug)]
 pub(crate) struct Gauges {
     instances: [Gauge; 3],
@@ -34,8 +35,8 @@ impl Gauges {
             with_recorder(|recorder| recorder.register_gauge(&key, &names::METADATA))
         };
         let staleness = gauge(names::STALENESS, None);
-        // The channel has no list yet.
-        staleness.set(0.0);
+        // So that there is a time series.
+        staleness.increment(0.0);
         Self {
             instances: ["READY", "CONNECTING", "TRANSIENT_FAILURE"]
                 .map(|state| gauge(names::INSTANCES, Some(state))),
@@ -66,7 +67,10 @@ impl Gauges {
 
     /// Sets how old the list of instances is; `None`: it is current.
     pub(crate) fn set_age(&mut self, age: Option<Duration>) {
-        self.staleness.set(age.unwrap_or_default());
+        let was_stale = self.due.is_some();
+        if was_stale || age.is_some() {
+            self.staleness.set(age.unwrap_or_default());
+        }
         self.due = age.map(|_| Instant::now() + EVERY);
     }
 
@@ -79,7 +83,7 @@ impl Gauges {
 impl Drop for Gauges {
     fn drop(&mut self) {
         self.set(Counts::default());
-        self.staleness.set(0.0);
+        self.set_age(None);
     }
 }
 

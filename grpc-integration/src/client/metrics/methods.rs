@@ -49,14 +49,20 @@ impl Methods {
     }
 
     fn add(&self, method: &GrpcMethod<'static>) -> Arc<MethodMetrics> {
+        // Each call of a method beyond them comes here.
+        let is_full = || self.known.load().len() >= MAX;
+        if is_full() {
+            return Arc::clone(&self.other);
+        }
         let _adding = self.adding.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut known = HashMap::clone(&self.known.load());
+        let known = self.known.load();
         if let Some(added) = known.get(&place(method)) {
             return Arc::clone(added);
         }
-        if known.len() >= MAX {
+        if is_full() {
             return Arc::clone(&self.other);
         }
+        let mut known = HashMap::clone(&known);
         let name = format!("{}/{}", method.service(), method.method());
         let metrics = Arc::new(MethodMetrics::new(name, &self.target));
         known.insert(place(method), Arc::clone(&metrics));
@@ -127,5 +133,29 @@ impl MethodMetrics {
     fn histogram(&self, name: &'static str, status: Option<Label>) -> Histogram {
         let key = Key::from_parts(name, self.labels.iter().cloned().chain(status).collect::<Vec<_>>());
         with_recorder(|recorder| recorder.register_histogram(&key, &names::METADATA))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn methods_beyond_the_bound_are_one_and_wait_for_no_other() {
+        let methods = Methods::new(&"greeter".into());
+        let names: &'static str = Box::leak("m".repeat(MAX + 1).into_boxed_str());
+        let of = |number: usize| {
+            let mut extensions = Extensions::new();
+            extensions.insert(GrpcMethod::new("greeter", &names[number..=number]));
+            methods.of(&extensions)
+        };
+        let first = of(0);
+        for number in 1..MAX {
+            assert!(!Arc::ptr_eq(&of(number), &methods.other), "{number}");
+        }
+        // A call that asked for it would wait for ever.
+        let _adding = methods.adding.lock().unwrap();
+        assert!(Arc::ptr_eq(&of(MAX), &methods.other));
+        assert!(Arc::ptr_eq(&of(0), &first));
     }
 }

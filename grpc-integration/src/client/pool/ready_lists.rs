@@ -102,11 +102,11 @@ impl ReadyLists {
     }
 }
 
-/// What the weights of each tier are to be multiplied by: 1 for those of the first.
+/// What the weights of each tier are to be multiplied by: 1 at most, for there is a bound above and none below.
 fn factors(shares: &[Share]) -> BTreeMap<List, f64> {
     let for_one = |share: &Share| share.part / share.weight;
-    let first = shares.first().map_or(1.0, for_one);
-    shares.iter().map(|share| (share.list, for_one(share) / first)).collect()
+    let most = shares.iter().map(for_one).fold(0.0, f64::max);
+    shares.iter().map(|share| (share.list, for_one(share) / most)).collect()
 }
 
 fn scaled(instance: &ReadyInstance, factor: f64) -> ReadyInstance {
@@ -163,6 +163,18 @@ mod tests {
             assert!((share(&mixed, "a") - part).abs() < 1e-9);
         }
         assert_eq!(callable(&mut lists, &[(B, 1.0)]).len(), 50);
+    }
+
+    /// Weights are numbers of the registry's: bytes in one zone, and one each in the other.
+    #[test]
+    fn weights_of_any_size_give_each_tier_its_share() {
+        for (near, far) in [(1, u32::MAX), (u32::MAX, 1)] {
+            let mut lists = ReadyLists::default();
+            lists.insert(A, &ready("a", near));
+            lists.insert(B, &ready("b", far));
+            let mixed = callable(&mut lists, &[(A, 0.7), (B, 0.3)]);
+            assert!((share(&mixed, "a") - 0.7).abs() < 1e-9, "{}", share(&mixed, "a"));
+        }
     }
 
     #[test]

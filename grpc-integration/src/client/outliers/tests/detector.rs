@@ -302,7 +302,7 @@ async fn one_that_is_back_begins_without_the_failures_before() {
     assert_eq!(channel.standing(0), Standing::Probing);
     // It is tried by a call that lasts, and is back without a success.
     let probe = channel.instances[0].outcomes().unwrap().probation().admit();
-    assert_eq!(probe, Some(Admission::Probe));
+    assert_eq!(probe, Some(Admission::Probe(1)));
     for _ in 0..4 {
         (1..3).for_each(|index| channel.calls(index, 20, 0));
         channel.interval().await;
