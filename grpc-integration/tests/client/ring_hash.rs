@@ -1,6 +1,6 @@
 //! Ring hash, end to end.
 
-use hither_tonic::{ErrorKind, HashKey, RingHash, SlowStart};
+use hither_tonic::{ErrorKind, HashKey, MethodConfig, RetryPolicy, RingHash, SlowStart};
 use http::HeaderName;
 use tokio::time::sleep;
 use tonic::Request;
@@ -113,4 +113,35 @@ async fn slow_start_moves_no_keys() {
     sleep(200 * SECOND).await;
     let before = homes(&old).await;
     assert_eq!(homes(&connect().await).await, before);
+}
+
+/// All three attempts went to the one server with the fewest calls.
+#[tokio::test(start_paused = true)]
+async fn where_the_keys_server_is_full_each_retry_goes_to_one_that_was_not_tried() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let mut servers = Vec::new();
+    for address in ["a:1", "b:1", "c:1", "d:1"] {
+        servers.push(Server::described(&net, address, |server| server.max_concurrent_streams(1)));
+        registry.up(address).await;
+    }
+    let policy = RingHash::header(HeaderName::from_static("x-user"));
+    let retried = MethodConfig::default().with_retry(RetryPolicy::default());
+    let builder = channel(&registry, &net).policy(policy).max_connections(1).method("", retried);
+    let client = Client::new(&builder.connect().await.unwrap());
+    sleep(SECOND).await;
+    let call = || {
+        let mut request = Request::new(String::new());
+        request.metadata_mut().insert("x-user", "user".parse().unwrap());
+        request
+    };
+    let home = client.call("Name", call()).await.unwrap().into_inner();
+    let _full = client.stream("Stream", call()).await.unwrap();
+    let others: Vec<_> = servers.iter().filter(|server| server.address != home).collect();
+    // Two of the three others fail each call.
+    for failing in [[0, 1], [1, 2], [2, 0]] {
+        failing.iter().for_each(|server| others[*server].open_gate());
+        client.call("Faulty", call()).await.expect("the third is well");
+        failing.iter().for_each(|server| others[*server].close_gate());
+        sleep(SECOND).await;
+    }
 }

@@ -218,8 +218,10 @@ impl Picking<'_> {
             }
         }
         let among = Among { ready, group: group.as_deref() };
-        if let Some(again) = again
-            && let Some(reserved) = self.untried(ready, &among).or_else(|| again.reserve())
+        // Also where what the policy picks is full: the one that takes the call instead may have failed it before.
+        if !self.tried.is_empty()
+            && (again.is_some() || at_all)
+            && let Some(reserved) = self.untried(ready, &among).or_else(|| again.and_then(Drawn::reserve))
         {
             return Look::Done(Ok(reserved));
         }
