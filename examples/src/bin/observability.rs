@@ -1,4 +1,4 @@
-//! What a channel does, to be seen: its status on stdout, metrics for Prometheus, spans for OpenTelemetry.
+//! What a channel and a server do, to be seen: the channel's status on stdout, metrics for Prometheus, spans for OpenTelemetry.
 //!
 //! `cargo run -p hither-examples --features observability --bin observability`
 //!
@@ -15,7 +15,7 @@ use std::{env, pin};
 use futures_util::StreamExt;
 use hither::memory::MemoryRegistry;
 use hither::tonic::metrics::{LATENCY_BUCKETS, SIZE_BUCKETS};
-use hither::tonic::{DiscoveryChannel, Lifecycle};
+use hither::tonic::{DiscoveryChannel, Lifecycle, MetricsLayer};
 use hither::{Claim, Discovery, Instance, Registrar, Registration};
 use hither_examples::demo::proto::Request;
 use hither_examples::demo::{Demo, DiscoverDemoClient};
@@ -54,14 +54,15 @@ async fn main() -> ExitCode {
 }
 
 async fn run() -> Result<(), BoxError> {
-    // Before the channel: what it counts goes to the recorder that is there when it is made.
+    // Before all else: what counts does so for the recorder that is there when it is made.
     export_metrics()?;
     let spans = export_spans()?;
 
     let registry = MemoryRegistry::new();
     let server = Lifecycle::builder(registry.clone()).service(SERVICE).bind("127.0.0.1:0").await?;
     let server = server.serve(|incoming, shutdown| {
-        let router = Server::builder().trace_fn(server_span).add_service(Demo::service("ada"));
+        let mut server = Server::builder().trace_fn(server_span).layer(MetricsLayer::new());
+        let router = server.add_service(Demo::service("ada"));
         Ok(router.serve_with_incoming_shutdown(incoming, shutdown))
     });
     let unreachable = Registration::new(SERVICE.parse()?, Instance::new(UNREACHABLE.parse()?))?;
