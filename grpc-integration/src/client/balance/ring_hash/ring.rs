@@ -343,7 +343,7 @@ mod tests {
                         (Some(known), 0) => drop(ready.remove(known.id())),
                         (Some(known), 1) => drop(ready.insert(known.with_factor(random.f64()))),
                         (Some(known), 2) => {
-                            drop(ready.insert(known.described_as(Arc::clone(new.instance()))))
+                            drop(ready.insert(known.described_as(Arc::clone(new.instance()))));
                         }
                         (Some(known), 3) => {
                             // A server has another id now.
