@@ -2,13 +2,15 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use clap::ValueEnum;
 use hither_core::{Discovery, Instance, StaticRegistry};
 use hither_tonic::{
-    ChannelBuilder, ClientTls, DiscoveryChannel, HedgingPolicy, MethodConfig, OutlierDetection, PeakEwma,
-    RetryPolicy, RoundRobin, Sticky,
+    ChannelBuilder, ClientTls, DiscoveryChannel, HedgingPolicy, Lanes, LeastRequest, MethodConfig,
+    OutlierDetection, PeakEwma, RetryPolicy, RingHash, RoundRobin, Selection, Sticky,
 };
+use http::HeaderValue;
 
 #[cfg(feature = "metrics")]
 use hither_tonic::metrics::LATENCY_BUCKETS;
@@ -23,6 +25,9 @@ use tracing_subscriber::util::SubscriberInitExt;
 use super::Setup;
 use crate::{Result, tls};
 
+/// The context of a trace, as W3C's recommendation writes it.
+const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
 /// A policy, or something that a channel does for each call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Feature {
@@ -32,6 +37,18 @@ pub(crate) enum Feature {
     Sticky,
     /// The policy `PeakEwma`.
     PeakEwma,
+    /// The policy `RingHash`, for calls without a key.
+    RingHash,
+    /// The policy `RingHash` with bounded loads, for calls without a key.
+    BoundedRingHash,
+    /// The policy `Lanes`, of which there is one.
+    Lanes,
+    /// Tiers, of which the first is ready.
+    Tiers,
+    /// Deadlines of the calls that are served, of which there are none.
+    InheritDeadline,
+    /// A function that adds a header to each attempt.
+    Propagate,
     /// Instances of different weights.
     Weights,
     /// Outlier detection.
@@ -95,6 +112,14 @@ impl Feature {
             Self::RoundRobin => builder.policy(RoundRobin::default()),
             Self::Sticky => builder.policy(Sticky::default()),
             Self::PeakEwma => builder.policy(PeakEwma::default()),
+            Self::RingHash => builder.policy(RingHash::default()),
+            Self::BoundedRingHash => builder.policy(RingHash::default().with_balance_factor(150)),
+            Self::Lanes => builder.policy(Lanes::by_metadata("lane", LeastRequest::default)),
+            Self::Tiers => builder.selection(Selection::default().tiers(|_| 0)),
+            Self::InheritDeadline => builder.inherit_deadline(Duration::from_millis(50)),
+            Self::Propagate => builder.propagate(|headers| {
+                headers.insert("traceparent", HeaderValue::from_static(TRACE));
+            }),
             Self::Weights | Self::Named | Self::Logs | Self::Spans => builder,
             #[cfg(feature = "metrics")]
             Self::Prometheus => builder,

@@ -9,15 +9,21 @@ use crate::error::Error;
 const SERVERS: [&str; 2] = ["3", "100"];
 
 /// Names, and the flags of `hither-bench count`. Each row is compared with the first.
-const ROWS: [(&str, &[&str]); 11] = [
+const ROWS: [(&str, &[&str]); 17] = [
     ("`LeastRequest`, the default", &[]),
     ("weights that differ", &["--with", "weights"]),
     ("`RoundRobin`", &["--with", "round-robin"]),
     ("`RoundRobin`, weights that differ", &["--with", "round-robin,weights"]),
     ("`PeakEwma`", &["--with", "peak-ewma"]),
+    ("`RingHash`", &["--with", "ring-hash"]),
+    ("`RingHash`, bounded loads", &["--with", "bounded-ring-hash"]),
+    ("`Lanes`, an untagged call", &["--with", "lanes"]),
+    ("tiers, of which the first is ready", &["--with", "tiers"]),
     ("outlier detection", &["--with", "outliers"]),
     ("retries, of which none is needed", &["--with", "retries"]),
     ("hedging of the slowest 1 %", &["--with", "hedging"]),
+    ("deadlines inherited, of which there are none", &["--with", "inherit-deadline"]),
+    ("`propagate`, a header", &["--with", "propagate"]),
     ("a subscriber of INFO", &["--with", "logs"]),
     ("a subscriber of the calls' spans", &["--with", "spans"]),
     ("the method's name, as from generated code", NAMED),
