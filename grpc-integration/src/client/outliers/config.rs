@@ -64,7 +64,8 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 /// For `30 s * multiplier`, and at most 300 s. The multiplier is the number of ejections, and one less for each interval
 /// that the instance passes without being ejected. The time is looked at once in an interval. Then the instance is called
 /// again, by one call at a time (half-open), until one has succeeded or lasts for 30 s, as a stream may: then it is back. If
-/// one fails, it is ejected again; but if half of the others' calls fail too, another one is let through.
+/// one fails, it is ejected again; but if half of the others' calls fail too, another one is let through. While each of them is
+/// given up by the caller, or loses to its hedge, nothing is known of the instance, and it stays at one call at a time.
 ///
 /// An ejected instance stays connected, finishes its calls, and is left out of the list that the load balancing policy
 /// gets.
