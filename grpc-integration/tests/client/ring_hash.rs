@@ -1,11 +1,11 @@
 //! Ring hash, end to end.
 
-use hither_tonic::{ErrorKind, HashKey, MethodConfig, RetryPolicy, RingHash, SlowStart};
+use hither_tonic::{DiscoveryChannel, ErrorKind, HashKey, MethodConfig, RetryPolicy, RingHash, SlowStart};
 use http::HeaderName;
 use tokio::time::sleep;
 use tonic::Request;
 
-use crate::support::{Client, Net, Registry, Server};
+use crate::support::{Client, Net, Registry, SERVICE, Server};
 use crate::{SECOND, channel};
 
 /// The servers that the users' calls go to.
@@ -93,26 +93,31 @@ async fn a_balance_factor_below_100_is_an_error() {
     assert_eq!(error.to_string(), "the balance_factor of RingHash is 99 %, which is below 100");
 }
 
-/// Nor does it to one that starts later, for which all instances are new.
+/// One has seen an instance join, and for the other all are new.
 #[tokio::test(start_paused = true)]
-async fn slow_start_moves_no_keys() {
+async fn slow_start_makes_no_difference_between_clients() {
     let (mut registry, net) = (Registry::new(), Net::new());
+    let discovery = registry.discovery();
+    let connect = || async {
+        let policy = RingHash::header(HeaderName::from_static("x-user"));
+        let builder = DiscoveryChannel::builder(&discovery, SERVICE).connector(net.clone()).policy(policy);
+        let channel = builder.slow_start(SlowStart::new(100 * SECOND)).connect().await;
+        sleep(7 * SECOND).await;
+        Client::new(&channel.unwrap())
+    };
     let mut servers = Vec::new();
     for address in ["a:1", "b:1", "c:1"] {
         servers.push(Server::on(&net, address));
         registry.up(address).await;
     }
-    let connect = || async {
-        let policy = RingHash::header(HeaderName::from_static("x-user"));
-        let builder = channel(&registry, &net).policy(policy).slow_start(SlowStart::new(100 * SECOND));
-        let client = Client::new(&builder.connect().await.unwrap());
-        sleep(7 * SECOND).await;
-        client
-    };
     let old = connect().await;
     sleep(200 * SECOND).await;
-    let before = homes(&old).await;
-    assert_eq!(homes(&connect().await).await, before);
+    servers.push(Server::on(&net, "d:1"));
+    registry.up("d:1").await;
+    let new = connect().await;
+    let homes_of_new = homes(&new).await;
+    assert!(homes_of_new.iter().filter(|home| *home == "d:1").count() > 20);
+    assert_eq!(homes(&old).await, homes_of_new);
 }
 
 /// All three attempts went to the one server with the fewest calls.
