@@ -319,6 +319,11 @@ impl Picked {
         self
     }
 
+    /// The total that the attempt counts in.
+    pub(crate) fn total(&self) -> Option<&Arc<AtomicUsize>> {
+        self.total.as_ref()
+    }
+
     /// Limits the call to a group: it goes to no instance outside of it if this one has no capacity or was tried before. A
     /// group that was set before is the narrower one, and stays.
     pub(crate) fn or_within(mut self, group: &Arc<InstanceGroup>) -> Self {

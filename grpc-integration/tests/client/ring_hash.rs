@@ -52,6 +52,41 @@ async fn a_users_calls_go_to_one_server_and_only_those_of_one_that_is_lost_to_ot
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_bound_counts_calls_that_a_full_server_has_left_to_others() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let mut servers = Vec::new();
+    for address in ["a:1", "b:1", "c:1"] {
+        servers.push(Server::described(&net, address, |server| server.max_concurrent_streams(4)));
+        registry.up(address).await;
+    }
+    let policy = RingHash::header(HeaderName::from_static("x-user")).with_balance_factor(300);
+    let client = channel(&registry, &net).policy(policy).max_connections(1).connect().await.unwrap();
+    let client = Client::new(&client);
+    sleep(SECOND).await;
+    let users = homes(&client).await;
+    let of = |user: usize| {
+        let mut request = Request::new(String::new());
+        request.metadata_mut().insert("x-user", format!("user {user}").parse().unwrap());
+        request
+    };
+    // 300 % of the mean of three servers are all calls. So the bound leaves them at home, and its streams are the limit.
+    let mut streams = Vec::new();
+    for _ in 0..12 {
+        let before: Vec<_> = servers.iter().map(Server::calls).collect();
+        let stream = client.stream("Stream", of(0)).await.unwrap();
+        let at = servers.iter().zip(before).find(|(server, before)| server.calls() > *before).unwrap().0;
+        streams.push((at.address.clone(), stream));
+    }
+    streams.retain(|(at, _)| *at != users[0]);
+    assert_eq!(streams.len(), 8);
+    let (other, _) = streams.pop().unwrap();
+    sleep(SECOND).await;
+    // Of seven calls three are there, and it has room for eight.
+    let user = users.iter().position(|home| *home == other).unwrap();
+    assert_eq!(client.call("Name", of(user)).await.unwrap().into_inner(), other);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_key_with_too_many_calls_for_one_server_spreads_and_comes_back_when_they_have_ended() {
     let (mut registry, net) = (Registry::new(), Net::new());
     let mut servers = Vec::new();

@@ -2,6 +2,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use hither_core::SortedById;
@@ -78,25 +79,25 @@ impl Picking<'_> {
         }
         let state = self.state.load();
         let State::Ready(ready) = &**state else { return None };
-        let mut group = None;
+        let mut among = Among::all(ready);
         for _ in 0..TRIES {
             let Pick::Instance(mut picked) = ready.picker.pick(&self.info) else { return None };
-            group = picked.take_group();
+            among = Among::instead_of(ready, &mut picked);
             let was_tried = self.tried.contains(picked.instance());
             let drawn = Drawn::of(ready, picked);
-            if group.as_ref().is_some_and(|group| group.waiters().any()) {
+            if among.group.as_ref().is_some_and(|group| group.waiters().any()) {
                 return None;
             }
             if !was_tried && let Some(reserved) = drawn.reserve() {
                 return Some(reserved);
             }
         }
-        self.untried(ready, &Among { ready, group: group.as_deref() })
+        self.untried(&among)
     }
 
     /// Takes any instance that was not tried before and has capacity, from a random one on: the policy goes on picking
     /// those that were. One of weight 0 only if all are.
-    fn untried(&self, ready: &Ready, among: &Among<'_>) -> Option<Reserved> {
+    fn untried(&self, among: &Among<'_>) -> Option<Reserved> {
         let instances = among.instances();
         let count = instances.len();
         let first = fastrand::usize(..count.max(1));
@@ -108,7 +109,7 @@ impl Picking<'_> {
                     && instance.has_capacity()
                     && !among.leaves_out(instance)
             });
-            untried.find_map(|instance| take(ready, instance))
+            untried.find_map(|instance| among.take(instance))
         };
         let are_weightless = || instances.iter().all(|instance| instance.weight() <= 0.0);
         untried(true).or_else(|| are_weightless().then(|| untried(false)).flatten())
@@ -189,7 +190,7 @@ impl Picking<'_> {
         at_all: bool,
     ) -> Look {
         let mut again = None;
-        let mut group = None;
+        let mut among = Among::all(ready);
         for _ in 0..TRIES {
             let mut picked = match ready.picker.pick(&self.info) {
                 Pick::Instance(picked) => picked,
@@ -201,11 +202,11 @@ impl Picking<'_> {
                 Pick::Fail(status) => return Look::Done(Err(Unpicked::Failed(status))),
                 Pick::Drop(status) => return Look::Done(Err(Unpicked::Dropped(status))),
             };
-            group = picked.take_group();
+            among = Among::instead_of(ready, &mut picked);
             let was_tried = self.tried.contains(picked.instance());
             let drawn = Drawn::of(ready, picked);
             // Those who wait come first.
-            if let Some(waiters) = group.as_ref().map(|group| group.waiters())
+            if let Some(waiters) = among.group.as_ref().map(|group| group.waiters())
                 && !head.is_some_and(|head| head.is_of(waiters))
                 && waiters.any()
             {
@@ -217,21 +218,20 @@ impl Picking<'_> {
                 return Look::Done(Ok(reserved));
             }
         }
-        let among = Among { ready, group: group.as_deref() };
         // Also where what the policy picks is full: the one that takes the call instead may have failed it before.
         if !self.tried.is_empty()
             && (again.is_some() || at_all)
-            && let Some(reserved) = self.untried(ready, &among).or_else(|| again.and_then(Drawn::reserve))
+            && let Some(reserved) = self.untried(&among).or_else(|| again.and_then(Drawn::reserve))
         {
             return Look::Done(Ok(reserved));
         }
-        let line = group.as_ref().map_or(self.state.capacity(), |group| group.waiters());
+        let line = among.group.as_ref().map_or(self.state.capacity(), |group| group.waiters());
         // The head of another line has looked at nothing here.
         let (other, head) = match head {
             Some(head) if head.is_of(line) => (false, Some(head)),
             head => (head.is_some(), None),
         };
-        let is_new = |head: &Head<'_>| group.as_ref().is_some_and(|group| head.is_new(group.version()));
+        let is_new = |head: &Head<'_>| among.group.as_ref().is_some_and(|group| head.is_new(group.version()));
         let at_all = head.is_some_and(is_new) || other || at_all;
         let found = |done: Look| {
             // There may be more, for the next one.
@@ -248,7 +248,7 @@ impl Picking<'_> {
                     instance.capacity().is(&listed) && !among.leaves_out(instance)
                 };
                 if let Some(instance) = instance.filter(is_left)
-                    && let Some(reserved) = take(ready, instance)
+                    && let Some(reserved) = among.take(instance)
                 {
                     head.list_again(&listed);
                     return found(Look::Done(Ok(reserved)));
@@ -258,7 +258,7 @@ impl Picking<'_> {
         if at_all {
             let has_capacity =
                 |instance: &ReadyInstance| instance.has_capacity() && !among.leaves_out(instance);
-            if let Some(reserved) = any_other(among.instances(), has_capacity, |one| take(ready, one)) {
+            if let Some(reserved) = any_other(among.instances(), has_capacity, |one| among.take(one)) {
                 return found(Look::Done(Ok(reserved)));
             }
             if head.is_some() {
@@ -274,12 +274,31 @@ impl Picking<'_> {
 struct Among<'a> {
     ready: &'a Ready,
     /// `None`: all of them.
-    group: Option<&'a InstanceGroup>,
+    group: Option<Arc<InstanceGroup>>,
+    /// Where the policy counts the call, wherever it goes.
+    total: Option<Arc<AtomicUsize>>,
 }
 
-impl Among<'_> {
+impl<'a> Among<'a> {
+    fn all(ready: &'a Ready) -> Self {
+        Self { ready, group: None, total: None }
+    }
+
+    fn instead_of(ready: &'a Ready, picked: &mut Picked) -> Self {
+        Self { ready, group: picked.take_group(), total: picked.total().cloned() }
+    }
+
     fn instances(&self) -> &SortedById<ReadyInstance> {
-        self.group.map_or(&self.ready.instances, InstanceGroup::instances)
+        self.group.as_ref().map_or(&self.ready.instances, |group| group.instances())
+    }
+
+    /// Takes an instance that the policy has not picked.
+    fn take(&self, instance: &ReadyInstance) -> Option<Reserved> {
+        let mut picked = Picked::from(instance.clone());
+        if let Some(total) = &self.total {
+            picked = picked.counted_in(total);
+        }
+        reserve(self.ready, picked).ok()
     }
 
     /// Whether an old group has what is left out by now.
@@ -314,11 +333,6 @@ impl Drop for Drawn<'_> {
     }
 }
 
-/// Takes an instance that the policy has not picked.
-fn take(ready: &Ready, instance: &ReadyInstance) -> Option<Reserved> {
-    reserve(ready, instance.clone().into()).ok()
-}
-
 fn reserve(ready: &Ready, picked: Picked) -> Result<Reserved, Picked> {
     let (in_flight, slot) = picked.reserve()?;
     let attempt = Attempt::new(in_flight, Arc::clone(slot.connection()), Arc::clone(&ready.picker));
@@ -351,7 +365,7 @@ fn calls_per_weight(instance: &&ReadyInstance) -> u64 {
 #[cfg(test)]
 mod tests {
     use std::io;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::Ordering;
 
     use async_trait::async_trait;
     use futures_util::FutureExt;

@@ -6,11 +6,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::ring::Ring;
 use crate::client::ready_instance::{Picked, ReadyInstance};
 
+/// How many slots a pick looks at. Where all instances are at their bound, 125 % leaves none of so many without room; only calls
+/// that are counted elsewhere, as those of other lanes, can take all of it.
+const LOOKS: usize = 256;
+
 /// The bound of each instance, and the calls in flight that it is computed from.
 #[derive(Debug, Clone)]
 pub(super) struct Bound {
     percent: u32,
-    /// Those that were picked here. Kept by the calls themselves: adding up all instances for each would cost more with each
+    /// Those that were picked here, also where another instance has taken them. Kept by the calls themselves: adding up all instances for each would cost more with each
     /// instance.
     calls: Arc<AtomicUsize>,
 }
@@ -32,8 +36,7 @@ impl Bound {
         let slots = self.slots();
         let has_room =
             |instance: &&ReadyInstance| (instance.in_flight() as u128) < room(ring, instance, slots);
-        // None has while calls are in flight that were not picked here.
-        let picked = ring.from(hash).find(has_room).or_else(|| ring.from(hash).next())?;
+        let picked = ring.from(hash).take(LOOKS).find(has_room).or_else(|| ring.from(hash).next())?;
         Some(Picked::from(picked.clone()).counted_in(&self.calls))
     }
 
@@ -165,6 +168,26 @@ mod tests {
         let most = ready.iter().map(ReadyInstance::in_flight).max().unwrap();
         assert_eq!(most, 300, "150 % of 2000 calls on ten");
         assert!(f64::from(kept) / f64::from(others) > 0.8, "{kept} of {others}");
+    }
+
+    #[test]
+    fn a_call_goes_home_if_none_of_the_next_entries_has_room() {
+        let ready = ready([1; 1000]);
+        let (ring, bound) = (ring(&ready), Bound::new(125));
+        let key = (0..).find(|key| {
+            let key = hash(&u32::to_be_bytes(*key));
+            ring.from(key).take(LOOKS).all(|one| *one != ready[0])
+        });
+        let key = hash(&u32::to_be_bytes(key.unwrap()));
+        // Which are not counted here, so that no other has room.
+        let others = ready.iter().skip(1);
+        let _calls: Vec<_> = others.map(|one| Picked::from(one.clone()).started()).collect();
+        assert_eq!(at(&call(&bound, &ring, key)), home(&ring, key));
+        let key = (0..).map(|key| hash(&u32::to_be_bytes(key))).find(|key| {
+            let looked_at = ring.from(*key).take(LOOKS).position(|one| *one == ready[0]);
+            looked_at.is_some_and(|place| place > LOOKS / 2)
+        });
+        assert_eq!(at(&call(&bound, &ring, key.unwrap())), *ready[0].id());
     }
 
     #[test]

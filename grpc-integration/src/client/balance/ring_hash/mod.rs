@@ -79,7 +79,7 @@ impl RingHash {
     /// usual.
     ///
     /// An instance has room for `ceil(percent / 100 * (calls + 1) / instances)` calls, where `calls` are those that this channel has in
-    /// flight by this policy; where weights differ, for its share by weight of them all, and for one at least. A call whose instance has no room goes to the
+    /// flight by this policy, on whichever instance; where weights differ, for its share by weight of them all, and for one at least. A call whose instance has no room goes to the
     /// next one on the ring that has. So a key that is called too often for one server spreads over the next ones, always
     /// in the same order, and all other keys stay where they are as long as their own instance has room.
     ///
@@ -87,7 +87,7 @@ impl RingHash {
     /// one that comes while its instance has a call may go to another one.
     ///
     /// A pick looks at `percent / (percent - 100)` slots of the ring on average at most where all instances are loaded, five of
-    /// them with 125, and never at more than all of it.
+    /// them with 125, and never at more than 256 of them: if none of those has room, the call goes to its own instance.
     ///
     /// ```
     /// use hither_tonic::RingHash;
