@@ -33,6 +33,8 @@ pub(crate) struct Probation {
     probe: AtomicU64,
     /// The number of the latest probe.
     latest: AtomicU64,
+    /// The number of the latest probe when this trial began: those up to it are of other trials.
+    before: AtomicU64,
     verdict: AtomicU8,
 }
 
@@ -51,6 +53,7 @@ impl Probation {
     }
 
     pub(crate) fn set(&self, standing: Standing) {
+        self.before.store(self.latest.load(Ordering::SeqCst), Ordering::SeqCst);
         self.verdict.store(UNDECIDED, Ordering::SeqCst);
         // Written by a swap, as in `admit`.
         self.probe.swap(NONE, Ordering::SeqCst);
@@ -94,7 +97,8 @@ impl Probation {
 
     /// Returns whether this outcome decides on the instance.
     pub(super) fn ended(&self, is_failure: bool, admission: Admission) -> bool {
-        if admission == Admission::Call || self.standing() != Standing::Probing {
+        let Admission::Probe(number) = admission else { return false };
+        if self.standing() != Standing::Probing || number <= self.before.load(Ordering::SeqCst) {
             return false;
         }
         let verdict = if is_failure { FAILED } else { SUCCEEDED };

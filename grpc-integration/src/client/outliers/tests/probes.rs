@@ -85,3 +85,21 @@ async fn a_probe_that_has_failed_does_not_last() {
     channel.outliers.look(Instant::now()).now_or_never().unwrap();
     assert_eq!(channel.standing(0), Standing::Ejected);
 }
+
+/// Of a stream that lasts, for example, until the instance has been ejected again and is tried anew.
+#[tokio::test(start_paused = true)]
+async fn a_probe_of_an_earlier_trial_decides_on_nothing() {
+    for is_failure in [false, true] {
+        let (channel, outcomes) = tried().await;
+        let old = outcomes.probation().admit().unwrap();
+        for standing in [Standing::In, Standing::Ejected, Standing::Probing] {
+            outcomes.probation().set(standing);
+        }
+        outcomes.record(is_failure, old);
+        assert_eq!(outcomes.probation().verdict(), None);
+        let new = outcomes.probation().admit().unwrap();
+        outcomes.record(!is_failure, new);
+        assert_eq!(outcomes.probation().verdict(), Some(is_failure));
+        drop(channel);
+    }
+}
