@@ -203,13 +203,16 @@ async fn a_hedge_that_the_budget_denies_is_no_attempt() {
 
 #[tokio::test(start_paused = true)]
 async fn an_attempt_that_has_failed_is_not_in_flight_while_another_is() {
-    let fleet = Fleet::of(2, Script::of([Reply::Silence, Reply::Fail(Code::Unavailable)])).await;
-    let client = client(&fleet, policy().with_max_attempts(2)).await;
-    let call = tokio::spawn(async move { client.name().await });
-    sleep(SECOND).await;
-    assert_eq!((fleet.script.seen().len(), fleet.recorder.in_flight()), (2, 1));
-    call.abort();
-    settle(&fleet).await;
+    // The other is not gRPC's.
+    for failure in [Reply::Fail(Code::Unavailable), Reply::Http(503)] {
+        let fleet = Fleet::of(2, Script::of([Reply::Silence, failure])).await;
+        let client = client(&fleet, policy().with_max_attempts(2)).await;
+        let call = tokio::spawn(async move { client.name().await });
+        sleep(SECOND).await;
+        assert_eq!((fleet.script.seen().len(), fleet.recorder.in_flight()), (2, 1));
+        call.abort();
+        settle(&fleet).await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -114,13 +114,12 @@ impl<'a> Remainder<'a> {
         self.timer = timer;
         // Given back if nothing was sent.
         self.withdrawal = None;
-        match outcome {
-            Some(Ok(response)) => match mem::replace(&mut self.progress, Progress::Picking) {
-                Progress::Sent(_, attempt) => Ok((response, attempt)),
-                _ => Err(Failure::last(Status::internal("a response to a call that was not sent"))),
-            },
-            Some(Err(failure)) => Err(failure),
-            None => Err(self.exceeded()),
+        let outcome = outcome.unwrap_or_else(|| Err(self.exceeded()));
+        // What has failed is in flight no longer, though others of a hedged call may be.
+        let progress = mem::replace(&mut self.progress, Progress::Picking);
+        match (outcome?, progress) {
+            (response, Progress::Sent(_, attempt)) => Ok((response, attempt)),
+            _ => Err(Failure::last(Status::internal("a response to a call that was not sent"))),
         }
     }
 
