@@ -321,6 +321,17 @@ async fn there_is_no_second_copy_for_the_same_instance() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn there_is_no_second_copy_where_an_attempt_went_after_all_others_had_failed() {
+    let replies = [Reply::Fail(Code::Unavailable), Reply::Name.after(SECOND)];
+    let fleet = Fleet::of(2, Script::of(replies)).await;
+    let client = client(&fleet, policy()).await;
+    let began = Instant::now();
+    client.name().await.unwrap();
+    assert_near(&instants(&fleet.script.take(), began), &[0, 0]);
+    settle(&fleet).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stream_of_requests_is_not_hedged_and_one_of_responses_is() {
     let fleet = Fleet::of(3, Script::of([Reply::Name.after(SECOND)])).await;
     let client = client(&fleet, policy()).await;

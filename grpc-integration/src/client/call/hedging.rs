@@ -98,13 +98,16 @@ pub(super) async fn hedge<'a>(
                 let mut remainder = Remainder::of(call, None);
                 remainder.join(&tried, sent);
                 // The only attempt waits for an instance; another one does not, and goes elsewhere.
-                let first = if open.is_empty() {
-                    limits.withdraw().map(|withdrawal| {
-                        remainder.pay_with(withdrawal);
-                        First::Again
+                let first = if !open.is_empty() {
+                    elsewhere(call, limits, &tried, sent)
+                } else if let Some(withdrawal) = limits.withdraw() {
+                    remainder.pay_with(withdrawal);
+                    Some(match remainder.begin(call.head.again()).await {
+                        Ok((attempt, sending)) => First::Sent(attempt, sending),
+                        Err(failure) => First::Failed(failure),
                     })
                 } else {
-                    elsewhere(call, limits, &tried, sent)
+                    None
                 };
                 match (first, last.take()) {
                     (Some(first), _) => {
