@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use hither_core::Instance;
+use hither_core::{Instance, SortedById};
 use hither_tonic::{
     ChannelBuilder, DiscoveryChannel, ErrorKind, HedgingPolicy, Lane, LaneFallback, Lanes, LeastRequest,
-    MethodConfig, OutlierDetection, RetryBudget, RetryPolicy, RoundRobin, SlowStart, Sticky, WaitForReady,
+    LoadBalancingPolicy, MethodConfig, OutlierDetection, Picker, ReadyInstance, RetryBudget, RetryPolicy,
+    RoundRobin, SlowStart, Sticky, WaitForReady,
 };
 use http::HeaderName;
 use tokio::time::{sleep, timeout};
@@ -202,6 +203,92 @@ async fn a_full_lane_holds_back_no_calls_of_others_and_its_calls_wait_for_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_full_default_lane_leaves_the_canary_its_share() {
+    let mut fleet = Fleet::new(&["a"]).await;
+    let canary = Server::on(&fleet.net, "c:1");
+    fleet.registry.put(described(&canary, "canary")).await;
+    let lanes = lanes().with_share("canary", 0.3).with_seed(1);
+    let client = fleet.client(fleet.channel(lanes)).await;
+    let mut streams = Vec::new();
+    while fleet.calls() != [2] {
+        streams.push(client.stream("Stream", to("")).await.unwrap());
+    }
+    let before = canary.calls();
+    let calls: Vec<_> = (0..200)
+        .map(|_| {
+            let client = client.clone();
+            tokio::spawn(async move { call(&client, "Name", "").await })
+        })
+        .collect();
+    sleep(SECOND).await;
+    let shared = canary.calls() - before;
+    // Four standard deviations; and those are not held back by the others, which wait.
+    assert!((34..=86).contains(&shared), "{shared}");
+    assert_eq!(calls.iter().filter(|call| call.is_finished()).count(), shared);
+    // Nor do those draw again when they are woken.
+    fleet.registry.put(described(&fleet.servers[0], "").with_metadata("changed", "yes")).await;
+    sleep(SECOND).await;
+    assert_eq!(canary.calls() - before, shared);
+    drop(streams);
+    for call in calls {
+        timeout(SECOND, call).await.expect("streams are free").unwrap().unwrap();
+    }
+    assert_eq!(canary.calls() - before, shared);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_in_the_line_of_another_lane_goes_to_its_own_as_soon_as_that_is_back() {
+    let mut fleet = Fleet::new(&["a"]).await;
+    let client = fleet.client(fleet.channel(lanes())).await;
+    let mut streams = Vec::new();
+    for _ in 0..2 {
+        streams.push(client.stream("Stream", to("")).await.unwrap());
+    }
+    let mut waiting = Vec::new();
+    for lane in ["", "canary", "", "canary"] {
+        let client = client.clone();
+        waiting.push(tokio::spawn(async move { call(&client, "Name", lane).await }));
+        sleep(SECOND).await;
+    }
+    let canary = Server::on(&fleet.net, "c:1");
+    fleet.registry.put(described(&canary, "canary")).await;
+    for at in [3, 1] {
+        let call = timeout(SECOND, waiting.remove(at)).await.expect("its lane is ready");
+        assert_eq!(call.unwrap().unwrap(), "c:1");
+    }
+    assert!(waiting.iter().all(|call| !call.is_finished()));
+    drop(streams);
+    for call in waiting {
+        assert_eq!(timeout(SECOND, call).await.expect("it is free").unwrap().unwrap(), "a:1");
+    }
+}
+
+/// A policy that panics over an instance with this in its metadata.
+#[derive(Debug)]
+struct Panics;
+
+impl LoadBalancingPolicy for Panics {
+    fn picker(&mut self, ready: &SortedById<ReadyInstance>) -> Arc<dyn Picker> {
+        assert!(ready.iter().all(|ready| !ready.instance().metadata().contains_key("bug")), "a bug");
+        LeastRequest::default().picker(ready)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_of_a_lane_whose_policy_panics_go_to_other_instances_when_all_of_it_was_replaced() {
+    let mut fleet = Fleet::new(&["a", "c1"]).await;
+    let client = fleet.client(fleet.channel(Lanes::by_metadata("lane", || Panics))).await;
+    assert_eq!(call(&client, "Name", "canary").await.unwrap(), "c1:1");
+    let canary = Server::on(&fleet.net, "c2:1");
+    fleet.registry.put(described(&canary, "canary").with_metadata("bug", "yes")).await;
+    sleep(SECOND).await;
+    fleet.registry.leave("c1:1").await;
+    sleep(SECOND).await;
+    let answer = timeout(SECOND, call(&client, "Name", "canary")).await.expect("there are others");
+    assert!(["a:1", "c2:1"].contains(&&*answer.unwrap()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn calls_that_wait_for_a_full_lane_go_to_an_instance_that_moves_into_it() {
     let mut fleet = Fleet::new(&["a", "b", "c"]).await;
     // Which picks no other by itself while the first is ready.
@@ -257,8 +344,11 @@ async fn instances_that_change_their_metadata_move_without_a_failed_call_or_a_ne
         servers.push(server);
     }
     let channel = DiscoveryChannel::builder(registry.discovery(), SERVICE).policy(lanes()).connect().await;
-    let client = Client::new(&channel.unwrap());
-    until("all are connected", || servers.iter().all(|server| server.open() == 1)).await;
+    let channel = channel.unwrap();
+    let client = Client::new(&channel);
+    // Not only as the servers see it: a lane has to be ready.
+    let connections = || channel.status().instances().iter().map(|one| one.connections()).collect::<Vec<_>>();
+    until("all are connected", || connections() == [1; 4]).await;
     let (is_over, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let callers: Vec<_> = (0..8)
         .map(|caller| {

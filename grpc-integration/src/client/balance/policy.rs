@@ -1,7 +1,7 @@
 //! The contract between a channel and its load balancing policy.
 
 use std::fmt::Debug;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use hither_core::SortedById;
@@ -9,6 +9,7 @@ use http::{Extensions, HeaderMap};
 use tokio::time::Instant;
 use tonic::{Code, Status};
 
+use super::random::{self, Random};
 use crate::client::evidence::Evidence;
 use crate::client::ready_instance::{Picked, ReadyInstance};
 
@@ -141,12 +142,26 @@ pub struct CallInfo<'a> {
     path: &'a str,
     headers: &'a HeaderMap,
     extensions: &'a Extensions,
+    /// What is drawn for the call, and the number of its attempt.
+    chance: Option<(&'a OnceLock<u64>, u32)>,
 }
 
 impl<'a> CallInfo<'a> {
     /// Returns a call of `path` with these headers and extensions: for tests of policies.
     pub fn new(path: &'a str, headers: &'a HeaderMap, extensions: &'a Extensions) -> Self {
-        Self { path, headers, extensions }
+        Self { path, headers, extensions, chance: None }
+    }
+
+    /// Sets the number of the attempt, and where the call keeps what is drawn for it.
+    pub(crate) fn of_attempt(mut self, attempt: u32, of_call: &'a OnceLock<u64>) -> Self {
+        self.chance = Some((of_call, attempt));
+        self
+    }
+
+    /// Returns a random number, the same one however often the attempt is picked for. `salt` tells apart those who ask.
+    pub(crate) fn chance(&self, random: &Random, salt: u64) -> u64 {
+        let Some((of_call, attempt)) = self.chance else { return random.draw() };
+        random::at(of_call.get_or_init(|| random.draw()) ^ salt, attempt.into())
     }
 
     /// Returns the method called, as `/package.Service/Method`.

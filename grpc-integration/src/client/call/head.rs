@@ -1,6 +1,7 @@
 //! The head of a call's request, for each of its attempts.
 
 use std::mem;
+use std::sync::OnceLock;
 
 use http::header::{CONTENT_TYPE, TE, USER_AGENT};
 use http::uri::{self, PathAndQuery};
@@ -35,6 +36,8 @@ pub(super) struct Head {
     pub(super) wait_for_ready: bool,
     /// For the policy; they are not sent.
     pub(super) extensions: Extensions,
+    /// What the policy draws for the call.
+    pub(super) chance: OnceLock<u64>,
 }
 
 impl Head {
@@ -54,7 +57,8 @@ impl Head {
             headers.insert(TE, HeaderValue::from_static(TRAILERS));
         }
         let path = request.uri().path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
-        Self { method: request.method().clone(), path, kept, deadline, wait_for_ready, extensions }
+        let method = request.method().clone();
+        Self { method, path, kept, deadline, wait_for_ready, extensions, chance: OnceLock::new() }
     }
 
     pub(super) fn path(&self) -> &str {

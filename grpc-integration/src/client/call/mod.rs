@@ -121,7 +121,7 @@ impl Stage {
             limits.on_call();
         }
         let info = CallInfo::new(call.head.path(), request.headers(), &call.head.extensions);
-        let Some(picked) = call.picking(info).now(&mut Progress::Picking) else {
+        let Some(picked) = call.picking(info, 0).now(&mut Progress::Picking) else {
             return Self::remainder(call, First::Unpicked(request.map(drop)));
         };
         let (mut attempt, slot) = match picked {
@@ -252,7 +252,9 @@ impl Call {
         self.head.deadline.is_some_and(|deadline| is_cancelled() && deadline.has_passed())
     }
 
-    fn picking<'a>(&'a self, info: CallInfo<'a>) -> Picking<'a> {
+    /// `previous`: how many attempts there were before.
+    fn picking<'a>(&'a self, info: CallInfo<'a>, previous: u32) -> Picking<'a> {
+        let info = info.of_attempt(previous, &self.head.chance);
         Picking { state: &self.calls.state, info, wait_for_ready: self.head.wait_for_ready, tried: &[] }
     }
 

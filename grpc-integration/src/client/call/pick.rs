@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-use hither_core::SortedById;
+use hither_core::{HasId, SortedById};
+use tokio::sync::watch;
 use tonic::{Code, Status};
 
 use super::attempt::Attempt;
@@ -85,14 +86,14 @@ impl Picking<'_> {
             among = Among::instead_of(ready, &mut picked);
             let was_tried = self.tried.contains(picked.instance());
             let drawn = Drawn::of(ready, picked);
-            if among.group.as_ref().is_some_and(|group| group.waiters().any()) {
+            if among.awaited(None).is_some() && among.has(drawn.instance()) {
                 return None;
             }
             if !was_tried && let Some(reserved) = drawn.reserve() {
                 return Some(reserved);
             }
         }
-        self.untried(&among)
+        if among.awaited(None).is_some() { None } else { self.untried(&among) }
     }
 
     /// Takes any instance that was not tried before and has capacity, from a random one on: the policy goes on picking
@@ -107,7 +108,6 @@ impl Picking<'_> {
                 (instance.weight() > 0.0) == has_weight
                     && !self.tried.contains(instance)
                     && instance.has_capacity()
-                    && !among.leaves_out(instance)
             });
             untried.find_map(|instance| among.take(instance))
         };
@@ -132,28 +132,47 @@ impl Picking<'_> {
                 }
             }
             *progress = Progress::Full;
-            let head = line.join().await;
-            let other = loop {
-                let mut freed = pin!(head.freed());
-                freed.as_mut().enable();
-                changes.mark_unchanged();
-                match self.look(progress, Some(&head)) {
-                    Look::Done(picked) => return picked,
-                    // It waits for something else, and leaves the line meanwhile.
-                    Look::Queued => break None,
-                    // So does one that is limited to another group by now.
-                    Look::Full(full) if !head.is_of(&full) => break Some(full),
-                    Look::Full(_) => tokio::select! {
-                        _ = changes.changed() => {}
-                        () = freed => {}
-                    },
+            match self.wait_in(&line, &mut changes, progress).await {
+                Look::Done(picked) => return picked,
+                Look::Full(other) => line = other,
+                Look::Queued => {
+                    let _ = changes.changed().await;
                 }
-            };
-            drop(head);
-            if let Some(other) = other {
-                line = other;
-            } else {
-                let _ = changes.changed().await;
+            }
+        }
+    }
+
+    /// Waits in a line, until the call is served or waits for something else.
+    async fn wait_in(
+        &self,
+        line: &Arc<CapacityWaiters>,
+        changes: &mut watch::Receiver<u64>,
+        progress: &mut Progress,
+    ) -> Look {
+        let mut join = pin!(line.join());
+        // The line of the channel is left by its head alone: all calls in it may go to any instance.
+        let is_of_group = !Arc::ptr_eq(line, self.state.capacity());
+        let head = loop {
+            tokio::select! {
+                biased;
+                head = &mut join => break head,
+                // The call may be of another group by now, which those before it are not.
+                _ = changes.changed(), if is_of_group => match self.look(progress, None) {
+                    Look::Full(full) if Arc::ptr_eq(&full, line) => {}
+                    other => return other,
+                },
+            }
+        };
+        loop {
+            let mut freed = pin!(head.freed());
+            freed.as_mut().enable();
+            changes.mark_unchanged();
+            match self.look(progress, Some(&head)) {
+                Look::Full(full) if head.is_of(&full) => tokio::select! {
+                    _ = changes.changed() => {}
+                    () = freed => {}
+                },
+                other => return other,
             }
         }
     }
@@ -206,9 +225,8 @@ impl Picking<'_> {
             let was_tried = self.tried.contains(picked.instance());
             let drawn = Drawn::of(ready, picked);
             // Those who wait come first.
-            if let Some(waiters) = among.group.as_ref().map(|group| group.waiters())
-                && !head.is_some_and(|head| head.is_of(waiters))
-                && waiters.any()
+            if let Some(waiters) = among.awaited(head)
+                && among.has(drawn.instance())
             {
                 return Look::Full(Arc::clone(waiters));
             }
@@ -217,6 +235,9 @@ impl Picking<'_> {
             } else if let Some(reserved) = drawn.reserve() {
                 return Look::Done(Ok(reserved));
             }
+        }
+        if let Some(waiters) = among.awaited(head) {
+            return Look::Full(Arc::clone(waiters));
         }
         // Also where what the policy picks is full: the one that takes the call instead may have failed it before.
         if !self.tried.is_empty()
@@ -244,10 +265,7 @@ impl Picking<'_> {
             while let Some(listed) = head.next_listed() {
                 // Passed over if it is not among those that are ready, or is listed under another id by now.
                 let instance = listed.id().and_then(|id| among.instances().get(&id));
-                let is_left = |instance: &&ReadyInstance| {
-                    instance.capacity().is(&listed) && !among.leaves_out(instance)
-                };
-                if let Some(instance) = instance.filter(is_left)
+                if let Some(instance) = instance.filter(|instance| instance.capacity().is(&listed))
                     && let Some(reserved) = among.take(instance)
                 {
                     head.list_again(&listed);
@@ -256,9 +274,8 @@ impl Picking<'_> {
             }
         }
         if at_all {
-            let has_capacity =
-                |instance: &ReadyInstance| instance.has_capacity() && !among.leaves_out(instance);
-            if let Some(reserved) = any_other(among.instances(), has_capacity, |one| among.take(one)) {
+            let take = |one: &_| among.take(one);
+            if let Some(reserved) = any_other(among.instances(), ReadyInstance::has_capacity, take) {
                 return found(Look::Done(Ok(reserved)));
             }
             if head.is_some() {
@@ -285,7 +302,20 @@ impl<'a> Among<'a> {
     }
 
     fn instead_of(ready: &'a Ready, picked: &mut Picked) -> Self {
-        Self { ready, group: picked.take_group(), total: picked.total().cloned() }
+        // An old one may have none of those that are ready now, whose calls wait in other lines.
+        let group = picked.take_group().filter(|_| !ready.is_picker_old);
+        Self { ready, group, total: picked.total().cloned() }
+    }
+
+    /// The line of the group, if calls wait in it and this is not its head.
+    fn awaited(&self, head: Option<&Head<'_>>) -> Option<&Arc<CapacityWaiters>> {
+        let waiters = self.group.as_ref()?.waiters();
+        (!head.is_some_and(|head| head.is_of(waiters)) && waiters.any()).then_some(waiters)
+    }
+
+    /// Whether the group has it: the policy may pick outside of what the call goes to instead.
+    fn has(&self, instance: Option<&ReadyInstance>) -> bool {
+        instance.is_some_and(|instance| self.instances().get(instance.id()).is_some())
     }
 
     fn instances(&self) -> &SortedById<ReadyInstance> {
@@ -300,11 +330,6 @@ impl<'a> Among<'a> {
         }
         reserve(self.ready, picked).ok()
     }
-
-    /// Whether an old group has what is left out by now.
-    fn leaves_out(&self, instance: &ReadyInstance) -> bool {
-        self.group.is_some() && self.ready.leaves_out(instance)
-    }
 }
 
 /// A pick of the policy's. If it is dropped, it has come to nothing, and the policy is told.
@@ -316,6 +341,10 @@ struct Drawn<'a> {
 impl<'a> Drawn<'a> {
     fn of(ready: &'a Ready, picked: Picked) -> Self {
         Self { ready, picked: Some(picked) }
+    }
+
+    fn instance(&self) -> Option<&ReadyInstance> {
+        self.picked.as_ref().map(Picked::instance)
     }
 
     fn reserve(mut self) -> Option<Reserved> {
@@ -369,7 +398,7 @@ mod tests {
 
     use async_trait::async_trait;
     use futures_util::FutureExt;
-    use hither_core::{HasId, Instance};
+    use hither_core::Instance;
     use http::{Extensions, HeaderMap};
     use tokio::sync::mpsc;
 

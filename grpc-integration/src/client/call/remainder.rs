@@ -196,7 +196,7 @@ impl<'a> Remainder<'a> {
     async fn send(&mut self, request: Request<()>) -> Result<(Attempt, Sending), Failure> {
         let Self { call, progress, tried, previous, withdrawal, before, idle, .. } = self;
         let info = CallInfo::new(call.head.path(), request.headers(), &call.head.extensions);
-        let picking = Picking { tried, ..call.picking(info) };
+        let picking = Picking { tried, ..call.picking(info, *previous) };
         let (mut attempt, slot) = match picking.now(progress) {
             Some(picked) => picked?,
             None => picking.wait(progress).await?,

@@ -63,13 +63,13 @@ impl LanesPicker {
         }
     }
 
-    /// Draws the lane of an untagged call: `None` for the default lane.
-    fn shared(&self) -> Option<&LanePicker> {
+    /// Draws the lane of an untagged call, once for each attempt: `None` for the default lane.
+    fn shared(&self, call: &CallInfo<'_>) -> Option<&LanePicker> {
         if self.choice.shares.is_empty() {
             return None;
         }
         // The upper 53 bits, which are what a number can have, as a part of one.
-        let mut place = (self.random.draw() >> 11) as f64 * (0.5_f64).powi(53);
+        let mut place = (call.chance(&self.random, self.choice.salt) >> 11) as f64 * (0.5_f64).powi(53);
         for (name, part) in &self.choice.shares {
             if place < *part {
                 return self.lanes.get(name).filter(|lane| lane.has_weight);
@@ -111,7 +111,7 @@ impl Picker for LanesPicker {
         let name = tag.as_deref().unwrap_or(default);
         let lane = self.lane(name);
         if tag.is_none()
-            && let Some(shared) = self.shared()
+            && let Some(shared) = self.shared(call)
         {
             // Where that has no capacity, it is a call of the default lane.
             return shared.pick(call, Some(&lane.unwrap_or(shared).group));
