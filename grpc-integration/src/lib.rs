@@ -141,6 +141,8 @@ mod code_name;
 #[cfg(any(feature = "client", feature = "server"))]
 mod deadline;
 mod error;
+#[cfg(any(feature = "client", all(feature = "server", feature = "metrics")))]
+mod grpc_response;
 #[cfg(all(feature = "client", feature = "server"))]
 pub mod guide;
 #[cfg(any(feature = "client", feature = "server"))]

@@ -154,6 +154,26 @@ async fn methods_that_never_answered_with_more_than_an_error_are_one() {
     assert_eq!(started, 2);
 }
 
+/// A server has pages beside gRPC, and one for what is not found.
+#[tokio::test(start_paused = true)]
+async fn what_is_no_response_of_grpc_is_no_method() {
+    let recorder = recorder();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let mut service = MetricsLayer::new().layer(service_fn(async |request: Request<Body>| {
+        let response = match request.uri().path() {
+            "/a.B/C" => Response::builder().header("content-type", "application/grpc+proto"),
+            "/health" => Response::builder().header("content-type", "text/plain"),
+            "/gateway" => Response::builder().status(502).header("content-type", "application/grpc"),
+            _ => Response::builder().status(404),
+        };
+        Ok::<_, Infallible>(response.body(Body::empty()).unwrap())
+    }));
+    for path in ["/a.B/C", "/health", "/gateway", "/x.Y/1", "/x.Y/2", "/a.B/C"] {
+        service.call(request(path)).await.unwrap();
+    }
+    assert_eq!((started(&recorder, "other"), started(&recorder, "a.B/C")), (4.0, 2.0));
+}
+
 #[tokio::test(start_paused = true)]
 async fn there_is_an_end_to_methods() {
     let recorder = recorder();
@@ -194,7 +214,9 @@ async fn a_stream_ends_with_its_trailers_or_when_it_is_dropped() {
         let mut trailers = http::HeaderMap::new();
         trailers.insert("grpc-status", "8".parse().unwrap());
         let frames = [http_body::Frame::data(data), http_body::Frame::trailers(trailers)];
-        Ok::<_, Infallible>(Response::new(Body::new(Frames(frames.into_iter().rev().collect()))))
+        let response = Response::builder().header("content-type", "application/grpc");
+        let body = Body::new(Frames(frames.into_iter().rev().collect()));
+        Ok::<_, Infallible>(response.body(body).unwrap())
     }));
     let body = service.call(request("/a.B/C")).await.unwrap().into_body();
     let mut body = std::pin::pin!(body);

@@ -4,34 +4,21 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::time::Duration;
 
+use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use http::response::Parts;
-use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body::Body as _;
 use tokio::time::timeout;
 use tonic::{Code, Status};
 
 use super::response_body::ResponseBody;
-
-pub(crate) const GRPC_STATUS: &str = "grpc-status";
+pub(crate) use crate::grpc_response::{GRPC_STATUS, is_grpc};
 
 /// How much of the text is shown.
 const SHOWN: usize = 256;
 /// How much of the body is read for it, and for how long: it may be endless.
 const READ: usize = 4 * 1024;
 const WAIT: Duration = Duration::from_secs(1);
-
-/// Returns whether a response is gRPC's: by its content type, or because it has a gRPC status.
-pub(crate) fn is_grpc(status: StatusCode, headers: &HeaderMap) -> bool {
-    let is_grpc = |value: &HeaderValue| {
-        let rest = value.as_bytes().strip_prefix(b"application/grpc");
-        rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
-    };
-    // There are few, and comparing costs less than hashing.
-    let mut kind = headers.iter().filter(|(name, _)| **name == CONTENT_TYPE);
-    status == StatusCode::OK && kind.next().is_some_and(|(_, kind)| is_grpc(kind))
-        || headers.contains_key(GRPC_STATUS)
-}
 
 /// Returns the status for a response that is not gRPC's, with the first of its text.
 pub(crate) async fn status_of(head: &Parts, body: ResponseBody) -> Status {
@@ -95,24 +82,6 @@ fn shown(text: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_a_content_type_of_grpc_or_a_status_makes_a_response_grpc() {
-        let headers = |name: &'static str, value: &'static str| {
-            let value = HeaderValue::from_static(value);
-            HeaderMap::from_iter([(http::HeaderName::from_static(name), value)])
-        };
-        let ok = StatusCode::OK;
-        for kind in ["application/grpc", "application/grpc+proto", "application/grpc;charset=utf-8"] {
-            assert!(is_grpc(ok, &headers("content-type", kind)), "{kind}");
-            assert!(!is_grpc(StatusCode::BAD_GATEWAY, &headers("content-type", kind)), "{kind}");
-        }
-        for kind in ["text/html", "application/grpc-web", "application/json", ""] {
-            assert!(!is_grpc(ok, &headers("content-type", kind)), "{kind}");
-        }
-        assert!(!is_grpc(ok, &HeaderMap::new()));
-        assert!(is_grpc(StatusCode::SERVICE_UNAVAILABLE, &headers("grpc-status", "8")));
-    }
 
     #[test]
     fn text_is_shown_in_one_line_and_bounded() {

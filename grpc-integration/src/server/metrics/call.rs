@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::{HeaderMap, Request};
+use http::{HeaderMap, Request, Response};
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::time::Instant;
 use tonic::body::Body;
@@ -14,6 +14,7 @@ use tonic::{Code, Status};
 
 use super::methods::{MethodMetrics, Methods};
 use crate::deadline::{GRPC_TIMEOUT, parse};
+use crate::grpc_response::{GRPC_STATUS, is_grpc};
 use crate::metrics::{MessageSizes, SentSizes};
 
 /// Measures one call, until it has ended or is dropped.
@@ -66,13 +67,19 @@ impl CallMetrics {
         (call, request)
     }
 
-    /// Its response has begun, with the status if it is nothing more.
-    pub(super) fn responds(&mut self, status: Option<Code>) {
+    /// Its response has begun. Returns the status if it is nothing more.
+    pub(super) fn responds<B>(&mut self, response: &Response<B>) -> Option<Code> {
+        let status = code_in(response.headers());
+        // A page beside gRPC, as the one for what is not found, tells nothing of a method.
+        let is_method =
+            matches!(status, None | Some(Code::Ok)) && is_grpc(response.status(), response.headers());
+        self.starts(is_method);
+        status
+    }
+
+    fn starts(&mut self, is_method: bool) {
         let Method::Unknown(path) = &mut self.method else { return };
-        let method = match status {
-            None | Some(Code::Ok) => self.methods.add(std::mem::take(path)),
-            Some(_) => self.methods.other(),
-        };
+        let method = if is_method { self.methods.add(std::mem::take(path)) } else { self.methods.other() };
         method.started.increment(1);
         self.method = Method::Known(method);
     }
@@ -87,7 +94,7 @@ impl CallMetrics {
         if std::mem::replace(&mut self.is_over, true) {
             return;
         }
-        self.responds(Some(Code::Unknown));
+        self.starts(false);
         let Method::Known(method) = &self.method else { return };
         let metrics = method.at(code);
         metrics.duration.record(self.began.elapsed());
@@ -106,7 +113,7 @@ impl Drop for CallMetrics {
 
 /// Returns the status in headers or trailers, if there is one.
 pub(super) fn code_in(headers: &HeaderMap) -> Option<Code> {
-    headers.get(Status::GRPC_STATUS).map(|status| Code::from_bytes(status.as_bytes()))
+    headers.get(GRPC_STATUS).map(|status| Code::from_bytes(status.as_bytes()))
 }
 
 /// The body of a request, of which is measured what was read.

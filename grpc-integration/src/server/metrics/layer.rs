@@ -111,8 +111,7 @@ where
         if let Some(call) = &mut call {
             match &response {
                 Ok(response) => {
-                    let status = code_in(response.headers());
-                    call.responds(status);
+                    let status = call.responds(response);
                     // Nobody reads a body that has nothing.
                     if response.body().is_end_stream() {
                         call.ended(status.unwrap_or(Code::Unknown));

@@ -1,7 +1,7 @@
 //! The handles of one method's metrics, resolved once for each layer and method.
 
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
 use metrics::{Counter, Histogram, Key, Label, with_recorder};
 use tonic::Code;
@@ -31,17 +31,21 @@ impl Methods {
     }
 
     pub(super) fn known(&self, path: &str) -> Option<Arc<MethodMetrics>> {
-        self.known.read().unwrap_or_else(PoisonError::into_inner).get(path).cloned()
+        self.read().get(path).cloned()
     }
 
     /// Returns those of a method that exists.
     pub(super) fn add(&self, path: String) -> Arc<MethodMetrics> {
+        // Each call of a method beyond them comes here, and is not to hold up the others.
+        if self.read().len() >= MAX {
+            return self.known(&path).unwrap_or_else(|| self.other());
+        }
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(added) = known.get(&path) {
             return Arc::clone(added);
         }
         if known.len() >= MAX {
-            return Arc::clone(&self.other);
+            return self.other();
         }
         let name = path.strip_prefix('/').unwrap_or(&path).to_owned();
         let metrics = Arc::new(MethodMetrics::new(name));
@@ -51,6 +55,10 @@ impl Methods {
 
     pub(super) fn other(&self) -> Arc<MethodMetrics> {
         Arc::clone(&self.other)
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, HashMap<String, Arc<MethodMetrics>>> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -93,5 +101,22 @@ impl MethodMetrics {
                 received: histogram(names::RECEIVED),
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn methods_beyond_the_bound_are_one_and_wait_for_no_writer() {
+        let methods = Methods::new();
+        for number in 0..MAX {
+            assert!(!Arc::ptr_eq(&methods.add(format!("/a.B/{number}")), &methods.other), "{number}");
+        }
+        // A call that wrote would wait for ever.
+        let _reading = methods.known.read().unwrap();
+        assert!(Arc::ptr_eq(&methods.add("/a.B/x".to_owned()), &methods.other));
+        assert!(!Arc::ptr_eq(&methods.add("/a.B/1".to_owned()), &methods.other));
     }
 }
