@@ -8,7 +8,7 @@ pub(crate) struct Renewals(watch::Receiver<()>);
 
 impl Renewals {
     /// Returns those that are sent over `changes`.
-    #[cfg(feature = "tls")]
+    #[cfg(any(feature = "tls", test))]
     pub(crate) fn of(changes: watch::Receiver<()>) -> Self {
         Self(changes)
     }

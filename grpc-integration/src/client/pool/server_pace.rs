@@ -8,6 +8,7 @@ use hither_core::Backoff;
 use tokio::time::Instant;
 
 use super::pace::{Next, Pace};
+use super::renewals::Renewals;
 use crate::client::server_key::ServerKey;
 use crate::client::status::Connectivity;
 use crate::client::transport::Trial;
@@ -25,6 +26,8 @@ struct Paced {
     pace: Pace<Trial>,
     /// Since a connection has failed, until there is one.
     rest: Option<Rest>,
+    /// Seen as far as the last attempt was made with them.
+    renewals: Renewals,
 }
 
 /// No connection is made for a while.
@@ -36,8 +39,18 @@ pub(super) struct Rest {
 }
 
 impl ServerPace {
-    pub(super) fn new(backoff: Backoff) -> Self {
-        Self(Arc::new(Mutex::new(Paced { pace: Pace::new(backoff), rest: None })))
+    pub(super) fn new(backoff: Backoff, renewals: Renewals) -> Self {
+        Self(Arc::new(Mutex::new(Paced { pace: Pace::new(backoff), rest: None, renewals })))
+    }
+
+    /// An attempt to connect begins.
+    pub(super) fn begins(&self) {
+        self.lock().renewals.mark_seen();
+    }
+
+    /// Returns the renewals since the last attempt, and those to come.
+    pub(super) fn renewals(&self) -> Renewals {
+        self.lock().renewals.clone()
     }
 
     /// Forgets all failures.
@@ -67,6 +80,7 @@ impl ServerPace {
     /// There are new certificates: returns when the next attempt is made.
     pub(super) fn renewed(&self) -> Instant {
         let mut paced = self.lock();
+        paced.renewals.mark_seen();
         let pause = Instant::now() + paced.pace.renewed();
         match &mut paced.rest {
             Some(rest) => {
@@ -153,7 +167,7 @@ mod tests {
     }
 
     fn failing(delay: Duration) -> ServerPace {
-        let pace = ServerPace::new(Backoff::proportional(SECOND, 2.0, 100 * SECOND, 0.0));
+        let pace = ServerPace::new(Backoff::proportional(SECOND, 2.0, 100 * SECOND, 0.0), Renewals::never());
         pace.failed();
         let connectivity = Connectivity::TransientFailure("refused".into());
         pace.set_rest(Rest { until: Instant::now() + delay, connectivity });

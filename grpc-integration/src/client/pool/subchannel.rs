@@ -80,7 +80,7 @@ impl Subchannel {
     ) -> Self {
         let instance = Arc::clone(ready_instance.instance());
         let span = tracing::debug_span!("subchannel", address = %instance.address());
-        let pace = pace.unwrap_or_else(|| ServerPace::new(config.backoff));
+        let pace = pace.unwrap_or_else(|| ServerPace::new(config.backoff, config.renewals));
         let connectivity = pace.rest().map_or(Connectivity::Connecting, |rest| rest.connectivity);
         let observed = Arc::new(Observed::new(connectivity));
         let (desired, receiver) = watch::channel(Desired { instance, connect: true });
@@ -88,7 +88,6 @@ impl Subchannel {
             ready_instance: ready_instance.clone(),
             pace: pace.clone(),
             dialer: config.dialer,
-            renewals: config.renewals,
             health_check: config.health_check,
             max_connections: config.max_connections,
             metrics: config.metrics,
@@ -153,7 +152,6 @@ impl Drop for Subchannel {
 struct SubchannelTask {
     ready_instance: ReadyInstance,
     dialer: Dialer,
-    renewals: Renewals,
     health_check: Option<HealthCheck>,
     pace: ServerPace,
     max_connections: usize,
@@ -194,7 +192,7 @@ impl SubchannelTask {
         }
         loop {
             let instance = Arc::clone(&self.desired.borrow().instance);
-            self.renewals.mark_seen();
+            self.pace.begins();
             let connected = tokio::select! {
                 biased;
                 _ = self.desired.wait_for(|desired| !desired.connect) => return,
@@ -217,11 +215,12 @@ impl SubchannelTask {
     /// Waits for the next attempt, which new certificates bring forward. Returns whether it is to be made.
     async fn wait_to_connect(&mut self, until: Instant) -> bool {
         let mut delay = pin!(sleep_until(until));
+        let mut renewals = self.pace.renewals();
         loop {
             tokio::select! {
                 biased;
                 _ = self.desired.wait_for(|desired| !desired.connect) => return false,
-                () = self.renewals.next() => {
+                () = renewals.next() => {
                     let until = self.pace.renewed().min(delay.deadline());
                     delay.as_mut().reset(until);
                 }
@@ -407,10 +406,14 @@ impl<'a> Outage<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use async_trait::async_trait;
     use hither_core::contain::contain;
 
     use super::*;
-    use crate::client::connector::TcpConnector;
+    use crate::client::connector::{Connected, Connector, Destination, TcpConnector};
     use crate::client::pool::changes::Changes;
     use crate::client::transport::TransportConfig;
 
@@ -423,9 +426,8 @@ mod tests {
         let task = SubchannelTask {
             ready_instance: ReadyInstance::new(Arc::clone(&instance)),
             dialer: Dialer::new(Arc::new(TcpConnector::default()), SETTLED, TransportConfig::default()),
-            renewals: Renewals::never(),
             health_check: None,
-            pace: ServerPace::new(backoff),
+            pace: ServerPace::new(backoff, Renewals::never()),
             max_connections: 1,
             metrics: ChannelMetrics::new("greeter"),
             desired: watch::channel(Desired { instance, connect: true }).1,
@@ -440,5 +442,49 @@ mod tests {
         .unwrap_err();
         let expected = Connectivity::TransientFailure("the task of the instance has panicked".into());
         assert_eq!(observed.connectivity(), expected);
+    }
+    /// Counts the attempts.
+    #[derive(Debug, Default)]
+    struct Refusing(AtomicUsize);
+
+    #[async_trait]
+    impl Connector for Refusing {
+        async fn connect(&self, _: Destination<'_>) -> io::Result<Connected> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            Err(io::ErrorKind::ConnectionRefused.into())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_certificates_newer_than_the_last_attempt_end_a_backoff_that_is_inherited() {
+        let (renewed, renewals) = watch::channel(());
+        renewed.send(()).unwrap();
+        let connector = Arc::<Refusing>::default();
+        let mut config = SubchannelConfig {
+            dialer: Dialer::new(Arc::clone(&connector) as _, SETTLED, TransportConfig::default()),
+            renewals: Renewals::of(renewals),
+            backoff: Backoff::proportional(60 * SETTLED, 1.0, 60 * SETTLED, 0.0),
+            health_check: None,
+            max_connections: 1,
+            metrics: ChannelMetrics::new("greeter"),
+        };
+        let mut attempts_after = async |pace| {
+            let instance = Arc::new(Instance::new("a:1".parse().unwrap()));
+            let (key, changes) = (Arc::from(instance.addresses()), Arc::<Changes>::default());
+            let outages = Arc::new(OutageLog::new("greeter".parse().unwrap()));
+            let instance = ReadyInstance::new(instance);
+            let (config, changed) = (config.fork(&instance), Notifier { key, changes });
+            let subchannel = Subchannel::start(instance, None, config, pace, changed, outages);
+            sleep(10 * SETTLED).await;
+            (connector.0.load(Ordering::Relaxed), Some(subchannel.pace().clone()))
+        };
+        let (attempts, pace) = attempts_after(None).await;
+        assert_eq!(attempts, 1);
+        let (attempts, pace) = attempts_after(pace).await;
+        assert_eq!(attempts, 1, "it was made with these");
+        renewed.send(()).unwrap();
+        let (attempts, pace) = attempts_after(pace).await;
+        assert_eq!(attempts, 2, "no subchannel was there to see them");
+        assert_eq!(attempts_after(pace).await.0, 2);
     }
 }
