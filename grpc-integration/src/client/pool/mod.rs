@@ -4,6 +4,7 @@ mod changes;
 mod connections;
 mod desired;
 mod dialer;
+mod joined;
 mod outage_log;
 mod pace;
 mod ready_lists;
@@ -18,7 +19,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
-use hither_core::{Discovery, Freshness, HasId, ServiceName, ServiceView, SortedById, Update};
+use hither_core::{Discovery, Freshness, ServiceName, ServiceView, SortedById, Update};
 use tokio::sync::watch;
 use tokio::task::coop::consume_budget;
 use tokio::task::yield_now;
@@ -38,6 +39,7 @@ use super::selection::{Condition, List, Placed, Selection, Selector, Share};
 use super::server_key::{ServerKey, server_key};
 use crate::task::Task;
 use changes::{Changes, Notifier};
+use joined::Joined;
 use outage_log::OutageLog;
 use server_pace::Paces;
 use slow_start::SlowStarts;
@@ -69,6 +71,7 @@ pub(crate) struct Pool {
     paces: Paces,
     tally: Tally,
     outliers: Option<Outliers>,
+    joined: Joined,
     slow_starts: Option<SlowStarts>,
     /// The latest update of the registry; `None` before the first.
     update: Option<Update>,
@@ -121,6 +124,7 @@ impl Pool {
             paces: Paces::default(),
             tally: Tally::default(),
             slow_starts: slow_start.filter(|_| policy.has_slow_start()).map(SlowStarts::new),
+            joined: Joined::default(),
             policy,
             update: None,
             changes: Arc::default(),
@@ -332,21 +336,21 @@ impl Pool {
     /// ejected: each takes a call at a time. Not those of the tiers below, which stand by.
     async fn with_tried(
         &mut self,
-        mut ready: SortedById<ReadyInstance>,
+        ready: SortedById<ReadyInstance>,
         shares: &[Share],
     ) -> SortedById<ReadyInstance> {
-        let (Some(outliers), Some(last)) = (&self.outliers, shares.last()) else { return ready };
+        let Some(outliers) = &self.outliers else { return ready };
+        let mut tried = Vec::new();
         for instance in outliers.tried() {
             consume_budget().await;
             let member = self.subchannels.get(&server_key(instance.instance()));
             if let Some(Counted::Ready(instance, list)) = member.map(|member| &member.counted)
-                && *list < last.list
-                && ready.get(instance.id()).is_none()
+                && shares.last().is_some_and(|last| *list < last.list)
             {
-                ready.insert(instance.clone());
+                tried.push(instance.clone());
             }
         }
-        ready
+        self.joined.of(ready, tried).await
     }
 
     fn measure(&mut self) {
