@@ -43,8 +43,9 @@ use crate::client::ready_instance::ReadyInstance;
 ///     }
 ///
 ///     fn done(&self, picked: &Picked, outcome: &Outcome<'_>) {
-///         let known = self.0.get(picked.instance().instance().id());
-///         if let Some(known) = known.filter(|_| outcome.code() != Code::Ok) {
+///         // A call that was given up, or an instance that was full, is no failure.
+///         let has_failed = outcome.was_sent() && !matches!(outcome.code(), Code::Ok | Code::Cancelled);
+///         if let Some(known) = self.0.get(picked.instance().instance().id()).filter(|_| has_failed) {
 ///             known.state().fetch_add(1, Ordering::Relaxed);
 ///         }
 ///     }

@@ -109,8 +109,9 @@ pub trait Picker: Debug + Send + Sync {
     /// Is called once for each attempt that this picker was asked for: when its status is known, which is at the end of
     /// the response and not at its headers, or when the caller has dropped the call. The attempt is still in flight.
     /// And once for each pick that has come to nothing, because the instance had no stream capacity, was being tried by
-    /// another call ([`OutlierDetection`](crate::OutlierDetection)), or has had an attempt of the same call: that was not
-    /// [sent](Outcome::was_sent), with the status CANCELLED. Default: nothing.
+    /// another call ([`OutlierDetection`](crate::OutlierDetection)), has had an attempt of the same call, or is not to be
+    /// called any more (the picker of a policy that has panicked since), or because calls that came before wait for its
+    /// [lane](crate::Lanes): that was not [sent](Outcome::was_sent), with the status CANCELLED. Default: nothing.
     ///
     /// `picked` is what [`pick`](Self::pick) has returned. If the channel took an instance that has stream capacity
     /// instead, there is an attempt on that one with the token [`Picked::NO_TOKEN`].

@@ -24,8 +24,11 @@ use super::names;
 /// They go to the recorder of the `metrics` crate that is installed when the layer is made. Clones share what they have learned.
 ///
 /// The label `grpc.method` is the method's name once it has answered a call with more than an error, of 1,000 methods at most,
-/// and `other` before: a name that a client makes up would be a new time series. A call whose handler is dropped has the status
-/// `DEADLINE_EXCEEDED` if its time was up, and `CANCELLED` otherwise.
+/// and `other` before: a name that a client makes up would be a new time series. Pages that are served beside gRPC are `other`,
+/// too. A call whose handler is dropped has the status `DEADLINE_EXCEEDED` if its time was up, and `CANCELLED` otherwise.
+///
+/// A call counts as started when it begins. Only that of a method that is not known yet counts when its response begins, or
+/// it ends without one: where handlers hang from the start of the server, none are started until their callers give up.
 ///
 /// ```
 /// use hither_tonic::MetricsLayer;

@@ -30,7 +30,9 @@ use ring::{Ring, hash};
 /// so memory is bounded to some 300 KiB. By chance an instance that has `s` of them by its weight has between `s − 2√s` and
 /// `s + 2√s`; of a hundred equal ones a share is off by 16 % at most, mostly. With more than some thousand instances a few
 /// have none: use a [`subset`](crate::Selection::subset), with one seed for all channels. The pick of a key costs the same with any number
-/// of instances, and each one that joins or leaves the time of 16,384 short draws, some 50 µs.
+/// of instances, and each one that joins or leaves the time of 16,384 short draws, some 50 µs. Those that do at once, as the
+/// whole list of a large service or a tier that takes over, are drawn in one go: 10,000 hold up a thread of the runtime for
+/// half a second.
 ///
 /// gRPC's ring has hashes of the instances' addresses in it, and a number of them that depends on all weights: its clients
 /// send a key to other instances than these.
