@@ -1,6 +1,7 @@
 //! Outlier detection: servers that fail get no calls, and what fails everywhere ejects none. The reports of others that are
 //! tried are named at the tests.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -9,7 +10,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tonic::{Code, Status};
 
-use crate::support::{Client, Log, Net, Registry, Server};
+use crate::support::{Client, Log, Net, Registry, Server, peers};
 use crate::{SECOND, channel};
 
 /// Servers in a network without sockets, and a client of all of them.
@@ -318,6 +319,48 @@ async fn a_lost_connection_counts_once() {
     let (failed, shares) = fleet.shares(fleet.calls("Name", 30)).await;
     assert_eq!((failed, shares), (0, vec![10; 3]));
     assert_eq!(log.take(), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_server_answers_while_it_drains_is_no_lost_connection() {
+    let log = Log::capture();
+    let (mut registry, net) = (Registry::new(), Net::new());
+    peers::draining(&net, "a:1", 20);
+    let _servers = [Server::on(&net, "a:2"), Server::on(&net, "a:3")];
+    for address in ["a:1", "a:2", "a:3"] {
+        registry.up(address).await;
+    }
+    let builder = channel(&registry, &net).outlier_detection(detection());
+    let client = Client::new(&builder.connect().await.unwrap());
+    sleep(SECOND).await;
+    let _held = hold(&client, 60);
+    for _ in 0..100 {
+        sleep(SECOND / 200).await;
+        client.name().await.unwrap();
+    }
+    let lines = log.take();
+    assert!(lines.iter().any(|line| line.contains("failures in a row")), "{lines:?}");
+}
+
+/// It has not come to them.
+#[tokio::test(start_paused = true)]
+async fn what_a_server_refuses_by_goaway_is_no_failure_of_it() {
+    let log = Log::capture();
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let refused = peers::going_away(&net, "a:1");
+    let _servers = [Server::on(&net, "a:2"), Server::on(&net, "a:3")];
+    for address in ["a:1", "a:2", "a:3"] {
+        registry.up(address).await;
+    }
+    let builder = channel(&registry, &net).outlier_detection(detection());
+    let client = Client::new(&builder.connect().await.unwrap());
+    for _ in 0..1200 {
+        client.name().await.unwrap();
+        sleep(SECOND / 10).await;
+    }
+    assert!(refused.load(Ordering::SeqCst) > 5);
+    let lines = log.take();
+    assert!(!lines.iter().any(|line| line.contains("in a row")), "{lines:?}");
 }
 
 /// A server that accepts, and ends each connection with its calls.

@@ -93,6 +93,29 @@ pub(crate) fn going_away(net: &Net, address: &str) -> Arc<AtomicUsize> {
     seen
 }
 
+/// Takes so many requests on one connection, says that it takes no more, and then fails each of them with UNAVAILABLE, one
+/// every ten milliseconds.
+pub(crate) fn draining(net: &Net, address: &str, count: usize) {
+    let mut incoming = net.listen(address);
+    tokio::spawn(async move {
+        let mut connection = h2::server::handshake(incoming.recv().await.unwrap()).await.unwrap();
+        let mut held = Vec::new();
+        while held.len() < count {
+            held.push(connection.accept().await.unwrap().unwrap());
+        }
+        connection.graceful_shutdown();
+        tokio::spawn(async move {
+            for (_request, mut respond) in held {
+                sleep(Duration::from_millis(10)).await;
+                let headers = http::Response::builder().header("content-type", "application/grpc");
+                let headers = headers.header("grpc-status", "14").body(()).unwrap();
+                let _: h2::SendStream<bytes::Bytes> = respond.send_response(headers, true).unwrap();
+            }
+        });
+        while connection.accept().await.is_some() {}
+    });
+}
+
 /// Accepts connections, sends its SETTINGS and nothing more.
 pub(crate) fn silent(net: &Net, address: &str) {
     let mut incoming = net.listen(address);

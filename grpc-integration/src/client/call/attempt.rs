@@ -126,15 +126,27 @@ impl Attempt {
         self.tell(|began| Outcome::since(code, began).unsent());
     }
 
+    /// It has ended with its connection, as have all that were in flight on it: that is one event, and the first of them
+    /// tells of it.
+    pub(super) fn lost(&mut self, code: Code) {
+        if !self.is_told && self.connection.is_first_loss() {
+            self.ended(code);
+        } else {
+            self.turned_away(code);
+        }
+    }
+
+    /// It has ended with this status, which tells nothing of the server.
+    pub(super) fn turned_away(&mut self, code: Code) {
+        self.tell(|began| Outcome::since(code, began).without_evidence());
+    }
+
     /// Tells how it has ended, and what that is evidence of; what is told first counts.
     fn tell<'a>(&mut self, outcome: impl FnOnce(Instant) -> Outcome<'a>) {
         if mem::replace(&mut self.is_told, true) {
             return;
         }
-        let mut outcome = outcome(self.began).with_responding(self.is_responding);
-        if self.is_lost_with_another(&outcome) {
-            outcome = outcome.without_evidence();
-        }
+        let outcome = outcome(self.began).with_responding(self.is_responding);
         self.telemetry.ended(outcome.code(), self.began);
         if outcome.code() != Code::Ok && outcome.was_sent() {
             self.instance().count_failed();
@@ -150,14 +162,6 @@ impl Attempt {
         {
             outcomes.record(outcome.evidence() == Evidence::Failure, self.in_flight.admission());
         }
-    }
-
-    /// All that were in flight on a connection fail with it: that is one event, and the first of them tells of it.
-    fn is_lost_with_another(&self, outcome: &Outcome<'_>) -> bool {
-        outcome.code() == Code::Unavailable
-            && outcome.was_sent()
-            && !self.connection.is_usable()
-            && !self.connection.is_first_loss()
     }
 }
 

@@ -271,7 +271,11 @@ impl<'a> Remainder<'a> {
             }
             Err(SendError::Refused { status, refusal }) => {
                 let status = attempt.at_peer(&status);
-                attempt.ended(status.code());
+                match refusal {
+                    Refusal::Stream => attempt.ended(status.code()),
+                    Refusal::Close => attempt.turned_away(status.code()),
+                    Refusal::Blame => attempt.lost(status.code()),
+                }
                 *blames += u32::from(refusal == Refusal::Blame);
                 if refusal == Refusal::Stream {
                     *refusals += 1;
@@ -295,6 +299,11 @@ impl<'a> Remainder<'a> {
             Err(SendError::Failed(status)) => {
                 let status = attempt.failed(&status, call.head.deadline.as_ref());
                 attempt.ended(status.code());
+                Err(Failure::new(status, attempt))
+            }
+            Err(SendError::Lost(status)) => {
+                let status = attempt.at_peer(&status);
+                attempt.lost(status.code());
                 Err(Failure::new(status, attempt))
             }
         }

@@ -166,6 +166,9 @@ impl Body for CallBody {
                     }
                     None => {
                         let status = open.attempt.failed(&status, deadline);
+                        if open.body.was_lost() {
+                            open.attempt.lost(status.code());
+                        }
                         open.ended(status.code());
                         status
                     }

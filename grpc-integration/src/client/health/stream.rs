@@ -39,7 +39,7 @@ impl HealthStream {
         let sent = Sending::new(slot, request, RequestBody::Complete(message), None).await;
         let response = sent.map_err(|error| match error {
             SendError::Unsent => Status::unavailable("the request was not sent"),
-            SendError::Refused { status, .. } | SendError::Failed(status) => status,
+            SendError::Refused { status, .. } | SendError::Failed(status) | SendError::Lost(status) => status,
         })?;
         let (head, body) = response.into_parts();
         if !is_grpc(head.status, &head.headers) {

@@ -211,6 +211,7 @@ impl Connection {
         let status = self.status_of(error);
         match send_error::refusal(error) {
             Some(refusal) => SendError::Refused { status, refusal },
+            None if send_error::is_loss(error) => SendError::Lost(status),
             None => SendError::Failed(status),
         }
     }

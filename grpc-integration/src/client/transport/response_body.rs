@@ -11,7 +11,7 @@ use http_body::{Frame, SizeHint};
 use tonic::Status;
 
 use super::connection::Slot;
-use super::send_error::SendError;
+use super::send_error::{self, SendError};
 
 /// The body of a response. Dropping it before its end cancels the call.
 #[derive(Debug)]
@@ -21,6 +21,8 @@ pub(crate) struct ResponseBody {
     next: Next,
     /// How much was read whose window was not given back yet.
     unreleased: usize,
+    /// Whether it has failed with its connection.
+    was_lost: bool,
 }
 
 /// What is expected next of a response.
@@ -43,7 +45,12 @@ impl ResponseBody {
             return Err(SendError::Failed(status));
         }
         let stream = (!stream.is_end_stream()).then_some((stream, slot));
-        Ok(Response::from_parts(head, Self { stream, next: Next::FirstData, unreleased: 0 }))
+        Ok(Response::from_parts(head, Self { stream, next: Next::FirstData, unreleased: 0, was_lost: false }))
+    }
+
+    /// Returns whether it has failed with its connection.
+    pub(crate) fn was_lost(&self) -> bool {
+        self.was_lost
     }
 
     /// The response has ended, by itself or with an error.
@@ -100,6 +107,7 @@ impl http_body::Body for ResponseBody {
         // Unless the response is complete, and the server does not want the rest of the request.
         let is_complete = failed.is_reset() && failed.reason() == Some(Reason::NO_ERROR);
         let status = (!is_complete).then(|| slot.connection().status_of(&failed));
+        this.was_lost = send_error::is_loss(&failed);
         this.end();
         Poll::Ready(status.map(Err))
     }

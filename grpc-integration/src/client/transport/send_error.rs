@@ -15,6 +15,8 @@ pub(crate) enum SendError {
     Refused { status: Status, refusal: Refusal },
     /// The server may have processed it: it must not be retried.
     Failed(Status),
+    /// The same: the connection was lost, with all that was in flight on it.
+    Lost(Status),
 }
 
 /// How a request was refused.
@@ -38,6 +40,11 @@ pub(super) fn refusal(error: &h2::Error) -> Option<Refusal> {
         Some(Reason::REFUSED_STREAM) if error.is_reset() => Some(Refusal::Stream),
         _ => None,
     }
+}
+
+/// Returns whether the stream has failed with its connection, which is not so if it was reset.
+pub(super) fn is_loss(error: &h2::Error) -> bool {
+    error.is_io() || error.is_go_away()
 }
 
 /// Returns the gRPC status for an HTTP/2 error. An error that is not the server's answer to this very call is a lost
