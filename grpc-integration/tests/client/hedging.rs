@@ -1,5 +1,6 @@
 //! Hedges by policy. What others report of hedging is named at the tests.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
@@ -11,9 +12,9 @@ use tokio::time::{Instant, sleep, timeout};
 use tonic::{Code, Request};
 use tonic_prost::ProstCodec;
 
-use crate::SECOND;
 use crate::scripted::{Fleet, Reply, Script, Seen};
-use crate::support::{Client, Echo, SERVICE, path};
+use crate::support::{Client, Echo, Net, Registry, SERVICE, Server, path, peers};
+use crate::{SECOND, channel};
 
 const MILLI: Duration = Duration::from_millis(1);
 
@@ -331,6 +332,25 @@ async fn there_is_no_second_copy_where_an_attempt_went_after_all_others_had_fail
     settle(&fleet).await;
 }
 
+/// What is refused is sent again, whatever the policy: where no other attempt is.
+#[tokio::test(start_paused = true)]
+async fn there_is_no_second_copy_where_another_server_has_refused_the_call() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let refused = peers::refusing(&net, "a:1");
+    let server = Server::on(&net, "b:1");
+    registry.up("a:1").await;
+    registry.up("b:1").await;
+    let builder = channel(&registry, &net).method("", MethodConfig::default().with_hedging(policy()));
+    let client = Client::new(&builder.connect().await.unwrap());
+    sleep(SECOND).await;
+    for count in 1..=4 {
+        timeout(SECOND, client.call("Hold", String::new())).await.unwrap_err();
+        assert_eq!((server.calls(), refused.load(Ordering::SeqCst)), (count, count));
+    }
+    server.open_gate();
+    client.call("Hold", String::new()).await.unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_stream_of_requests_is_not_hedged_and_one_of_responses_is() {
     let fleet = Fleet::of(3, Script::of([Reply::Name.after(SECOND)])).await;
@@ -381,7 +401,7 @@ async fn a_call_that_waits_for_an_instance_is_hedged_from_when_it_is_sent() {
         sleep(50 * MILLI).await;
     }
     let calls =
-        || echoes.iter().map(|echo| echo.calls.load(std::sync::atomic::Ordering::SeqCst)).sum::<usize>();
+        || echoes.iter().map(|echo| echo.calls.load(Ordering::SeqCst)).sum::<usize>();
     assert_eq!(calls(), 1);
     sleep(100 * MILLI).await;
     assert_eq!(calls(), 2);

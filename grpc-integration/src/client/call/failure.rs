@@ -17,6 +17,8 @@ pub(super) struct Failure {
     pub(super) code: Code,
     /// Whether a policy may try again.
     pub(super) may_retry: bool,
+    /// Whether no server has processed it: it may be sent again without a policy.
+    pub(super) is_unprocessed: bool,
     pub(super) pushback: Option<Pushback>,
     /// The instance that it was sent to.
     pub(super) instance: Option<ReadyInstance>,
@@ -32,7 +34,19 @@ impl Failure {
 
     /// There is to be no other attempt.
     pub(super) fn last(status: Status) -> Self {
-        Self { code: status.code(), may_retry: false, pushback: None, instance: None, outcome: Err(status) }
+        Self {
+            code: status.code(),
+            may_retry: false,
+            is_unprocessed: false,
+            pushback: None,
+            instance: None,
+            outcome: Err(status),
+        }
+    }
+
+    /// No server has processed it.
+    pub(super) fn unprocessed(status: Status) -> Self {
+        Self { is_unprocessed: true, ..Self::last(status) }
     }
 
     /// The server has answered with this code before its first message: it is done with the call.
@@ -41,6 +55,7 @@ impl Failure {
         Self {
             code,
             may_retry: true,
+            is_unprocessed: false,
             pushback: Pushback::of(response.headers()),
             instance: Some(attempt.instance().clone()),
             outcome: Ok(Box::new((response, attempt))),

@@ -28,16 +28,11 @@ pub(super) async fn hedge<'a>(
 ) -> Ended<'a> {
     // A call that has to wait is hedged from when it was sent.
     let first = match first {
-        First::Unpicked(request) => match remainder.begin(request).await {
-            Ok((attempt, sending)) => First::Sent(attempt, sending),
-            Err(failure) => return (Err(failure), remainder),
-        },
+        First::Unpicked(request) => remainder.begin(request).await,
         first => first,
     };
-    let mut tried: Vec<ReadyInstance> = match &first {
-        First::Sent(attempt, _) => vec![attempt.instance().clone()],
-        _ => Vec::new(),
-    };
+    let mut tried = Vec::new();
+    note(&mut tried, &first);
     let (began, delay) = (Instant::now(), hedging.delay(call.head.path()));
     let mut next = pin!(sleep_until(began + delay.unwrap_or_default()));
     // Whether the next attempt is made at that time.
@@ -51,7 +46,7 @@ pub(super) async fn hedge<'a>(
     loop {
         tokio::select! {
             biased;
-            Some((result, remainder)) = open.next() => {
+            Some((result, mut remainder)) = open.next() => {
                 let failure = match result {
                     Ok(answer) => {
                         if !first_has_failed {
@@ -64,8 +59,22 @@ pub(super) async fn hedge<'a>(
                     }
                     Err(failure) => failure,
                 };
+                if failure.is_unprocessed && open.is_empty() {
+                    let first = remainder.begin(call.head.again()).await;
+                    note(&mut tried, &first);
+                    open.push(run(remainder, first));
+                    continue;
+                }
                 first_has_failed |= remainder.is_first();
-                tried.extend(failure.instance.clone().filter(|instance| !tried.contains(instance)));
+                if failure.is_unprocessed {
+                    // As if it had not been sent: another one may go elsewhere, or where it was when no other is open.
+                    sent -= 1;
+                    if !is_due {
+                        is_due = true;
+                        next.as_mut().reset(Instant::now());
+                    }
+                    continue;
+                }
                 let is_forbidden = failure.pushback == Some(Pushback::Stop);
                 // Where no instance is ready, there is none a moment later either.
                 let is_non_fatal =
@@ -102,18 +111,13 @@ pub(super) async fn hedge<'a>(
                     elsewhere(call, limits, &tried, sent)
                 } else if let Some(withdrawal) = limits.withdraw() {
                     remainder.pay_with(withdrawal);
-                    Some(match remainder.begin(call.head.again()).await {
-                        Ok((attempt, sending)) => First::Sent(attempt, sending),
-                        Err(failure) => First::Failed(failure),
-                    })
+                    Some(remainder.begin(call.head.again()).await)
                 } else {
                     None
                 };
                 match (first, last.take()) {
                     (Some(first), _) => {
-                        if let First::Sent(attempt, _) = &first {
-                            tried.push(attempt.instance().clone());
-                        }
+                        note(&mut tried, &first);
                         let method = call.head.path();
                         debug!(service = %call.calls.service, method, attempt = sent + 1, "call hedged");
                         sent += 1;
@@ -132,6 +136,15 @@ pub(super) async fn hedge<'a>(
 
 async fn run<'a>(mut remainder: Remainder<'a>, first: First) -> Ended<'a> {
     (remainder.run(first).await, remainder)
+}
+
+/// Notes where an attempt is.
+fn note(tried: &mut Vec<ReadyInstance>, first: &First) {
+    if let First::Sent(attempt, _) = first
+        && !tried.contains(attempt.instance())
+    {
+        tried.push(attempt.instance().clone());
+    }
 }
 
 /// Sends the call to an instance that was not tried, if there is one with capacity and the budget allows it.

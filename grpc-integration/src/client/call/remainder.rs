@@ -124,11 +124,14 @@ impl<'a> Remainder<'a> {
     }
 
     /// Picks and sends; waits for an instance with capacity until the deadline.
-    pub(super) async fn begin(&mut self, request: Request<()>) -> Result<(Attempt, Sending), Failure> {
+    pub(super) async fn begin(&mut self, request: Request<()>) -> First {
         let mut timer = self.take_timer();
         let outcome = within(&mut timer, self.send(request)).await;
         self.timer = timer;
-        outcome.unwrap_or_else(|| Err(self.exceeded()))
+        match outcome.unwrap_or_else(|| Err(self.exceeded())) {
+            Ok((attempt, sending)) => First::Sent(attempt, sending),
+            Err(failure) => First::Failed(failure),
+        }
     }
 
     fn take_timer(&mut self) -> Option<Timer> {
@@ -153,7 +156,7 @@ impl<'a> Remainder<'a> {
         })
     }
 
-    /// Sends the call until a server has processed it. The attempt that was answered is left in `progress`.
+    /// Sends the call until a server has processed it; once, if it is hedged: the other attempts have to know where it is. The attempt that was answered is left in `progress`.
     async fn attempt(&mut self, first: First) -> Result<Response<ResponseBody>, Failure> {
         let (mut ended, mut unsent) = match first {
             First::Unpicked(request) => (None, Some(request)),
@@ -166,10 +169,15 @@ impl<'a> Remainder<'a> {
             First::Again => (None, None),
         };
         loop {
-            if let Some(ended) = ended.take()
-                && let Some(response) = self.end(ended).await?
-            {
-                return Ok(response);
+            if let Some(ended) = ended.take() {
+                if let Some(response) = self.end(ended).await? {
+                    return Ok(response);
+                }
+                if self.call.is_hedged() {
+                    let status = self.before.as_ref().map(|(_, status)| status.clone());
+                    let unsent = || Status::unavailable("the request was not sent");
+                    return Err(Failure::unprocessed(status.unwrap_or_else(unsent)));
+                }
             }
             self.progress = Progress::Picking;
             let request = unsent.take().unwrap_or_else(|| self.call.head.again());
