@@ -400,8 +400,7 @@ async fn a_call_that_waits_for_an_instance_is_hedged_from_when_it_is_sent() {
         servers.push(fleet.network.serve(SERVICE, address, router).await.unwrap());
         sleep(50 * MILLI).await;
     }
-    let calls =
-        || echoes.iter().map(|echo| echo.calls.load(Ordering::SeqCst)).sum::<usize>();
+    let calls = || echoes.iter().map(|echo| echo.calls.load(Ordering::SeqCst)).sum::<usize>();
     assert_eq!(calls(), 1);
     sleep(100 * MILLI).await;
     assert_eq!(calls(), 2);
