@@ -88,8 +88,9 @@ pub(crate) struct InstanceCapacity {
     is_listed: AtomicBool,
     /// Whether there ever was a group: nearly always not, and this load is all.
     is_grouped: AtomicBool,
-    /// The same for the calls that are limited to its group.
-    in_group: ArcSwap<Option<Arc<Self>>>,
+    /// The same for the calls that are limited to a group: one for each policy that makes groups. Changed by the task of the
+    /// channel alone.
+    in_groups: ArcSwap<Vec<Arc<Self>>>,
 }
 
 impl InstanceCapacity {
@@ -99,36 +100,45 @@ impl InstanceCapacity {
 
     /// Returns whether calls wait that may go to this instance.
     pub(crate) fn is_awaited(&self) -> bool {
-        self.waiters.any() || self.in_group().is_some_and(|in_group| in_group.waiters.any())
+        self.waiters.any() || self.in_groups().iter().any(|in_group| in_group.waiters.any())
     }
 
-    /// Makes it one of a group, whose calls wait here, and of no other group.
+    /// Makes it one of a group, until it [leaves](Self::leave): calls that wait in the group's line wait for it too.
     ///
     /// What was freed before may have been told to the last group. So the head of the new one has to look at all instances
     /// afterwards, for which there is their [version](Head::is_new).
     pub(crate) fn join(&self, group: &Arc<CapacityWaiters>) {
-        if self.in_group().is_some_and(|in_group| Arc::ptr_eq(&in_group.waiters, group)) {
+        let mut in_groups = self.in_groups();
+        if in_groups.iter().any(|in_group| Arc::ptr_eq(&in_group.waiters, group)) {
             return;
         }
         let in_group = Self::of(group);
         if let Some(id) = self.id() {
             in_group.set_id(id);
         }
-        self.in_group.store(Arc::new(Some(in_group)));
+        in_groups.push(in_group);
+        self.in_groups.store(Arc::new(in_groups));
         self.is_grouped.store(true, Ordering::SeqCst);
+    }
+
+    /// Makes it one of this group no longer.
+    pub(crate) fn leave(&self, group: &Arc<CapacityWaiters>) {
+        let mut in_groups = self.in_groups();
+        in_groups.retain(|in_group| !Arc::ptr_eq(&in_group.waiters, group));
+        self.in_groups.store(Arc::new(in_groups));
     }
 
     /// Returns whether an instance that was taken off a list is this one.
     pub(crate) fn is(self: &Arc<Self>, listed: &Arc<Self>) -> bool {
-        Arc::ptr_eq(self, listed) || self.in_group().is_some_and(|in_group| Arc::ptr_eq(&in_group, listed))
+        Arc::ptr_eq(self, listed) || self.in_groups().iter().any(|in_group| Arc::ptr_eq(in_group, listed))
     }
 
-    fn in_group(&self) -> Option<Arc<Self>> {
-        if self.is_grouped.load(Ordering::SeqCst) { Option::clone(&self.in_group.load()) } else { None }
+    fn in_groups(&self) -> Vec<Arc<Self>> {
+        if self.is_grouped.load(Ordering::SeqCst) { Vec::clone(&self.in_groups.load()) } else { Vec::new() }
     }
 
     pub(crate) fn set_id(&self, id: InstanceId) {
-        if let Some(in_group) = self.in_group() {
+        for in_group in self.in_groups() {
             in_group.set_id(id.clone());
         }
         *self.id.lock().unwrap_or_else(PoisonError::into_inner) = Some(id);
@@ -150,7 +160,7 @@ impl InstanceCapacity {
                 self.waiters.freed.notify_one();
             }
         }
-        if let Some(in_group) = self.in_group() {
+        for in_group in self.in_groups() {
             in_group.wake();
         }
     }

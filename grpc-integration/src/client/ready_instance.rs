@@ -255,7 +255,7 @@ pub struct Picked {
 }
 
 /// Some of the ready instances: calls that are limited to them wait for capacity in a line of their own, so that they hold
-/// back no others. An instance is in one group at most.
+/// back no others. An instance is in one group of each policy that makes them.
 #[derive(Debug)]
 pub(crate) struct InstanceGroup {
     instances: SortedById<ReadyInstance>,
@@ -274,9 +274,14 @@ impl InstanceGroup {
         Self { instances, waiters: Arc::clone(&self.waiters), version: self.version.wrapping_add(1) }
     }
 
-    /// Makes an instance one of this group alone.
+    /// Makes an instance one of this group, until it is [removed](Self::remove).
     pub(crate) fn add(&self, instance: &ReadyInstance) {
         instance.capacity().join(&self.waiters);
+    }
+
+    /// Makes an instance one of this group no longer.
+    pub(crate) fn remove(&self, instance: &ReadyInstance) {
+        instance.capacity().leave(&self.waiters);
     }
 
     pub(crate) fn instances(&self) -> &SortedById<ReadyInstance> {

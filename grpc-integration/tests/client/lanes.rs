@@ -263,6 +263,35 @@ async fn a_call_in_the_line_of_another_lane_goes_to_its_own_as_soon_as_that_is_b
     }
 }
 
+/// The outer ones divide by version, the inner ones by lane, and untagged calls are of any inner lane.
+#[tokio::test(start_paused = true)]
+async fn a_call_that_waits_for_outer_lanes_is_woken_though_there_are_inner_ones() {
+    let mut fleet = Fleet::new(&["a"]).await;
+    fleet.registry.put(described(&fleet.servers[0], "inner").with_version("v1")).await;
+    let inner = || {
+        Lanes::by_metadata("lane", LeastRequest::default)
+            .with_default_lane("none")
+            .with_fallback(LaneFallback::AnyInstance)
+    };
+    let outer = Lanes::by(|instance| instance.version().map(str::to_owned), inner).with_default_lane("v1");
+    let client = fleet.client(fleet.channel(outer)).await;
+    let mut streams = Vec::new();
+    for _ in 0..2 {
+        streams.push(client.stream("Stream", to("")).await.unwrap());
+    }
+    // The first waits in the line of the outer lane, and the second in that of the inner one.
+    for lane in ["", "inner"] {
+        let waiting = {
+            let client = client.clone();
+            tokio::spawn(async move { client.stream("Stream", to(lane)).await })
+        };
+        sleep(SECOND).await;
+        assert!(!waiting.is_finished());
+        drop(streams.pop());
+        streams.push(timeout(SECOND, waiting).await.expect("a stream is free").unwrap().unwrap());
+    }
+}
+
 /// A policy that panics over an instance with this in its metadata.
 #[derive(Debug)]
 struct Panics;

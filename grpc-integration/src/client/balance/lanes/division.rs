@@ -185,7 +185,14 @@ impl LaneState {
     fn remove(&mut self, instance: &ReadyInstance) {
         self.weighty -= usize::from(instance.weight() > 0.0);
         self.instances.remove(instance.id());
+        self.group.remove(instance);
         self.picker = None;
+    }
+}
+
+impl Drop for LaneState {
+    fn drop(&mut self) {
+        self.instances.iter().for_each(|instance| self.group.remove(instance));
     }
 }
 
