@@ -51,3 +51,5 @@
 //!   thousand clients make 200, give or take 28.
 //! - Zone preference assumes that the clients of a zone need no more than its servers can take. Where most clients are
 //!   in one zone and most servers in another, leave it out.
+//! - It goes by what is ready, and not by how well that does. A zone in which all servers are slow keeps its callers, and outlier
+//!   detection ejects none of them: no other server that these callers know does better. The others are shielded from it.

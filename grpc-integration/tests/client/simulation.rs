@@ -19,7 +19,7 @@ static QUEUE: LazyLock<(Vec<Call>, Outcomes)> = LazyLock::new(|| {
     let work = Work::Exponential { mean: 100.0 };
     let calls = Load::utilising(0.5, 1, work, 1).draw(Duration::from_secs(4000), SEED);
     let outcomes = fleet::run(SEED, async {
-        let fleet = Fleet::start(1, 1).await;
+        let fleet = Fleet::start(1, 1, |_, instance| instance).await;
         let channels = fleet.channels(1, |channel, _| channel).await;
         make(&channels, &calls, PATIENCE).await
     });

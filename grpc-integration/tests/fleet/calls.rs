@@ -46,6 +46,7 @@ async fn one(channel: DiscoveryChannel, call: Call, deadline: Duration) -> Outco
     };
     Outcome {
         at: call.at,
+        caller: call.caller,
         took: began.elapsed(),
         code,
         server: called.get().map(|instance| server_of(&instance)),

@@ -4,17 +4,32 @@ use std::ops::Range;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use hither_core::Instance;
 use hither_tonic::ChannelBuilder;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{Condition, Fleet, Load, Outcomes, Work, make, run};
 
-/// Servers of equal size under a load that they have room for, and what is wrong with some of them.
+/// The fast servers of the third table, and as many that are slow.
+pub(crate) const FAST: usize = 10;
+/// The servers of each zone of the fourth table.
+const ZONE: usize = 10;
+
+/// The name of a zone, by its number.
+pub(super) fn zone(number: usize) -> String {
+    format!("zone {number}")
+}
+
+/// Servers under a load that they have room for, and what is wrong with some of them.
 #[derive(Debug, Clone)]
 pub(crate) struct Experiment {
     pub(crate) servers: usize,
     /// How many calls a server works on at a time.
     pub(crate) slots: usize,
+    /// What the registry has of each, by its number.
+    pub(crate) describe: fn(usize, Instance) -> Instance,
+    /// These need twice as long as the others, all the time.
+    pub(crate) half_as_fast: Range<usize>,
     /// In the middle third.
     pub(crate) faults: Vec<(Range<usize>, Fault)>,
     pub(crate) channels: usize,
@@ -52,6 +67,8 @@ impl Experiment {
         Self {
             servers: 50,
             slots: 2,
+            describe: |_, instance| instance,
+            half_as_fast: 0..0,
             faults: vec![(0..8, Fault::Slow(10)), (8..10, Fault::Failing)],
             channels: 4,
             utilisation: 0.7,
@@ -74,13 +91,40 @@ impl Experiment {
         }
     }
 
+    /// What the third table is about: the second half of the fleet is half as fast as the first, which the registry's weights
+    /// tell or not.
+    pub(crate) fn two_speeds(weighted: bool) -> Self {
+        let describe: fn(usize, Instance) -> Instance = if weighted {
+            |at, instance| instance.with_weight(if at < FAST { 2 } else { 1 })
+        } else {
+            |_, instance| instance
+        };
+        Self {
+            describe,
+            half_as_fast: FAST..2 * FAST,
+            servers: 2 * FAST,
+            faults: Vec::new(),
+            channels: 2,
+            ..Self::degraded_zone()
+        }
+    }
+
+    /// What the fourth table is about: as the first, but with callers in each of five zones.
+    pub(crate) fn zones() -> Self {
+        let describe = |at, instance: Instance| instance.with_zone(zone(at / ZONE));
+        Self { describe, channels: 5, ..Self::degraded_zone() }
+    }
+
     /// Runs it with channels that are as `configure` has them.
     pub(crate) fn run(&self, configure: impl Fn(ChannelBuilder, u64) -> ChannelBuilder) -> Finding {
-        let slots = self.servers * self.slots;
+        let slots = self.servers * self.slots - self.half_as_fast.len() * self.slots / 2;
         let load = Load::utilising(self.utilisation, slots, self.work, self.channels);
         let calls = load.draw(3 * self.third, self.seed);
         run(self.seed, async {
-            let fleet = Fleet::start(self.servers, self.slots).await;
+            let fleet = Fleet::start(self.servers, self.slots, self.describe).await;
+            for server in &fleet.servers()[self.half_as_fast.clone()] {
+                server.set(Condition::Slow(2));
+            }
             let channels = fleet.channels(self.channels, configure).await;
             let (calls, share) = tokio::join!(make(&channels, &calls, self.deadline), self.disturb(&fleet));
             Finding { calls, share }

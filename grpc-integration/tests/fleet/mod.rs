@@ -14,6 +14,7 @@ mod server;
 
 use std::time::Duration;
 
+use hither_core::Instance;
 use hither_memory::MemoryRegistry;
 use hither_tonic::{ChannelBuilder, DiscoveryChannel, MemoryNetwork, MemoryServer};
 use tokio::runtime::Builder;
@@ -22,10 +23,11 @@ use tokio::time::sleep;
 pub(crate) use calls::make;
 #[allow(unused_imports, reason = "the bench needs the table alone")]
 pub(crate) use compared::{
-    CHANNELS, LEAST_REQUEST, LEAST_REQUEST_OUTLIERS, PEAK_EWMA, RETRIES, ROUND_ROBIN, ROUND_ROBIN_OUTLIERS,
+    BOUNDED_RING_HASH, CHANNELS, IN_ZONES, LEAST_REQUEST, LEAST_REQUEST_OUTLIERS, LEAST_REQUEST_ZONE,
+    PEAK_EWMA, POLICIES, RETRIES, RING_HASH, ROUND_ROBIN, ROUND_ROBIN_OUTLIERS,
 };
 #[allow(unused_imports, reason = "the bench needs less")]
-pub(crate) use experiment::{Experiment, Fault, Finding};
+pub(crate) use experiment::{Experiment, FAST, Fault, Finding};
 #[allow(unused_imports, reason = "the bench needs less")]
 pub(crate) use load::{Call, Load};
 pub(crate) use outcomes::Outcomes;
@@ -53,15 +55,21 @@ pub(crate) struct Fleet {
 }
 
 impl Fleet {
-    /// Starts servers that work on so many calls at a time each; others wait in turn.
-    pub(crate) async fn start(servers: usize, slots: usize) -> Self {
+    /// Starts servers that work on so many calls at a time each; others wait in turn. `describe` sets the weight or the zone
+    /// of each.
+    pub(crate) async fn start(
+        servers: usize,
+        slots: usize,
+        describe: impl Fn(usize, Instance) -> Instance,
+    ) -> Self {
         let network = MemoryNetwork::new(MemoryRegistry::new());
         let mut fleet = Self { network, servers: Vec::new(), serving: Vec::new() };
         for at in 0..servers {
             let server = Server::new(slots);
             let router = tonic::transport::Server::builder().add_service(server.clone());
-            let address = format!("10.0.0.1:{}", FIRST_PORT + at);
-            fleet.serving.push(fleet.network.serve(SERVICE, address.as_str(), router).await.unwrap());
+            let address = format!("10.0.0.1:{}", FIRST_PORT + at).parse().unwrap();
+            let instance = describe(at, Instance::new(address));
+            fleet.serving.push(fleet.network.serve_instance(SERVICE, instance, router).await.unwrap());
             fleet.servers.push(server);
         }
         fleet

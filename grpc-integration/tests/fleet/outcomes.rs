@@ -10,6 +10,8 @@ use tonic::Code;
 pub(crate) struct Outcome {
     /// When it was made, since the beginning.
     pub(crate) at: Duration,
+    /// The number of the channel.
+    pub(crate) caller: usize,
     pub(crate) took: Duration,
     pub(crate) code: Code,
     /// The number of the server that was called last.
@@ -39,6 +41,11 @@ impl Outcomes {
     /// Returns those of the calls that were made in this time.
     pub(crate) fn during(&self, time: Range<Duration>) -> Self {
         Self::new(self.all.iter().filter(|outcome| time.contains(&outcome.at)).copied().collect())
+    }
+
+    /// Returns those of the calls that were made over these channels.
+    pub(crate) fn of(&self, callers: Range<usize>) -> Self {
+        Self::new(self.all.iter().filter(|outcome| callers.contains(&outcome.caller)).copied().collect())
     }
 
     /// Returns the time that this share of the answered calls did not exceed.
