@@ -9,6 +9,7 @@ use hither_tonic::{
 };
 use tokio::time::sleep;
 
+use crate::fleet::{BOUNDED_RING_HASH, Experiment, FAST, RING_HASH, ROUND_ROBIN};
 use crate::support::{Client, Net, Registry, Server};
 use crate::{SECOND, channel};
 
@@ -211,4 +212,28 @@ async fn a_window_of_zero_is_an_error() {
     let error = builder.connect_lazy().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidArgument);
     assert_eq!(error.to_string(), "the slow_start's window is not between zero and a day");
+}
+
+/// Those of the simulation, for a shorter time: round robin gives the slow half more than it can do, and the queues grow.
+#[test]
+fn weights_that_tell_of_the_speed_of_servers_keep_the_slow_ones_from_being_overloaded() {
+    let [equal, weighted] = [false, true].map(|weighted| {
+        let experiment = Experiment { third: 10 * SECOND, ..Experiment::two_speeds(weighted) };
+        experiment.run(ROUND_ROBIN).calls
+    });
+    let fast = (0..FAST).map(|server| weighted.share(server)).sum::<f64>();
+    assert!((fast - 2.0 / 3.0).abs() < 0.01, "{fast}");
+    let [equal, weighted] = [equal, weighted].map(|calls| calls.quantile(0.99));
+    assert!(2 * weighted < equal, "{weighted:?}, {equal:?}");
+}
+
+/// Where nothing tells of the speed, the bound of `RingHash` sees it by the calls in flight.
+#[test]
+fn a_balance_factor_keeps_calls_from_servers_that_are_slow() {
+    let experiment = Experiment { third: 10 * SECOND, ..Experiment::two_speeds(false) };
+    let [unbound, bound] = [RING_HASH, BOUNDED_RING_HASH].map(|row| experiment.run(row).calls);
+    let [more, less] = [&bound, &unbound].map(|calls| (0..FAST).map(|at| calls.share(at)).sum::<f64>());
+    assert!(more > less + 0.05, "{more}, {less}");
+    let [bound, unbound] = [bound, unbound].map(|calls| calls.quantile(0.99));
+    assert!(2 * bound < unbound, "{bound:?}, {unbound:?}");
 }

@@ -53,8 +53,8 @@ pub(crate) static POLICIES: &[(&str, Configure)] = &[
     ("`RoundRobin`", ROUND_ROBIN),
     ("`LeastRequest`, the default", LEAST_REQUEST),
     ("`PeakEwma`", PEAK_EWMA),
-    ("`RingHash`, all keys alike", RING_HASH),
-    ("`RingHash`, all keys alike, balance factor 125 %", BOUNDED_RING_HASH),
+    ("`RingHash`, a key per call", RING_HASH),
+    ("`RingHash`, a key per call, balance factor 125 %", BOUNDED_RING_HASH),
 ];
 
 /// The rows of the table of zones.
@@ -71,8 +71,8 @@ pub(crate) static CHANNELS: &[(&str, Configure)] = &[
     ("`RoundRobin`", ROUND_ROBIN),
     ("`LeastRequest`, the default", LEAST_REQUEST),
     ("`PeakEwma`", PEAK_EWMA),
-    ("`RingHash`, all keys alike", RING_HASH),
-    ("`RingHash`, all keys alike, balance factor 125 %", BOUNDED_RING_HASH),
+    ("`RingHash`, a key per call", RING_HASH),
+    ("`RingHash`, a key per call, balance factor 125 %", BOUNDED_RING_HASH),
     ("`RoundRobin`, outlier detection", ROUND_ROBIN_OUTLIERS),
     ("`LeastRequest`, outlier detection", LEAST_REQUEST_OUTLIERS),
     ("`PeakEwma`, outlier detection", PEAK_EWMA_OUTLIERS),
