@@ -100,7 +100,7 @@ impl InstanceCapacity {
 
     /// Returns whether calls wait that may go to this instance.
     pub(crate) fn is_awaited(&self) -> bool {
-        self.waiters.any() || self.in_groups().iter().any(|in_group| in_group.waiters.any())
+        self.waiters.any() || self.is_in_group(|in_group| in_group.waiters.any())
     }
 
     /// Makes it one of a group, until it [leaves](Self::leave): calls that wait in the group's line wait for it too.
@@ -108,14 +108,14 @@ impl InstanceCapacity {
     /// What was freed before may have been told to the last group. So the head of the new one has to look at all instances
     /// afterwards, for which there is their [version](Head::is_new).
     pub(crate) fn join(&self, group: &Arc<CapacityWaiters>) {
-        let mut in_groups = self.in_groups();
-        if in_groups.iter().any(|in_group| Arc::ptr_eq(&in_group.waiters, group)) {
+        if self.is_in_group(|in_group| Arc::ptr_eq(&in_group.waiters, group)) {
             return;
         }
         let in_group = Self::of(group);
         if let Some(id) = self.id() {
             in_group.set_id(id);
         }
+        let mut in_groups = Vec::clone(&self.in_groups.load());
         in_groups.push(in_group);
         self.in_groups.store(Arc::new(in_groups));
         self.is_grouped.store(true, Ordering::SeqCst);
@@ -123,22 +123,27 @@ impl InstanceCapacity {
 
     /// Makes it one of this group no longer.
     pub(crate) fn leave(&self, group: &Arc<CapacityWaiters>) {
-        let mut in_groups = self.in_groups();
+        let mut in_groups = Vec::clone(&self.in_groups.load());
         in_groups.retain(|in_group| !Arc::ptr_eq(&in_group.waiters, group));
         self.in_groups.store(Arc::new(in_groups));
     }
 
     /// Returns whether an instance that was taken off a list is this one.
     pub(crate) fn is(self: &Arc<Self>, listed: &Arc<Self>) -> bool {
-        Arc::ptr_eq(self, listed) || self.in_groups().iter().any(|in_group| Arc::ptr_eq(in_group, listed))
+        Arc::ptr_eq(self, listed) || self.is_in_group(|in_group| Arc::ptr_eq(in_group, listed))
     }
 
-    fn in_groups(&self) -> Vec<Arc<Self>> {
-        if self.is_grouped.load(Ordering::SeqCst) { Vec::clone(&self.in_groups.load()) } else { Vec::new() }
+    #[inline]
+    fn in_groups(&self) -> Option<Arc<Vec<Arc<Self>>>> {
+        if self.is_grouped.load(Ordering::SeqCst) { Some(Arc::clone(&self.in_groups.load())) } else { None }
+    }
+
+    fn is_in_group(&self, is_it: impl Fn(&Arc<Self>) -> bool) -> bool {
+        self.in_groups().is_some_and(|in_groups| in_groups.iter().any(is_it))
     }
 
     pub(crate) fn set_id(&self, id: InstanceId) {
-        for in_group in self.in_groups() {
+        for in_group in self.in_groups().iter().flat_map(|in_groups| in_groups.iter()) {
             in_group.set_id(id.clone());
         }
         *self.id.lock().unwrap_or_else(PoisonError::into_inner) = Some(id);
@@ -160,7 +165,7 @@ impl InstanceCapacity {
                 self.waiters.freed.notify_one();
             }
         }
-        for in_group in self.in_groups() {
+        for in_group in self.in_groups().iter().flat_map(|in_groups| in_groups.iter()) {
             in_group.wake();
         }
     }
