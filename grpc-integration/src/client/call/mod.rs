@@ -269,8 +269,9 @@ impl Call {
                     (retrying::retry(&self, &mut remainder, (retry, limits), first).await, remainder.timer)
                 }
                 Some((Policy::Hedge(hedging), limits)) => {
-                    let (result, remainder) =
-                        hedging::hedge(&self, remainder, (hedging, limits), first).await;
+                    // In a box of its own, so that the futures of all other calls are not as large.
+                    let hedged = Box::pin(hedging::hedge(&self, remainder, (hedging, limits), first));
+                    let (result, remainder) = hedged.await;
                     (result, remainder.timer)
                 }
             }

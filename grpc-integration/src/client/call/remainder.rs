@@ -156,7 +156,8 @@ impl<'a> Remainder<'a> {
         })
     }
 
-    /// Sends the call until a server has processed it; once, if it is hedged: the other attempts have to know where it is. The attempt that was answered is left in `progress`.
+    /// Sends the call until a server has processed it; once, if it is hedged: the other attempts have to know where it is. The
+    /// attempt that was answered is left in `progress`.
     async fn attempt(&mut self, first: First) -> Result<Response<ResponseBody>, Failure> {
         let (mut ended, mut unsent) = match first {
             First::Unpicked(request) => (None, Some(request)),
