@@ -1,7 +1,8 @@
-//! Which responses are gRPC's.
+//! Which responses are gRPC's, and their status.
 
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use tonic::Code;
 
 pub(crate) const GRPC_STATUS: &str = "grpc-status";
 
@@ -17,6 +18,14 @@ pub(crate) fn is_grpc(status: StatusCode, headers: &HeaderMap) -> bool {
         || headers.contains_key(GRPC_STATUS)
 }
 
+/// Returns the status in trailers or headers, if there is one.
+pub(crate) fn code_in(headers: &HeaderMap) -> Option<Code> {
+    static NAME: HeaderName = HeaderName::from_static(GRPC_STATUS);
+    // There are few, and comparing costs less than hashing.
+    let (_, status) = headers.iter().find(|(name, _)| **name == NAME)?;
+    Some(Code::from_bytes(status.as_bytes()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -25,7 +34,7 @@ mod tests {
     fn only_a_content_type_of_grpc_or_a_status_makes_a_response_grpc() {
         let headers = |name: &'static str, value: &'static str| {
             let value = HeaderValue::from_static(value);
-            HeaderMap::from_iter([(http::HeaderName::from_static(name), value)])
+            HeaderMap::from_iter([(HeaderName::from_static(name), value)])
         };
         let ok = StatusCode::OK;
         for kind in ["application/grpc", "application/grpc+proto", "application/grpc;charset=utf-8"] {

@@ -244,7 +244,7 @@ impl tower_service::Service<http::Request<Body>> for Scripted {
     }
 }
 
-/// A body of which nobody knows beforehand that there is nothing of it.
+/// An empty body that does not say so before it is read: its headers do not end the stream.
 struct EndsLater;
 
 impl http_body::Body for EndsLater {

@@ -4,7 +4,7 @@ use std::mem;
 use std::sync::Arc;
 
 use hither_core::Address;
-use http::{HeaderMap, HeaderName};
+use http::HeaderMap;
 use tokio::time::Instant;
 use tonic::{Code, Status};
 
@@ -14,8 +14,8 @@ use crate::client::evidence::Evidence;
 use crate::client::ready_instance::{InFlight, ReadyInstance};
 use crate::client::retry::Limits;
 use crate::client::telemetry::AttemptTelemetry;
-use crate::client::transport::http_status::GRPC_STATUS;
 use crate::client::transport::{Connection, Sending};
+use crate::grpc_response::code_in;
 
 /// One attempt of a call. It counts as load of its instance until it is dropped; the picker gets its outcome when that is
 /// known, or then.
@@ -168,14 +168,6 @@ impl Attempt {
 /// Returns the status in trailers, or in headers that are all of the response.
 pub(super) fn code_of(trailers: &HeaderMap) -> Code {
     code_in(trailers).unwrap_or(Code::Unknown)
-}
-
-/// Returns the status in trailers or headers, if there is one.
-pub(super) fn code_in(headers: &HeaderMap) -> Option<Code> {
-    static NAME: HeaderName = HeaderName::from_static(GRPC_STATUS);
-    // There are few, and comparing costs less than hashing.
-    let (_, status) = headers.iter().find(|(name, _)| **name == NAME)?;
-    Some(Code::from_bytes(status.as_bytes()))
 }
 
 impl Drop for Attempt {

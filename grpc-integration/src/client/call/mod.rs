@@ -35,7 +35,8 @@ use super::metrics::ChannelMetrics;
 use super::pool::StateReader;
 use super::retry::{Limits, Policy};
 use super::telemetry::{CallContext, CallTelemetry};
-use super::transport::{RequestBody, ResponseBody, Sending, Slot, http_status};
+use super::transport::{RequestBody, ResponseBody, Sending, Slot};
+use crate::grpc_response::{code_in, is_grpc};
 use crate::task::Task;
 use attempt::Attempt;
 pub(crate) use config::CallConfig;
@@ -186,7 +187,7 @@ impl Stage {
             let Some(attempt) = attempt.take() else { return Poll::Pending };
             match ended {
                 Ok(response)
-                    if http_status::is_grpc(response.status(), response.headers())
+                    if is_grpc(response.status(), response.headers())
                         && !call.is_late(response.headers())
                         && call.failed(&response).is_none() =>
                 {
@@ -242,13 +243,13 @@ impl Call {
 
     /// Returns the code of a response that is a failure for the policy to look at.
     fn failed(&self, response: &Response<ResponseBody>) -> Option<Code> {
-        self.policy.and_then(|_| attempt::code_in(response.headers())).filter(|code| *code != Code::Ok)
+        self.policy.and_then(|_| code_in(response.headers())).filter(|code| *code != Code::Ok)
     }
 
     /// Whether it was cancelled because its time was over. A server that knows the deadline may do so before the timer here
     /// fires, as tonic's does: to the caller that is DEADLINE_EXCEEDED.
     fn is_late(&self, headers: &HeaderMap) -> bool {
-        let is_cancelled = || attempt::code_in(headers) == Some(Code::Cancelled);
+        let is_cancelled = || code_in(headers) == Some(Code::Cancelled);
         self.head.deadline.is_some_and(|deadline| is_cancelled() && deadline.has_passed())
     }
 
@@ -321,7 +322,7 @@ impl Call {
     ) -> Response<CallBody> {
         // A status that is no success ends the call for its caller, who reads no further. Proxies send it without the end of
         // the stream (nginx for one), which comes later.
-        let code = attempt::code_in(response.headers());
+        let code = code_in(response.headers());
         if response.body().is_end_stream() || code.is_some_and(|code| code != Code::Ok) {
             let code = attempt.ended_with(response.headers());
             if let Some(telemetry) = &mut telemetry {

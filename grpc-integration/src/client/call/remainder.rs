@@ -21,12 +21,13 @@ use crate::client::balance::CallInfo;
 use crate::client::ready_instance::ReadyInstance;
 use crate::client::retry::Withdrawal;
 use crate::client::transport::{Refusal, SendError, Sending, http_status};
+use crate::grpc_response::is_grpc;
 
 /// How often a call is sent again after the server has closed the connection with an error. The call may be the cause, for
 /// example with headers that are too large for the server, and would end one connection after the other.
 const BLAMES: u32 = 4;
-/// How often a call is refused on a connection that goes on, until it fails: with the pauses in between, after some two seconds. Servers and proxies that
-/// restart refuse more often than the one time that gRFC A6 knows of (grpc/grpc-node#1969, grpc/grpc-java#10533).
+/// How often a call is refused on a connection that goes on, until it fails: with the pauses in between, after some 1.3
+/// seconds. Servers and proxies that restart refuse more often than the one time that gRFC A6 knows of (grpc/grpc-node#1969, grpc/grpc-java#10533).
 const REFUSALS: u32 = 10;
 
 /// What a call, or another attempt of it, comes here with.
@@ -250,7 +251,7 @@ impl<'a> Remainder<'a> {
             return Err(Failure::last(status));
         }
         match ended {
-            Ok(response) if http_status::is_grpc(response.status(), response.headers()) => {
+            Ok(response) if is_grpc(response.status(), response.headers()) => {
                 if let Some(deadline) = call.head.deadline.filter(|_| call.is_late(response.headers())) {
                     return Err(Failure::last(attempt.exceeded(&deadline, None)));
                 }

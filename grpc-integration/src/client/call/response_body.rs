@@ -8,10 +8,11 @@ use http::{HeaderMap, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
 use tonic::{Code, Status};
 
-use super::attempt::{Attempt, code_in, code_of};
+use super::attempt::{Attempt, code_of};
 use super::deadline::Timer;
 use crate::client::telemetry::CallTelemetry;
 use crate::client::transport::{ReplayBody, ResponseBody};
+use crate::grpc_response::code_in;
 
 /// The deadline is looked at when there is no frame, and for each of so many frames.
 const TIMER_EVERY: u8 = 32;

@@ -14,8 +14,9 @@ use tonic::{Code, Status};
 
 use super::message::{Responses, ServingStatus};
 use crate::client::call_headers;
-use crate::client::transport::http_status::{GRPC_STATUS, is_grpc, status_of};
+use crate::client::transport::http_status::status_of;
 use crate::client::transport::{Connection, RequestBody, ResponseBody, SendError, Sending, Slot};
+use crate::grpc_response::{GRPC_STATUS, is_grpc};
 
 const PATH: &str = "/grpc.health.v1.Health/Watch";
 

@@ -12,7 +12,6 @@ use tokio::time::timeout;
 use tonic::{Code, Status};
 
 use super::response_body::ResponseBody;
-pub(crate) use crate::grpc_response::{GRPC_STATUS, is_grpc};
 
 /// How much of the text is shown.
 const SHOWN: usize = 256;

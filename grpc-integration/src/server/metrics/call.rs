@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response};
+use http::{Request, Response};
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::time::Instant;
 use tonic::body::Body;
@@ -14,7 +14,7 @@ use tonic::{Code, Status};
 
 use super::methods::{MethodMetrics, Methods};
 use crate::deadline::{GRPC_TIMEOUT, parse};
-use crate::grpc_response::{GRPC_STATUS, is_grpc};
+use crate::grpc_response::{code_in, is_grpc};
 use crate::metrics::{MessageSizes, SentSizes};
 
 /// Measures one call, until it has ended or is dropped.
@@ -109,11 +109,6 @@ impl Drop for CallMetrics {
         let is_late = self.deadline.is_some_and(|deadline| deadline <= Instant::now());
         self.ended(if is_late { Code::DeadlineExceeded } else { Code::Cancelled });
     }
-}
-
-/// Returns the status in headers or trailers, if there is one.
-pub(super) fn code_in(headers: &HeaderMap) -> Option<Code> {
-    headers.get(GRPC_STATUS).map(|status| Code::from_bytes(status.as_bytes()))
 }
 
 /// The body of a request, of which is measured what was read.

@@ -14,9 +14,10 @@ use tonic::body::Body;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::call::{CallMetrics, code_in};
+use super::call::CallMetrics;
 use super::methods::Methods;
 use super::names;
+use crate::grpc_response::code_in;
 
 /// A layer for tonic's servers that measures calls, with gRPC's metrics: `grpc.server.call.started`, `duration`,
 /// `sent_total_compressed_message_size` and `rcvd_total_compressed_message_size` (gRFC A66). Feature `metrics`.
