@@ -14,6 +14,7 @@ mod calls;
 mod connections;
 mod connectors;
 mod departures;
+mod ejections;
 mod failing;
 mod health;
 mod hedging;

@@ -1,4 +1,5 @@
-//! The list of ready instances without those that are ejected, kept up with each change.
+//! The list of ready instances without those that are ejected, kept up with each change. Ready are here those of the tiers
+//! that have a share of the calls.
 
 use hither_core::{HasId, SortedById};
 use tokio::task::coop::consume_budget;
@@ -65,7 +66,8 @@ impl Admitted {
         (self.left.len() - self.probing, self.ready.len())
     }
 
-    pub(super) fn is_ready(&self, instance: &ReadyInstance) -> bool {
+    /// Whether it is one of those that are ready.
+    pub(super) fn has(&self, instance: &ReadyInstance) -> bool {
         self.listed(instance).is_some()
     }
 

@@ -72,10 +72,11 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 ///
 /// # How many
 ///
-/// At most 10 % of the instances, but always one. That is checked before each ejection: of eleven to twenty two may be
-/// ejected. One that is lost meanwhile, or whose time is over and that gets no calls, takes no place: that is looked at once
-/// in an interval. When instances are lost, and so fewer than half of the connected ones would be left, all are called, ejected or
-/// not (panic threshold): with too few a service breaks down under its load. The last one is never left out.
+/// At most 10 % of the instances that the channel connects to, of all tiers together, but always one. That is checked before
+/// each ejection: of eleven to twenty two may be ejected. One that is lost meanwhile, or whose time is over and that gets no
+/// calls, takes no place: that is looked at once in an interval. When instances are lost, and so fewer than half of those that
+/// are connected would be left, in the tiers that have a share of the calls, all of those are called, ejected or not (panic
+/// threshold): with too few a service breaks down under its load. The last one is never left out.
 #[derive(Debug, Clone)]
 pub struct OutlierDetection {
     pub(super) interval: Duration,

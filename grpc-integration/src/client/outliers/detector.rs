@@ -25,7 +25,7 @@ pub(crate) struct Outliers {
     next_number: u64,
     /// Those that are ejected or being tried.
     out: BTreeSet<u64>,
-    /// Those of them that count for the maximum: not those that were lost, or are to be tried and get no calls.
+    /// Those of them that count for the maximum: not those that are not ready, or are to be tried and get no calls.
     places: BTreeSet<u64>,
     admitted: Admitted,
     /// Whether all are called, because too few would be left.
@@ -108,10 +108,11 @@ impl Outliers {
         }
     }
 
-    /// Does what there is to do. Yields.
-    pub(crate) async fn work(&mut self, now: Instant) {
+    /// Does what there is to do. `is_ready`: whether an instance is ready, whether its tier has a share of the calls or not.
+    /// Yields.
+    pub(crate) async fn work(&mut self, now: Instant, is_ready: impl Fn(&ReadyInstance) -> bool) {
         self.look(now).await;
-        self.sweep(now).await;
+        self.sweep(now, is_ready).await;
     }
 
     /// Looks at the instances that were notified of: those that have failed often in a row, and those that were tried.
@@ -152,7 +153,7 @@ impl Outliers {
     }
 
     /// Ends an interval, if it is over: compares the instances, and looks for ejections that are over.
-    pub(super) async fn sweep(&mut self, now: Instant) {
+    pub(super) async fn sweep(&mut self, now: Instant, is_ready: impl Fn(&ReadyInstance) -> bool) {
         self.log.summarize(self.out.len());
         if now < self.next_sweep {
             return;
@@ -170,7 +171,7 @@ impl Outliers {
         }
         self.all.sweep();
         self.compare(&numbers, &counts, sum, now);
-        self.place().await;
+        self.place(is_ready).await;
         self.age(now).await;
     }
 
@@ -210,7 +211,7 @@ impl Outliers {
     /// Lets all calls through to an instance that is being tried if too few are left. Those of which it is one: another
     /// tier's does not have to take their calls.
     fn open(&self, watched: &Watched) {
-        let is_open = self.is_panic && self.admitted.is_ready(&watched.instance);
+        let is_open = self.is_panic && self.admitted.has(&watched.instance);
         watched.outcomes.probation().set_open(is_open);
         watched.instance.capacity().wake();
     }
@@ -244,14 +245,15 @@ impl Outliers {
         }
     }
 
-    /// Frees the places of those that would get no calls if they were not ejected either, so that others can be.
-    async fn place(&mut self) {
+    /// Frees the places of those that would get no calls if they were not ejected either, so that others can be. Not of those
+    /// whose tier has no share of the calls: that may be because they are ejected.
+    async fn place(&mut self, is_ready: impl Fn(&ReadyInstance) -> bool) {
         for number in &self.out {
             consume_budget().await;
             let Watched { instance, outcomes, ejection } = &self.watched[number];
             let is_tried = outcomes.probation().probe().is_some();
             let is_idle = matches!(ejection.stage(), Stage::Probing { .. }) && !is_tried;
-            if is_idle || !self.admitted.is_ready(instance) {
+            if is_idle || !is_ready(instance) {
                 self.places.remove(number);
             } else {
                 self.places.insert(*number);

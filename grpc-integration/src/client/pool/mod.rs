@@ -157,7 +157,12 @@ impl Pool {
                 () = yield_now(), if self.is_unsettled => self.follow_selector().await,
                 () = outliers_due(self.outliers.as_ref()) => {
                     if let Some(outliers) = &mut self.outliers {
-                        outliers.work(Instant::now()).await;
+                        let subchannels = &self.subchannels;
+                        let is_ready = |instance: &ReadyInstance| {
+                            let member = subchannels.get(&server_key(instance.instance()));
+                            member.is_some_and(|member| matches!(member.counted, Counted::Ready(..)))
+                        };
+                        outliers.work(Instant::now(), is_ready).await;
                     }
                     if !self.observe_outliers() {
                         continue;

@@ -19,7 +19,10 @@ pub(super) const SECOND: Duration = Duration::from_secs(1);
 pub(super) struct Channel {
     pub(super) outliers: Outliers,
     pub(super) instances: Vec<ReadyInstance>,
+    /// Those of the tiers that have a share of the calls.
     pub(super) ready: SortedById<ReadyInstance>,
+    /// The others that are ready.
+    pub(super) standby: SortedById<ReadyInstance>,
     pub(super) capacity: Arc<CapacityWaiters>,
 }
 
@@ -37,7 +40,7 @@ impl Channel {
             })
             .collect();
         let ready = instances.iter().cloned().collect();
-        Self { outliers, instances, ready, capacity }
+        Self { outliers, instances, ready, standby: SortedById::new(), capacity }
     }
 
     /// One instance has so many successes and failures. The detector looks after each call, as nothing delays the pool.
@@ -65,7 +68,11 @@ impl Channel {
     /// An interval of ten seconds ends.
     pub(super) async fn interval(&mut self) {
         advance(10 * SECOND).await;
-        self.outliers.sweep(Instant::now()).await;
+        let is_ready = |instance: &ReadyInstance| {
+            let id = instance.instance().id();
+            self.ready.get(id).is_some() || self.standby.get(id).is_some()
+        };
+        self.outliers.sweep(Instant::now(), is_ready).await;
     }
 
     /// The instances that are left for policies, by their index.
@@ -81,7 +88,13 @@ impl Channel {
     }
 
     pub(super) fn set_ready(&mut self, indexes: &[usize]) {
-        self.ready = indexes.iter().map(|index| self.instances[*index].clone()).collect();
+        self.set_tiers(indexes, &[]);
+    }
+
+    /// These are ready, of which the tiers of `standby` have no share of the calls.
+    pub(super) fn set_tiers(&mut self, called: &[usize], standby: &[usize]) {
+        let of = |indexes: &[usize]| indexes.iter().map(|index| self.instances[*index].clone()).collect();
+        (self.ready, self.standby) = (of(called), of(standby));
     }
 }
 

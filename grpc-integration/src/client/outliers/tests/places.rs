@@ -1,6 +1,6 @@
 //! Instances that are ejected and do not return: they keep no other from being ejected.
 
-use super::channel::{Channel, consecutive_only};
+use super::channel::{Channel, SECOND, consecutive_only};
 use crate::client::outcomes::Standing;
 
 async fn intervals(channel: &mut Channel, count: usize) {
@@ -24,6 +24,32 @@ async fn one_that_is_lost_meanwhile_makes_place_and_takes_it_again_when_it_is_ba
     assert_eq!(channel.left().await, [2, 3, 4, 5, 6, 7, 8, 9], "both are still ejected");
     channel.fails(2, 20, 3);
     assert_eq!(channel.left().await, [2, 3, 4, 5, 6, 7, 8, 9]);
+}
+
+/// A tier whose only instance is ejected has no share of the calls: they go to the next one, and would to each in turn.
+#[tokio::test(start_paused = true)]
+async fn one_whose_tier_has_no_share_of_the_calls_for_it_keeps_its_place() {
+    let config = consecutive_only().with_base_ejection_time(1000 * SECOND);
+    let mut channel = Channel::new(5, config);
+    channel.set_tiers(&[0, 1, 2], &[3, 4]);
+    channel.fails(0, 5, 1);
+    channel.set_tiers(&[1, 2], &[0, 3, 4]);
+    for _ in 0..2 {
+        intervals(&mut channel, 1).await;
+        channel.fails(1, 20, 2);
+        assert_eq!((channel.standing(0), channel.standing(1)), (Standing::Ejected, Standing::In));
+    }
+    // It is lost, and takes its place again when it is back, wherever that is.
+    channel.set_tiers(&[1, 2], &[3, 4]);
+    intervals(&mut channel, 1).await;
+    channel.set_tiers(&[1, 2], &[0, 3, 4]);
+    intervals(&mut channel, 1).await;
+    channel.fails(1, 20, 2);
+    assert_eq!(channel.standing(1), Standing::In);
+    channel.set_tiers(&[1, 2], &[3, 4]);
+    intervals(&mut channel, 1).await;
+    channel.fails(1, 5, 2);
+    assert_eq!(channel.standing(1), Standing::Ejected);
 }
 
 /// The reason may be its weight, or that the probes are given up.
