@@ -157,10 +157,14 @@ impl Attempt {
             limits.on_success();
         }
         self.picker.done(self.in_flight.picked(), &outcome);
-        if outcome.evidence() != Evidence::None
+        if outcome.evidence() != Evidence::None {
+            if let Some(outcomes) = self.instance().outcomes() {
+                outcomes.record(outcome.evidence() == Evidence::Failure, self.in_flight.admission());
+            }
+        } else if outcome.was_sent()
             && let Some(outcomes) = self.instance().outcomes()
         {
-            outcomes.record(outcome.evidence() == Evidence::Failure, self.in_flight.admission());
+            outcomes.given_up(self.in_flight.admission(), outcome.was_responding());
         }
     }
 }

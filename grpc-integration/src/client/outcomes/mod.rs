@@ -13,7 +13,7 @@ use counts::Counter;
 pub(crate) use counts::Counts;
 pub(crate) use evidence::is_clearly_worse;
 use probation::Probation;
-pub(crate) use probation::{Admission, Standing};
+pub(crate) use probation::{Admission, Standing, Trial};
 
 /// The outcomes of one instance's calls. Calls add to it without a lock; the channel's task reads it.
 #[derive(Debug)]
@@ -84,6 +84,17 @@ impl Outcomes {
         if self.probation.ended(is_failure, admission) || is_failure && self.is_suspect() {
             self.notify();
         }
+    }
+
+    /// Notes a call that was sent and tells nothing of the server: its caller has given it up, or its hedge was faster.
+    pub(crate) fn given_up(&self, admission: Admission, has_responded: bool) {
+        self.probation.given_up(admission, has_responded);
+    }
+
+    /// Returns what is known of the trial of the instance, unless a probe has decided. At the end of an interval.
+    pub(crate) fn trial(&self) -> Option<Trial> {
+        let others = self.others();
+        self.probation.trial(others.succeeded > others.failed)
     }
 
     /// Returns how many calls have failed in a row, if they are enough to eject the instance.

@@ -36,6 +36,23 @@ pub(crate) struct Probation {
     /// The number of the latest probe when this trial began: those up to it are of other trials.
     before: AtomicU64,
     verdict: AtomicU8,
+    /// The number of the latest probe that was sent and has decided on nothing; [`NONE`] if there is none.
+    given_up: AtomicU64,
+    /// The same of those whose responses had begun.
+    given_up_late: AtomicU64,
+}
+
+/// What is known of a trial that is not decided.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Trial {
+    /// The number of the probe that is in flight.
+    pub(crate) probe: Option<u64>,
+    /// The number of the latest probe that was given up: by its caller, or because its hedge was faster.
+    pub(crate) given_up: Option<u64>,
+    /// Whether the response of any of those had begun.
+    pub(crate) has_responded: bool,
+    /// Whether most of the others' calls have succeeded in the last interval.
+    pub(crate) do_others_succeed: bool,
 }
 
 const NONE: u64 = 0;
@@ -103,6 +120,27 @@ impl Probation {
         }
         let verdict = if is_failure { FAILED } else { SUCCEEDED };
         self.verdict.compare_exchange(UNDECIDED, verdict, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
+
+    /// This attempt was sent, and its outcome tells nothing. `has_responded`: whether its response had begun.
+    pub(super) fn given_up(&self, admission: Admission, has_responded: bool) {
+        let Admission::Probe(number) = admission else { return };
+        self.given_up.fetch_max(number, Ordering::SeqCst);
+        if has_responded {
+            self.given_up_late.fetch_max(number, Ordering::SeqCst);
+        }
+    }
+
+    /// Returns what is known of the trial, unless a probe has decided.
+    pub(super) fn trial(&self, do_others_succeed: bool) -> Option<Trial> {
+        let before = self.before.load(Ordering::SeqCst);
+        let of_this_one = |number: &u64| *number > before;
+        self.verdict().is_none().then(|| Trial {
+            probe: self.probe(),
+            given_up: Some(self.given_up.load(Ordering::SeqCst)).filter(of_this_one),
+            has_responded: of_this_one(&self.given_up_late.load(Ordering::SeqCst)),
+            do_others_succeed,
+        })
     }
 
     /// Returns whether a probe has succeeded, if one has ended.

@@ -64,8 +64,13 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 /// For `30 s * multiplier`, and at most 300 s. The multiplier is the number of ejections, and one less for each interval
 /// that the instance passes without being ejected. The time is looked at once in an interval. Then the instance is called
 /// again, by one call at a time (half-open), until one has succeeded or lasts for 30 s, as a stream may: then it is back. If
-/// one fails, it is ejected again; but if half of the others' calls fail too, another one is let through. While each of them is
-/// given up by the caller, or loses to its hedge, nothing is known of the instance, and it stays at one call at a time.
+/// one fails, it is ejected again; but if half of the others' calls fail too, another one is let through.
+///
+/// What is given up by its caller, or loses to its hedge, decides nothing by itself. But if that happens for 30 s to all of
+/// them, while most of the others' calls succeed, the instance is ejected again: it has answered nothing for as long as its
+/// callers wait, so they lose nothing by it. If the response of any of them had begun, as of a stream of which the caller
+/// wanted no more than the beginning, it is back instead. (A50 and Envoy call it like the others once its time is over, without a
+/// trial. A circuit breaker of resilience4j opens again after `maxWaitDurationInHalfOpenState`.)
 ///
 /// An ejected instance stays connected, finishes its calls, and is left out of the list that the load balancing policy
 /// gets.

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::admitted::Admitted;
 use super::config::OutlierDetection;
-use super::ejection::{Ejection, Stage};
+use super::ejection::{Ejection, Stage, Swept};
 use super::log::EjectionLog;
 use super::rates::{by_failure_percentage, by_success_rate};
 use crate::client::metrics::{ChannelMetrics, outlier};
@@ -137,8 +137,8 @@ impl Outliers {
                         outcomes.looked_at();
                     }
                 }
-                (Stage::Probing { .. }, Some(true)) => self.admit(number),
-                (Stage::Probing { .. }, Some(false)) => {
+                (Stage::Probing(_), Some(true)) => self.admit(number),
+                (Stage::Probing(_), Some(false)) => {
                     let others = outcomes.others();
                     if others.failed > others.succeeded {
                         // So would be another's: it is tried again.
@@ -147,7 +147,7 @@ impl Outliers {
                         self.eject_anew(number, now, outlier::PROBE, "it has failed again");
                     }
                 }
-                (Stage::Probing { .. }, None) | (Stage::Ejected { .. }, _) => {}
+                (Stage::Probing(_), None) | (Stage::Ejected { .. }, _) => {}
             }
         }
     }
@@ -204,7 +204,7 @@ impl Outliers {
     pub(crate) fn tried(&self) -> impl Iterator<Item = &ReadyInstance> {
         let watched = self.out.iter().filter_map(|number| self.watched.get(number));
         watched
-            .filter(|watched| matches!(watched.ejection.stage(), Stage::Probing { .. }))
+            .filter(|watched| matches!(watched.ejection.stage(), Stage::Probing(_)))
             .map(|watched| &watched.instance)
     }
 
@@ -251,9 +251,7 @@ impl Outliers {
         for number in &self.out {
             consume_budget().await;
             let Watched { instance, outcomes, ejection } = &self.watched[number];
-            let is_tried = outcomes.probation().probe().is_some();
-            let is_idle = matches!(ejection.stage(), Stage::Probing { .. }) && !is_tried;
-            if is_idle || !is_ready(instance) {
+            if ejection.is_idle(outcomes.trial()) || !is_ready(instance) {
                 self.places.remove(number);
             } else {
                 self.places.insert(*number);
@@ -261,23 +259,25 @@ impl Outliers {
         }
     }
 
-    /// Looks for ejections that are over.
+    /// Looks for ejections and trials that are over.
     async fn age(&mut self, now: Instant) {
         let mut changed = Vec::new();
-        for (number, watched) in &mut self.watched {
+        for (number, Watched { outcomes, ejection, .. }) in &mut self.watched {
             consume_budget().await;
-            let probation = watched.outcomes.probation();
-            // One that has ended does not last, though it was not looked at yet.
-            let probe = probation.probe().filter(|_| probation.verdict().is_none());
+            let is_tried = matches!(ejection.stage(), Stage::Probing(_));
+            let trial = if is_tried { outcomes.trial() } else { None };
             // One that has just been ejected has had no clean interval either.
-            if watched.ejection.sweep(now, probe) {
-                changed.push(*number);
+            let swept = ejection.sweep(now, self.config.interval, trial);
+            if swept != Swept::Nothing {
+                changed.push((*number, swept));
             }
         }
-        for number in changed {
-            match self.watched[&number].ejection.stage() {
-                Stage::Probing { .. } => self.restand(number, Standing::Probing),
-                _ => self.admit(number),
+        for (number, swept) in changed {
+            match swept {
+                Swept::Nothing => {}
+                Swept::Tried => self.restand(number, Standing::Probing),
+                Swept::Back => self.admit(number),
+                Swept::Unanswered => self.eject_anew(number, now, outlier::PROBE, "no probe was answered"),
             }
         }
     }

@@ -57,6 +57,17 @@ impl Channel {
         }
     }
 
+    /// A call to one instance is given up, if it was let through.
+    pub(super) fn give_up(&mut self, index: usize, has_responded: bool) {
+        let outcomes = self.instances[index].outcomes().unwrap();
+        if let Some(admission) = outcomes.probation().admit() {
+            outcomes.given_up(admission, has_responded);
+            if let Admission::Probe(number) = admission {
+                outcomes.probation().release(number);
+            }
+        }
+    }
+
     /// One instance has so many failures, each while those from `others` on have a success.
     pub(super) fn fails(&mut self, index: usize, failures: usize, others: usize) {
         for _ in 0..failures {

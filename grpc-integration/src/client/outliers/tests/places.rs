@@ -52,7 +52,7 @@ async fn one_whose_tier_has_no_share_of_the_calls_for_it_keeps_its_place() {
     assert_eq!(channel.standing(1), Standing::Ejected);
 }
 
-/// The reason may be its weight, or that the probes are given up.
+/// The reason may be its weight.
 #[tokio::test(start_paused = true)]
 async fn one_that_gets_no_call_after_its_time_makes_place_an_interval_later() {
     let mut channel = Channel::new(10, consecutive_only());
@@ -79,4 +79,17 @@ async fn one_that_is_being_tried_keeps_its_place() {
     intervals(&mut channel, 2).await;
     channel.fails(1, 20, 2);
     assert_eq!((channel.standing(0), channel.standing(1)), (Standing::Probing, Standing::In));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_whose_probes_are_given_up_keeps_its_place() {
+    let mut channel = Channel::new(10, consecutive_only());
+    channel.fails(0, 5, 1);
+    intervals(&mut channel, 3).await;
+    for _ in 0..3 {
+        channel.give_up(0, false);
+        intervals(&mut channel, 1).await;
+        channel.fails(1, 20, 2);
+        assert_eq!((channel.standing(0), channel.standing(1)), (Standing::Probing, Standing::In));
+    }
 }

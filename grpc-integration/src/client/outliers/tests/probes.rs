@@ -103,3 +103,47 @@ async fn a_probe_of_an_earlier_trial_decides_on_nothing() {
         drop(channel);
     }
 }
+
+/// While the others answer: a server that is frozen, and a stream that its callers leave before its end.
+#[tokio::test(start_paused = true)]
+async fn probes_that_are_given_up_decide_in_the_end() {
+    for (has_responded, expected) in [(false, Standing::Ejected), (true, Standing::In)] {
+        let (mut channel, outcomes) = tried().await;
+        for _ in 0..4 {
+            assert_eq!(channel.standing(0), Standing::Probing);
+            (1..3).for_each(|index| channel.calls(index, 20, 0));
+            channel.give_up(0, has_responded);
+            channel.interval().await;
+        }
+        assert_eq!(channel.standing(0), expected);
+        let cause = (!has_responded).then_some("no probe was answered");
+        assert_eq!(outcomes.cause().as_deref(), cause);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn probes_that_are_given_up_decide_nothing_while_the_others_fail() {
+    let (mut channel, _) = tried().await;
+    for round in 0..20 {
+        (1..3).for_each(|index| channel.calls(index, 10 * (round % 2), 20));
+        channel.give_up(0, false);
+        channel.interval().await;
+        assert_eq!(channel.standing(0), Standing::Probing);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_given_up_in_an_earlier_trial_counts_for_nothing() {
+    let (mut channel, outcomes) = tried().await;
+    let old = outcomes.probation().admit().unwrap();
+    channel.give_up(0, true);
+    for standing in [Standing::In, Standing::Ejected, Standing::Probing] {
+        outcomes.probation().set(standing);
+    }
+    outcomes.given_up(old, true);
+    let trial = outcomes.trial().unwrap();
+    assert_eq!((trial.probe, trial.given_up, trial.has_responded), (None, None, false));
+    channel.give_up(0, false);
+    let trial = outcomes.trial().unwrap();
+    assert!(trial.given_up.is_some() && !trial.has_responded);
+}
