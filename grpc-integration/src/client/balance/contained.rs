@@ -167,3 +167,38 @@ impl Panics {
         format!("the load balancing policy {policy} panicked in {method}: {panic}")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use hither_core::Instance;
+
+    use super::*;
+    use crate::client::balance::RoundRobin;
+
+    /// Asks for another picker at once, and panics instead of making it.
+    #[derive(Debug, Default)]
+    struct Once(bool);
+
+    impl LoadBalancingPolicy for Once {
+        fn picker(&mut self, ready: &SortedById<ReadyInstance>) -> Arc<dyn Picker> {
+            assert!(!std::mem::replace(&mut self.0, true), "as expected");
+            RoundRobin::default().picker(ready)
+        }
+
+        fn due(&self) -> Option<Instant> {
+            Some(Instant::now())
+        }
+    }
+
+    /// Or the pool would ask it over and over.
+    #[tokio::test(start_paused = true)]
+    async fn a_policy_that_has_panicked_is_not_due() {
+        let mut policy = Policy::new(Once::default());
+        let instance = ReadyInstance::new(Arc::new(Instance::new("h:1".parse().unwrap())));
+        let (ready, metrics) = (SortedById::from_iter([instance]), ChannelMetrics::new("greeter"));
+        policy.picker(&ready, &metrics).unwrap();
+        assert_eq!(policy.due(), Some(Instant::now() + PACE));
+        policy.picker(&ready, &metrics).unwrap_err();
+        assert_eq!(policy.due(), None);
+    }
+}

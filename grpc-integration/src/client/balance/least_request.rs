@@ -88,3 +88,36 @@ impl Picker for LeastRequestPicker {
 fn load(instance: &ReadyInstance) -> usize {
     instance.in_flight() + instance.failures().load()
 }
+
+#[cfg(test)]
+mod tests {
+    use hither_core::{HasId, Instance};
+    use http::{Extensions, HeaderMap};
+
+    use super::*;
+
+    /// Of two that are drawn always, where the third has no weight.
+    #[test]
+    fn with_weights_the_other_takes_the_call_if_it_is_no_more_loaded_with_it() {
+        for (weights, calls, expected) in
+            [([1, 1, 0], 1, &[1][..]), ([1, 2, 0], 1, &[1]), ([2, 1, 0], 1, &[0, 1])]
+        {
+            let instance = |(number, weight): (usize, &u32)| {
+                let id = format!("i{number}").parse().unwrap();
+                let instance = Instance::new("h:1".parse().unwrap()).with_id(id);
+                ReadyInstance::new(Arc::new(instance.with_weight(*weight)))
+            };
+            let ready: SortedById<_> = weights.iter().enumerate().map(instance).collect();
+            let picker = LeastRequest::default().with_seed(1).picker(&ready);
+            let _calls: Vec<_> = (0..calls).map(|_| Picked::from(ready[0].clone()).started()).collect();
+            let (headers, extensions) = (HeaderMap::new(), Extensions::new());
+            let picks: std::collections::BTreeSet<_> = (0..100)
+                .map(|_| match picker.pick(&CallInfo::new("/", &headers, &extensions)) {
+                    Pick::Instance(picked) => ready.position(picked.instance().id()).unwrap(),
+                    pick => panic!("{pick:?}"),
+                })
+                .collect();
+            assert!(picks.iter().eq(expected), "{weights:?}: {picks:?}");
+        }
+    }
+}

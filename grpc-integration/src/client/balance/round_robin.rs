@@ -173,6 +173,31 @@ mod tests {
     }
 
     #[test]
+    fn a_change_of_the_set_begins_no_turn_anew() {
+        for weights in [&[1, 3][..], &[1, 1, 1, 1]] {
+            let (mut policy, ready) = (RoundRobin::default().with_seed(1), list(weights));
+            let picked: Vec<_> = (0..400).flat_map(|_| picks(&*policy.picker(&ready), &ready, 1)).collect();
+            for (at, weight) in weights.iter().enumerate() {
+                let (count, weight) = (picked.iter().filter(|pick| **pick == at).count(), *weight as usize);
+                assert!(count.abs_diff(100 * weight) <= 2, "{weights:?}: {count} of the {at}th");
+            }
+        }
+    }
+
+    #[test]
+    fn after_one_that_has_left_comes_the_next_by_id() {
+        let all = list(&[1; 5]);
+        for due in 0..5 {
+            let mut policy = RoundRobin::default().with_seed(1);
+            let picker = policy.picker(&all);
+            while (picks(&*picker, &all, 1)[0] + 1) % 5 != due {}
+            let mut left = all.clone();
+            left.remove(all[due].instance().id());
+            assert_eq!(picks(&*policy.picker(&left), &all, 4), [1, 2, 3, 4].map(|next| (due + next) % 5));
+        }
+    }
+
+    #[test]
     fn a_change_of_weights_counts_at_once_and_equal_ones_are_a_plain_turn_again() {
         let mut policy = RoundRobin::default().with_seed(1);
         let ready = list(&[1, 1, 1]);

@@ -11,6 +11,7 @@ use tonic::Code;
 
 use super::{
     CallInfo, LeastRequest, LoadBalancingPolicy, Outcome, PeakEwma, Pick, Picker, RingHash, RoundRobin,
+    Sticky,
 };
 use crate::client::ready_instance::{InFlight, ReadyInstance};
 
@@ -142,6 +143,51 @@ async fn least_request_gives_each_its_share() {
 async fn peak_ewma_gives_each_its_share() {
     for (latency, tolerance) in [(Latency::Fixed, 0.15), (Latency::Exponential, 0.4)] {
         are_by_weight(|| Box::new(PeakEwma::default().with_seed(1)), latency, tolerance).await;
+    }
+}
+
+/// Or all clients would call the same server at the same time, over and over (thundering herd).
+#[test]
+fn policies_without_a_seed_draw_unlike_each_other() {
+    let policies: [fn() -> Box<dyn LoadBalancingPolicy>; 4] = [
+        || Box::<RoundRobin>::default(),
+        || Box::<LeastRequest>::default(),
+        || Box::<PeakEwma>::default(),
+        || Box::<RingHash>::default(),
+    ];
+    let (headers, extensions) = (HeaderMap::new(), Extensions::new());
+    for weights in [vec![(1, 1.0); 100], (1..=100).map(|weight| (weight, 1.0)).collect()] {
+        let ready = ready(&weights);
+        for policy in policies {
+            let picks: std::collections::BTreeSet<_> = (0..20)
+                .map(|_| match policy().picker(&ready).pick(&CallInfo::new("/", &headers, &extensions)) {
+                    Pick::Instance(picked) => picked.instance().id().clone(),
+                    pick => panic!("{pick:?}"),
+                })
+                .collect();
+            assert!(picks.len() > 5, "{:?}: {picks:?}", policy());
+        }
+    }
+}
+
+/// Policies may be given what is left by another one.
+#[test]
+fn calls_are_queued_while_there_is_nothing_to_pick() {
+    let policies: [Box<dyn LoadBalancingPolicy>; 6] = [
+        Box::<RoundRobin>::default(),
+        Box::<LeastRequest>::default(),
+        Box::<PeakEwma>::default(),
+        Box::<RingHash>::default(),
+        Box::new(RingHash::default().with_balance_factor(150)),
+        Box::<Sticky>::default(),
+    ];
+    let (headers, extensions) = (HeaderMap::new(), Extensions::new());
+    let call = CallInfo::new("/", &headers, &extensions);
+    for mut policy in policies {
+        for weights in [&[][..], &[(1, 1.0), (2, 1.0)], &[], &[(1, 1.0); 3], &[], &[(0, 1.0)], &[]] {
+            let pick = policy.picker(&ready(&weights.to_vec())).pick(&call);
+            assert_eq!(matches!(pick, Pick::Queue), weights.is_empty(), "{policy:?}: {pick:?}");
+        }
     }
 }
 

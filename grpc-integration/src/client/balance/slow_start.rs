@@ -105,11 +105,14 @@ mod tests {
     fn what_makes_no_sense_is_an_error_that_names_the_setting() {
         let minute = || SlowStart::new(Duration::from_secs(60));
         assert!(minute().with_aggression(0.1).with_min_weight(1.0).check().is_ok());
+        assert!(SlowStart::new(DAY).with_min_weight(0.0).check().is_ok());
         for (config, expected) in [
             (SlowStart::new(Duration::ZERO), "the slow_start's window is not between zero and a day"),
             (SlowStart::new(Duration::MAX), "the slow_start's window is not between zero and a day"),
             (minute().with_aggression(0.0), "the slow_start's aggression is not above zero"),
             (minute().with_aggression(f64::NAN), "the slow_start's aggression is not above zero"),
+            (minute().with_aggression(f64::INFINITY), "the slow_start's aggression is not above zero"),
+            (minute().with_min_weight(-0.1), "the slow_start's min_weight is not between 0 and 1"),
             (minute().with_min_weight(1.1), "the slow_start's min_weight is not between 0 and 1"),
             (minute().with_min_weight(f64::NAN), "the slow_start's min_weight is not between 0 and 1"),
         ] {

@@ -95,5 +95,18 @@ mod tests {
         assert_eq!(chosen(&mut policy, &ready), "a", "there is none better");
         set(&mut ready, "c", 1);
         assert_eq!(chosen(&mut policy, &ready), "c");
+        set(&mut ready, "c", 0);
+        assert_eq!(chosen(&mut policy, &ready), "c", "there is none better");
+        assert_eq!(chosen(&mut Sticky::default(), &ready), "a", "and none was chosen before");
+    }
+
+    #[test]
+    fn it_stays_with_the_server_and_not_with_its_id() {
+        let mut policy = Sticky::default();
+        let [a, b] = ["a", "b"].map(|id| ReadyInstance::new(instance(id, 1)));
+        assert_eq!(chosen(&mut policy, &[a.clone(), b.clone()].into_iter().collect()), "a");
+        // Another record of it counts now, and its id is that of another server.
+        let renamed = [a.described_as(instance("c", 1)), b, ReadyInstance::new(instance("a", 1))];
+        assert_eq!(chosen(&mut policy, &renamed.into_iter().collect()), "c");
     }
 }

@@ -91,7 +91,7 @@ impl<T: AsRef<ReadyInstance> + Clone + HasId> Weighted<T> {
 
     fn draws(&self) -> Option<Draws<T>> {
         let mut draws = Draws { classes: Vec::with_capacity(self.classes.len()), len: 0, total: 0.0 };
-        // Those of weight zero are drawn only where there is no other, and then all weights are equal.
+        // Those of weight zero are drawn only where there is no other, and then all count as equal.
         for (class, list) in self.classes.range(1..) {
             // Exact: a power of two.
             let bound = f64::from_bits((class + 1) << MANTISSA);
@@ -106,13 +106,12 @@ impl<T: AsRef<ReadyInstance> + Clone + HasId> Weighted<T> {
 /// The bits of a number behind its exponent.
 const MANTISSA: u32 = f64::MANTISSA_DIGITS - 1;
 
-/// What is hardly more than nothing is nothing.
 fn weight<T: AsRef<ReadyInstance>>(element: &T) -> f64 {
-    Some(element.as_ref().weight()).filter(|weight| *weight > f64::MIN_POSITIVE).unwrap_or(0.0)
+    element.as_ref().weight()
 }
 
 /// The exponent of the largest number below the weight: of a power of two that of the one before, so that it is its class's
-/// bound. 0 for the weight zero alone.
+/// bound. 0 for the weight zero, and for what is hardly more.
 fn class(weight: f64) -> u64 {
     weight.to_bits().saturating_sub(1) >> MANTISSA
 }
@@ -170,7 +169,8 @@ impl<T: AsRef<ReadyInstance>> Draws<T> {
         let place = (number >> 11) as f64 * (0.5_f64).powi(53) * self.total;
         let Some(class) = self.classes.iter().rfind(|class| class.start <= place) else { return (0, false) };
         let slot = (place - class.start) / class.bound;
-        let index = (slot as usize).min(class.list.len().saturating_sub(1));
+        let index = slot as usize;
+        // None where the bounds are so far apart that a slot is rounded up.
         let weight = class.list.at(index).map_or(0.0, weight);
         (class.first + index, (slot - slot.floor()) * class.bound < weight)
     }
@@ -229,6 +229,7 @@ mod tests {
             let weights: Vec<_> = weights.iter().copied().map(f64::from).collect();
             are_in_proportion(&counts(&draws, &ready, 100_000), &weights);
         }
+        assert_eq!(Weighted::default().update(&list(&[1, 2, 4, 0])).unwrap().mean_weight(), 7.0 / 3.0);
     }
 
     #[test]
@@ -279,11 +280,12 @@ mod tests {
                     }
                 }
                 if round % 40 == 35 {
-                    ready = ready.iter().map(|known| instance_like(known, 2)).collect();
+                    ready = ready.iter().map(|known| with_weight(known, 2)).collect();
                 }
                 let draws = weighted.update(&ready);
                 let anew = Weighted { list: SortedById::new(), ..Weighted::default() }.update(&ready);
                 assert_eq!(draws.is_some(), anew.is_some(), "seed {seed}, round {round}");
+                assert!(weighted.classes.values().all(|class| !class.is_empty()));
                 let all = |draws: Draws<ReadyInstance>| {
                     (0..draws.len()).map(|at| draws.at(at).unwrap().clone()).collect::<SortedById<_>>()
                 };
@@ -299,8 +301,9 @@ mod tests {
         }
     }
 
-    fn instance_like(known: &ReadyInstance, weight: u32) -> ReadyInstance {
-        known.described_as(Arc::new((**known.instance()).clone().with_weight(weight)))
+    /// Without a factor.
+    fn with_weight(known: &ReadyInstance, weight: u32) -> ReadyInstance {
+        ReadyInstance::new(Arc::new((**known.instance()).clone().with_weight(weight)))
     }
 
     #[test]

@@ -493,6 +493,8 @@ mod tests {
             [open(&[0, 1, 2, 3]), open(&[0, 1, 2]), open(&[0, 2]), open(&[0])],
             [3, 1, 2, 0].map(Some)
         );
+        let idle = with_weights([1, 1, 4, 1]);
+        assert_eq!(any_other(&idle, |_| true, |one| Some(one.weight())), Some(4.0));
         let many = with_weights((0..1000).map(|number| u32::from(number % 100 == 0)));
         for _ in 0..100 {
             let found = any_other(&many, |_| true, |one| Some(one.weight()));

@@ -171,6 +171,11 @@ mod tests {
         }
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn no_time_is_never() {
+        assert_eq!(Clock::start().now(), 1);
+    }
+
     #[test]
     fn an_answer_that_does_not_come_counts_as_long_as_it_has_not() {
         let latency = Latency::default();
@@ -190,7 +195,10 @@ mod tests {
         let latency = Latency::default();
         latency.record(10 * MS, ms(2), DECAY);
         latency.asked(10 * MS, 0);
-        latency.responding(20 * MS, 1);
+        latency.asked(10 * MS, 1);
+        assert_eq!(latency.expected(1010 * MS, DECAY, 2), Some(1e9));
+        latency.responding(1010 * MS, 2);
+        assert_eq!(latency.expected(1110 * MS, DECAY, 2), Some(1e8), "a sign of life");
         assert!(latency.expected(60_000 * MS, DECAY, 1) < Some(2e6));
         // The time of the next call counts from itself, and ends with it though the first is still in flight.
         latency.asked(60_000 * MS, 1);
@@ -207,8 +215,22 @@ mod tests {
         let latency = Latency::default();
         latency.record(10 * MS, ms(2), DECAY);
         latency.asked(20 * MS, 0);
+        assert!(latency.expected(50_000 * MS, DECAY, 0) < Some(2e6));
         latency.asked(60_000 * MS, 0);
         assert_eq!(latency.expected(60_100 * MS, DECAY, 1), Some(1e8));
+    }
+
+    /// It was not asked then, so since when the call is not answered is not known.
+    #[test]
+    fn a_call_that_another_instance_has_left_to_it_counts_from_the_next_one_on() {
+        let latency = Latency::default();
+        assert_eq!(latency.expected(60_000 * MS, DECAY, 1), None);
+        latency.record(10 * MS, ms(2), DECAY);
+        latency.asked(10 * MS, 0);
+        latency.answered(20 * MS, 0);
+        assert!(latency.expected(60_000 * MS, DECAY, 1) < Some(2e6));
+        latency.asked(60_000 * MS, 1);
+        assert_eq!(latency.expected(61_000 * MS, DECAY, 2), Some(1e9));
     }
 
     #[test]

@@ -35,7 +35,7 @@ impl Bound {
     pub(super) fn pick(&self, ring: &Ring, hash: u64) -> Option<Picked> {
         let slots = self.slots();
         let has_room =
-            |instance: &&ReadyInstance| (instance.in_flight() as u128) < room(ring, instance, slots);
+            |instance: &&ReadyInstance| (instance.in_flight() as u128) < ring.share(instance, slots);
         let picked = ring.from(hash).take(LOOKS).find(has_room).or_else(|| ring.from(hash).next())?;
         Some(Picked::from(picked.clone()).counted_in(&self.calls))
     }
@@ -43,13 +43,8 @@ impl Bound {
     /// How many calls all instances have room for, this one included.
     fn slots(&self) -> u128 {
         let calls = self.calls.load(Ordering::Relaxed) as u128 + 1;
-        calls.saturating_mul(self.percent.into()).div_ceil(100)
+        (calls * u128::from(self.percent)).div_ceil(100)
     }
-}
-
-/// How many calls an instance has room for.
-fn room(ring: &Ring, instance: &ReadyInstance, slots: u128) -> u128 {
-    ring.share(instance, slots).max(1)
 }
 
 #[cfg(test)]
@@ -93,19 +88,21 @@ mod tests {
     #[test]
     fn each_instance_has_room_for_its_share_of_all_calls_rounded_up() {
         let (equal, weighted, weightless) = (ready([1; 4]), ready([1, 3, 0]), ready([0; 2]));
+        let halved = weighted.iter().map(|instance| instance.with_factor(0.5)).collect();
         for (percent, calls, ready, expected) in [
             (100, 0, &equal, &[1, 1, 1, 1][..]),
             (100, 8, &equal, &[3, 3, 3, 3]),
             (150, 8, &equal, &[4, 4, 4, 4]),
             (125, 15, &equal, &[5, 5, 5, 5]),
-            (100, 7, &weighted, &[2, 6, 1]),
-            (200, 7, &weighted, &[4, 12, 1]),
+            (100, 7, &weighted, &[2, 6, 0]),
+            (200, 7, &weighted, &[4, 12, 0]),
+            (100, 7, &halved, &[2, 6, 0]),
             (100, 4, &weightless, &[3, 3]),
             (u32::MAX, usize::MAX - 1, &weightless, &[]),
         ] {
             let (ring, bound) = (ring(ready), Bound::new(percent));
             bound.calls.store(calls, Ordering::Relaxed);
-            let rooms: Vec<_> = ready.iter().map(|instance| room(&ring, instance, bound.slots())).collect();
+            let rooms: Vec<_> = ready.iter().map(|instance| ring.share(instance, bound.slots())).collect();
             assert!(expected.is_empty() || rooms == expected, "{percent} % of {calls}: {rooms:?}");
         }
     }
@@ -127,7 +124,7 @@ mod tests {
                 let key = hash(&[if random.bool() { 0 } else { random.u8(..) }]);
                 let slots = bound.slots();
                 let room = |instance: &ReadyInstance| {
-                    room(&ring, instance, slots).saturating_sub(instance.in_flight() as u128)
+                    ring.share(instance, slots).saturating_sub(instance.in_flight() as u128)
                 };
                 let expected = ring.from(key).find(|next| room(next) > 0).expect("one has room");
                 let call = call(&bound, &ring, key);
@@ -201,7 +198,7 @@ mod tests {
         for _ in 0..1000 {
             calls.swap_remove(random.usize(..calls.len()));
             let (key, slots) = (random.u64(..), bound.slots());
-            let has_room = |one: &ReadyInstance| (one.in_flight() as u128) < room(&ring, one, slots);
+            let has_room = |one: &ReadyInstance| (one.in_flight() as u128) < ring.share(one, slots);
             looks += 1 + ring.from(key).position(has_room).unwrap();
             calls.push(call(&bound, &ring, key));
         }

@@ -286,9 +286,11 @@ mod tests {
                 let expected = if weights.is_nan() { 1.0 / ready.len() as f64 } else { weights };
                 assert!((slots - expected).abs() <= margin(expected), "{slots}, not {expected}: {weights}");
             }
-            // As in a slow start of all.
-            let fewer = ready.iter().map(|instance| instance.with_factor(0.1)).collect();
-            assert_eq!(slots(&ring(&fewer)), slots(&built));
+            // Of less than a unit, too.
+            for factor in [0.1, 1e-6] {
+                let fewer = ready.iter().map(|instance| instance.with_factor(factor)).collect();
+                assert_eq!(slots(&ring(&fewer)), slots(&built), "{factor}");
+            }
         }
     }
 
@@ -355,8 +357,10 @@ mod tests {
                     }
                 }
                 match round % 10 {
-                    8 => ready = ready.iter().map(|known| known.with_factor(0.0)).collect(),
+                    // After weights, and after none.
                     4 => ready = SortedById::new(),
+                    9 if seed % 2 == 0 => ready = SortedById::new(),
+                    8 => ready = ready.iter().map(|known| known.with_factor(0.0)).collect(),
                     _ => {}
                 }
                 changed.update(&ready);
@@ -365,6 +369,17 @@ mod tests {
                 assert_eq!(changed, anew, "seed {seed}, round {round}");
                 assert!(changed.iter().zip(&anew).all(|(a, b)| a.is_same(b)), "an old description");
             }
+        }
+    }
+
+    /// Where two ids have one hash: or the order in which a client has seen them would decide.
+    #[test]
+    fn of_two_that_draw_the_same_the_first_by_id_has_the_slot() {
+        let [first, second] = [1, 2].map(|id| Drawer { instance: instance(id, 1), hash: 7, weight: 1.0 });
+        for slot in 0..1000 {
+            let [held, taken] = [&first, &second].map(|drawer| drawer.slot(slot));
+            assert!(second.better(slot, Some(&held)).is_none());
+            assert_eq!(first.better(slot, Some(&taken)).unwrap().instance, first.instance);
         }
     }
 
