@@ -86,10 +86,8 @@ impl ReadyLists {
     }
 
     async fn unmix(&mut self) {
-        if !self.mix.factors.is_empty() {
-            self.mix.factors.clear();
-            std::mem::take(&mut self.mix.instances).discard().await;
-        }
+        self.mix.factors.clear();
+        std::mem::take(&mut self.mix.instances).discard().await;
     }
 
     /// Whether the present factors give each tier its share.
@@ -124,6 +122,7 @@ mod tests {
 
     const A: List = List::Tier(0);
     const B: List = List::Tier(1);
+    const C: List = List::Tier(2);
 
     fn ready(id: &str, weight: u32) -> ReadyInstance {
         let instance = Instance::new("h:1".parse().unwrap()).with_id(id.parse().unwrap());
@@ -162,7 +161,53 @@ mod tests {
             assert_eq!(mixed.len(), 100);
             assert!((share(&mixed, "a") - part).abs() < 1e-9);
         }
-        assert_eq!(callable(&mut lists, &[(B, 1.0)]).len(), 50);
+        // What is in the first has no weight, perhaps. Afterwards it is as before.
+        let alone = callable(&mut lists, &[(B, 1.0)]);
+        assert_eq!((alone.len(), share(&alone, "b")), (50, 1.0));
+        let mixed = callable(&mut lists, &[(A, 0.5), (B, 0.5)]);
+        assert_eq!(mixed.len(), 100);
+    }
+
+    fn three_tiers() -> ReadyLists {
+        let mut lists = ReadyLists::default();
+        for (list, id) in [(A, "a"), (B, "b"), (C, "c")] {
+            lists.insert(list, &ready(id, 1));
+        }
+        lists
+    }
+
+    #[test]
+    fn a_tier_that_has_no_share_any_more_is_left_out() {
+        let mut lists = three_tiers();
+        assert_eq!(callable(&mut lists, &[(A, 0.5), (B, 0.3), (C, 0.2)]).len(), 3);
+        // The shares of the others are to each other as before.
+        let two = callable(&mut lists, &[(A, 0.625), (B, 0.375)]);
+        assert_eq!((two.len(), share(&two, "c")), (2, 0.0));
+    }
+
+    #[test]
+    fn a_share_that_is_short_by_what_several_have_too_much_is_corrected() {
+        let mut lists = three_tiers();
+        callable(&mut lists, &[(A, 0.5), (B, 0.3), (C, 0.2)]);
+        let mixed = callable(&mut lists, &[(A, 0.515), (B, 0.2925), (C, 0.1925)]);
+        assert!((share(&mixed, "a") - 0.515).abs() < 1e-9, "{}", share(&mixed, "a"));
+    }
+
+    /// A server's address has changed: another one is connected to before the first is given up.
+    #[test]
+    fn one_whose_id_another_server_has_by_now_takes_nothing_along() {
+        let (old, new) = (ready("a", 1), ready("a", 1));
+        for shares in [&[][..], &[(A, 0.7), (B, 0.3)]] {
+            let mut lists = ReadyLists::default();
+            lists.insert(B, &ready("b", 1));
+            lists.insert(A, &old);
+            callable(&mut lists, shares);
+            lists.insert(A, &new);
+            lists.remove(A, &old);
+            assert!(callable(&mut lists, shares).get(new.instance().id()) == Some(&new), "{shares:?}");
+            lists.remove(A, &new);
+            assert!(callable(&mut lists, shares).get(new.instance().id()).is_none(), "{shares:?}");
+        }
     }
 
     /// Weights are numbers of the registry's: bytes in one zone, and one each in the other.
@@ -211,7 +256,7 @@ mod tests {
         }
         let before = callable(&mut lists, &[(A, 0.7), (B, 0.3)]);
         lists.insert(A, &ready("a7", 2));
-        let after = callable(&mut lists, &[(A, 0.7014), (B, 0.2986)]);
+        let after = callable(&mut lists, &[(A, 0.709), (B, 0.291)]);
         let changed = after.merge(&before).filter(|(a, b)| !a.unwrap().is_same(b.unwrap())).count();
         assert_eq!(changed, 1);
         let after = callable(&mut lists, &[(A, 0.72), (B, 0.28)]);

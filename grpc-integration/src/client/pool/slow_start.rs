@@ -257,6 +257,32 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn one_that_is_lost_again_and_again_does_not_begin_anew() {
+        let (mut starts, a, b) = (minute(), instance(1, 10), instance(2, 10));
+        weights(&mut starts, &[&a, &b]).await;
+        advance(100 * SECOND).await;
+        for _ in 0..10 {
+            weights(&mut starts, &[&a]).await;
+            advance(3 * SECOND / 10).await;
+            assert_eq!(weights(&mut starts, &[&a, &b]).await, [10.0, 10.0]);
+            advance(SECOND / 10).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_window_is_that_of_the_server_and_not_of_its_id() {
+        let (mut starts, a, b) = (minute(), instance(1, 10), instance(2, 10));
+        weights(&mut starts, &[&a]).await;
+        advance(100 * SECOND).await;
+        weights(&mut starts, &[&a, &b]).await;
+        advance(30 * SECOND).await;
+        assert_eq!(weights(&mut starts, &[&a, &b]).await, [10.0, 5.0]);
+        let [a, b] = [a.described_as(b.instance().clone()), b.described_as(a.instance().clone())];
+        assert_eq!(weights(&mut starts, &[&b, &a]).await, [5.0, 10.0], "they have changed their ids");
+        assert_eq!(weights(&mut starts, &[&instance(1, 10), &a]).await, [1.0, 10.0], "another server");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn the_shortest_window_has_steps_that_are_not_too_short() {
         let mut starts = SlowStarts::new(SlowStart::new(Duration::from_nanos(1)));
         let a = instance(1, 10);

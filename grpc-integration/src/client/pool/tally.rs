@@ -42,9 +42,7 @@ impl Tally {
     ) {
         match (&*counted, &connectivity) {
             (Counted::Ready(known, before), Connectivity::Ready)
-                if *before == list
-                    && known == instance
-                    && known.instance().id() == instance.instance().id() =>
+                if *before == list && known.instance().id() == instance.instance().id() =>
             {
                 if !Arc::ptr_eq(known.instance(), instance.instance()) {
                     self.ready.insert(list, instance);
@@ -183,6 +181,11 @@ mod tests {
                     (1, Some(known)) => {
                         Member { instance: known.instance.described_as(description), ..known }
                     }
+                    // The record of another id counts now.
+                    (2, Some(known)) if random.bool() => {
+                        let other = instance(&mut random, id + 20);
+                        Member { instance: known.instance.described_as(other), ..known }
+                    }
                     (2, Some(known)) => known,
                     (_, Some(known)) => Member { connectivity: connectivity(&mut random), ..known },
                     (_, None) => Member {
@@ -212,6 +215,12 @@ mod tests {
         let before = tally.callable(&[]).now_or_never().unwrap();
         tally.count(&mut counted, List::UP, &one, Connectivity::Ready, false);
         assert!(before.is_same(&tally.callable(&[]).now_or_never().unwrap()));
+        let one = one.described_as(instance(&mut fastrand::Rng::with_seed(2), 1));
+        tally.count(&mut counted, List::UP, &one, Connectivity::Ready, true);
+        let described = tally.callable(&[]).now_or_never().unwrap();
+        assert!(!before.is_same(&described));
+        tally.count(&mut counted, List::UP, &one, Connectivity::Ready, true);
+        assert!(described.is_same(&tally.callable(&[]).now_or_never().unwrap()));
     }
 
     #[test]
@@ -220,12 +229,22 @@ mod tests {
         let mut random = fastrand::Rng::with_seed(1);
         let mut members =
             [1, 2].map(|id| (Counted::default(), ReadyInstance::new(instance(&mut random, id))));
-        for (cause, (counted, instance)) in ["first", "second"].iter().zip(&mut members) {
-            let failure = Connectivity::TransientFailure((*cause).into());
+        let causes = ["first", "second"].map(Arc::<str>::from);
+        let mut fail = |tally: &mut Tally, member: usize, cause: &Arc<str>| {
+            let (counted, instance) = &mut members[member];
+            let failure = Connectivity::TransientFailure(Arc::clone(cause));
             tally.count(counted, List::UP, instance, failure, true);
-            assert_eq!(tally.last_error().map(|cause| &**cause), Some(*cause));
-        }
-        tally.forget(&mut members[1].0);
-        assert_eq!(tally.last_error().map(|cause| &**cause), Some("first"));
+            tally.last_error().map(|cause| cause.to_string()).unwrap()
+        };
+        assert_eq!(fail(&mut tally, 0, &causes[0]), "first");
+        assert_eq!(fail(&mut tally, 1, &causes[1]), "second");
+        assert_eq!(
+            fail(&mut tally, 0, &causes[0]),
+            "second",
+            "the first is counted anew, and has not failed again"
+        );
+        assert_eq!(fail(&mut tally, 0, &"third".into()), "third");
+        tally.forget(&mut members[0].0);
+        assert_eq!(tally.last_error().map(|cause| &**cause), Some("second"));
     }
 }
