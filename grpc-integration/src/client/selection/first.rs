@@ -68,23 +68,14 @@ impl First {
         }
     }
 
-    /// Takes in what is known of a server, which has this condition if it was not known yet; `None` if it is gone.
+    /// Takes in what is known of a server, which has this condition if it was not known yet; `None` if it is gone. Those about
+    /// to shut down count as changed with the first that is up and the last, as [`Servers`](super::servers::Servers) has it.
     pub(super) fn place(
         &mut self,
         key: &ServerKey,
         record: Option<(Role, &Arc<Instance>)>,
         condition: Condition,
     ) {
-        let any_up = self.up > 0;
-        self.replace(key, record, condition);
-        if any_up != (self.up > 0)
-            && let Some((Grade::Draining, _, rank)) = &self.chosen
-        {
-            self.changed.push(Arc::clone(&rank.key));
-        }
-    }
-
-    fn replace(&mut self, key: &ServerKey, record: Option<(Role, &Arc<Instance>)>, condition: Condition) {
         let (mut was_chosen, mut attempt, mut was_latest) = (false, None, false);
         let before = self.seats.remove(key);
         let is_known = before.is_some();
@@ -238,7 +229,7 @@ mod tests {
 
     use hither_core::InstanceState;
 
-    use super::Condition::{Failing, Pending, Ready};
+    use super::Condition::{Ejected, Failing, Pending, Ready};
     use super::Selection;
     use crate::client::selection::sim::{Sim, in_zone, instance};
 
@@ -300,6 +291,32 @@ mod tests {
         assert_eq!((sim.connects(), sim.started), (order[..1].to_vec(), 1));
         sim.pass(HALF).await;
         assert_eq!(sim.connects().len(), 2, "nor the delay");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn when_the_one_that_is_attempted_leaves_the_next_is_attempted_at_once() {
+        let (mut sim, order) = ten().await;
+        sim.remove(&order[0]).await;
+        assert_eq!(sim.connects(), order[1..2]);
+    }
+
+    /// That it fails calls is no reason to leave it, or not to use it.
+    #[tokio::test(start_paused = true)]
+    async fn one_that_is_ejected_is_used() {
+        let (mut sim, order) = ten().await;
+        sim.turn(&[&order[0]], Ejected).await;
+        sim.pass(60 * HALF).await;
+        assert_eq!((sim.open(), sim.started), (order[..1].to_vec(), 1));
+        sim.turn(&[&order[0]], Ready).await;
+        sim.turn(&[&order[0]], Ejected).await;
+        assert_eq!((sim.open(), sim.started), (order[..1].to_vec(), 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_all_are_about_to_shut_down_they_are_attempted() {
+        let mut sim = Sim::new(Selection::default().pick_first());
+        sim.put([instance("a").with_state(InstanceState::Draining)]).await;
+        assert_eq!(sim.connects(), ["a"]);
     }
 
     #[tokio::test(start_paused = true)]
@@ -441,6 +458,26 @@ mod tests {
         assert_eq!((sim.open().len(), sim.started), (1, 10));
         sim.select(Selection::default().filter(|_| false).pick_first()).await;
         assert_eq!(sim.open(), [] as [&str; 0]);
+        // It is not the first of the order, and may be ejected.
+        for (id, condition) in (0..10).flat_map(|id| [(id, Ready), (id, Ejected)]) {
+            let mut sim = Sim::new(Selection::default());
+            sim.put((0..10).map(|id| instance(&format!("i{id}")))).await;
+            let id = format!("i{id}");
+            sim.turn(&[&id], condition).await;
+            sim.select(Selection::default().pick_first()).await;
+            assert_eq!((sim.open(), sim.started), (vec![id], 10));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_change_of_the_selection_keeps_the_best_that_is_ready() {
+        for best in [0, 5, 9] {
+            let mut sim = Sim::new(Selection::default());
+            sim.put((0..10).map(|id| in_zone(&format!("i{id}"), if id == best { "b" } else { "a" }))).await;
+            sim.all_ready().await;
+            sim.select(Selection::default().prefer_zone("b").pick_first()).await;
+            assert_eq!((sim.open(), sim.started), (vec![format!("i{best}")], 10));
+        }
     }
 
     #[tokio::test(start_paused = true)]

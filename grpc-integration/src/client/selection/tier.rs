@@ -84,7 +84,7 @@ impl Tier {
         self.weight as f64
     }
 
-    /// Returns how much of the load the tier can take, at most 1.
+    /// Returns how much of the load the tier can take: all of it, if it is more than 1.
     pub(super) fn availability(&self) -> f64 {
         self.share(self.ready)
     }
@@ -102,15 +102,15 @@ impl Tier {
     /// Returns when something changes by time alone.
     pub(super) fn due(&self, now: Instant) -> Option<Instant> {
         let failover = self.pending_since.map(|since| since + FAILOVER).filter(|due| *due > now);
-        let release = self.unneeded_since.map(|since| since + LINGER);
-        [failover, release].into_iter().flatten().min()
+        // While it is not needed, neither are those after it.
+        self.unneeded_since.map(|since| since + LINGER).or(failover)
     }
 
     #[allow(clippy::cast_precision_loss, reason = "numbers of servers")]
     fn share(&self, usable: usize) -> f64 {
         match self.members.min(self.most) {
             0 => 0.0,
-            members => (OVERPROVISIONING * usable as f64 / members as f64).min(1.0),
+            members => OVERPROVISIONING * usable as f64 / members as f64,
         }
     }
 
