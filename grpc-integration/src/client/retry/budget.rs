@@ -104,14 +104,14 @@ impl Balance {
         let seconds = now.saturating_duration_since(computed.at).as_secs_f64();
         let windows = seconds / WINDOW.as_secs_f64();
         // What is added evenly over that time has been decaying since: this is left of it.
-        let left = if windows > 1e-9 { -(-windows).exp_m1() / windows } else { 1.0 };
+        let left = if windows > 0.0 { -(-windows).exp_m1() / windows } else { 1.0 };
         // More than 2^53 calls would be rounded.
         let calls = self.calls.swap(0, Ordering::Relaxed) as f64;
         let added = calls * self.config.ratio + seconds * self.config.min_per_second;
         let retries = computed.retries * (-windows).exp() + added * left;
         // Sums of fractions are a little less than whole.
         let granted = retries > 1.0 - 1e-9;
-        *computed = Computed { retries: if granted { (retries - 1.0).max(0.0) } else { retries }, at: now };
+        *computed = Computed { retries: if granted { retries - 1.0 } else { retries }, at: now };
         granted
     }
 }
@@ -170,6 +170,16 @@ mod tests {
         assert!(balance.withdraw());
         advance(Duration::from_secs_f64(10.0 * 2_f64.ln())).await;
         assert!((499..=500).contains(&withdrawn(&balance)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn ten_tenths_are_a_whole_retry() {
+        let balance = Balance::new(RetryBudget::default().with_ratio(0.1).with_min_per_second(0.0));
+        for calls in 1..=30 {
+            balance.on_call();
+            // 0.1, ten times added, is less than 1.
+            assert_eq!(balance.withdraw(), calls % 10 == 0, "{calls} calls");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -34,3 +34,17 @@ impl fmt::Debug for Codes {
         f.debug_set().entries((0..=16).map(Code::from).filter(|code| self.contains(*code))).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_has_the_codes_that_it_was_made_of_and_shows_them() {
+        let codes = Codes::from_iter([Code::Unauthenticated, Code::Ok, Code::Ok]);
+        let has = |code: &Code| codes.contains(*code);
+        assert_eq!((0..=16).map(Code::from).filter(has).count(), 2);
+        assert_eq!(format!("{codes:?}"), "{Ok, Unauthenticated}");
+        assert!(Codes::from_iter([]).is_empty() && !codes.is_empty());
+    }
+}

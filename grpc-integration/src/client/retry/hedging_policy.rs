@@ -160,3 +160,35 @@ impl Hedging {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bounds_of_the_delay_are_those_that_are_documented() {
+        let nano = Duration::from_nanos(1);
+        for (policy, is_allowed) in [
+            (HedgingPolicy::after(Duration::ZERO), true),
+            (HedgingPolicy::after(LONGEST), true),
+            (HedgingPolicy::after(LONGEST + nano), false),
+            (HedgingPolicy::after_percentile(0.0), false),
+            (HedgingPolicy::after_percentile(f64::MIN_POSITIVE), true),
+            (HedgingPolicy::after_percentile(0.999), true),
+            (HedgingPolicy::after_percentile(1.0), false),
+        ] {
+            assert_eq!(policy.check().is_ok(), is_allowed, "{policy:?}");
+        }
+    }
+
+    /// A hedge for each call whose thread was not scheduled at once would be one for nearly each call.
+    #[tokio::test(start_paused = true)]
+    async fn calls_that_take_microseconds_are_hedged_after_a_millisecond() {
+        let hedging = Hedging::new(&HedgingPolicy::after_percentile(0.95), 5);
+        for (micros, expected) in [(10, 1000..=1000), (5000, 5000..=5400)] {
+            (0..10_000).for_each(|_| hedging.on_answer("/a.S/M", Duration::from_micros(micros)));
+            let delay = hedging.delay("/a.S/M").unwrap();
+            assert!(expected.contains(&delay.as_micros()), "{delay:?}");
+        }
+    }
+}

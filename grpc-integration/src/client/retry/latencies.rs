@@ -173,6 +173,38 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_share_is_of_whole_calls_and_computed_when_one_in_sixteen_is_new() {
+        let (short, long) = (Duration::from_millis(1), Duration::from_secs(1));
+        // One of a hundred is slow.
+        for (share, is_slow) in [(0.99, false), (0.995, true)] {
+            let latencies = Latencies::new(share);
+            (0..99).for_each(|_| latencies.record(short));
+            latencies.record(long);
+            assert_eq!(latencies.percentile().unwrap() > long, is_slow, "{share}");
+        }
+        let latencies = Latencies::new(0.99);
+        (0..100).for_each(|_| latencies.record(short));
+        (0..6).for_each(|_| latencies.record(long));
+        assert!(latencies.percentile().unwrap() < 2 * short, "six are less than one in sixteen");
+        latencies.record(long);
+        assert!(latencies.percentile().unwrap() > long);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_method_with_few_calls_keeps_enough_of_them() {
+        let latencies = Latencies::new(0.95);
+        let total = || latencies.histogram.lock().unwrap().total;
+        (0..150).for_each(|_| latencies.record(Duration::from_millis(1)));
+        advance(10 * HALVED_EVERY).await;
+        (0..20).for_each(|_| latencies.record(Duration::from_secs(1)));
+        assert!(latencies.percentile().unwrap() > Duration::from_secs(1), "it goes on being computed");
+        assert_eq!(total(), 170);
+        // Halved once for each minute, and not by each call after one.
+        (0..1000).for_each(|_| latencies.record(Duration::from_secs(1)));
+        assert_eq!(total(), 100 + 970);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn counts_and_times_are_bounded() {
         let latencies = Latencies::new(0.95);
         for latency in [Duration::ZERO, Duration::MAX, Duration::from_secs(1)] {

@@ -65,3 +65,23 @@ impl Limits {
         self.tokens.as_ref().is_some_and(Tokens::are_few)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::budget::RetryBudget;
+    use super::super::throttling::RetryThrottling;
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_throttled_or_given_back_costs_nothing_of_the_budget() {
+        let one = RetryBudget::default().with_ratio(0.0).with_min_per_second(0.1);
+        let tokens = Some(Tokens::new(RetryThrottling::new(2, 1.0)));
+        let limits = Limits { budget: Balance::new(one), tokens };
+        limits.on_failure();
+        assert!(limits.withdraw().is_none(), "one of two tokens is left");
+        limits.on_success();
+        drop(limits.withdraw().unwrap());
+        limits.withdraw().unwrap().spend();
+        assert!(limits.withdraw().is_none());
+    }
+}

@@ -180,6 +180,11 @@ mod tests {
             ("/a.T/N", 6),
             ("/a.T/M", 1),
             ("/c.S/M", 1),
+            // The service is what is before the last slash.
+            ("/b.S/M/N", 1),
+            ("b.S/M", 1),
+            ("/b.S", 1),
+            ("", 1),
         ] {
             assert_eq!(timeout(path), Some(expected), "{path}");
         }
@@ -202,8 +207,8 @@ mod tests {
             (MethodConfig::default().with_retry(retry.clone().with_codes([])), "codes"),
             (MethodConfig::default().with_retry(retry.clone().with_codes([Code::Ok, Code::Aborted])), "OK"),
             (
-                MethodConfig::default().with_hedging(hedging.clone().with_max_attempts(0)),
-                "max_attempts of its hedging policy is 0",
+                MethodConfig::default().with_hedging(hedging.clone().with_max_attempts(1)),
+                "max_attempts of its hedging policy is 1",
             ),
             (MethodConfig::default().with_hedging(hedging.clone().with_non_fatal_codes([Code::Ok])), "OK"),
             (MethodConfig::default().with_hedging(HedgingPolicy::after_percentile(1.0)), "percentile"),
@@ -213,7 +218,7 @@ mod tests {
             let error = wrong("a.S/M", config);
             assert!(error.starts_with("method \"a.S/M\": ") && error.contains(expected), "{error}");
         }
-        for name in ["/a.S/M", "a.S/", "/", "a.S/M/N", "a S"] {
+        for name in ["/a.S/M", "/M", "a.S/", "/", "//", "a.S/M/N", "a S", "a S/M", "a.S/M ", " "] {
             let error = wrong(name, MethodConfig::default());
             assert!(error.contains("write package.Service/Method"), "{error}");
         }

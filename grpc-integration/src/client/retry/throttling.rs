@@ -110,6 +110,18 @@ mod tests {
     }
 
     #[test]
+    fn a_success_gives_back_no_more_than_failures_have_taken() {
+        let tokens = Tokens::new(RetryThrottling::new(10, 1000.0));
+        tokens.on_failure();
+        tokens.on_success();
+        for _ in 0..5 {
+            assert!(!tokens.are_few());
+            tokens.on_failure();
+        }
+        assert!(tokens.are_few(), "5 of 10");
+    }
+
+    #[test]
     fn a_ratio_has_three_decimal_places() {
         let ratio = |ratio| Tokens::new(RetryThrottling::new(1, ratio)).ratio;
         assert_eq!([0.001, 0.1, 0.3, 1.0, 0.0019, 7.0].map(ratio), [1, 100, 300, 1000, 1, 7000]);
