@@ -44,9 +44,9 @@ impl Failure {
         }
     }
 
-    /// No server has processed it.
-    pub(super) fn unprocessed(status: Status) -> Self {
-        Self { is_unprocessed: true, ..Self::last(status) }
+    /// No server has processed it. Its caller does not get to see that.
+    pub(super) fn unprocessed() -> Self {
+        Self { is_unprocessed: true, ..Self::last(Status::unavailable("the request was not sent")) }
     }
 
     /// The server has answered with this code before its first message: it is done with the call.

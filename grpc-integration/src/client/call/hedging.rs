@@ -77,8 +77,7 @@ pub(super) async fn hedge<'a>(
                 }
                 let is_forbidden = failure.pushback == Some(Pushback::Stop);
                 // Where no instance is ready, there is none a moment later either.
-                let is_non_fatal =
-                    failure.may_retry && failure.instance.is_some() && hedging.is_non_fatal(failure.code);
+                let is_non_fatal = failure.instance.is_some() && hedging.is_non_fatal(failure.code);
                 if is_forbidden || is_non_fatal {
                     limits.on_failure();
                 }
@@ -127,7 +126,7 @@ pub(super) async fn hedge<'a>(
                     }
                     (None, Some(ended)) if open.is_empty() => return ended,
                     // There is no other instance with capacity, or too much has been hedged: not before one fails.
-                    (None, ended) => (is_due, last) = (false, ended),
+                    (None, _) => is_due = false,
                 }
             }
         }
@@ -140,9 +139,7 @@ async fn run<'a>(mut remainder: Remainder<'a>, first: First) -> Ended<'a> {
 
 /// Notes where an attempt is.
 fn note(tried: &mut Vec<ReadyInstance>, first: &First) {
-    if let First::Sent(attempt, _) = first
-        && !tried.contains(attempt.instance())
-    {
+    if let First::Sent(attempt, _) = first {
         tried.push(attempt.instance().clone());
     }
 }

@@ -176,9 +176,7 @@ impl<'a> Remainder<'a> {
                     return Ok(response);
                 }
                 if self.call.is_hedged() {
-                    let status = self.before.as_ref().map(|(_, status)| status.clone());
-                    let unsent = || Status::unavailable("the request was not sent");
-                    return Err(Failure::unprocessed(status.unwrap_or_else(unsent)));
+                    return Err(Failure::unprocessed());
                 }
             }
             self.progress = Progress::Picking;

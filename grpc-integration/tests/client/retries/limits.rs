@@ -137,6 +137,21 @@ async fn the_budget_does_not_pay_for_what_is_not_sent() {
     assert_eq!((answered, fleet.script.take().len()), (1, 3));
 }
 
+/// What was taken out for an attempt that found no instance is there for the next one.
+#[tokio::test(start_paused = true)]
+async fn attempts_that_are_not_sent_use_up_no_budget() {
+    let mut fleet = Fleet::of(1, Script::default()).await;
+    let one = RetryBudget::default().with_ratio(0.0).with_min_per_second(0.1);
+    let policy = policy().with_backoff(constant(100 * MILLI));
+    let builder = fleet.channel().method("", retrying(policy)).retry_budget(one);
+    let client = connect(&fleet, builder).await;
+    fleet.servers.remove(0).kill();
+    sleep(20 * SECOND).await;
+    let began = Instant::now();
+    assert_eq!(client.name().await.unwrap_err().code(), Code::Unavailable);
+    assert!((300..320).contains(&began.elapsed().as_millis()), "{:?}", began.elapsed());
+}
+
 #[tokio::test(start_paused = true)]
 async fn each_call_adds_to_the_budget_once_however_many_attempts_it_has() {
     let fleet = Fleet::of(1, Script::default()).await;
