@@ -135,6 +135,25 @@ async fn a_call_is_a_span_under_the_callers_and_its_attempt_another_one() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_attempt_has_the_address_and_the_port_that_it_is_sent_to() {
+    let (capture, _guard, _second) = Capture::start();
+    for (address, host, port) in [
+        ("10.0.0.7:8001", "10.0.0.7", Some("8001")),
+        ("[2001:db8::7]:8001", "2001:db8::7", Some("8001")),
+        ("a.example:8001", "a.example", Some("8001")),
+        ("unix:///run/a.sock", "/run/a.sock", None),
+    ] {
+        let (mut registry, net) = (Registry::new(), Net::new());
+        let _server = Server::on(&net, address);
+        registry.up(address).await;
+        Client::new(&channel(&registry, &net).connect().await.unwrap()).name().await.unwrap();
+        let [attempt, _call] = &capture.take()[..] else { panic!("no two spans") };
+        assert_eq!(attempt.fields["server.address"], host);
+        assert_eq!(attempt.fields.get("server.port").map(String::as_str), port);
+    }
+}
+
 /// In others, spans of calls that were cancelled, or of streams that were not read, never end (DataDog/dd-trace-py#19600,
 /// openzipkin/brave#1340).
 #[tokio::test(start_paused = true)]

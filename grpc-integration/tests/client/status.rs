@@ -171,6 +171,35 @@ async fn what_is_held_or_draining_is_seen_as_such() {
     assert!(status.to_string().contains("4 of 5 instances ready, 3 held"), "{status}");
 }
 
+/// Which may be that of the next one in the order of ids.
+#[tokio::test(start_paused = true)]
+async fn an_instance_that_is_not_connected_to_has_no_status_of_another() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let _server = Server::on(&net, "b:1");
+    registry.draining("a:1").await;
+    registry.up("b:1").await;
+    let channel = channel(&registry, &net).connect().await.unwrap();
+    settle().await;
+    let (idle, ready) = (ConnectivityState::Idle, ConnectivityState::Ready);
+    assert_eq!(states(&channel.status()), [("a:1", idle), ("b:1", ready)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_channel_is_in_its_state_since_it_has_changed() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let channel = channel(&registry, &net).connect_lazy().unwrap();
+    let status = channel.status().to_string();
+    assert_eq!(status, "greeter: CONNECTING for 0 s, 0 of 0 instances ready, registry not reached yet");
+    sleep(TEN).await;
+    let _server = Server::on(&net, "a:1");
+    registry.up("a:1").await;
+    channel.wait_ready(TEN).await.unwrap();
+    sleep(3 * SECOND).await;
+    let status = channel.status();
+    assert_eq!((status.state(), status.since().elapsed()), (ConnectivityState::Ready, 3 * SECOND));
+    assert_eq!(status.to_string(), "greeter: READY for 3 s, 1 of 1 instances ready, registry fresh");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_registry_that_cannot_be_reached_is_seen_with_the_age_of_what_is_known() {
     let (mut registry, net) = (Registry::new(), Net::new());

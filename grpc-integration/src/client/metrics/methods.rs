@@ -140,6 +140,19 @@ impl MethodMetrics {
 mod tests {
     use super::*;
 
+    /// A linker may keep a name within a longer one.
+    #[test]
+    fn names_that_begin_at_the_same_place_are_of_different_methods() {
+        let methods = Methods::new(&"greeter".into());
+        let name = "GetAll";
+        let [get, get_all] = [&name[..3], name].map(|name| {
+            let mut extensions = Extensions::new();
+            extensions.insert(GrpcMethod::new("greeter", name));
+            methods.of(&extensions).labels[0].value().to_owned()
+        });
+        assert_eq!((get.as_str(), get_all.as_str()), ("greeter/Get", "greeter/GetAll"));
+    }
+
     #[test]
     fn methods_beyond_the_bound_are_one_and_wait_for_no_other() {
         let methods = Methods::new(&"greeter".into());
@@ -153,6 +166,7 @@ mod tests {
         for number in 1..MAX {
             assert!(!Arc::ptr_eq(&of(number), &methods.other), "{number}");
         }
+        assert_eq!(methods.known.load().len(), MAX);
         // A call that asked for it would wait for ever.
         let _adding = methods.adding.lock().unwrap();
         assert!(Arc::ptr_eq(&of(MAX), &methods.other));

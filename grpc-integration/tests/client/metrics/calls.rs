@@ -1,12 +1,16 @@
 //! What is measured of calls and their attempts.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use futures_util::{StreamExt, stream};
-use hither_core::Backoff;
-use hither_tonic::{HedgingPolicy, MethodConfig, RetryPolicy, WaitForReady};
-use tokio::time::sleep;
-use tonic::{Code, GrpcMethod, Request};
+use hither_core::{Backoff, SortedById};
+use hither_tonic::{
+    CallInfo, HedgingPolicy, LoadBalancingPolicy, MethodConfig, Pick, Picker, ReadyInstance, RetryPolicy,
+    WaitForReady,
+};
+use tokio::time::{Instant, sleep, timeout};
+use tonic::{Code, GrpcMethod, Request, Status};
 use tonic_prost::ProstCodec;
 
 use super::{Metrics, NAME, call, request};
@@ -167,6 +171,24 @@ async fn a_call_that_was_refused_once_is_one_call_with_two_attempts() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_pauses_of_a_call_that_is_refused_again_and_again_are_its_delay() {
+    let metrics = Metrics::default();
+    let _guard = metrics.start();
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let refused = peers::refusing(&net, "a:1");
+    registry.up("a:1").await;
+    let client = Client::new(&channel(&registry, &net).connect().await.unwrap());
+    let began = Instant::now();
+    call(&client, "Name", "").await.unwrap_err();
+    let read = metrics.read();
+    let attempts = f64::from(u32::try_from(refused.load(Ordering::SeqCst)).unwrap());
+    assert_eq!(read[&format!("grpc.client.call.transparent_retries{{{NAME}}}")], [attempts - 1.0]);
+    let [delay] = read[&format!("grpc.client.call.retry_delay{{{NAME}}}")][..] else { panic!("{read:#?}") };
+    let elapsed = began.elapsed().as_secs_f64();
+    assert!(delay > 1.0 && (elapsed - 0.01..=elapsed).contains(&delay), "{delay} of {elapsed}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn retries_and_hedges_are_recorded_of_calls_that_have_any() {
     let metrics = Metrics::default();
     let _guard = metrics.start();
@@ -195,6 +217,27 @@ async fn retries_and_hedges_are_recorded_of_calls_that_have_any() {
     assert_eq!(metrics.read()[&cancelled].len(), 2);
 }
 
+/// Decides by the method.
+#[derive(Debug, Clone)]
+struct ByMethod(SortedById<ReadyInstance>);
+
+impl LoadBalancingPolicy for ByMethod {
+    fn picker(&mut self, ready: &SortedById<ReadyInstance>) -> Arc<dyn Picker> {
+        Arc::new(Self(ready.clone()))
+    }
+}
+
+impl Picker for ByMethod {
+    fn pick(&self, call: &CallInfo<'_>) -> Pick {
+        match call.path() {
+            "/test.Echo/Queue" => Pick::Queue,
+            "/test.Echo/Fail" => Pick::Fail(Status::unavailable("no")),
+            "/test.Echo/Drop" => Pick::Drop(Status::unavailable("no")),
+            _ => Pick::Instance(self.0[0].clone().into()),
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn picks_are_counted_by_what_the_policy_decides() {
     let metrics = Metrics::default();
@@ -202,13 +245,18 @@ async fn picks_are_counted_by_what_the_policy_decides() {
     let (mut registry, net) = (Registry::new(), Net::new());
     let _server = Server::on(&net, "a:1");
     registry.up("a:1").await;
-    let channel = channel(&registry, &net).connect().await.unwrap();
-    for _ in 0..3 {
-        call(&Client::new(&channel), "Name", "").await.unwrap();
+    let policy = ByMethod(SortedById::new());
+    let client = Client::new(&channel(&registry, &net).policy(policy).connect().await.unwrap());
+    for (method, count) in [("Name", 4), ("Queue", 3), ("Fail", 2), ("Drop", 1)] {
+        for _ in 0..count {
+            let is_answered = timeout(SECOND, call(&client, method, "")).await.is_ok_and(|call| call.is_ok());
+            assert_eq!(is_answered, method == "Name");
+        }
     }
     let read = metrics.read();
     let picks = |result: &str| {
         read[&format!("hither.client.picks{{grpc.target=greeter,hither.pick.result={result}}}")][0]
     };
-    assert_eq!(["instance", "queue", "fail", "drop"].map(picks), [3.0, 0.0, 0.0, 0.0]);
+    assert_eq!(["instance", "fail", "drop"].map(picks), [4.0, 2.0, 1.0]);
+    assert!(picks("queue") >= 3.0, "a call that is queued is picked for again before it waits");
 }

@@ -52,6 +52,9 @@ async fn ejections_are_counted() {
     for name in ["ejections_enforced", "ejections_unenforced"] {
         assert!(page.contains(&format!("| `grpc.lb.outlier_detection.{name}` | counter |")), "{name}");
     }
+    drop((channel, client));
+    sleep(SECOND).await;
+    assert_eq!(metrics.read()["hither.client.ejected{grpc.target=greeter}"], [0.0]);
 }
 
 /// A gauge that is set by each of two channels is that of the last one.
@@ -89,6 +92,26 @@ async fn gauges_are_sums_over_the_channels_of_a_target_and_end_with_them() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_instance_is_counted_as_connecting_until_it_is_ready() {
+    let metrics = Metrics::default();
+    let _guard = metrics.start();
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let frozen = peers::Frozen::on(&net, "a:1");
+    registry.up("a:1").await;
+    let _channel = channel(&registry, &net).connect_lazy().unwrap();
+    let states = || {
+        ["READY", "CONNECTING", "TRANSIENT_FAILURE"].map(|state| {
+            metrics.read()[&format!("hither.client.instances{{grpc.target=greeter,hither.state={state}}}")][0]
+        })
+    };
+    sleep(SECOND).await;
+    assert_eq!(states(), [0.0, 1.0, 0.0]);
+    let _server = frozen.thaw();
+    sleep(SECOND).await;
+    assert_eq!(states(), [1.0, 0.0, 0.0]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn staleness_grows_while_the_registry_cannot_be_reached() {
     let metrics = Metrics::default();
     let _guard = metrics.start();
@@ -118,7 +141,7 @@ async fn a_channel_that_is_up_to_date_hides_no_other_that_is_stale() {
     let _server = Server::on(&net, "a:1");
     down.up("a:1").await;
     up.up("a:1").await;
-    let _stale = channel(&down, &net).connect().await.unwrap();
+    let stale = channel(&down, &net).connect().await.unwrap();
     down.faults().stop();
     sleep(63 * SECOND).await;
     let staleness = || metrics.read()["hither.client.registry.staleness{grpc.target=greeter}"][0];
@@ -132,6 +155,9 @@ async fn a_channel_that_is_up_to_date_hides_no_other_that_is_stale() {
     drop(fresh);
     sleep(SECOND / 100).await;
     assert_eq!(staleness(), before, "when it is dropped");
+    drop(stale);
+    sleep(SECOND / 100).await;
+    assert_eq!(staleness(), 0.0, "there is no channel any more");
 }
 
 /// Nothing is registered with the recorder, dialled or watched.
