@@ -29,6 +29,7 @@ mod panics;
 mod pick_first;
 mod policies;
 mod reconnecting;
+mod refusals;
 mod resolution;
 mod restarts;
 mod retries;

@@ -43,6 +43,8 @@ pub(crate) enum Reply {
     InHeaders(Code),
     /// A response of HTTP's with this status.
     Http(u16),
+    /// The same, with `grpc-retry-pushback-ms`.
+    HttpPushback(u16, &'static str),
     /// Nothing until the call is cancelled.
     Silence,
     /// Another reply so much later.
@@ -203,7 +205,7 @@ impl Scripted {
                     reply = *then;
                     continue;
                 }
-                Reply::Http(_) | Reply::InHeaders(_) => unreachable!(),
+                Reply::Http(_) | Reply::HttpPushback(..) | Reply::InHeaders(_) => unreachable!(),
             };
             call.is_over = true;
             return answer;
@@ -229,8 +231,12 @@ impl tower_service::Service<http::Request<Body>> for Scripted {
         let (reply, call) = self.script.begin(&self.name, metadata);
         let name = self.name.clone();
         Box::pin(async move {
-            if let Reply::Http(status) = reply {
-                let response = http::Response::builder().status(status).header("content-type", "text/html");
+            if let Reply::Http(status) | Reply::HttpPushback(status, _) = reply {
+                let mut response =
+                    http::Response::builder().status(status).header("content-type", "text/html");
+                if let Reply::HttpPushback(_, value) = reply {
+                    response = response.header("grpc-retry-pushback-ms", value);
+                }
                 return Ok(response.body(Body::empty()).unwrap());
             }
             if let Reply::InHeaders(code) = reply {

@@ -41,8 +41,13 @@ impl Frozen {
 
 /// Reads each request to its end and refuses it; returns how many there were.
 pub(crate) fn refusing(net: &Net, address: &str) -> Arc<AtomicUsize> {
-    let (mut incoming, refused) = (net.listen(address), Arc::<AtomicUsize>::default());
-    let count = Arc::clone(&refused);
+    resetting(net, address, Reason::REFUSED_STREAM)
+}
+
+/// Reads each request to its end and resets the stream; returns how many there were.
+pub(crate) fn resetting(net: &Net, address: &str, reason: Reason) -> Arc<AtomicUsize> {
+    let (mut incoming, resets) = (net.listen(address), Arc::<AtomicUsize>::default());
+    let count = Arc::clone(&resets);
     tokio::spawn(async move {
         while let Some(io) = incoming.recv().await {
             let count = Arc::clone(&count);
@@ -56,13 +61,13 @@ pub(crate) fn refusing(net: &Net, address: &str) -> Arc<AtomicUsize> {
                             body.flow_control().release_capacity(data.len()).unwrap();
                         }
                         count.fetch_add(1, Ordering::SeqCst);
-                        respond.send_reset(Reason::REFUSED_STREAM);
+                        respond.send_reset(reason);
                     });
                 }
             });
         }
     });
-    refused
+    resets
 }
 
 /// Answers the first request of each connection with a GOAWAY by which it was not processed; returns how

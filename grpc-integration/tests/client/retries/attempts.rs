@@ -44,6 +44,21 @@ async fn attempts_are_made_at_the_instants_of_the_backoff() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn by_default_unavailable_is_retried_twice_after_100_and_200_ms() {
+    let fleet = Fleet::of(1, Script::default()).await;
+    fleet.script.then(Reply::Fail(Code::Unavailable));
+    let client = client(&fleet, RetryPolicy::default()).await;
+    client.name().await.unwrap_err();
+    let seen = fleet.script.take();
+    let gaps: Vec<_> = seen.windows(2).map(|pair| (pair[1].at - pair[0].at).as_millis()).collect();
+    let [first, second] = gaps[..] else { panic!("{gaps:?}") };
+    assert!((80..=125).contains(&first) && (160..=245).contains(&second), "{gaps:?}");
+    fleet.script.then(Reply::Fail(Code::ResourceExhausted));
+    client.name().await.unwrap_err();
+    assert_eq!(fleet.script.take().len(), 1);
+}
+
 /// grpc-go's TestRetryUnary.
 #[tokio::test(start_paused = true)]
 async fn a_call_is_answered_by_its_first_attempt_that_is_or_fails_with_its_last() {
@@ -168,9 +183,20 @@ async fn a_response_of_a_proxy_is_retried_by_the_code_that_it_stands_for() {
     let client = client(&fleet, policy()).await;
     client.name().await.unwrap();
     assert_eq!(fleet.script.take().len(), 3);
+    assert_eq!(fleet.recorder.codes(), [Code::Unavailable, Code::Unavailable, Code::Ok]);
     fleet.script.push([Reply::Http(404)]);
-    assert_eq!(client.name().await.unwrap_err().code(), Code::Unimplemented);
+    let status = client.name().await.unwrap_err();
+    let [seen] = &fleet.script.take()[..] else { panic!("it was retried") };
+    assert_eq!((status.code(), fleet.recorder.codes()), (Code::Unimplemented, vec![Code::Unimplemented]));
+    assert!(status.message().ends_with(&format!(" at {}", seen.server)), "{status:?}");
+    // It may forbid retries, and delay them.
+    fleet.script.push([Reply::HttpPushback(503, "-1")]);
+    assert_eq!(client.name().await.unwrap_err().code(), Code::Unavailable);
     assert_eq!(fleet.script.take().len(), 1);
+    fleet.script.push([Reply::HttpPushback(503, "5000")]);
+    let began = Instant::now();
+    client.name().await.unwrap();
+    assert_eq!(began.elapsed().as_secs(), 5);
 }
 
 #[tokio::test(start_paused = true)]
