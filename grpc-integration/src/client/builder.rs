@@ -20,6 +20,7 @@ use super::outliers::OutlierDetection;
 use super::pool::{Dialer, Pool, Renewals, SubchannelConfig};
 use super::retry::{MethodConfig, Methods, MethodsConfig, RetryBudget, RetryThrottling};
 use super::selection::Selection;
+use super::server_key::ServerKeys;
 use super::telemetry::Propagation;
 use super::transport::{KeepaliveConfig, TransportConfig};
 use crate::error::{BoxError, Error, ErrorKind, Result};
@@ -513,22 +514,24 @@ impl ChannelBuilder {
         }
         // Before anything is started.
         let methods = Methods::new(self.methods).map_err(Error::invalid_argument)?.map(Box::new);
-        let (connector, renewals) = (self.connector, Renewals::never());
+        let (connector, renewals, server_keys) = (self.connector, Renewals::never(), ServerKeys::default());
         #[cfg(feature = "tls")]
-        let (connector, renewals) = match &self.tls {
+        let (connector, renewals, server_keys) = match &self.tls {
             Some(tls) => {
                 let known = self.listed.unwrap_or_default();
                 let tls = super::tls::TlsConnector::new(connector, tls, &known)?;
                 let renewals = Renewals::of(tls.changes());
-                (Arc::new(tls) as Arc<dyn Connector>, renewals)
+                let server_keys = tls.server_keys();
+                (Arc::new(tls) as Arc<dyn Connector>, renewals, server_keys)
             }
-            None => (connector, renewals),
+            None => (connector, renewals, server_keys),
         };
         let metrics = ChannelMetrics::new(self.target.as_deref().unwrap_or(service.as_str()));
         let health_check = self.health_check.map(|service| {
             HealthCheck::new(&service, authority.clone(), self.connect_timeout, self.backoff.clone())
         });
         let config = SubchannelConfig {
+            server_keys,
             dialer: Dialer::new(connector, self.connect_timeout, self.transport),
             renewals,
             health_check,

@@ -1,11 +1,17 @@
 //! Which name the certificate of a server must be valid for.
 
-use hither_core::Instance;
-use hither_tonic::ClientTls;
+use std::pin::pin;
+use std::sync::atomic::Ordering;
+
+use futures_util::StreamExt;
+use hither_core::{Claim, Discovery, Instance, Registrar, Registration};
+use hither_memory::MemoryRegistry;
+use hither_tonic::{ClientTls, ConnectivityState, DiscoveryChannel, RoundRobin};
+use tokio::time::timeout;
 
 use crate::peers::TonicServer;
 use crate::pki::{Ca, NAME};
-use crate::support::Client;
+use crate::support::{Client, SERVICE, SOON};
 use crate::{call, of_instances, refused};
 
 #[tokio::test]
@@ -66,4 +72,67 @@ async fn each_instance_may_name_its_own_certificate() {
     let instance = Instance::new(servers[0].address.into());
     let channel = of_instances([instance], tls().with_server_name("a.internal")).connect_lazy().unwrap();
     Client::new(&channel).name().await.unwrap();
+}
+
+/// As behind a gateway that routes by SNI: a connection that was made for one name is none for another.
+#[tokio::test]
+async fn instances_with_one_address_and_several_names_are_several_servers() {
+    let ca = Ca::new();
+    let server = TonicServer::start(&ca.issue("a.internal"), None).await;
+    let instance = |id: &str| {
+        let instance = Instance::new(server.address.into()).with_id(id.parse().unwrap());
+        instance.with_metadata("tls_name", format!("{id}.internal"))
+    };
+    let tls = ClientTls::new(ca.pem()).with_server_name_from_metadata("tls_name");
+    let channel = of_instances([instance("a"), instance("b")], tls).policy(RoundRobin::default());
+    let channel = channel.connect_lazy().unwrap();
+    let mut changes = pin!(channel.status_changes());
+    let is_told = async {
+        while let Some(status) = changes.next().await {
+            let [a, b] = status.instances() else { continue };
+            if a.state() == ConnectivityState::Ready && b.state() == ConnectivityState::TransientFailure {
+                return b.last_error().unwrap_or_default().to_owned();
+            }
+        }
+        String::new()
+    };
+    let error = timeout(SOON, is_told).await.unwrap();
+    assert!(error.contains("is not valid for b.internal, only for a.internal"), "{error}");
+    for _ in 0..4 {
+        assert_eq!(Client::new(&channel).name().await.unwrap(), "tonic");
+    }
+    let started: Vec<_> = channel.status().instances().iter().map(|instance| instance.started()).collect();
+    assert_eq!(started, [4, 0]);
+}
+
+#[tokio::test]
+async fn an_instance_that_changes_its_name_is_connected_to_anew() {
+    let ca = Ca::new();
+    let server = TonicServer::start(&ca.with(&["a.internal", "b.internal"], |_| {}), None).await;
+    let named = |name: &str, shard: &str| {
+        let instance = Instance::new(server.address.into()).with_metadata("tls_name", name);
+        Registration::new(SERVICE.parse().unwrap(), instance.with_metadata("shard", shard)).unwrap()
+    };
+    let registry = MemoryRegistry::new();
+    let mut lease = registry.register(&named("a.internal", "1"), Claim::TakeOver).await.unwrap();
+    let tls = ClientTls::new(ca.pem()).with_server_name_from_metadata("tls_name");
+    let channel =
+        DiscoveryChannel::builder(Discovery::new(registry), SERVICE).tls(tls).connect().await.unwrap();
+    let mut changes = pin!(channel.status_changes());
+    for (name, shard, connections) in [("a.internal", "2", 1), ("b.internal", "2", 2)] {
+        lease.update(&named(name, shard)).await.unwrap();
+        let is_followed = async {
+            while let Some(status) = changes.next().await {
+                let [instance] = status.instances() else { continue };
+                let metadata = instance.instance().metadata();
+                let is_current = metadata["tls_name"] == name && metadata["shard"] == shard;
+                if is_current && instance.state() == ConnectivityState::Ready {
+                    return;
+                }
+            }
+        };
+        timeout(SOON, is_followed).await.unwrap();
+        assert_eq!(Client::new(&channel).name().await.unwrap(), "tonic");
+        assert_eq!(server.accepted.load(Ordering::Relaxed), connections, "as {name}");
+    }
 }

@@ -20,6 +20,8 @@ pub use tcp::TcpConnector;
 /// The channel speaks HTTP/2 with prior knowledge over the stream: a TLS connector must offer `h2` by ALPN
 /// itself. Attempts, their timeout and their backoff belong to the channel; a connector makes ONE attempt.
 ///
+/// Instances that have the same addresses are one server and share its connections, whatever metadata a connector reads.
+///
 /// A connector for tonic's `connect_with_connector` is used as it is, in a [`ServiceConnector`].
 ///
 /// ```

@@ -36,7 +36,7 @@ use super::metrics::{Counts, Gauges};
 use super::outliers::{OutlierDetection, Outliers};
 use super::ready_instance::ReadyInstance;
 use super::selection::{Condition, List, Placed, Selection, Selector, Share};
-use super::server_key::{ServerKey, server_key};
+use super::server_key::ServerKey;
 use crate::task::Task;
 use changes::{Changes, Notifier};
 use joined::Joined;
@@ -106,7 +106,8 @@ impl Pool {
         let span = tracing::debug_span!("channel", %service);
         let publisher = StatePublisher::new(State::Connecting(NotReadyReason::unresolved(service.clone())));
         let reader = Arc::clone(publisher.reader());
-        let selector = Selector::new(selection.borrow_and_update().clone());
+        let selector = Selector::new(selection.borrow_and_update().clone(), config.server_keys.clone());
+        publisher.known().set_server_keys(config.server_keys.clone());
         let mut pool = Self {
             view: discovery.service(&service),
             outages: Arc::new(OutageLog::new(service.clone())),
@@ -157,9 +158,9 @@ impl Pool {
                 () = yield_now(), if self.is_unsettled => self.follow_selector().await,
                 () = outliers_due(self.outliers.as_ref()) => {
                     if let Some(outliers) = &mut self.outliers {
-                        let subchannels = &self.subchannels;
+                        let (subchannels, keys) = (&self.subchannels, &self.config.server_keys);
                         let is_ready = |instance: &ReadyInstance| {
-                            let member = subchannels.get(&server_key(instance.instance()));
+                            let member = subchannels.get(&keys.of(instance.instance()));
                             member.is_some_and(|member| matches!(member.counted, Counted::Ready(..)))
                         };
                         outliers.work(Instant::now(), is_ready).await;
@@ -298,7 +299,7 @@ impl Pool {
     fn observe_outliers(&mut self) -> bool {
         let changed = self.outliers.as_mut().map(Outliers::take_changed).unwrap_or_default();
         for instance in &changed {
-            let key = server_key(instance.instance());
+            let key = self.config.server_keys.of(instance.instance());
             if let Some(member) = self.subchannels.get(&key) {
                 self.selector.observe(&key, || member.condition());
             }
@@ -348,7 +349,7 @@ impl Pool {
         let mut tried = Vec::new();
         for instance in outliers.tried() {
             consume_budget().await;
-            let member = self.subchannels.get(&server_key(instance.instance()));
+            let member = self.subchannels.get(&self.config.server_keys.of(instance.instance()));
             if let Some(Counted::Ready(instance, list)) = member.map(|member| &member.counted)
                 && shares.last().is_some_and(|last| *list < last.list)
             {

@@ -158,12 +158,12 @@ mod tests {
     use tokio::time::advance;
 
     use super::*;
-    use crate::client::server_key::server_key;
+    use crate::client::server_key::ServerKeys;
 
     const SECOND: Duration = Duration::from_secs(1);
 
     fn key(number: u32) -> ServerKey {
-        server_key(&Instance::new(format!("h{number}:1").parse().unwrap()))
+        ServerKeys::default().of(&Instance::new(format!("h{number}:1").parse().unwrap()))
     }
 
     fn failing(delay: Duration) -> ServerPace {

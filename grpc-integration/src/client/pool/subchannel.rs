@@ -20,6 +20,7 @@ use super::server_pace::{Rest, ServerPace};
 use crate::client::health::{Health, HealthCheck};
 use crate::client::metrics::ChannelMetrics;
 use crate::client::ready_instance::ReadyInstance;
+use crate::client::server_key::ServerKeys;
 use crate::client::status::{Connectivity, Known, Observed, Subject};
 use crate::client::transport::{Connection, Trial, Verdict};
 use crate::task::Task;
@@ -32,6 +33,7 @@ const PROVEN: Duration = Duration::from_secs(60);
 /// How subchannels connect.
 #[derive(Debug, Clone)]
 pub(crate) struct SubchannelConfig {
+    pub(crate) server_keys: ServerKeys,
     pub(crate) dialer: Dialer,
     pub(crate) renewals: Renewals,
     pub(crate) backoff: Backoff,
@@ -46,6 +48,7 @@ impl SubchannelConfig {
     /// to in the same moment (thundering herd).
     pub(super) fn fork(&mut self, instance: &ReadyInstance) -> Self {
         Self {
+            server_keys: self.server_keys.clone(),
             backoff: self.backoff.fork(),
             dialer: self.dialer.fork(instance.capacity()),
             renewals: self.renewals.clone(),
@@ -422,7 +425,7 @@ mod tests {
         let instance = Arc::new(Instance::new("a:1".parse().unwrap()));
         let observed = Arc::new(Observed::new(Connectivity::Connecting));
         let backoff = Backoff::proportional(SETTLED, 1.0, SETTLED, 0.0);
-        let key = Arc::from(instance.addresses());
+        let key = ServerKeys::default().of(&instance);
         let task = SubchannelTask {
             ready_instance: ReadyInstance::new(Arc::clone(&instance)),
             dialer: Dialer::new(Arc::new(TcpConnector::default()), SETTLED, TransportConfig::default()),
@@ -461,6 +464,7 @@ mod tests {
         renewed.send(()).unwrap();
         let connector = Arc::<Refusing>::default();
         let mut config = SubchannelConfig {
+            server_keys: ServerKeys::default(),
             dialer: Dialer::new(Arc::clone(&connector) as _, SETTLED, TransportConfig::default()),
             renewals: Renewals::of(renewals),
             backoff: Backoff::proportional(60 * SETTLED, 1.0, 60 * SETTLED, 0.0),
@@ -470,7 +474,7 @@ mod tests {
         };
         let mut attempts_after = async |pace| {
             let instance = Arc::new(Instance::new("a:1".parse().unwrap()));
-            let (key, changes) = (Arc::from(instance.addresses()), Arc::<Changes>::default());
+            let (key, changes) = (ServerKeys::default().of(&instance), Arc::<Changes>::default());
             let outages = Arc::new(OutageLog::new("greeter".parse().unwrap()));
             let instance = ReadyInstance::new(instance);
             let (config, changed) = (config.fork(&instance), Notifier { key, changes });

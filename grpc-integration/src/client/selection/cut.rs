@@ -87,11 +87,10 @@ impl Cut {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use hither_core::Instance;
 
     use super::*;
+    use crate::client::server_key::ServerKeys;
 
     /// What is to be taken, computed from nothing but the order.
     fn prefix(most: usize, all: &BTreeSet<Rank>, failing: &BTreeSet<Rank>) -> BTreeSet<Rank> {
@@ -117,8 +116,8 @@ mod tests {
             let (mut all, mut failing) = (BTreeSet::new(), BTreeSet::<Rank>::new());
             for _ in 0..500 {
                 let id = format!("h{}:1", random.u8(..90));
-                let key: ServerKey = Arc::new([id.parse().unwrap()]);
-                let rank = Rank::new(seed, &Instance::new(key[0].clone()), &key);
+                let instance = Instance::new(id.parse().unwrap());
+                let rank = Rank::new(seed, &instance, &ServerKeys::default().of(&instance));
                 cut.remove(&rank);
                 failing.remove(&rank);
                 if random.u8(..4) == 0 {

@@ -11,7 +11,7 @@ use super::first::First;
 use super::servers::{Role, Servers};
 use super::steps::Selection;
 use super::tiered::Tiered;
-use crate::client::server_key::ServerKey;
+use crate::client::server_key::{ServerKey, ServerKeys};
 
 /// Keeps up which servers are selected. It works from what has changed.
 #[derive(Debug)]
@@ -30,10 +30,10 @@ enum Chooser {
 }
 
 impl Selector {
-    pub(crate) fn new(selection: Selection) -> Self {
+    pub(crate) fn new(selection: Selection, keys: ServerKeys) -> Self {
         let seed = fastrand::u64(..);
         let chooser = Chooser::of(&selection, seed);
-        Self { servers: Servers::new(selection), chooser, seed }
+        Self { servers: Servers::new(selection, keys), chooser, seed }
     }
 
     /// Takes in the instances of an update. Returns the servers for which something may have changed: each is to be

@@ -7,7 +7,7 @@ use hither_core::{Instance, InstanceState, SortedById};
 use tokio::task::coop::consume_budget;
 
 use super::steps::Selection;
-use crate::client::server_key::{ServerKey, server_key};
+use crate::client::server_key::{ServerKey, ServerKeys};
 
 /// How an instance is to be treated; the better first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,6 +25,7 @@ pub(super) enum Role {
 /// counts, and of equal ones the first by id.
 #[derive(Debug, Default)]
 pub(super) struct Servers {
+    keys: ServerKeys,
     selection: Selection,
     registered: SortedById<Arc<Instance>>,
     held: SortedById<Arc<Instance>>,
@@ -49,8 +50,8 @@ impl Records {
 }
 
 impl Servers {
-    pub(super) fn new(selection: Selection) -> Self {
-        Self { selection, ..Self::default() }
+    pub(super) fn new(selection: Selection, keys: ServerKeys) -> Self {
+        Self { selection, keys, ..Self::default() }
     }
 
     /// Takes in the instances of an update: those that are registered and those that are held. Returns the servers for which
@@ -133,14 +134,14 @@ impl Servers {
     }
 
     fn add(&mut self, instance: &Arc<Instance>, is_held: bool) -> Option<ServerKey> {
-        self.change(server_key(instance), |records| {
+        self.change(self.keys.of(instance), |records| {
             records.push((role(instance, is_held), Arc::clone(instance)));
             records.sort_by(|(a, one), (b, other)| a.cmp(b).then_with(|| one.id().cmp(other.id())));
         })
     }
 
     fn remove(&mut self, instance: &Arc<Instance>, is_held: bool) -> Option<ServerKey> {
-        self.change(server_key(instance), |records| {
+        self.change(self.keys.of(instance), |records| {
             // An instance that returns is registered before it is no longer held.
             records.retain(|(role, known)| (*role == Role::Held) != is_held || known.id() != instance.id());
         })
@@ -194,7 +195,9 @@ mod tests {
         let mut servers = Wanted::new();
         let registered = registered.iter().map(|instance| (role(instance, false), instance));
         for (role, instance) in registered.chain(held.iter().map(|instance| (Role::Held, instance))) {
-            let known = servers.entry(server_key(instance)).or_insert_with(|| (role, Arc::clone(instance)));
+            let known = servers
+                .entry(ServerKeys::default().of(instance))
+                .or_insert_with(|| (role, Arc::clone(instance)));
             if role < known.0 {
                 *known = (role, Arc::clone(instance));
             }

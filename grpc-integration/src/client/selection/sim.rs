@@ -11,7 +11,7 @@ use super::choice::{Condition, Placed};
 use super::selector::Selector;
 use super::steps::Selection;
 use super::tiered::Tiered;
-use crate::client::server_key::{ServerKey, server_key};
+use crate::client::server_key::{ServerKey, ServerKeys};
 
 pub(super) struct Sim {
     pub(super) selector: Selector,
@@ -37,7 +37,7 @@ pub(super) fn in_zone(id: &str, zone: &str) -> Instance {
 impl Sim {
     pub(super) fn new(selection: Selection) -> Self {
         Self {
-            selector: Selector::new(selection.with_seed(1)),
+            selector: Selector::new(selection.with_seed(1), ServerKeys::default()),
             registered: SortedById::new(),
             held: SortedById::new(),
             open: BTreeMap::new(),
@@ -166,7 +166,7 @@ impl Sim {
     /// Every subchannel is as the selection has it, and no other one should be there.
     pub(super) fn agrees(&mut self) {
         for instance in self.registered.iter().chain(self.held.iter()) {
-            let key = server_key(instance);
+            let key = ServerKeys::default().of(instance);
             let (placed, open) = (self.selector.place(&key), self.open.get(&key));
             let [wanted, found] = [placed.as_ref(), open.map(|(placed, _)| placed)];
             let [connect, is_open] = [wanted.is_some_and(|placed| placed.connect), found.is_some()];
@@ -176,7 +176,8 @@ impl Sim {
                 assert_eq!((found.list, found.connect), (wanted.list, wanted.connect), "{instance:?}");
             }
         }
-        let known = self.registered.iter().chain(self.held.iter()).map(|instance| server_key(instance));
+        let known =
+            self.registered.iter().chain(self.held.iter()).map(|instance| ServerKeys::default().of(instance));
         let known: BTreeSet<_> = known.collect();
         assert!(self.open.keys().all(|key| known.contains(key)));
     }

@@ -39,15 +39,15 @@ impl ChannelStatus {
         known: Knowledge,
         called: &SortedById<ReadyInstance>,
     ) -> Self {
-        let Knowledge { since, update, subjects } = known;
+        let Knowledge { since, update, server_keys, subjects } = known;
         let (registered, held, freshness) = match update {
             Some(update) => (update.snapshot, update.held, Some(update.freshness)),
             None => (None, SortedById::new(), None),
         };
         let registered = registered.map(|snapshot| snapshot.instances().clone()).unwrap_or_default();
         let mut instances = Vec::with_capacity(registered.len() + held.len());
-        instances.extend(InstanceStatus::of_all(&registered, false, &subjects, called));
-        instances.extend(InstanceStatus::of_all(&held, true, &subjects, called));
+        instances.extend(InstanceStatus::of_all(&registered, false, &server_keys, &subjects, called));
+        instances.extend(InstanceStatus::of_all(&held, true, &server_keys, &subjects, called));
         Self { service, state, since, reason, freshness, held: held.len(), instances }
     }
 

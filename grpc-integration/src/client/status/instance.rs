@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::connectivity::{ConnectivityState, Observation};
 use super::known::Subject;
 use crate::client::ready_instance::ReadyInstance;
-use crate::client::server_key::{ServerKey, server_key};
+use crate::client::server_key::{ServerKey, ServerKeys};
 
 /// One instance in a [`ChannelStatus`](crate::ChannelStatus). Display is one line for a log.
 #[derive(Debug, Clone)]
@@ -38,6 +38,7 @@ impl InstanceStatus {
     pub(super) fn of_all<'a>(
         instances: &'a SortedById<Arc<Instance>>,
         is_held: bool,
+        keys: &'a ServerKeys,
         subjects: &'a SortedById<Subject>,
         called: &'a SortedById<ReadyInstance>,
     ) -> impl Iterator<Item = Self> + 'a {
@@ -47,9 +48,11 @@ impl InstanceStatus {
         instances.iter().map(move |instance| {
             while sorted.next_if(|subject| subject.instance.instance().id() < instance.id()).is_some() {}
             let subject = match sorted.peek() {
-                Some(subject) if is_same_server(subject.instance.instance(), instance) => Some(*subject),
+                Some(subject) if keys.is_same(subject.instance.instance(), instance) => Some(*subject),
                 _ if subjects.is_empty() => None,
-                _ => servers.get_or_insert_with(|| by_server(subjects)).get(&server_key(instance)).copied(),
+                _ => {
+                    servers.get_or_insert_with(|| by_server(subjects, keys)).get(&keys.of(instance)).copied()
+                }
             };
             let instance = Arc::clone(instance);
             Self { instance, is_held, connected: subject.map(|subject| Connected::of(subject, called)) }
@@ -193,10 +196,6 @@ impl fmt::Display for InstanceStatus {
     }
 }
 
-fn is_same_server(one: &Instance, other: &Instance) -> bool {
-    one.addresses() == other.addresses() || server_key(one) == server_key(other)
-}
-
-fn by_server(subjects: &SortedById<Subject>) -> HashMap<ServerKey, &Subject> {
-    subjects.iter().map(|subject| (server_key(subject.instance.instance()), subject)).collect()
+fn by_server<'a>(subjects: &'a SortedById<Subject>, keys: &ServerKeys) -> HashMap<ServerKey, &'a Subject> {
+    subjects.iter().map(|subject| (keys.of(subject.instance.instance()), subject)).collect()
 }

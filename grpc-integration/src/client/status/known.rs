@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::connectivity::Observed;
 use crate::client::ready_instance::ReadyInstance;
+use crate::client::server_key::ServerKeys;
 
 /// What a pool knows.
 ///
@@ -21,6 +22,7 @@ pub(crate) struct Knowledge {
     pub(crate) since: Instant,
     /// The latest update of the registry; `None` before the first.
     pub(crate) update: Option<Update>,
+    pub(crate) server_keys: ServerKeys,
     /// The subchannels, by the ids of their instances.
     pub(crate) subjects: SortedById<Subject>,
 }
@@ -42,7 +44,12 @@ impl HasId for Subject {
 
 impl Default for Known {
     fn default() -> Self {
-        let knowledge = Knowledge { since: Instant::now(), update: None, subjects: SortedById::new() };
+        let knowledge = Knowledge {
+            since: Instant::now(),
+            update: None,
+            server_keys: ServerKeys::default(),
+            subjects: SortedById::new(),
+        };
         Self(Mutex::new(knowledge))
     }
 }
@@ -50,6 +57,11 @@ impl Default for Known {
 impl Known {
     pub(crate) fn now(&self) -> Knowledge {
         self.lock().clone()
+    }
+
+    /// Before there is any instance.
+    pub(crate) fn set_server_keys(&self, server_keys: ServerKeys) {
+        self.lock().server_keys = server_keys;
     }
 
     /// The channel has changed its state.

@@ -13,6 +13,7 @@ use super::ClientTls;
 use super::name::Names;
 use super::stream::TlsStream;
 use crate::client::connector::{Connected, Connector, Destination};
+use crate::client::server_key::ServerKeys;
 use crate::error::Result;
 use crate::tls::{H2, Peer, Watched, in_words};
 
@@ -40,6 +41,11 @@ impl TlsConnector {
     /// Notifies of each change of the files, after which connections are made with what is new.
     pub(crate) fn changes(&self) -> watch::Receiver<()> {
         self.config.changes()
+    }
+
+    /// A connection is made for one name.
+    pub(crate) fn server_keys(&self) -> ServerKeys {
+        self.names.metadata_key.as_deref().map(ServerKeys::with_name_from_metadata).unwrap_or_default()
     }
 }
 

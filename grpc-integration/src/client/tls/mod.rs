@@ -142,6 +142,9 @@ impl ClientTls {
     /// Takes the name for each instance from its metadata under `key`. An instance without that key is treated as if this
     /// was not set; one whose value is no name is not connected to.
     ///
+    /// Instances that have one address and several names are several servers, each with connections of its own, as behind a
+    /// gateway that routes by SNI.
+    ///
     /// The registry then decides which names are good: the authorities to trust should be your own.
     pub fn with_server_name_from_metadata(mut self, key: impl Into<String>) -> Self {
         self.names.metadata_key = Some(key.into());

@@ -11,7 +11,7 @@ use super::Condition::{Ejected, Failing, Pending, Ready};
 use super::{BTreeMap, List, Role, Selection, Tiered};
 use crate::client::selection::Selector;
 use crate::client::selection::sim::{Sim, in_zone, instance};
-use crate::client::server_key::server_key;
+use crate::client::server_key::ServerKeys;
 
 const A: [&str; 10] = ["a0", "a1", "a2", "a3", "a4", "a5", "a6", "a7", "a8", "a9"];
 const B: [&str; 4] = ["b0", "b1", "b2", "b3"];
@@ -174,9 +174,9 @@ async fn one_that_is_held_keeps_its_connection_while_it_is_ejected() {
 /// It is seen as ready between the update and what follows from that.
 #[tokio::test(start_paused = true)]
 async fn one_that_has_just_become_ready_when_it_is_held_keeps_its_connection() {
-    let mut selector = Selector::new(Selection::default().subset(20));
+    let mut selector = Selector::new(Selection::default().subset(20), ServerKeys::default());
     let one = Arc::new(instance("a"));
-    let (key, list) = (server_key(&one), SortedById::from_iter([one]));
+    let (key, list) = (ServerKeys::default().of(&one), SortedById::from_iter([one]));
     selector.update(list.clone(), SortedById::new()).await;
     assert!(selector.place(&key).is_some_and(|placed| placed.connect));
     selector.update(SortedById::new(), list).await;
@@ -188,7 +188,7 @@ async fn one_that_has_just_become_ready_when_it_is_held_keeps_its_connection() {
 /// What is selected of a hundred instances.
 async fn selected(selector: &mut Selector) -> BTreeSet<usize> {
     let all = (0..100).map(|id| Arc::new(instance(&format!("i{id}"))));
-    let keys: Vec<_> = all.clone().map(|instance| server_key(&instance)).collect();
+    let keys: Vec<_> = all.clone().map(|instance| ServerKeys::default().of(&instance)).collect();
     selector.update(all.collect(), SortedById::new()).await;
     (0..100).filter(|id| selector.place(&keys[*id]).is_some()).collect()
 }
@@ -196,7 +196,8 @@ async fn selected(selector: &mut Selector) -> BTreeSet<usize> {
 #[tokio::test(start_paused = true)]
 async fn without_a_seed_each_channel_has_a_subset_of_its_own_that_survives_a_change_of_the_selection() {
     let subset = || Selection::default().subset(20);
-    let [mut one, mut other] = [subset(), subset()].map(Selector::new);
+    let [mut one, mut other] =
+        [subset(), subset()].map(|selection| Selector::new(selection, ServerKeys::default()));
     let (before, of_other) = (selected(&mut one).await, selected(&mut other).await);
     assert!(before.len() == 20 && before != of_other);
     one.set(subset().filter(|_| true), |_| Pending).await;
