@@ -28,8 +28,7 @@ pub(crate) struct Policy {
 
 impl Policy {
     pub(crate) fn new<P: LoadBalancingPolicy>(policy: P) -> Self {
-        let panics = Panics { policy: type_name::<P>(), logged: Arc::default() };
-        Self { policy: Some(Box::new(policy)), due: None, panics }
+        Self { policy: Some(Box::new(policy)), due: None, panics: Panics::of::<P>() }
     }
 
     pub(crate) fn check(&self) -> Result<(), String> {
@@ -132,14 +131,14 @@ impl Drop for PolicyPicker {
 
 /// The panics of one policy. The first of each method is logged: one that panics may do so for each call.
 #[derive(Debug, Clone)]
-struct Panics {
+pub(super) struct Panics {
     policy: &'static str,
     /// For each [`Method`].
     logged: Arc<[AtomicBool; 5]>,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Method {
+pub(super) enum Method {
     Picker,
     Due,
     Pick,
@@ -148,8 +147,13 @@ enum Method {
 }
 
 impl Panics {
+    /// Returns those of a policy of this type.
+    pub(super) fn of<P>() -> Self {
+        Self { policy: type_name::<P>(), logged: Arc::default() }
+    }
+
     /// Returns the text for calls.
-    fn add(&self, method: Method, panic: &str) -> String {
+    pub(super) fn add(&self, method: Method, panic: &str) -> String {
         let policy = self.policy;
         let is_logged = self.logged[method as usize].swap(true, Ordering::Relaxed);
         let method = match method {

@@ -159,10 +159,19 @@ impl<'a> CallInfo<'a> {
         self
     }
 
-    /// Returns a random number, the same one however often the attempt is picked for. `salt` tells apart those who ask.
-    pub(crate) fn chance(&self, random: &Random, salt: u64) -> u64 {
+    /// Returns the same call for a policy within the one that was asked, which draws other numbers.
+    pub(crate) fn within(mut self) -> Self {
+        if let Some((_, attempt)) = &mut self.chance {
+            // No call has so many attempts.
+            *attempt = attempt.wrapping_add(1 << 16);
+        }
+        self
+    }
+
+    /// Returns a random number, the same one however often the attempt is picked for.
+    pub(crate) fn chance(&self, random: &Random) -> u64 {
         let Some((of_call, attempt)) = self.chance else { return random.draw() };
-        random::at(of_call.get_or_init(|| random.draw()) ^ salt, attempt.into())
+        random::at(*of_call.get_or_init(|| random.draw()), attempt.into())
     }
 
     /// Returns the method called, as `/package.Service/Method`.

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use hither_core::contain::drop_contained;
+use hither_core::contain::{contain, drop_contained};
 use hither_core::{HasId, Instance, InstanceId, SortedById};
 use tokio::time::Instant;
 
+use super::super::contained::{Method, Panics};
 use super::super::policy::{LoadBalancingPolicy, Picker};
 use crate::client::closure::Closure;
 use crate::client::ready_instance::{InstanceGroup, ReadyInstance};
@@ -19,6 +20,8 @@ type MakePolicy = dyn Fn() -> Box<dyn LoadBalancingPolicy> + Send;
 pub(super) struct Division {
     lane_of: Closure<Option<String>>,
     make_policy: Box<MakePolicy>,
+    /// Of the policies of all lanes.
+    panics: Panics,
     ready: SortedById<ReadyInstance>,
     placed: SortedById<Placed>,
     lanes: BTreeMap<Arc<str>, LaneState>,
@@ -52,8 +55,12 @@ struct LaneState {
     group: Arc<InstanceGroup>,
     /// `None` before the first picker.
     policy: Option<Box<dyn LoadBalancingPolicy>>,
-    /// `None` if the instances have changed since.
+    /// The last one that the policy has made; `None` if it has panicked from the first time on.
     picker: Option<Arc<dyn Picker>>,
+    /// Whether that is of the instances as they are now.
+    is_current: bool,
+    /// The text for calls if there is no picker.
+    panic: Option<Arc<str>>,
     due: Option<Instant>,
 }
 
@@ -61,14 +68,20 @@ struct LaneState {
 #[derive(Debug, Clone)]
 pub(super) struct LanePicker {
     pub(super) picker: Arc<dyn Picker>,
+    /// Whether it was made for other instances, because the policy has panicked since.
+    pub(super) is_old: bool,
     pub(super) group: Arc<InstanceGroup>,
     pub(super) has_weight: bool,
 }
 
 impl Division {
-    pub(super) fn new(lane_of: Closure<Option<String>>, make_policy: Box<MakePolicy>) -> Self {
+    pub(super) fn new<P: LoadBalancingPolicy>(
+        lane_of: Closure<Option<String>>,
+        make_policy: impl Fn() -> P + Send + 'static,
+    ) -> Self {
+        let make_policy = Box::new(move || Box::new(make_policy()) as Box<dyn LoadBalancingPolicy>);
         let (ready, placed, lanes) = (SortedById::new(), SortedById::new(), BTreeMap::new());
-        Self { lane_of, make_policy, ready, placed, lanes }
+        Self { lane_of, make_policy, panics: Panics::of::<P>(), ready, placed, lanes }
     }
 
     pub(super) fn check(&self) -> Result<(), String> {
@@ -81,26 +94,34 @@ impl Division {
 
     /// Takes over the ready instances; those without a lane are in the `default` one. It works from what has changed.
     ///
-    /// # Panics
-    /// If a policy does. What is missing then is made the next time.
+    /// A panic of a lane's policy is one of this lane alone, which keeps its last picker; the policy is asked again the next
+    /// time.
     pub(super) fn update(&mut self, ready: &SortedById<ReadyInstance>, default: &Arc<str>) {
         self.divide(ready, default);
         let now = Instant::now();
         for lane in self.lanes.values_mut() {
-            if lane.due.is_some_and(|due| due <= now) {
-                lane.picker = None;
-            }
-            if lane.picker.is_some() {
+            if lane.is_current && lane.due.is_none_or(|due| due > now) {
                 continue;
             }
             if !lane.group.instances().is_same(&lane.instances) {
                 lane.group = Arc::new(lane.group.with(lane.instances.clone()));
             }
-            lane.due = None;
-            let policy = lane.policy.get_or_insert_with(|| (self.make_policy)());
-            let picker = policy.picker(&lane.instances);
-            lane.due = policy.due();
-            lane.picker = Some(picker);
+            let made = contain(|| {
+                let policy = lane.policy.get_or_insert_with(|| (self.make_policy)());
+                policy.picker(&lane.instances)
+            });
+            lane.is_current = made.is_ok();
+            match made {
+                Ok(picker) => drop_contained(lane.picker.replace(picker)),
+                Err(panic) => lane.panic = Some(self.panics.add(Method::Picker, &panic).into()),
+            }
+            let due = lane.policy.as_ref().filter(|_| lane.is_current);
+            lane.due = due.and_then(|policy| {
+                contain(|| policy.due()).unwrap_or_else(|panic| {
+                    self.panics.add(Method::Due, &panic);
+                    None
+                })
+            });
         }
     }
 
@@ -156,9 +177,16 @@ impl Division {
     pub(super) fn pickers(&self) -> BTreeMap<Arc<str>, LanePicker> {
         let picker = |(name, lane): (&Arc<str>, &LaneState)| {
             let (picker, group) = (lane.picker.clone()?, Arc::clone(&lane.group));
-            Some((Arc::clone(name), LanePicker { picker, group, has_weight: lane.weighty > 0 }))
+            let (is_old, has_weight) = (!lane.is_current, lane.weighty > 0);
+            Some((Arc::clone(name), LanePicker { picker, is_old, group, has_weight }))
         };
         self.lanes.iter().filter_map(picker).collect()
+    }
+
+    /// Returns the lanes whose policies have panicked instead of making a first picker, and the texts for calls.
+    pub(super) fn broken(&self) -> BTreeMap<Arc<str>, Arc<str>> {
+        let broken = self.lanes.iter().filter(|(_, lane)| lane.picker.is_none());
+        broken.filter_map(|(name, lane)| Some((Arc::clone(name), lane.panic.clone()?))).collect()
     }
 }
 
@@ -179,14 +207,14 @@ impl LaneState {
         self.group.add(instance);
         self.weighty += usize::from(instance.weight() > 0.0);
         self.instances.insert(instance.clone());
-        self.picker = None;
+        self.is_current = false;
     }
 
     fn remove(&mut self, instance: &ReadyInstance) {
         self.weighty -= usize::from(instance.weight() > 0.0);
         self.instances.remove(instance.id());
         self.group.remove(instance);
-        self.picker = None;
+        self.is_current = false;
     }
 }
 
@@ -200,6 +228,15 @@ impl Default for LaneState {
     fn default() -> Self {
         let group = Arc::new(InstanceGroup::new(&Arc::default()));
         let instances = group.instances().clone();
-        Self { instances, weighty: 0, group, policy: None, picker: None, due: None }
+        Self {
+            instances,
+            weighty: 0,
+            group,
+            policy: None,
+            picker: None,
+            is_current: false,
+            panic: None,
+            due: None,
+        }
     }
 }

@@ -63,8 +63,9 @@ use picker::LanesPicker;
 /// waits for it, in a line of the lane's own: it goes to no other lane, and holds back no calls of others. Slow start,
 /// weights and outlier detection work as without lanes; they count each instance among all of the channel.
 ///
-/// A panic of a lane's policy leaves all lanes as they were until the ready instances change ([`LoadBalancingPolicy`]): so long a call
-/// whose lane has no stream capacity goes to any ready instance, for its lane may have none that is left.
+/// A panic of a lane's policy is one of this lane alone, and the first one is logged at ERROR. Until the policy makes another
+/// picker, the lane's calls go where its last one sends them, if that is an instance of the lane, and else to any of the lane's.
+/// A lane whose policy has not made any counts as one without ready instances.
 ///
 /// # Changes
 ///
@@ -90,8 +91,6 @@ struct Choice {
     fallback: LaneFallback,
     /// Lanes, and the parts of the untagged calls that they get.
     shares: Vec<(Arc<str>, f64)>,
-    /// Another one for each policy, so that those of one channel draw independently.
-    salt: u64,
 }
 
 /// What becomes of a call that names a lane without ready instances; of [`Lanes`].
@@ -143,8 +142,8 @@ impl Lanes {
     /// lane, which picks within it.
     ///
     /// `lane` is called by the task of the channel, once for each change of an instance: it must be quick and never block. An
-    /// instance for which it panics is in the default lane; the first panic is logged at ERROR. One of `policy` is one of
-    /// this policy ([`LoadBalancingPolicy`]).
+    /// instance for which it panics is in the default lane; the first panic is logged at ERROR. One of `policy` is like one of
+    /// the policy that it makes.
     ///
     /// ```
     /// use hither_tonic::{Lanes, RoundRobin};
@@ -163,9 +162,8 @@ impl Lanes {
             default: Arc::from(""),
             fallback: LaneFallback::default(),
             shares: Vec::new(),
-            salt: 0,
         };
-        let division = Division::new(lane, Box::new(move || Box::new(policy())));
+        let division = Division::new(lane, policy);
         Self { division, weighted: Weighted::default(), choice, seed: None, random: None }
     }
 
@@ -198,7 +196,9 @@ impl Lanes {
     /// none. For several lanes it is set several times, together at most 1; for the same lane the last one counts.
     ///
     /// It is drawn once for each attempt. So a retry of a call that has failed in a canary mostly goes to the default lane. A
-    /// call for which the canary has no stream capacity goes to the default lane; one of the default lane that has none waits. To send all attempts of a call to one lane, draw in an interceptor and set a [`Lane`].
+    /// call for which the canary has no stream capacity, or for which calls that name it wait, goes to the default lane; one of
+    /// the default lane that has none waits. To send all attempts of a call to one lane, draw in an interceptor and set a
+    /// [`Lane`].
     ///
     /// # Errors
     /// A part that is not from 0 to 1 is an error when the channel is made, and so are parts whose sum is above 1.
@@ -221,11 +221,9 @@ impl Lanes {
 impl LoadBalancingPolicy for Lanes {
     fn picker(&mut self, ready: &SortedById<ReadyInstance>) -> Arc<dyn Picker> {
         let seed = self.seed;
-        let random = self.random.get_or_insert_with(|| {
-            let random = Random::new(seed.unwrap_or_else(|| fastrand::u64(..)));
-            self.choice.salt = random.draw();
-            Arc::new(random)
-        });
+        let random = self
+            .random
+            .get_or_insert_with(|| Arc::new(Random::new(seed.unwrap_or_else(|| fastrand::u64(..)))));
         let random = Arc::clone(random);
         self.division.update(ready, &self.choice.default);
         let draws = match self.choice.fallback {

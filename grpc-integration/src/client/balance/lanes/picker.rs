@@ -6,20 +6,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hither_core::SortedById;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::super::policy::{CallInfo, Outcome, Pick, Picker};
 use super::super::random::Random;
 use super::super::weighted::Draws;
 use super::division::{Division, LanePicker, Placed};
 use super::{Choice, Lane, LaneFallback};
-use crate::client::ready_instance::{InstanceGroup, Picked};
+use crate::client::ready_instance::{InstanceGroup, Picked, ReadyInstance};
 
 #[derive(Debug)]
 pub(super) struct LanesPicker {
     choice: Choice,
     /// None is empty.
     lanes: BTreeMap<Arc<str>, LanePicker>,
+    /// Lanes with instances and without a picker, and why.
+    broken: BTreeMap<Arc<str>, Arc<str>>,
     placed: SortedById<Placed>,
     /// By which any of them is drawn: `None` if all weights are equal.
     draws: Option<Draws<Placed>>,
@@ -34,7 +36,8 @@ impl LanesPicker {
         choice: Choice,
         random: Arc<Random>,
     ) -> Self {
-        Self { choice, lanes: division.pickers(), placed: division.placed().clone(), draws, random }
+        let (lanes, broken) = (division.pickers(), division.broken());
+        Self { choice, lanes, broken, placed: division.placed().clone(), draws, random }
     }
 
     /// The lane that a call names.
@@ -69,7 +72,7 @@ impl LanesPicker {
             return None;
         }
         // The upper 53 bits, which are what a number can have, as a part of one.
-        let mut place = (call.chance(&self.random, self.choice.salt) >> 11) as f64 * (0.5_f64).powi(53);
+        let mut place = (call.chance(&self.random) >> 11) as f64 * (0.5_f64).powi(53);
         for (name, part) in &self.choice.shares {
             if place < *part {
                 return self.lanes.get(name).filter(|lane| lane.has_weight);
@@ -79,13 +82,16 @@ impl LanesPicker {
         None
     }
 
-    /// Draws any instance by weight, and returns its lane.
-    fn any(&self) -> Option<&LanePicker> {
+    /// Draws any instance by weight, and picks in its lane.
+    fn any(&self, call: &CallInfo<'_>) -> Option<Pick> {
         let placed = match &self.draws {
             Some(draws) => draws.at(draws.draw(|| self.random.draw()))?,
             None => self.placed.at(self.random.two_below(self.placed.len(), 1).0)?,
         };
-        self.lanes.get(&placed.lane)
+        Some(match self.lanes.get(&placed.lane) {
+            Some(lane) => lane.pick(call, None),
+            None => Pick::Instance(placed.instance.clone().into()),
+        })
     }
 
     /// The lane whose policy has picked it.
@@ -97,10 +103,29 @@ impl LanesPicker {
 
 impl LanePicker {
     fn pick(&self, call: &CallInfo<'_>, group: Option<&Arc<InstanceGroup>>) -> Pick {
-        match (self.picker.pick(call), group) {
+        let pick = match self.picker.pick(&call.within()) {
+            Pick::Instance(picked) if self.is_old => Pick::Instance(self.still_there(picked)),
+            pick => pick,
+        };
+        match (pick, group) {
             (Pick::Instance(picked), Some(group)) => Pick::Instance(picked.or_within(group)),
             (pick, _) => pick,
         }
+    }
+
+    /// Returns what an old picker has picked if it is of the lane now, and any other of the lane's instances if not.
+    fn still_there(&self, picked: Picked) -> Picked {
+        let instances = self.group.instances();
+        let takes = |instance: &ReadyInstance| instance.weight() > 0.0 || !self.has_weight;
+        let now = instances.get(picked.instance().instance().id());
+        if now.is_some_and(|now| now == picked.instance() && takes(now)) {
+            return picked;
+        }
+        let first = fastrand::usize(..instances.len().max(1));
+        let mut others = (first..instances.len()).chain(0..first).filter_map(|index| instances.at(index));
+        let Some(other) = others.find(|other| takes(other)) else { return picked };
+        self.picker.done(&picked, &Outcome::new(Code::Cancelled, Duration::ZERO).unsent());
+        other.clone().into()
     }
 }
 
@@ -113,21 +138,24 @@ impl Picker for LanesPicker {
         if tag.is_none()
             && let Some(shared) = self.shared(call)
         {
-            // Where that has no capacity, it is a call of the default lane.
-            return shared.pick(call, Some(&lane.unwrap_or(shared).group));
+            let instead = lane.unwrap_or(shared);
+            // Where that has no capacity, or calls wait for it that may go nowhere else, it is a call of the default lane.
+            let is_awaited = shared.group.waiters().any();
+            return if is_awaited { instead } else { shared }.pick(call, Some(&instead.group));
         }
         if let Some(lane) = lane {
             return lane.pick(call, Some(&lane.group));
         }
         if self.choice.fallback == LaneFallback::AnyInstance
-            && let Some(lane) = self.any()
+            && let Some(pick) = self.any(call)
         {
-            return lane.pick(call, None);
+            return pick;
         }
-        Pick::Fail(Status::unavailable(match name {
-            name if name == default => "no instance of the default lane is ready".to_owned(),
-            name => format!("no instance of the lane {name:?} is ready"),
-        }))
+        Pick::Fail(match (self.broken.get(name), name == default) {
+            (Some(panic), _) => Status::internal(&**panic),
+            (None, true) => Status::unavailable("no instance of the default lane is ready"),
+            (None, false) => Status::unavailable(format!("no instance of the lane {name:?} is ready")),
+        })
     }
 
     fn responding(&self, picked: &Picked, after: Duration) {
