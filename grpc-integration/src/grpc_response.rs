@@ -1,4 +1,4 @@
-//! Which responses are gRPC's, and their status.
+//! Which messages are gRPC's, and the status of responses.
 
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -8,14 +8,18 @@ pub(crate) const GRPC_STATUS: &str = "grpc-status";
 
 /// Returns whether a response is gRPC's: by its content type, or because it has a gRPC status.
 pub(crate) fn is_grpc(status: StatusCode, headers: &HeaderMap) -> bool {
+    status == StatusCode::OK && has_grpc_type(headers) || headers.contains_key(GRPC_STATUS)
+}
+
+/// Returns whether a request or a response has a content type of gRPC's.
+pub(crate) fn has_grpc_type(headers: &HeaderMap) -> bool {
     let is_grpc = |value: &HeaderValue| {
         let rest = value.as_bytes().strip_prefix(b"application/grpc");
         rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
     };
     // There are few, and comparing costs less than hashing.
     let mut kind = headers.iter().filter(|(name, _)| **name == CONTENT_TYPE);
-    status == StatusCode::OK && kind.next().is_some_and(|(_, kind)| is_grpc(kind))
-        || headers.contains_key(GRPC_STATUS)
+    kind.next().is_some_and(|(_, kind)| is_grpc(kind))
 }
 
 /// Returns the status in trailers or headers, if there is one.

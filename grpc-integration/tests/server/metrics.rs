@@ -16,7 +16,7 @@ use tonic::body::Body;
 use tonic::transport::Server;
 use tonic::{Code, Status};
 use tonic_health::pb::HealthCheckRequest;
-use tower::{Layer, Service, service_fn};
+use tower::{Layer, Service, ServiceBuilder, service_fn};
 
 use crate::support::{client, greeter};
 
@@ -48,7 +48,12 @@ fn started(recorder: &PrometheusRecorder, method: &str) -> f64 {
 }
 
 fn request(path: &str) -> Request<Body> {
-    Request::builder().uri(path).body(Body::empty()).unwrap()
+    typed(path, "application/grpc")
+}
+
+fn typed(path: &str, content_type: &str) -> Request<Body> {
+    let request = Request::builder().uri(path).header("content-type", content_type);
+    request.body(Body::empty()).unwrap()
 }
 
 fn grpc(status: &Status) -> Response<Body> {
@@ -172,6 +177,37 @@ async fn what_is_no_response_of_grpc_is_no_method() {
         service.call(request(path)).await.unwrap();
     }
     assert_eq!((started(&recorder, "other"), started(&recorder, "a.B/C")), (4.0, 2.0));
+}
+
+/// As in grpc-go and grpc-java, which answer such requests before there is a call.
+#[tokio::test(start_paused = true)]
+async fn what_is_no_request_of_grpc_is_not_counted() {
+    let recorder = recorder();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let service = service_fn(async |_| Ok::<_, Infallible>(grpc(&Status::ok(""))));
+    let mut service = MetricsLayer::new().layer(service);
+    let mut page = request("/health");
+    page.headers_mut().clear();
+    let others = ["application/json", "application/grpc-web+proto", "application/grpc-web-text", "text/html"];
+    for request in others.map(|kind| typed("/a.B/C", kind)).into_iter().chain([page]) {
+        let response = service.call(request).await.unwrap();
+        assert_eq!(response.headers()["grpc-status"], "0", "it is served");
+    }
+    assert_eq!(started(&recorder, "other"), 0.0);
+    assert!(!series(&recorder).contains_key("grpc_server_call_started{grpc_method=\"a.B/C\"}"));
+    for kind in ["application/grpc", "application/grpc+proto", "application/grpc;charset=utf-8"] {
+        service.call(typed("/a.B/C", kind)).await.unwrap();
+    }
+    assert_eq!((started(&recorder, "other"), started(&recorder, "a.B/C")), (0.0, 3.0));
+    // A layer around it may make calls of them, as that for grpc-web does.
+    let mut translated = ServiceBuilder::new()
+        .map_request(|mut request: Request<Body>| {
+            request.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+            request
+        })
+        .service(service);
+    translated.call(typed("/a.B/C", "application/grpc-web+proto")).await.unwrap();
+    assert_eq!(started(&recorder, "a.B/C"), 4.0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -17,7 +17,7 @@ use tower_service::Service;
 use super::call::CallMetrics;
 use super::methods::Methods;
 use super::names;
-use crate::grpc_response::code_in;
+use crate::grpc_response::{code_in, has_grpc_type};
 
 /// A layer for tonic's servers that measures calls, with gRPC's metrics: `grpc.server.call.started`, `duration`,
 /// `sent_total_compressed_message_size` and `rcvd_total_compressed_message_size` (gRFC A66). Feature `metrics`.
@@ -25,11 +25,14 @@ use crate::grpc_response::code_in;
 /// They go to the recorder of the `metrics` crate that is installed when the layer is made. Clones share what they have learned.
 ///
 /// The label `grpc.method` is the method's name once it has answered a call with more than an error, of 1,000 methods at most,
-/// and `other` before: a name that a client makes up would be a new time series. Pages that are served beside gRPC are `other`,
-/// too. A call whose handler is dropped has the status `DEADLINE_EXCEEDED` if its time was up, and `CANCELLED` otherwise.
+/// and `other` before: a name that a client makes up would be a new time series. A call whose handler is dropped has the status `DEADLINE_EXCEEDED` if its time was up, and `CANCELLED` otherwise.
 ///
 /// A call counts as started when it begins. Only that of a method that is not known yet counts when its response begins, or
 /// it ends without one: where handlers hang from the start of the server, none are started until their callers give up.
+///
+/// A request whose content type is not gRPC's is no call and is not counted: pages that are served beside gRPC, health checks over
+/// HTTP, and grpc-web. To count calls of grpc-web, put this layer inside of the one that translates them, which is added before it
+/// (`Server::builder().layer(GrpcWebLayer::new()).layer(MetricsLayer::new())`).
 ///
 /// ```
 /// use hither_tonic::MetricsLayer;
@@ -86,6 +89,9 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
+        if !has_grpc_type(request.headers()) {
+            return MetricsFuture { inner: self.inner.call(request), call: None };
+        }
         let (call, request) = CallMetrics::begin(&self.methods, request);
         MetricsFuture { inner: self.inner.call(request), call: Some(call) }
     }
