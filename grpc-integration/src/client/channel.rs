@@ -51,7 +51,11 @@ use crate::task::Task;
 /// close (GOAWAY), is replaced at once, and calls wait meanwhile. Only an instance that has sent its HTTP/2 SETTINGS is
 /// called. One that is removed, or announces `Draining`, gets no new calls and finishes those in flight. While the
 /// registry cannot be reached, calls go on to the instances known last (stale). Everything stops when the last clone
-/// is dropped, except for responses in flight, which finish.
+/// is dropped, except for responses in flight, which finish, and lookups of host names: the system's resolver cannot be told
+/// to stop, so each keeps its thread until that gives up.
+///
+/// A change in the registry within 50 ms of the last one is followed at the end of those 50 ms
+/// ([`WatcherConfig::with_coalesce`](hither_core::WatcherConfig::with_coalesce)).
 ///
 /// A server that owes answers and is silent is pinged
 /// ([`keepalive_interval`](crate::ChannelBuilder::keepalive_interval)). A response that is not read holds at most
@@ -180,22 +184,29 @@ impl DiscoveryChannel {
     }
 
     /// Returns a stream of statuses: the present one, and another one after each change of the registry's list or of the
-    /// connectivity of an instance. Calls, and connections beside the first one of an instance, are no change.
+    /// connectivity of an instance. Calls, and connections beside the first one of an instance, are no change: two items in a
+    /// row differ in something else.
     ///
     /// A status is made when the stream is polled, and what changes in between is in the next one: a consumer that sleeps
     /// between two items bounds what they cost. The stream keeps no channel alive: its last item has the state
     /// [`Shutdown`](ConnectivityState::Shutdown), after the last clone of the channel is gone.
     pub fn status_changes(&self) -> impl Stream<Item = ChannelStatus> + Send + 'static + use<> {
         let (state, service) = (Arc::clone(&self.calls.state), self.calls.service.clone());
-        stream::unfold(Some((state.changes(), None)), move |changes| {
+        stream::unfold(Some((state.changes(), None, None::<ChannelStatus>)), move |changes| {
             let (state, service) = (Arc::clone(&state), service.clone());
             async move {
-                let (mut changes, shown) = changes?;
-                // An error means that the pool is gone; it has published `Closed` before.
-                let shown = changes.wait_for(|now| Some(*now) != shown).await.map(|now| *now).ok();
-                let status = state.status(service);
-                let goes_on = status.state() != ConnectivityState::Shutdown;
-                Some((status, goes_on.then_some((changes, shown))))
+                let (mut changes, mut shown, last) = changes?;
+                loop {
+                    // An error means that the pool is gone; it has published `Closed` before.
+                    shown = changes.wait_for(|now| Some(*now) != shown).await.map(|now| *now).ok();
+                    let status = state.status(service.clone());
+                    if status.state() == ConnectivityState::Shutdown {
+                        return Some((status, None));
+                    }
+                    if last.as_ref().is_none_or(|last| !status.is_like(last)) {
+                        return Some((status.clone(), Some((changes, shown, Some(status)))));
+                    }
+                }
             }
         })
     }

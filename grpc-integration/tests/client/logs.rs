@@ -1,5 +1,6 @@
 //! What an operator reads of a channel: one line for each instance that cannot be reached, and never a storm.
 
+use hither_tonic::Selection;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::sleep;
 
@@ -39,6 +40,29 @@ async fn an_unreachable_instance_is_logged_after_its_second_failed_attempt_and_w
         (2, vec![]),
         "a lost connection that is made anew is no outage"
     );
+}
+
+/// Each walk has a subchannel of its own for each server, which makes one attempt.
+#[tokio::test(start_paused = true)]
+async fn with_pick_first_an_unreachable_instance_is_logged_once_over_all_walks_and_when_it_is_back() {
+    let log = Log::capture();
+    let (mut registry, net) = (Registry::new(), Net::new());
+    for address in ["a:1", "b:1"] {
+        registry.up(address).await;
+    }
+    let selection = Selection::default().pick_first().with_seed(1);
+    let _channel = channel(&registry, &net).selection(selection).connect_lazy().unwrap();
+    sleep(600 * SECOND).await;
+    assert!(net.dials("a:1").len() > 5 && net.dials("b:1").len() > 5);
+    let lines = log.take();
+    assert_eq!((count(&lines, "WARN instance unreachable; retrying"), lines.len()), (2, 2), "{lines:#?}");
+    assert!(lines.iter().all(|line| line.contains("attempts=2 ")), "{lines:#?}");
+
+    let _server = Server::on(&net, "a:1");
+    sleep(300 * SECOND).await;
+    let lines = log.take();
+    let reachable = "INFO instance reachable again service=greeter instance=a:1 address=a:1 after=";
+    assert!(lines.len() == 1 && lines[0].starts_with(reachable), "{lines:#?}");
 }
 
 #[tokio::test(start_paused = true)]

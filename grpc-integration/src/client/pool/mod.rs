@@ -5,6 +5,7 @@ mod connections;
 mod desired;
 mod dialer;
 mod joined;
+mod outage;
 mod outage_log;
 mod pace;
 mod ready_lists;

@@ -55,6 +55,12 @@ impl OutageLog {
         Guard { log: self, kind: Kind::Unreachable, since: Instant::now() }
     }
 
+    /// An instance that was logged as unreachable is so still, or again counts as one.
+    pub(super) fn still_unreachable(&self, since: Instant) -> Guard<'_> {
+        self.lock()[Kind::Unreachable as usize].now += 1;
+        Guard { log: self, kind: Kind::Unreachable, since }
+    }
+
     /// Logs that an instance is unhealthy. It counts as such until the guard is dropped.
     pub(super) fn unhealthy(&self, instance: &Instance, cause: &str) -> Guard<'_> {
         if self.begin(Kind::Unhealthy) {

@@ -28,6 +28,15 @@ struct Paced {
     rest: Option<Rest>,
     /// Seen as far as the last attempt was made with them.
     renewals: Renewals,
+    attempts: FailedAttempts,
+}
+
+/// The failed attempts in a row of one server.
+#[derive(Debug, Default)]
+pub(super) struct FailedAttempts {
+    pub(super) count: u32,
+    /// When they were logged as an outage.
+    pub(super) logged_at: Option<Instant>,
 }
 
 /// No connection is made for a while.
@@ -40,7 +49,8 @@ pub(super) struct Rest {
 
 impl ServerPace {
     pub(super) fn new(backoff: Backoff, renewals: Renewals) -> Self {
-        Self(Arc::new(Mutex::new(Paced { pace: Pace::new(backoff), rest: None, renewals })))
+        let (pace, attempts) = (Pace::new(backoff), FailedAttempts::default());
+        Self(Arc::new(Mutex::new(Paced { pace, rest: None, renewals, attempts })))
     }
 
     /// An attempt to connect begins.
@@ -58,6 +68,7 @@ impl ServerPace {
         let mut paced = self.lock();
         paced.pace.reset();
         paced.rest = None;
+        paced.attempts = FailedAttempts::default();
     }
 
     /// Returns whether the connections of late have been of no use.
@@ -75,6 +86,11 @@ impl ServerPace {
     /// An attempt to connect has failed. Returns the delay before the next one.
     pub(super) fn failed(&self) -> Duration {
         self.lock().pace.failed()
+    }
+
+    /// Reads or changes what is known of the failed attempts in a row.
+    pub(super) fn with_attempts<T>(&self, change: impl FnOnce(&mut FailedAttempts) -> T) -> T {
+        change(&mut self.lock().attempts)
     }
 
     /// There are new certificates: returns when the next attempt is made.

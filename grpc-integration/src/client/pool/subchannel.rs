@@ -13,7 +13,8 @@ use super::changes::Notifier;
 use super::connections::Connections;
 use super::desired::Desired;
 use super::dialer::Dialer;
-use super::outage_log::{ATTEMPTS, Guard, OutageLog};
+use super::outage::Outage;
+use super::outage_log::{Guard, OutageLog};
 use super::pace::Next;
 use super::renewals::Renewals;
 use super::server_pace::{Rest, ServerPace};
@@ -182,7 +183,7 @@ impl SubchannelTask {
     /// Connects, and again when no connection is left, until it is not to connect.
     async fn keep_connected(&mut self) {
         let outages = Arc::clone(&self.outages);
-        let mut outage = Outage::new(&outages);
+        let mut outage = Outage::new(&outages, self.pace.clone());
         let mut sickness = None;
         match self.pace.rest() {
             Some(Rest { until, connectivity }) => {
@@ -258,7 +259,7 @@ impl SubchannelTask {
         };
         let lost = {
             let mut serving = pin!(connections.serve(first));
-            let mut checking = pin!(self.check(health_check.as_mut(), instance, outage.log, sickness));
+            let mut checking = pin!(self.check(health_check.as_mut(), instance, outage.log(), sickness));
             let mut settled = false;
             loop {
                 tokio::select! {
@@ -364,46 +365,6 @@ impl Drop for SubchannelTask {
                 "the task of the instance has panicked".into(),
             ));
         }
-    }
-}
-
-/// The failed attempts in a row, and whether they were logged.
-struct Outage<'a> {
-    log: &'a OutageLog,
-    failed: u32,
-    logged: Option<Guard<'a>>,
-}
-
-impl<'a> Outage<'a> {
-    fn new(log: &'a OutageLog) -> Self {
-        Self { log, failed: 0, logged: None }
-    }
-
-    fn attempt_failed(&mut self, instance: &Instance, cause: &str) {
-        self.failed = self.failed.saturating_add(1);
-        if self.failed >= ATTEMPTS {
-            self.begin(instance, self.failed, cause);
-        }
-    }
-
-    fn begin(&mut self, instance: &Instance, attempts: u32, cause: &str) {
-        if self.logged.is_none() {
-            self.logged = Some(self.log.unreachable(instance, attempts, cause));
-        }
-    }
-
-    /// A connection was of use, but not for long enough to log that the instance is reachable again.
-    fn is_over_unless_logged(&mut self) {
-        if self.logged.is_none() {
-            self.failed = 0;
-        }
-    }
-
-    /// Returns whether the outage had been logged.
-    fn end(&mut self, instance: &Instance) -> bool {
-        self.failed = 0;
-        let logged = self.logged.take();
-        logged.map(|logged| logged.end(instance)).is_some()
     }
 }
 

@@ -51,6 +51,25 @@ impl ChannelStatus {
         Self { service, state, since, reason, freshness, held: held.len(), instances }
     }
 
+    /// Returns whether both show the same, but for calls and the numbers of connections.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        let freshness = match (&self.freshness, &other.freshness) {
+            (
+                Some(Freshness::Stale { since, cause, .. }),
+                Some(Freshness::Stale { since: other, cause: last, .. }),
+            ) => since == other && cause.report() == last.report(),
+            (freshness, other) => {
+                freshness.as_ref().map(Freshness::is_fresh) == other.as_ref().map(Freshness::is_fresh)
+            }
+        };
+        let instances = || self.instances.iter().zip(&other.instances);
+        freshness
+            && (self.state, self.since, &self.reason, self.held)
+                == (other.state, other.since, &other.reason, other.held)
+            && self.instances.len() == other.instances.len()
+            && instances().all(|(one, other)| one.is_like(other))
+    }
+
     /// Returns the name of the service.
     pub fn service(&self) -> &ServiceName {
         &self.service

@@ -70,7 +70,7 @@ impl Connectivity {
 #[derive(Debug)]
 pub(crate) struct Observed(Mutex<Observation>);
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Observation {
     pub(crate) connectivity: Connectivity,
     /// Since when in this state, whatever the reason.
@@ -79,7 +79,7 @@ pub(crate) struct Observation {
 }
 
 /// Why an attempt to connect has failed, or the last connection was lost, and when.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LastError {
     pub(crate) cause: Arc<str>,
     pub(crate) at: Instant,

@@ -59,6 +59,15 @@ impl InstanceStatus {
         })
     }
 
+    /// Returns whether both show the same, but for calls and the number of connections.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        let is_like = match (&self.connected, &other.connected) {
+            (Some(connected), Some(other)) => connected.is_like(other),
+            (connected, other) => connected.is_none() && other.is_none(),
+        };
+        is_like && self.is_held == other.is_held && self.instance == other.instance
+    }
+
     /// Returns the instance, as the registry described it last: its addresses, zone, metadata and state.
     pub fn instance(&self) -> &Arc<Instance> {
         &self.instance
@@ -118,12 +127,13 @@ impl InstanceStatus {
         self.connected.as_ref().map_or(0, |connected| connected.in_flight)
     }
 
-    /// Returns how many attempts of calls this channel has sent to it, since it began to connect to it.
+    /// Returns how many attempts of calls this channel has begun on it, since it began to connect to it. That includes the few
+    /// that were not sent after all, because the caller gave up, or the connection was lost, while they waited to be written.
     pub fn started(&self) -> u64 {
         self.connected.as_ref().map_or(0, |connected| connected.started)
     }
 
-    /// Returns how many of the [started](Self::started) attempts have ended with another status than OK.
+    /// Returns how many of the [started](Self::started) attempts were sent and have ended with another status than OK.
     pub fn failed(&self) -> u64 {
         self.connected.as_ref().map_or(0, |connected| connected.failed)
     }
@@ -156,6 +166,11 @@ impl Connected {
             tier: subject.tier,
             ejected: instance.outcomes().and_then(|outcomes| outcomes.cause()),
         }
+    }
+
+    fn is_like(&self, other: &Self) -> bool {
+        (&self.observation, self.weight, &self.ejected, self.tier)
+            == (&other.observation, other.weight, &other.ejected, other.tier)
     }
 }
 
