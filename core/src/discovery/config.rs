@@ -15,8 +15,10 @@ pub struct WatcherConfig {
 }
 
 impl WatcherConfig {
-    /// Sets how long changes are coalesced after an update was sent. The first change of a burst is sent at once.
-    /// Default 50 ms.
+    /// Sets how long changes are coalesced after an update was sent: one that comes sooner waits for the rest of this time, with
+    /// all that come meanwhile. So a deployment, or a mass loss, is a few updates and not one for each instance, each of which
+    /// all consumers would work on. The first change of a burst is sent at once, and so is the first new instance after an
+    /// update that only took instances away: it may be all there is. Default 50 ms.
     #[must_use]
     pub fn with_coalesce(mut self, coalesce: Duration) -> Self {
         self.coalesce = coalesce;

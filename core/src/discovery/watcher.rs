@@ -31,11 +31,11 @@ const ESTABLISHED_AFTER: Duration = Duration::from_secs(1);
 /// Watches a service: a stream that never ends and never fails.
 ///
 /// When the watch is lost, the last snapshot stays, [`Freshness::Stale`] is reported, and the watch is retried with
-/// exponential backoff and jitter. Bursts of changes are coalesced, repeated snapshots are dropped, an instance that has
-/// not changed keeps its [`Arc`], and instances that are removed in bulk are held
-/// ([`ProtectionConfig`](crate::ProtectionConfig)). The work for a change does not grow with the service, if the
-/// backend's snapshots share what has not changed ([`Snapshot::of`]). Programs usually share a watcher through
-/// [`Discovery`](crate::Discovery).
+/// exponential backoff and jitter. Bursts of changes are coalesced: a change within 50 ms of the last update is sent at their
+/// end ([`WatcherConfig::with_coalesce`]). Repeated snapshots are dropped, an instance that has not changed keeps its
+/// [`Arc`], and instances that are removed in bulk are held ([`ProtectionConfig`](crate::ProtectionConfig)). The work for a
+/// change does not grow with the service, if the backend's snapshots share what has not changed ([`Snapshot::of`]).
+/// Programs usually share a watcher through [`Discovery`](crate::Discovery).
 ///
 /// ```
 /// use futures_util::StreamExt;
