@@ -229,6 +229,29 @@ async fn a_caller_with_a_shorter_deadline_rotates_the_endpoints_too() {
     registry.resolve(&service).await.unwrap();
 }
 
+/// One that asks again and again, each time for less than it takes one request to show that etcd is gone.
+#[tokio::test]
+async fn a_caller_with_a_very_short_deadline_rotates_the_endpoints_in_a_few_attempts() {
+    let (frozen, service) = (Etcd::start().await, unique_service());
+    let config = EtcdConfig::new([frozen.endpoint(), shared().await.endpoint()]);
+    let registry = EtcdRegistry::connect(config).unwrap();
+    let _a = register(&frozen.registry(), &service, "a:1").await;
+    let _b = register(&shared().await.registry(), &service, "b:1").await;
+    assert_eq!(ids(&registry.resolve(&service).await.unwrap()), ["a:1"]);
+    let _stopped = frozen.freeze();
+    let mut attempts = 0;
+    let found = loop {
+        attempts += 1;
+        // Enough for an answer of the other one, to which it connects in the background.
+        if let Ok(found) = timeout(Duration::from_millis(100), registry.resolve(&service)).await {
+            break found.unwrap();
+        }
+        assert!(attempts < 100, "it never leaves the first");
+    };
+    assert_eq!(ids(&found), ["b:1"]);
+    assert!(attempts > 3, "of one attempt nothing is known: {attempts}");
+}
+
 #[tokio::test]
 async fn a_lease_is_renewed_over_another_endpoint() {
     let service = unique_service();

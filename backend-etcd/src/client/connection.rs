@@ -8,6 +8,7 @@ use etcd_client::{Client, ConnectOptions, GetOptions, KvClient, LeaseClient, Wat
 use tokio::time::{Instant, sleep, timeout};
 
 use super::error::{Failure, Reason};
+use super::silence::Silence;
 use super::single_flight::{Flight, NoOutcome};
 use crate::EtcdConfig;
 
@@ -29,6 +30,7 @@ pub(super) struct Connection {
     has_user: bool,
     opened: Instant,
     last_read: Mutex<Option<Arc<SharedRead>>>,
+    silence: Silence,
 }
 
 /// A linearizable read that callers share (single flight).
@@ -68,7 +70,8 @@ impl Connection {
             Err(failure) => return Err(failure),
         }
         let (has_user, opened, last_read) = (config.has_user(), Instant::now(), Mutex::default());
-        Ok(Self { endpoint: Arc::clone(endpoint), client, has_user, opened, last_read })
+        let (endpoint, silence) = (Arc::clone(endpoint), Silence::default());
+        Ok(Self { endpoint, client, has_user, opened, last_read, silence })
     }
 
     /// Linearizable read: proves that this member has caught up with the leader, and the leader with a quorum. Any other
@@ -95,6 +98,10 @@ impl Connection {
                 Err(Failure::unavailable(&self.endpoint, "the runtime of the shared read has stopped"))
             }
         }
+    }
+
+    pub(super) fn silence(&self) -> &Silence {
+        &self.silence
     }
 
     fn read(&self, key: String) -> impl Future<Output = Result<(), Failure>> + use<> {

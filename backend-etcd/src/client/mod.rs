@@ -8,6 +8,7 @@ mod position;
 #[cfg(test)]
 mod published_errors;
 mod responses;
+mod silence;
 mod single_flight;
 mod watch_stream;
 
@@ -29,8 +30,8 @@ pub(crate) use error::{Failure, Reason};
 pub(crate) use position::Position;
 pub(crate) use watch_stream::WatchStream;
 
-/// A request that its caller drops after so long was dropped because of a deadline. Less than a third of the smallest
-/// TTL, within which a renewal must be done: etcd grants whole seconds, and one where elections are fast.
+/// A connection that was silent for so long to requests which their callers have dropped is left. Less than a third of the
+/// smallest TTL, within which a renewal must be done: etcd grants whole seconds, and one where elections are fast.
 const SUSPICIOUS: Duration = Duration::from_millis(300);
 
 /// The longest time to live that is believed: sums with it do not overflow.
@@ -155,7 +156,10 @@ impl Checkout {
         let response = timeout(within, response).await;
         guard.ended = true;
         match response {
-            Ok(response) => response.map_err(|error| self.failed(Failure::of(error, self.endpoint()))),
+            Ok(response) => {
+                self.connection.silence().ends();
+                response.map_err(|error| self.failed(Failure::of(error, self.endpoint())))
+            }
             Err(_) => Err(self.failed(Failure::timeout(self.endpoint(), within))),
         }
     }
@@ -202,8 +206,8 @@ struct Page {
     more: bool,
 }
 
-/// Rotates the endpoints if a request is dropped after [`SUSPICIOUS`]: its caller had a shorter deadline than ours, which
-/// means the same as ours.
+/// Rotates the endpoints if requests were dropped after [`SUSPICIOUS`] without an answer, one or several: their callers have a
+/// shorter deadline than ours, which means the same as ours.
 struct AbandonGuard<'a> {
     checkout: &'a Checkout,
     since: Instant,
@@ -212,7 +216,7 @@ struct AbandonGuard<'a> {
 
 impl Drop for AbandonGuard<'_> {
     fn drop(&mut self) {
-        if !self.ended && self.since.elapsed() >= SUSPICIOUS {
+        if !self.ended && self.checkout.connection.silence().grows(self.since) >= SUSPICIOUS {
             self.checkout.endpoints.replace(&self.checkout.attempt, self.checkout.index + 1);
         }
     }
