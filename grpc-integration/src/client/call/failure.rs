@@ -56,7 +56,7 @@ impl Failure {
             code,
             may_retry: true,
             is_unprocessed: false,
-            pushback: Pushback::of(response.headers()),
+            pushback: Pushback::of_retries(response.headers()),
             instance: Some(attempt.instance().clone()),
             outcome: Ok(Box::new((response, attempt))),
         }
@@ -64,7 +64,7 @@ impl Failure {
 
     /// Sets what these headers ask of those who would retry.
     pub(super) fn with_pushback(mut self, headers: &HeaderMap) -> Self {
-        self.pushback = Pushback::of(headers);
+        self.pushback = Pushback::of_retries(headers);
         self
     }
 

@@ -1,4 +1,4 @@
-//! What a server asks of those who would retry.
+//! What a server asks of those who would call it again.
 
 use std::time::Duration;
 
@@ -19,6 +19,15 @@ pub(crate) enum Pushback {
 }
 
 impl Pushback {
+    /// Returns what these trailers ask of retries; `None`: nothing. A longer delay than two minutes is as good as no other
+    /// attempt.
+    pub(crate) fn of_retries(trailers: &HeaderMap) -> Option<Self> {
+        Self::of(trailers).map(|asked| match asked {
+            Self::After(delay) if delay > LONGEST => Self::Stop,
+            asked => asked,
+        })
+    }
+
     /// Returns what these trailers ask for; `None`: nothing. What cannot be parsed asks for no other attempt, as do several
     /// values.
     pub(crate) fn of(trailers: &HeaderMap) -> Option<Self> {
@@ -27,7 +36,7 @@ impl Pushback {
         let millis = value.to_str().ok().and_then(|value| value.parse::<i32>().ok());
         let delay = millis.and_then(|millis| u64::try_from(millis).ok()).map(Duration::from_millis);
         Some(match (delay, values.next()) {
-            (Some(delay), None) if delay <= LONGEST => Self::After(delay),
+            (Some(delay), None) => Self::After(delay),
             _ => Self::Stop,
         })
     }
@@ -61,7 +70,10 @@ mod tests {
             for value in values {
                 trailers.append(PUSHBACK, HeaderValue::from_bytes(value.as_bytes()).unwrap());
             }
-            assert_eq!(Pushback::of(&trailers), expected, "{values:?}");
+            assert_eq!(Pushback::of_retries(&trailers), expected, "{values:?}");
         }
+        let trailers =
+            HeaderMap::from_iter([(PUSHBACK.parse().unwrap(), HeaderValue::from_static("120001"))]);
+        assert_eq!(Pushback::of(&trailers), after(120_001), "who does not wait is not bounded");
     }
 }
