@@ -29,11 +29,12 @@ pub(super) enum Stage {
     Probing(Probing),
 }
 
-/// What the last sweep has seen of a trial.
+/// What the last sweep has seen of a trial. Times are those of intervals, however much later a sweep comes: while the whole
+/// process is stopped nothing can be answered.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Probing {
-    /// The number of the probe that was in flight, and when that was seen first.
-    probe: Option<(u64, Instant)>,
+    /// The number of the probe that was in flight, and for how long it has been since that was seen first.
+    probe: Option<(u64, Duration)>,
     /// The number of the latest one that was given up.
     given_up: Option<u64>,
     /// For how long it was tried, without the intervals in which it got no call, or the others failed too. `None` before the
@@ -93,9 +94,7 @@ impl Ejection {
                 Swept::Tried
             }
             Stage::Ejected { .. } => Swept::Nothing,
-            Stage::Probing(probing) => {
-                trial.map_or(Swept::Nothing, |trial| probing.sweep(now, interval, &trial))
-            }
+            Stage::Probing(probing) => trial.map_or(Swept::Nothing, |trial| probing.sweep(interval, &trial)),
         }
     }
 }
@@ -106,7 +105,7 @@ impl Probing {
         trial.given_up > self.given_up
     }
 
-    fn sweep(&mut self, now: Instant, interval: Duration, trial: &Trial) -> Swept {
+    fn sweep(&mut self, interval: Duration, trial: &Trial) -> Swept {
         let is_given_up = self.is_given_up(trial);
         let is_tried = is_given_up || trial.probe.is_some();
         // Where the others fail too, it may be the calls.
@@ -116,13 +115,14 @@ impl Probing {
             self.tried_for =
                 Some(self.tried_for.map_or(Duration::ZERO, |time| time.saturating_add(interval)));
         }
-        if let Some((known, since)) = self.probe
-            && trial.probe == Some(known)
+        if let Some((known, time)) = &mut self.probe
+            && trial.probe == Some(*known)
         {
+            *time = time.saturating_add(interval);
             // Its caller is waiting: nothing is decided against it.
-            return if now - since >= PATIENCE { Swept::Back } else { Swept::Nothing };
+            return if *time >= PATIENCE { Swept::Back } else { Swept::Nothing };
         }
-        self.probe = trial.probe.map(|probe| (probe, now));
+        self.probe = trial.probe.map(|probe| (probe, Duration::ZERO));
         self.given_up = trial.given_up;
         if !is_given_up || !is_evidence || self.tried_for.is_none_or(|time| time < PATIENCE) {
             Swept::Nothing
@@ -182,7 +182,7 @@ mod tests {
         assert_eq!(ejection.eject(now, &config()).as_secs(), 60);
     }
 
-    /// What the sweeps bring from the one on with which the trial begins.
+    /// What the sweeps bring after the one with which the trial begins.
     fn swept(trials: impl IntoIterator<Item = Trial>) -> Vec<Swept> {
         let (mut ejection, mut now) = (Ejection::default(), Instant::now());
         ejection.eject(now, &config());
@@ -221,6 +221,19 @@ mod tests {
         }
     }
 
+    /// While the process was stopped, no answer was read either.
+    #[tokio::test(start_paused = true)]
+    async fn a_sweep_that_comes_late_counts_as_one_interval() {
+        for trial in [in_flight, given_up] {
+            let (mut ejection, now) = (Ejection::default(), Instant::now());
+            ejection.eject(now, &config());
+            ejection.sweep(now + 30 * SECOND, INTERVAL, None);
+            ejection.sweep(now + 40 * SECOND, INTERVAL, Some(trial(1)));
+            let late = if trial(1).probe.is_some() { 1 } else { 2 };
+            assert_eq!(ejection.sweep(now + 1000 * SECOND, INTERVAL, Some(trial(late))), Nothing);
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn when_probes_are_given_up_for_half_a_minute_it_is_ejected_again() {
         for trial in [given_up, in_flight] {
@@ -241,10 +254,20 @@ mod tests {
         let swept_idle = swept(trials);
         assert_eq!(swept_idle[..23], [Nothing; 23]);
         assert_eq!(swept_idle[23], Unanswered);
+        // Nor does what one of these intervals ends with.
+        let ends = [beside_failures(in_flight(3)), beside_failures(given_up(4)), given_up(5)];
+        let swept_ends = swept([1, 1, 2, 2].map(in_flight).into_iter().chain(ends));
+        assert_eq!((&swept_ends[..6], swept_ends[6]), (&[Nothing; 6][..], Unanswered));
         let failures = (2..50).map(given_up).map(beside_failures);
         assert_eq!(swept(failures.clone()), [Nothing; 48]);
         let swept_last = swept((2..5).map(given_up).chain(failures.skip(3)).chain([given_up(50)]));
         assert_eq!((&swept_last[..48], swept_last[48]), (&[Nothing; 48][..], Unanswered));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn probes_that_were_not_sent_decide_nothing() {
+        let unsent = |probe| Trial { given_up: None, ..in_flight(probe) };
+        assert_eq!(swept([1, 1, 1, 2, 3, 4].map(unsent)), [Nothing; 6]);
     }
 
     /// Their callers may want no more than the first messages of a stream.
