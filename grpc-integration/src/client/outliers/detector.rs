@@ -186,7 +186,8 @@ impl Outliers {
         let has_changed = self.admitted.follow(&ready, !self.out.is_empty()).await;
         let (left, of) = self.admitted.counts();
         let is_few = left == 0 || left * 100 < of * self.config.panic_threshold as usize;
-        let is_panic = is_few && left < of;
+        // While none is ready, those that are left are no more than before.
+        let is_panic = if of == 0 { self.is_panic } else { is_few };
         let was_panic = std::mem::replace(&mut self.is_panic, is_panic);
         if is_panic != was_panic {
             self.log.panics(is_panic, left, of);
