@@ -180,3 +180,68 @@ impl Drop for Attempt {
         self.ended(Code::Cancelled);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::Barrier;
+    use std::thread;
+
+    use async_trait::async_trait;
+    use hither_core::{Instance, SortedById};
+
+    use super::*;
+    use crate::client::balance::{Policy, RoundRobin};
+    use crate::client::connector::{Connected, Connector, Destination};
+    use crate::client::metrics::ChannelMetrics;
+    use crate::client::outcomes::{AllOutcomes, Counts, Outcomes};
+    use crate::client::ready_instance::Picked;
+    use crate::client::transport::TransportConfig;
+
+    /// Connects to servers that answer nothing.
+    #[derive(Debug)]
+    struct Silence;
+
+    #[async_trait]
+    impl Connector for Silence {
+        async fn connect(&self, _destination: Destination<'_>) -> io::Result<Connected> {
+            let (ours, theirs) = tokio::io::duplex(1000);
+            tokio::spawn(async move {
+                let mut connection = h2::server::handshake(theirs).await?;
+                while connection.accept().await.transpose()?.is_some() {}
+                Ok::<_, h2::Error>(())
+            });
+            Ok(ours.into())
+        }
+    }
+
+    /// They learn of it on several threads, in the same moment.
+    #[tokio::test]
+    async fn of_the_attempts_on_one_lost_connection_the_first_counts() {
+        const ATTEMPTS: usize = 4;
+        let outcomes = Arc::new(Outcomes::new(0, &Arc::new(AllOutcomes::new(None))));
+        let instance = Arc::new(Instance::new("h:1".parse().unwrap()));
+        let ready = ReadyInstance::in_pool(Arc::clone(&instance), &Arc::default(), Some(outcomes.clone()));
+        let ready_ones: SortedById<_> = [ready.clone()].into_iter().collect();
+        let metrics = ChannelMetrics::new("greeter");
+        let picker = Arc::new(Policy::new(RoundRobin::default()).picker(&ready_ones, &metrics).unwrap());
+        for _ in 0..500 {
+            let config = TransportConfig::default().fork(ready.capacity());
+            let destination = Destination::new(&instance, instance.address());
+            let connection = Arc::new(Connection::open(&Silence, destination, &config).await.unwrap());
+            let barrier = Barrier::new(ATTEMPTS);
+            thread::scope(|scope| {
+                for _ in 0..ATTEMPTS {
+                    let in_flight = Picked::from(ready.clone()).started();
+                    let mut attempt = Attempt::new(in_flight, Arc::clone(&connection), Arc::clone(&picker));
+                    let barrier = &barrier;
+                    scope.spawn(move || {
+                        barrier.wait();
+                        attempt.lost(Code::Unavailable);
+                    });
+                }
+            });
+            assert_eq!(outcomes.sweep(), Counts { succeeded: 0, failed: 1 });
+        }
+    }
+}
