@@ -80,3 +80,15 @@ impl Counter {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_counted_between_two_reads_makes_no_difference_below_zero() {
+        let (one, other) = (Counts { succeeded: 1, failed: 5 }, Counts { succeeded: 3, failed: 4 });
+        assert_eq!(one - other, Counts { succeeded: 0, failed: 1 });
+        assert_eq!(other - one, Counts { succeeded: 2, failed: 0 });
+    }
+}

@@ -56,6 +56,12 @@ mod tests {
     }
 
     #[test]
+    fn one_that_fails_less_is_not_worse() {
+        assert!(!is_clearly_worse(of(990, 10), of(500, 500)));
+        assert!(!is_clearly_worse(of(500, 500), of(10, 990)));
+    }
+
+    #[test]
     fn a_small_difference_needs_many_calls() {
         // One in a hundred, where the others have one in a thousand.
         let of_hundred = |calls: u64| of(calls - calls / 100, calls / 100);

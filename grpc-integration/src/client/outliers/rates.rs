@@ -119,5 +119,8 @@ mod tests {
         let config = SuccessRate::default().with_minimum_hosts(0).with_request_volume(0);
         assert_eq!(by_success_rate(&config, &[of(0, 0); 3]), []);
         assert_eq!(by_success_rate(&config, &[]), []);
+        let config = config.with_minimum_hosts(3);
+        let config = config.with_stdev_factor(0.5);
+        assert_eq!(by_success_rate(&config, &[of(0, 0), of(0, 0), of(0, 5)]), [], "one has calls");
     }
 }

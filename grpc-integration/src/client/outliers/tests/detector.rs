@@ -4,7 +4,7 @@ use std::pin::pin;
 
 use futures_util::FutureExt;
 use tokio::task::yield_now;
-use tokio::time::Instant;
+use tokio::time::{Instant, advance};
 
 use super::channel::{Channel, SECOND, consecutive_only};
 use crate::client::outcomes::{Admission, Standing};
@@ -180,6 +180,7 @@ async fn one_call_at_a_time_is_let_through_while_an_instance_is_tried() {
     let mut channel = Channel::new(2, consecutive_only());
     channel.fails(0, 6, 1);
     for _ in 0..3 {
+        assert_eq!(channel.left().await, [1]);
         channel.calls(1, 20, 0);
         channel.interval().await;
     }
@@ -212,6 +213,18 @@ async fn ejected_instances_are_called_when_too_few_others_are_ready() {
     assert_eq!(channel.left().await, [2, 3]);
     channel.set_ready(&[]);
     assert!(channel.left().await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_panic_threshold_the_last_one_is_called() {
+    let config = consecutive_only().with_max_ejection_percent(50).with_panic_threshold(0);
+    let mut channel = Channel::new(4, config);
+    channel.fails(0, 5, 1);
+    channel.fails(1, 8, 2);
+    channel.set_ready(&[0, 1, 2]);
+    assert_eq!(channel.left().await, [2]);
+    channel.set_ready(&[0, 1]);
+    assert_eq!(channel.left().await, [0, 1]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -249,10 +262,63 @@ async fn an_instance_that_has_left_is_forgotten() {
     channel.set_ready(&[1, 2]);
     assert_eq!(channel.left().await, [1, 2]);
     channel.fails(1, 20, 2);
-    assert_eq!(channel.left().await, [2], "its place is free");
+    assert_eq!((channel.left().await, channel.outliers.ejected()), (vec![2], 1), "its place is free");
+    channel.interval().await;
     // What it does later is of no account.
     channel.calls(0, 0, 10);
     assert_eq!(channel.left().await, [2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_leaves_while_it_is_tried_is_counted_no_more() {
+    let mut channel = Channel::new(4, consecutive_only());
+    channel.fails(0, 5, 1);
+    for _ in 0..3 {
+        channel.interval().await;
+    }
+    assert_eq!((channel.standing(0), channel.left().await.len()), (Standing::Probing, 4));
+    channel.outliers.forget(&channel.instances[0]);
+    channel.set_ready(&[1, 2, 3]);
+    assert_eq!(channel.left().await, [1, 2, 3]);
+    channel.fails(1, 5, 2);
+    assert_eq!(channel.left().await, [2, 3], "two of three are enough");
+}
+
+#[tokio::test(start_paused = true)]
+async fn instances_are_compared_when_an_interval_is_over() {
+    let mut channel = Channel::new(3, rates_only());
+    for _ in 0..2 {
+        (0..2).for_each(|index| channel.calls(index, 5, 0));
+        channel.calls(2, 0, 5);
+        for _ in 0..2 {
+            advance(4 * SECOND).await;
+            channel.outliers.sweep(Instant::now(), |_| true).await;
+            assert_eq!(channel.left().await, [0, 1, 2]);
+        }
+        // So long is left.
+        let began = Instant::now();
+        channel.outliers.due().await;
+        assert_eq!(began.elapsed(), 2 * SECOND);
+        channel.outliers.sweep(Instant::now(), |_| true).await;
+        assert_eq!(channel.left().await, [0, 1]);
+        channel = Channel::new(3, rates_only());
+        channel.interval().await;
+    }
+}
+
+/// So nothing is made anew for it.
+#[tokio::test(start_paused = true)]
+async fn while_none_is_ejected_the_list_is_the_one_of_all() {
+    let mut channel = Channel::new(3, consecutive_only());
+    let all = channel.ready.clone();
+    assert!(channel.outliers.filter(all.clone()).await.is_same(&all));
+    channel.fails(0, 5, 1);
+    assert_eq!(channel.outliers.filter(all.clone()).await.len(), 2);
+    for _ in 0..3 {
+        channel.interval().await;
+    }
+    channel.calls(0, 1, 0);
+    assert!(channel.outliers.filter(all.clone()).await.is_same(&all));
 }
 
 /// A sweep of 100,000 instances yields; a change among as many costs what it costs among ten.

@@ -56,6 +56,33 @@ async fn a_probe_that_ends_while_the_one_before_is_looked_at_is_looked_at_too() 
     assert_eq!((outcomes.probation().verdict(), outcomes.probation().has_room()), (None, true));
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_probe_after_one_that_has_decided_waits_until_that_is_looked_at() {
+    for is_failure in [false, true] {
+        let (mut channel, outcomes) = tried().await;
+        let probe = outcomes.probation().admit().unwrap();
+        outcomes.record(is_failure, probe);
+        outcomes.probation().release(number(probe));
+        assert_eq!((outcomes.probation().admit(), outcomes.probation().has_room()), (None, false));
+        channel.outliers.look(Instant::now()).now_or_never().unwrap();
+        assert!(outcomes.probation().admit().is_some());
+    }
+}
+
+/// There are several at once while too few other instances are left.
+#[tokio::test(start_paused = true)]
+async fn of_several_probes_the_first_to_end_decides() {
+    for is_failure in [false, true] {
+        let (channel, outcomes) = tried().await;
+        outcomes.probation().set_open(true);
+        let probes = [(); 2].map(|()| outcomes.probation().admit().unwrap());
+        outcomes.record(is_failure, probes[1]);
+        outcomes.record(!is_failure, probes[0]);
+        assert_eq!(outcomes.probation().verdict(), Some(!is_failure));
+        drop(channel);
+    }
+}
+
 /// Of a call that is held, for example, until a hedge of it has ended.
 #[tokio::test(start_paused = true)]
 async fn a_probe_that_ends_late_makes_no_room_for_another_one() {
@@ -124,8 +151,10 @@ async fn probes_that_are_given_up_decide_in_the_end() {
 #[tokio::test(start_paused = true)]
 async fn probes_that_are_given_up_decide_nothing_while_the_others_fail() {
     let (mut channel, _) = tried().await;
-    for round in 0..20 {
-        (1..3).for_each(|index| channel.calls(index, 10 * (round % 2), 20));
+    for round in 0..30 {
+        // Or have no calls.
+        let (succeeded, failed) = [(0, 20), (10, 20), (0, 0)][round % 3];
+        (1..3).for_each(|index| channel.calls(index, succeeded, failed));
         channel.give_up(0, false);
         channel.interval().await;
         assert_eq!(channel.standing(0), Standing::Probing);

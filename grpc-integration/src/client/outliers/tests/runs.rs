@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::client::outcomes::{Admission, AllOutcomes, Counts, Outcomes};
+use crate::client::outcomes::{Admission, AllOutcomes, Counts, Outcomes, Standing};
 
 const NONE: [u64; 0] = [];
 
@@ -81,6 +81,7 @@ fn a_success_begins_anew() {
     };
     assert_eq!(call(&all, &instances, 100, fails), NONE);
     assert_eq!(instances[1].sweep(), Counts { succeeded: 20, failed: 80 });
+    assert_eq!(instances[1].sweep(), Counts::default());
 }
 
 #[test]
@@ -94,5 +95,31 @@ fn the_others_are_counted_over_two_intervals() {
             instance.sweep();
         }
         all.sweep();
+    }
+}
+
+/// By chance, or because the failures come and go.
+#[test]
+fn what_has_been_failing_everywhere_until_a_moment_ago_is_notified_of_nowhere() {
+    let (all, instances) = instances(3, 5);
+    call(&all, &instances, 100, |_| true);
+    call(&all, &instances, 10, |_| false);
+    assert_eq!(call(&all, &instances, 20, |number| number == 1), NONE);
+    for _ in 0..2 {
+        for instance in &instances {
+            instance.sweep();
+        }
+        all.sweep();
+    }
+    assert_eq!(call(&all, &instances, 20, |number| number == 1), [1]);
+}
+
+/// Of calls that were in flight.
+#[test]
+fn failures_of_an_instance_that_is_ejected_are_notified_of_no_more() {
+    let (all, instances) = instances(3, 5);
+    for standing in [Standing::Ejected, Standing::Probing] {
+        instances[1].probation().set(standing);
+        assert_eq!(call(&all, &instances, 100, |number| number == 1), NONE);
     }
 }
