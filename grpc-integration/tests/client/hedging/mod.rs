@@ -2,6 +2,7 @@
 
 mod limits;
 
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -269,6 +270,23 @@ async fn there_is_no_second_copy_for_the_same_instance() {
     client.name().await.unwrap();
     assert_eq!(fleet.script.take().len(), 2);
     settle(&fleet).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn hedges_go_to_any_other_server_where_the_policy_goes_on_picking_the_same_one() {
+    for weight in [1, 0] {
+        let fleet = Fleet::weighted(&[weight; 4], Script::default()).await;
+        let client = connect(&fleet, hedged(&fleet, policy()).policy(Sticky::default())).await;
+        fleet.script.then(Reply::Name.after(150 * MILLI));
+        let mut others = BTreeSet::new();
+        for _ in 0..40 {
+            let home = client.name().await.unwrap();
+            let seen: Vec<_> = fleet.script.take().into_iter().map(|seen| seen.server).collect();
+            assert_eq!((seen.len(), &seen[0]), (2, &home));
+            others.insert(seen[1].clone());
+        }
+        assert_eq!(others.len(), 3, "{others:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -227,17 +227,4 @@ impl Picker for PeakEwmaPicker {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn times_are_those_of_finagle_and_bounded() {
-        let times = |policy: PeakEwma| {
-            let Config { decay, penalty, max_pushback } = policy.config;
-            [decay, penalty, max_pushback].map(|time| time.as_millis())
-        };
-        assert_eq!(times(PeakEwma::default()), [10_000, 5000, 60_000]);
-        let longest = PeakEwma::default().with_penalty(Duration::MAX).with_max_pushback(Duration::MAX);
-        assert_eq!(times(longest.with_decay(Duration::ZERO)), [1, DAY.as_millis(), DAY.as_millis()]);
-    }
-}
+mod tests;

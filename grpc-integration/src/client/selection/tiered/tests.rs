@@ -150,11 +150,12 @@ async fn what_is_about_to_shut_down_is_connected_to_only_while_nothing_is_up() {
 #[tokio::test(start_paused = true)]
 async fn what_is_about_to_shut_down_has_no_share_beside_what_is_held() {
     let mut sim = Sim::new(Selection::default().subset(20));
-    sim.put(["a", "b"].map(instance)).await;
+    sim.put(["a", "b", "c"].map(instance)).await;
     sim.all_ready().await;
-    sim.drain(&["b"]).await;
-    sim.hold(&["a"]).await;
-    assert_eq!(sim.connects(), ["b"], "it may be needed");
+    sim.drain(&["c"]).await;
+    sim.hold(&["a", "b"]).await;
+    assert_eq!(sim.connects(), ["c"], "it may be needed");
+    sim.turn(&["b"], Ejected).await;
     let shares: Vec<_> = sim.selector.shares().iter().map(|share| (share.list, share.part)).collect();
     assert_eq!(shares, [(List::UP, 1.0)]);
 }
