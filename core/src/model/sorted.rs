@@ -75,16 +75,19 @@ impl<T> SortedById<T> {
     }
 
     /// The number of elements.
+    #[inline]
     pub fn len(&self) -> usize {
         self.len
     }
 
     /// Whether there is no element.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
     /// Returns the element at a position, in the order of the ids.
+    #[inline]
     pub fn at(&self, index: usize) -> Option<&T> {
         let Table { chunks, starts } = &*self.table;
         // Most lists are short.
@@ -318,7 +321,12 @@ impl<T> Index<usize> for SortedById<T> {
 
     /// # Panics
     /// If there is no such position, as for a slice.
+    #[inline]
     fn index(&self, index: usize) -> &T {
+        // Most lists are short.
+        if let [only] = &self.table.chunks[..] {
+            return &only[index];
+        }
         let chunk = self.table.starts.partition_point(|start| *start <= index).saturating_sub(1);
         &self.table.chunks[chunk][index - self.table.starts[chunk]]
     }

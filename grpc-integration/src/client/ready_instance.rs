@@ -336,12 +336,19 @@ impl Picked {
         self
     }
 
+    /// Whether the call is limited to a group.
+    #[inline]
+    pub(crate) fn has_group(&self) -> bool {
+        self.group.is_some()
+    }
+
     pub(crate) fn take_group(&mut self) -> Option<Arc<InstanceGroup>> {
         self.group.take()
     }
 
     /// Reserves a stream for one call, on the oldest connection that has capacity. If none has, asks for another
     /// connection. None either if it is being tried by another call (half-open). Then this is returned.
+    #[inline]
     pub(crate) fn reserve(self) -> Result<(InFlight, Slot), Self> {
         let inner = &self.instance.0.inner;
         let admission = match &inner.outcomes {

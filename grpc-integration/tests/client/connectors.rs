@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
 
 use async_trait::async_trait;
 use hither_core::Instance;
@@ -10,9 +12,9 @@ use hither_tonic::{Connected, Connector, Destination, RoundRobin, ServiceConnect
 use http::Uri;
 use http::uri::Scheme;
 use hyper_util::rt::TokioIo;
-use tokio::io::DuplexStream;
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tonic::transport::Endpoint;
 
 use crate::support::{Client, Net, Registry, SERVICE, Server, until};
@@ -178,5 +180,81 @@ async fn an_attempt_that_panics_is_one_that_failed() {
         assert_eq!(server.accepted(), accepted);
         server.break_connections();
         until("it is connecting again", || net.dials("a:1").len() > accepted).await;
+    }
+}
+
+/// Connects to streams that keep one waker, of whatever polled them last.
+#[derive(Debug)]
+struct OneWaker(Net);
+
+#[async_trait]
+impl Connector for OneWaker {
+    async fn connect(&self, destination: Destination<'_>) -> io::Result<Connected> {
+        let io = self.0.connect(destination).await?.into_io();
+        Ok(Connected::new(OneWakerStream { io, last: Arc::default() }))
+    }
+}
+
+struct OneWakerStream<T> {
+    io: T,
+    last: Arc<LastWaker>,
+}
+
+#[derive(Default)]
+struct LastWaker(Mutex<Option<Waker>>);
+
+impl Wake for LastWaker {
+    fn wake(self: Arc<Self>) {
+        let waker = self.0.lock().unwrap().take();
+        waker.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl<T: Unpin> OneWakerStream<T> {
+    fn poll<R>(
+        &mut self,
+        cx: &Context<'_>,
+        poll: impl FnOnce(Pin<&mut T>, &mut Context<'_>) -> Poll<R>,
+    ) -> Poll<R> {
+        *self.last.0.lock().unwrap() = Some(cx.waker().clone());
+        let waker = Waker::from(Arc::clone(&self.last));
+        poll(Pin::new(&mut self.io), &mut Context::from_waker(&waker))
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for OneWakerStream<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.poll(cx, |io, cx| io.poll_read(cx, buf))
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for OneWakerStream<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll(cx, |io, cx| io.poll_write(cx, buf))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll(cx, |io, cx| io.poll_flush(cx))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll(cx, |io, cx| io.poll_shutdown(cx))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_keeps_one_waker_serves_calls() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let _server = Server::on(&net, "a:1");
+    registry.up("a:1").await;
+    let channel = channel(&registry, &net).connector(OneWaker(net.clone())).connect().await.unwrap();
+    let client = Client::new(&channel);
+    for _ in 0..8 {
+        // A deadline, because a wake-up that is lost is never noticed otherwise.
+        timeout(SECOND, client.name()).await.unwrap().unwrap();
     }
 }

@@ -40,6 +40,8 @@ mod request_body;
 mod resets;
 #[path = "../../src/client/transport/shared.rs"]
 mod shared;
+#[path = "../../src/client/transport/stream_waker.rs"]
+mod stream_waker;
 #[path = "../../src/client/transport/ticket.rs"]
 mod ticket;
 

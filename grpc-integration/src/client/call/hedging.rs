@@ -149,7 +149,7 @@ fn elsewhere(call: &Call, limits: &Limits, tried: &[ReadyInstance], previous: u3
     let withdrawal = limits.withdraw()?;
     let request = call.head.again();
     let info = CallInfo::new(call.head.path(), request.headers(), &call.head.extensions);
-    let (mut attempt, slot) = Picking { tried, ..call.picking(info, previous) }.elsewhere()?;
+    let (mut attempt, slot) = Picking { tried, ..call.picking(info, previous) }.elsewhere()?.begin();
     let Some(body) = call.content.attempt() else {
         attempt.unsent(Code::Cancelled);
         return None;

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use hither_core::ServiceName;
-use http::{HeaderMap, Request, Response};
+use http::{Request, Response};
 use http_body::Body as _;
 use tokio::task::coop::poll_proceed;
 use tonic::body::Body;
@@ -36,7 +36,7 @@ use super::pool::StateReader;
 use super::retry::{Limits, Policy};
 use super::telemetry::{CallContext, CallTelemetry};
 use super::transport::{RequestBody, ResponseBody, Sending, Slot};
-use crate::grpc_response::{code_in, is_grpc};
+use crate::grpc_response::{ResponseKind, code_in};
 use crate::task::Task;
 use attempt::Attempt;
 pub(crate) use config::CallConfig;
@@ -126,7 +126,7 @@ impl Stage {
             return Self::remainder(call, First::Unpicked(request.map(drop)));
         };
         let (mut attempt, slot) = match picked {
-            Ok(picked) => picked,
+            Ok(reserved) => reserved.begin(),
             Err(unpicked @ Unpicked::Failed(_)) if call.policy.is_some() => {
                 return Self::remainder(call, First::Failed(Failure::from(unpicked)));
             }
@@ -156,13 +156,14 @@ impl Future for ResponseFuture {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        let outcome = ready!(this.stage.poll(&mut this.telemetry, cx));
-        if let Err(status) = &outcome
+        // Looked at where it is, as it is large.
+        let outcome = this.stage.poll(&mut this.telemetry, cx);
+        if let Poll::Ready(Err(status)) = &outcome
             && let Some(telemetry) = &mut this.telemetry
         {
             telemetry.ended(status.code());
         }
-        Poll::Ready(outcome)
+        outcome
     }
 }
 
@@ -185,17 +186,17 @@ impl Stage {
                 return Poll::Ready(Err(status));
             };
             let Some(attempt) = attempt.take() else { return Poll::Pending };
-            match ended {
-                Ok(response)
-                    if is_grpc(response.status(), response.headers())
-                        && !call.is_late(response.headers())
-                        && call.failed(&response).is_none() =>
+            let kind =
+                ended.as_ref().ok().map(|response| ResponseKind::of(response.status(), response.headers()));
+            match (ended, kind) {
+                (Ok(response), Some(kind))
+                    if kind.is_grpc && !call.is_late(kind.code) && call.failed(kind.code).is_none() =>
                 {
-                    let response = call.respond(response, attempt, telemetry.take());
+                    let response = call.respond(response, kind.code, attempt, telemetry.take());
                     *stage = Stage::Over(None);
                     return Poll::Ready(Ok(response.map(Body::new)));
                 }
-                ended => {
+                (ended, _) => {
                     let Stage::Sent { call, .. } = mem::replace(stage, Stage::Over(None)) else {
                         return Poll::Pending;
                     };
@@ -241,16 +242,15 @@ impl Call {
         })
     }
 
-    /// Returns the code of a response that is a failure for the policy to look at.
-    fn failed(&self, response: &Response<ResponseBody>) -> Option<Code> {
-        self.policy.and_then(|_| code_in(response.headers())).filter(|code| *code != Code::Ok)
+    /// Returns the code in the headers of a response if that is a failure for the policy to look at.
+    fn failed(&self, code: Option<Code>) -> Option<Code> {
+        code.filter(|code| self.policy.is_some() && *code != Code::Ok)
     }
 
-    /// Whether it was cancelled because its time was over. A server that knows the deadline may do so before the timer here
+    /// Whether it was cancelled, by the code in the headers, because its time was over. A server that knows the deadline may do so before the timer here
     /// fires, as tonic's does: to the caller that is DEADLINE_EXCEEDED.
-    fn is_late(&self, headers: &HeaderMap) -> bool {
-        let is_cancelled = || code_in(headers) == Some(Code::Cancelled);
-        self.head.deadline.is_some_and(|deadline| is_cancelled() && deadline.has_passed())
+    fn is_late(&self, code: Option<Code>) -> bool {
+        code == Some(Code::Cancelled) && self.head.deadline.is_some_and(|deadline| deadline.has_passed())
     }
 
     /// `previous`: how many attempts there were before.
@@ -279,7 +279,8 @@ impl Call {
         };
         self.timer = timer;
         let (response, attempt) = result.or_else(|failure| failure.outcome.map(|answer| *answer))?;
-        Ok(self.respond(response, attempt, None))
+        let code = code_in(response.headers());
+        Ok(self.respond(response, code, attempt, None))
     }
 
     /// Sends one attempt. `previous`: how many there were before; `None` if it is the first and has not waited.
@@ -314,15 +315,16 @@ impl Call {
         Ok(Sending::new(slot, request, body, self.head.deadline.map(|deadline| deadline.at)))
     }
 
+    /// `code`: the status in its headers.
     fn respond(
         &mut self,
         response: Response<ResponseBody>,
+        code: Option<Code>,
         mut attempt: Attempt,
         mut telemetry: Option<CallTelemetry>,
     ) -> Response<CallBody> {
         // A status that is no success ends the call for its caller, who reads no further. Proxies send it without the end of
         // the stream (nginx for one), which comes later.
-        let code = code_in(response.headers());
         if response.body().is_end_stream() || code.is_some_and(|code| code != Code::Ok) {
             let code = attempt.ended_with(response.headers());
             if let Some(telemetry) = &mut telemetry {

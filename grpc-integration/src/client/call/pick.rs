@@ -11,10 +11,10 @@ use tonic::{Code, Status};
 
 use super::attempt::Attempt;
 use super::progress::Progress;
-use crate::client::balance::{CallInfo, Outcome, Pick};
+use crate::client::balance::{CallInfo, Outcome, Pick, PolicyPicker};
 use crate::client::capacity::{CapacityWaiters, Head};
 use crate::client::pool::{Ready, State, StateReader, closed};
-use crate::client::ready_instance::{InstanceGroup, Picked, ReadyInstance};
+use crate::client::ready_instance::{InFlight, InstanceGroup, Picked, ReadyInstance};
 use crate::client::transport::Slot;
 
 /// How often the picker is asked while it picks instances without capacity.
@@ -22,8 +22,23 @@ const TRIES: usize = 3;
 /// How many instances are looked at before all are.
 const SAMPLE: usize = 8;
 
-/// An attempt, and the stream that was reserved for it.
-pub(super) type Reserved = (Attempt, Slot);
+/// A stream that was reserved for an attempt, which is to [begin](Self::begin). It is smaller than that, for what hands it on.
+#[derive(Debug)]
+#[must_use = "the policy is told of the end of what has begun"]
+pub(super) struct Reserved {
+    in_flight: InFlight,
+    slot: Slot,
+    picker: Arc<PolicyPicker>,
+}
+
+impl Reserved {
+    /// Begins the attempt.
+    #[inline]
+    pub(super) fn begin(self) -> (Attempt, Slot) {
+        let Self { in_flight, slot, picker } = self;
+        (Attempt::new(in_flight, Arc::clone(slot.connection()), picker), slot)
+    }
+}
 
 /// Why there is no attempt.
 #[derive(Debug)]
@@ -67,7 +82,21 @@ impl Picking<'_> {
         if self.state.capacity().any() {
             return None;
         }
-        match self.look(progress, None) {
+        let state = self.state.load();
+        // What nearly every call takes: the first pick has capacity, and is not bound to a group.
+        let first = match &**state {
+            State::Ready(ready) if self.tried.is_empty() => match ready.picker.pick(&self.info) {
+                Pick::Instance(picked) if !picked.has_group() && !ready.leaves_out(picked.instance()) => {
+                    match reserve(ready, picked) {
+                        Ok(reserved) => return Some(Ok(reserved)),
+                        Err(picked) => Some(Pick::Instance(picked)),
+                    }
+                }
+                pick => Some(pick),
+            },
+            _ => None,
+        };
+        match self.look_at(&state, progress, None, true, first) {
             Look::Done(picked) => Some(picked),
             Look::Full(_) | Look::Queued => None,
         }
@@ -180,17 +209,7 @@ impl Picking<'_> {
     fn look(&self, progress: &mut Progress, head: Option<&Head<'_>>) -> Look {
         // Before the state is loaded: other instances that are published from now on are looked at the next time.
         let at_all = head.is_none_or(Head::begin);
-        let look = match &**self.state.load() {
-            State::Ready(ready) => self.pick_among(ready, progress, head, at_all),
-            State::Failing(reason) if !self.wait_for_ready => {
-                Look::Done(Err(Unpicked::Failed(reason.error().into())))
-            }
-            State::Failing(reason) | State::Connecting(reason) => {
-                *progress = Progress::Waiting(reason.to_string());
-                Look::Queued
-            }
-            State::Closed => Look::Done(Err(Unpicked::Dropped(closed().into()))),
-        };
+        let look = self.look_at(&self.state.load(), progress, head, at_all, None);
         if at_all
             && let Some(head) = head
             && !matches!(&look, Look::Full(full) if head.is_of(full))
@@ -200,6 +219,28 @@ impl Picking<'_> {
         look
     }
 
+    /// `first`: what the policy has picked already.
+    fn look_at(
+        &self,
+        state: &State,
+        progress: &mut Progress,
+        head: Option<&Head<'_>>,
+        at_all: bool,
+        first: Option<Pick>,
+    ) -> Look {
+        match state {
+            State::Ready(ready) => self.pick_among(ready, progress, head, at_all, first),
+            State::Failing(reason) if !self.wait_for_ready => {
+                Look::Done(Err(Unpicked::Failed(reason.error().into())))
+            }
+            State::Failing(reason) | State::Connecting(reason) => {
+                *progress = Progress::Waiting(reason.to_string());
+                Look::Queued
+            }
+            State::Closed => Look::Done(Err(Unpicked::Dropped(closed().into()))),
+        }
+    }
+
     /// `at_all`: whether all instances are looked at, or only those whose capacity has grown since they were.
     fn pick_among(
         &self,
@@ -207,11 +248,13 @@ impl Picking<'_> {
         progress: &mut Progress,
         head: Option<&Head<'_>>,
         at_all: bool,
+        mut first: Option<Pick>,
     ) -> Look {
         let mut again = None;
         let mut among = Among::all(ready);
         for _ in 0..TRIES {
-            let mut picked = match ready.picker.pick(&self.info) {
+            let pick = first.take().unwrap_or_else(|| ready.picker.pick(&self.info));
+            let mut picked = match pick {
                 Pick::Instance(picked) => picked,
                 Pick::Queue => return Look::Queued,
                 Pick::Fail(status) if self.wait_for_ready => {
@@ -347,6 +390,7 @@ impl<'a> Drawn<'a> {
         self.picked.as_ref().map(Picked::instance)
     }
 
+    #[inline(always)]
     fn reserve(mut self) -> Option<Reserved> {
         let picked = self.picked.take_if(|picked| !self.ready.leaves_out(picked.instance()))?;
         reserve(self.ready, picked).map_err(|picked| self.picked = Some(picked)).ok()
@@ -362,10 +406,10 @@ impl Drop for Drawn<'_> {
     }
 }
 
+#[inline(always)]
 fn reserve(ready: &Ready, picked: Picked) -> Result<Reserved, Picked> {
     let (in_flight, slot) = picked.reserve()?;
-    let attempt = Attempt::new(in_flight, Arc::clone(slot.connection()), Arc::clone(&ready.picker));
-    Ok((attempt, slot))
+    Ok(Reserved { in_flight, slot, picker: Arc::clone(&ready.picker) })
 }
 
 /// Takes an instance that has capacity: of a few random ones that with the fewest calls for its weight, and of all if none

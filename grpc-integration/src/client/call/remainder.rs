@@ -21,7 +21,7 @@ use crate::client::balance::CallInfo;
 use crate::client::ready_instance::ReadyInstance;
 use crate::client::retry::Withdrawal;
 use crate::client::transport::{Refusal, SendError, Sending, http_status};
-use crate::grpc_response::is_grpc;
+use crate::grpc_response::ResponseKind;
 
 /// How often a call is sent again after the server has closed the connection with an error. The call may be the cause, for
 /// example with headers that are too large for the server, and would end one connection after the other.
@@ -206,8 +206,8 @@ impl<'a> Remainder<'a> {
         let info = CallInfo::new(call.head.path(), request.headers(), &call.head.extensions);
         let picking = Picking { tried, ..call.picking(info, *previous) };
         let (mut attempt, slot) = match picking.now(progress) {
-            Some(picked) => picked?,
-            None => picking.wait(progress).await?,
+            Some(picked) => picked?.begin(),
+            None => picking.wait(progress).await?.begin(),
         };
         let Some(body) = call.content.attempt() else {
             // It has failed, or what was sent before is not buffered any more.
@@ -249,22 +249,23 @@ impl<'a> Remainder<'a> {
             return Err(Failure::last(status));
         }
         match ended {
-            Ok(response) if is_grpc(response.status(), response.headers()) => {
-                if let Some(deadline) = call.head.deadline.filter(|_| call.is_late(response.headers())) {
+            Ok(response) => {
+                let kind = ResponseKind::of(response.status(), response.headers());
+                if !kind.is_grpc {
+                    let (head, body) = response.into_parts();
+                    let status = attempt.at_peer(&http_status::status_of(&head, body).await);
+                    attempt.ended_as(status.code(), &head.headers);
+                    return Err(Failure::new(status, attempt).with_pushback(&head.headers));
+                }
+                if let Some(deadline) = call.head.deadline.filter(|_| call.is_late(kind.code)) {
                     return Err(Failure::last(attempt.exceeded(&deadline, None)));
                 }
-                let Some(code) = call.failed(&response) else { return Ok(Some(response)) };
+                let Some(code) = call.failed(kind.code) else { return Ok(Some(response)) };
                 attempt.ended_with(response.headers());
                 match mem::replace(progress, Progress::Picking) {
                     Progress::Sent(_, attempt) => Err(Failure::answered(code, response, attempt)),
                     _ => Ok(Some(response)),
                 }
-            }
-            Ok(response) => {
-                let (head, body) = response.into_parts();
-                let status = attempt.at_peer(&http_status::status_of(&head, body).await);
-                attempt.ended_as(status.code(), &head.headers);
-                Err(Failure::new(status, attempt).with_pushback(&head.headers))
             }
             Err(SendError::Unsent) => {
                 let is_usable = attempt.connection().is_usable();

@@ -12,7 +12,6 @@ use super::attempt::{Attempt, code_of};
 use super::deadline::Timer;
 use crate::client::telemetry::CallTelemetry;
 use crate::client::transport::{ReplayBody, ResponseBody};
-use crate::grpc_response::code_in;
 
 /// The deadline is looked at when there is no frame, and for each of so many frames.
 const TIMER_EVERY: u8 = 32;
@@ -48,6 +47,56 @@ impl Open {
         let status = timer.deadline().exceeded(progress);
         self.ended(status.code());
         Some(status)
+    }
+
+    /// A part of the messages has come.
+    fn received(&mut self, data: &Bytes) {
+        self.attempt.telemetry.received(data);
+        if !self.has_data
+            && let Some(first) = data.first()
+        {
+            self.has_data = true;
+            // A message begins with 1 if it is compressed, and else with 0. With anything else the decoder fails and drops the
+            // body, which would look like a call that was given up.
+            if *first > 1 {
+                self.ended(Code::Internal);
+            }
+        }
+    }
+
+    /// It has ended with these trailers; with an error instead if it was cancelled because its time was over.
+    fn trailed(&mut self, trailers: &mut HeaderMap) -> Result<(), Status> {
+        let code = code_of(trailers);
+        if code == Code::Cancelled
+            && self.timer.as_ref().is_some_and(|timer| timer.deadline().has_passed())
+            && let Some(status) = self.exceeded()
+        {
+            return Err(status);
+        }
+        self.attempt.ended_as(code, trailers);
+        self.call_ended(code);
+        // Tonic clones trailers, and to clone a value that was read from a connection is an allocation.
+        if code == Code::Ok
+            && trailers.len() == 1
+            && let Some(value) = trailers.values_mut().next()
+        {
+            *value = HeaderValue::from_static("0");
+        }
+        Ok(())
+    }
+
+    /// It has ended with an error. Returns the status.
+    fn failed(&mut self, status: &Status) -> Status {
+        if let Some(failed) = self.request.as_ref().and_then(ReplayBody::failed) {
+            self.ended(Code::Cancelled);
+            return failed;
+        }
+        let status = self.attempt.failed(status, self.timer.as_ref().map(Timer::deadline));
+        if self.body.was_lost() {
+            self.attempt.lost(status.code());
+        }
+        self.ended(status.code());
+        status
     }
 
     fn ended(&mut self, code: Code) {
@@ -114,76 +163,39 @@ impl Body for CallBody {
             self.0 = None;
             return Poll::Ready(Some(Err(status)));
         }
-        let Poll::Ready(frame) = Pin::new(&mut open.body).poll_frame(cx) else {
-            if let Some(status) = open.poll_deadline(cx) {
+        // Looked at where it is, as it is large.
+        let mut polled = Pin::new(&mut open.body).poll_frame(cx);
+        match &mut polled {
+            Poll::Pending => {
+                if let Some(status) = open.poll_deadline(cx) {
+                    self.0 = None;
+                    return Poll::Ready(Some(Err(status)));
+                }
+                open.attempt.responding();
+            }
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(data) = frame.data_ref() {
+                    open.received(data);
+                } else if let Some(trailers) = frame.trailers_mut() {
+                    let ended = open.trailed(trailers);
+                    self.0 = None;
+                    if let Err(status) = ended {
+                        return Poll::Ready(Some(Err(status)));
+                    }
+                }
+            }
+            Poll::Ready(Some(Err(status))) => {
+                let status = open.failed(status);
                 self.0 = None;
                 return Poll::Ready(Some(Err(status)));
             }
-            open.attempt.responding();
-            return Poll::Pending;
-        };
-        match frame {
-            Some(Ok(mut frame)) => {
-                if let Some(data) = frame.data_ref() {
-                    open.attempt.telemetry.received(data);
-                    if !open.has_data && !data.is_empty() {
-                        open.has_data = true;
-                        // A message begins with 1 if it is compressed, and else with 0. With anything else the decoder fails
-                        // and drops the body, which would look like a call that was given up.
-                        if data[0] > 1 {
-                            open.ended(Code::Internal);
-                        }
-                    }
-                }
-                if let Some(trailers) = frame.trailers_mut() {
-                    if let Some(timer) = &open.timer
-                        && code_in(trailers) == Some(Code::Cancelled)
-                        && timer.deadline().has_passed()
-                    {
-                        let status = open.exceeded();
-                        self.0 = None;
-                        return Poll::Ready(status.map(Err));
-                    }
-                    let code = open.attempt.ended_with(trailers);
-                    open.call_ended(code);
-                    // Tonic clones trailers, and to clone a value that was read from a connection is an allocation.
-                    if code == Code::Ok
-                        && trailers.len() == 1
-                        && let Some(value) = trailers.values_mut().next()
-                    {
-                        *value = HeaderValue::from_static("0");
-                    }
-                    self.0 = None;
-                }
-                Poll::Ready(Some(Ok(frame)))
-            }
-            Some(Err(status)) => {
-                let failed = open.request.as_ref().and_then(ReplayBody::failed);
-                let deadline = open.timer.as_ref().map(Timer::deadline);
-                let status = match failed {
-                    Some(failed) => {
-                        open.ended(Code::Cancelled);
-                        failed
-                    }
-                    None => {
-                        let status = open.attempt.failed(&status, deadline);
-                        if open.body.was_lost() {
-                            open.attempt.lost(status.code());
-                        }
-                        open.ended(status.code());
-                        status
-                    }
-                };
-                self.0 = None;
-                Poll::Ready(Some(Err(status)))
-            }
-            None => {
+            Poll::Ready(None) => {
                 let code = open.code.unwrap_or(Code::Unknown);
                 open.ended(code);
                 self.0 = None;
-                Poll::Ready(None)
             }
         }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

@@ -16,7 +16,7 @@ use super::message::{Responses, ServingStatus};
 use crate::client::call_headers;
 use crate::client::transport::http_status::status_of;
 use crate::client::transport::{Connection, RequestBody, ResponseBody, SendError, Sending, Slot};
-use crate::grpc_response::{GRPC_STATUS, is_grpc};
+use crate::grpc_response::ResponseKind;
 
 const PATH: &str = "/grpc.health.v1.Health/Watch";
 
@@ -43,12 +43,10 @@ impl HealthStream {
             SendError::Refused { status, .. } | SendError::Failed(status) | SendError::Lost(status) => status,
         })?;
         let (head, body) = response.into_parts();
-        if !is_grpc(head.status, &head.headers) {
-            return Err(status_of(&head, body).await);
-        }
-        match head.headers.contains_key(GRPC_STATUS) {
-            true => Err(ended(&head.headers)),
-            false => Ok(Self { body, responses: Responses::default() }),
+        match ResponseKind::of(head.status, &head.headers) {
+            ResponseKind { is_grpc: false, .. } => Err(status_of(&head, body).await),
+            ResponseKind { code: Some(_), .. } => Err(ended(&head.headers)),
+            ResponseKind { code: None, .. } => Ok(Self { body, responses: Responses::default() }),
         }
     }
 

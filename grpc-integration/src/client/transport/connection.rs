@@ -9,7 +9,7 @@ use hither_core::Address;
 use http::uri::Scheme;
 use http::{HeaderMap, Request};
 use tonic::Status;
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use super::config::TransportConfig;
 use super::driver::{CONNECTION_WINDOW, Driver, UNSETTLED};
@@ -85,7 +85,12 @@ impl Connection {
             has_lost: AtomicBool::new(false),
             shared: Arc::clone(&shared),
         };
-        tokio::spawn(Driver::new(shared, h2, requests, config).in_current_span());
+        let driver = Driver::new(shared, h2, requests, config);
+        // A span that is none would be entered at each poll all the same.
+        match Span::current() {
+            span if span.is_none() => tokio::spawn(driver),
+            span => tokio::spawn(driver.instrument(span)),
+        };
         let stage = stage.wait_for(|stage| *stage != Stage::Handshake).await.map(|stage| stage.clone());
         match stage {
             // GOAWAY may have come with the SETTINGS, or before this was polled again. The peer can be connected to: what

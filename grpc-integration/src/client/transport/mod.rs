@@ -26,6 +26,7 @@ mod response_body;
 mod send_error;
 mod sending;
 mod shared;
+mod stream_waker;
 mod ticket;
 mod trial;
 mod upload;

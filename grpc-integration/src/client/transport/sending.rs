@@ -22,7 +22,7 @@ pub(crate) struct Sending {
 
 impl Sending {
     /// Sends the request, unless `deadline` passes before that.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn new(
         slot: Slot,
         request: Request<()>,

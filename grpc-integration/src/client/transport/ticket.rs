@@ -51,17 +51,18 @@ enum State {
 
 impl Ticket {
     /// Returns a ticket for a request. It may be one that another call has had, if nothing else refers to that one.
-    #[inline]
+    #[inline(always)]
     pub(super) fn of(request: Request<()>, body: RequestBody, deadline: Option<Instant>) -> Arc<Self> {
-        let queued = State::Queued { request: Some(request), body, deadline, waker: None };
         let spare = SPARE.try_with(|spare| spare.borrow_mut().pop()).ok().flatten();
         if let Some(mut ticket) = spare
             && let Some(Self(state)) = Arc::get_mut(&mut ticket)
         {
-            *state.get_mut().unwrap_or_else(PoisonError::into_inner) = queued;
+            let state = state.get_mut().unwrap_or_else(PoisonError::into_inner);
+            // Written out twice, so that the request is copied once.
+            *state = State::Queued { request: Some(request), body, deadline, waker: None };
             return ticket;
         }
-        Arc::new(Self(Mutex::new(queued)))
+        Arc::new(Self(Mutex::new(State::Queued { request: Some(request), body, deadline, waker: None })))
     }
 
     /// The call needs its ticket no more.

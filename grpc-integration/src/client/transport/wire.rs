@@ -4,7 +4,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use hither_core::contain::contain;
@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
 use super::empty_frames::EmptyFrames;
+use super::stream_waker::StreamWaker;
 use crate::client::connector::BoxedIo;
 
 /// How long is waited for what can still be read from a peer after writing to it has failed. A broken socket nearly
@@ -101,6 +102,10 @@ pub(super) struct Wire {
     io: BoxedIo,
     facts: Arc<WireFacts>,
     empty_frames: EmptyFrames,
+    /// Whether something was written since it was flushed.
+    unflushed: bool,
+    /// What `io` wakes.
+    waker: (Arc<StreamWaker>, Waker),
     /// Writing has failed, with this error; how long to wait for what can still be read.
     broken: Option<(io::Error, Pin<Box<Sleep>>)>,
 }
@@ -108,7 +113,15 @@ pub(super) struct Wire {
 impl Wire {
     pub(super) fn new(io: BoxedIo) -> (Self, Arc<WireFacts>) {
         let facts = Arc::new(WireFacts::new());
-        (Self { io, facts: Arc::clone(&facts), empty_frames: EmptyFrames::default(), broken: None }, facts)
+        let wire = Self {
+            io,
+            facts: Arc::clone(&facts),
+            empty_frames: EmptyFrames::default(),
+            unflushed: false,
+            waker: StreamWaker::new(Waker::noop()),
+            broken: None,
+        };
+        (wire, facts)
     }
 
     /// Writes until that fails. What is written later is discarded, and the error is returned by reading, once there
@@ -125,7 +138,10 @@ impl Wire {
         if self.broken.is_some() {
             return Poll::Ready(Ok(length));
         }
-        let written = match contain(|| write(Pin::new(&mut self.io), cx)) {
+        self.unflushed = true;
+        renew(&mut self.waker, cx);
+        let Self { io, waker: (_, waker), .. } = self;
+        let written = match contain(|| write(Pin::new(io), &mut Context::from_waker(waker))) {
             Ok(written) => written,
             // Nothing of the stream can be relied on.
             Err(panic) => return Poll::Ready(Err(panicked(&panic))),
@@ -140,6 +156,14 @@ impl Wire {
             }
             written => written,
         }
+    }
+}
+
+/// Makes `waker` wake the task that polls with `cx`. If it is another task than before, that has to read first.
+#[inline(always)]
+fn renew((known, waker): &mut (Arc<StreamWaker>, Waker), cx: &Context<'_>) {
+    if !known.is_of(cx) {
+        (*known, *waker) = StreamWaker::new(cx.waker());
     }
 }
 
@@ -159,8 +183,12 @@ impl AsyncRead for Wire {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let Self { io, facts, empty_frames, broken } = &mut *self;
-        let read = empty_frames.poll_read(cx, buf, |cx, buf| {
+        renew(&mut self.waker, cx);
+        let Self { io, facts, empty_frames, waker: (stream, waker), broken, .. } = &mut *self;
+        if !stream.begin() && broken.is_none() {
+            return Poll::Pending;
+        }
+        let read = empty_frames.poll_read(&mut Context::from_waker(waker), buf, |cx, buf| {
             let before = buf.filled().len();
             match (contained(|| Pin::new(&mut *io).poll_read(cx, buf)), &mut *broken) {
                 (Poll::Ready(read), _) => read?,
@@ -177,6 +205,9 @@ impl AsyncRead for Wire {
             facts.max_request_headers.store(empty_frames.settings().max_header_list(), Ordering::Relaxed);
             facts.control.store(true, Ordering::Relaxed);
         }
+        if read.is_ready() {
+            stream.again();
+        }
         read
     }
 }
@@ -187,11 +218,19 @@ impl AsyncWrite for Wire {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.write(cx, 0, |io, cx| io.poll_flush(cx).map_ok(|()| 0)).map_ok(|_| ())
+        // h2 flushes each time that it is polled.
+        if !self.unflushed {
+            return Poll::Ready(Ok(()));
+        }
+        let flushed = self.write(cx, 0, |io, cx| io.poll_flush(cx).map_ok(|()| 0)).map_ok(|_| ());
+        self.unflushed = !matches!(flushed, Poll::Ready(Ok(())));
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        contained(|| Pin::new(&mut self.io).poll_shutdown(cx))
+        renew(&mut self.waker, cx);
+        let Self { io, waker: (_, waker), .. } = &mut *self;
+        contained(|| Pin::new(io).poll_shutdown(&mut Context::from_waker(waker)))
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -14,7 +14,7 @@ use tonic::{Code, Status};
 
 use super::methods::{MethodMetrics, Methods};
 use crate::deadline::{GRPC_TIMEOUT, parse};
-use crate::grpc_response::{code_in, is_grpc};
+use crate::grpc_response::ResponseKind;
 use crate::metrics::{MessageSizes, SentSizes};
 
 /// Measures one call, until it has ended or is dropped.
@@ -69,12 +69,10 @@ impl CallMetrics {
 
     /// Its response has begun. Returns the status if it is nothing more.
     pub(super) fn responds<B>(&mut self, response: &Response<B>) -> Option<Code> {
-        let status = code_in(response.headers());
+        let ResponseKind { is_grpc, code } = ResponseKind::of(response.status(), response.headers());
         // A page beside gRPC, as the one for what is not found, tells nothing of a method.
-        let is_method =
-            matches!(status, None | Some(Code::Ok)) && is_grpc(response.status(), response.headers());
-        self.starts(is_method);
-        status
+        self.starts(is_grpc && matches!(code, None | Some(Code::Ok)));
+        code
     }
 
     fn starts(&mut self, is_method: bool) {

@@ -1,4 +1,4 @@
-//! The waker of a connection's task, muted while the task changes what would wake it.
+//! The waker of a connection's task, muted while the task changes what would wake it, and that of the byte stream under it.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use loom::thread;
 
 use crate::driver_waker::DriverWaker;
 use crate::model;
+use crate::stream_waker::StreamWaker;
 
 /// What wakes the task when it has changed.
 trait Source: Default + Send + Sync + 'static {
@@ -93,6 +94,31 @@ impl Source for Flag {
     }
 }
 
+/// A byte stream, which is asked only if it has woken since.
+#[derive(Default)]
+struct Stream<S> {
+    source: S,
+    waker: Mutex<Option<(Arc<StreamWaker>, Waker)>>,
+}
+
+impl<S: Source> Source for Stream<S> {
+    fn change(&self) {
+        self.source.change();
+    }
+
+    /// What the task does to h2 wakes, and not by way of the stream.
+    fn change_own(&self) {}
+
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut known = self.waker.lock().unwrap();
+        let (stream, waker) = known.get_or_insert_with(|| StreamWaker::new(cx.waker()));
+        match stream.begin() {
+            true => self.source.poll(&mut Context::from_waker(waker)),
+            false => Poll::Pending,
+        }
+    }
+}
+
 /// The task polls once before, so that its waker is known. It polls as often as it is woken; where a wake-up is lost it
 /// sleeps for ever, which loom reports.
 fn no_wake_up_is_lost<S: Source>() {
@@ -126,4 +152,10 @@ fn no_wake_up_by_h2_is_lost_while_the_task_is_muted() {
 #[test]
 fn no_wake_up_is_lost_whatever_wakes() {
     no_wake_up_is_lost::<Flag>();
+}
+
+#[test]
+fn no_wake_up_by_a_byte_stream_is_lost_that_is_not_asked() {
+    no_wake_up_is_lost::<Stream<Locked>>();
+    no_wake_up_is_lost::<Stream<Flag>>();
 }
