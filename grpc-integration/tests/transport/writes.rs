@@ -28,8 +28,6 @@ struct Record {
     turn: usize,
     /// What has been written in each turn since the test looked last.
     writes: Vec<(usize, Vec<u8>)>,
-    /// The turns in which it was read.
-    reads: Vec<usize>,
 }
 
 impl Recorder {
@@ -85,10 +83,6 @@ impl AsyncRead for Recorded {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let mut record = self.record.0.lock().unwrap();
-        let turn = record.turn;
-        record.reads.push(turn);
-        drop(record);
         Pin::new(&mut self.io).poll_read(cx, buf)
     }
 }
@@ -239,8 +233,8 @@ async fn calls_that_come_one_after_the_other_leave_in_one_write() {
     assert!(together >= 45, "{together} of 50");
 }
 
-/// Thousands of requests that are there at once go in order, and none of the task's turns sends more than some, or reads
-/// nothing: other tasks run in between.
+/// Thousands of requests that are there at once go in order, and none of the task's turns sends more than some: other tasks run
+/// in between.
 #[tokio::test]
 async fn a_large_queue_is_sent_in_many_turns() {
     const CALLS: usize = 3000;
@@ -286,5 +280,4 @@ async fn a_large_queue_is_sent_in_many_turns() {
     }
     assert_eq!(per_turn.values().sum::<usize>(), CALLS);
     assert!(per_turn.values().all(|requests| *requests <= 128), "{per_turn:?}");
-    assert!(per_turn.keys().all(|turn| record.reads.contains(turn)));
 }
