@@ -26,8 +26,10 @@ async fn calls_of_a_lane_whose_policy_panics_stay_in_it_also_when_all_of_it_was_
         sleep(SECOND).await;
         // What the last picker picks is still there.
         assert_eq!(call(&client, "Name", "canary").await.unwrap(), "c1:1");
-        fleet.registry.leave("c1:1").await;
+        // Which is connected still, and has capacity.
+        fleet.registry.put(described(&fleet.servers[1], "other")).await;
         sleep(SECOND).await;
+        let before = fleet.calls();
         let mut streams = Vec::new();
         for _ in 0..2 {
             let stream = timeout(SECOND, client.stream("Stream", to("canary"))).await.expect("c2 is ready");
@@ -40,7 +42,9 @@ async fn calls_of_a_lane_whose_policy_panics_stay_in_it_also_when_all_of_it_was_
         };
         sleep(SECOND).await;
         assert!(!waiting.is_finished(), "{fallback:?}");
+        assert_eq!(fleet.calls(), before);
         assert_eq!(call(&client, "Name", "").await.unwrap(), "a:1");
+        assert_eq!(call(&client, "Name", "other").await.unwrap(), "c1:1");
         drop(streams.pop());
         assert_eq!(timeout(SECOND, waiting).await.expect("a stream is free").unwrap().unwrap(), "c2:1");
         let panics = log.take().into_iter().filter(|line| line.starts_with("ERROR")).collect::<Vec<_>>();
