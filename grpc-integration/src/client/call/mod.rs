@@ -63,21 +63,17 @@ pub(crate) struct Calls {
 
 /// The future of a call's response. Dropping it cancels the call.
 #[must_use = "a call is cancelled when its future is dropped"]
-pub struct ResponseFuture {
-    stage: Stage,
-    /// Taken when the call has a response, with whose body it ends.
-    telemetry: Option<CallTelemetry>,
-}
+pub struct ResponseFuture(Stage);
 
 #[allow(clippy::large_enum_variant, reason = "the large variant is nearly every call's")]
 enum Stage {
     Sent {
         sending: Sending,
-        call: Call,
-        /// Taken when there is an outcome.
+        /// Taken when there is an outcome. It ends before its call does.
         attempt: Option<Attempt>,
+        call: Call,
     },
-    Remainder(Pin<Box<dyn Future<Output = Result<Response<CallBody>, Status>> + Send>>),
+    Remainder(Pin<Box<dyn Future<Output = Result<Response<Body>, Status>> + Send>>),
     /// The call is over, with this status if it was not returned yet.
     Over(Option<Status>),
 }
@@ -91,6 +87,8 @@ struct Call {
     /// needs a runtime.
     timer: Option<Timer>,
     context: CallContext,
+    /// Taken when the call has a response, with whose body it ends.
+    telemetry: Option<CallTelemetry>,
     /// The index of the method's settings, if it has a policy.
     policy: Option<usize>,
 }
@@ -98,26 +96,27 @@ struct Call {
 impl ResponseFuture {
     /// Begins the call: if there is an instance with capacity, it is sent.
     pub(crate) fn new(calls: Arc<Calls>, request: Request<Body>) -> Self {
-        let (service, path) = (calls.service.as_str(), request.uri().path());
-        let telemetry = CallTelemetry::begin(&calls.metrics, service, path, request.extensions());
-        let stage = Stage::begin(calls, request, telemetry.context());
-        Self { stage, telemetry: Some(telemetry) }
+        Self(Stage::begin(calls, request))
     }
 }
 
 impl Stage {
-    fn begin(calls: Arc<Calls>, mut request: Request<Body>, context: CallContext) -> Self {
+    fn begin(calls: Arc<Calls>, mut request: Request<Body>) -> Self {
+        let (service, path) = (calls.service.as_str(), request.uri().path());
+        let mut telemetry = CallTelemetry::begin(&calls.metrics, service, path, request.extensions());
         let settings = match calls.config.of(request.uri().path()) {
             Ok(settings) => settings,
-            Err(status) => return Self::failed(status),
+            Err(status) => return Self::failed(&mut telemetry, status),
         };
         // Before the body is read, which may take its time to encode a message.
         let head = Head::of(&mut request, &settings);
         let content = match Content::begin(mem::take(request.body_mut())) {
             Ok(content) => content,
-            Err(status) => return Self::failed(status),
+            Err(status) => return Self::failed(&mut telemetry, status),
         };
-        let call = Call { calls, head, content, timer: None, context, policy: settings.policy };
+        let context = telemetry.context();
+        let (timer, telemetry, policy) = (None, Some(telemetry), settings.policy);
+        let mut call = Call { calls, head, content, timer, context, telemetry, policy };
         if let Some((_, limits)) = call.policy() {
             limits.on_call();
         }
@@ -130,15 +129,15 @@ impl Stage {
             Err(unpicked @ Unpicked::Failed(_)) if call.policy.is_some() => {
                 return Self::remainder(call, First::Failed(Failure::from(unpicked)));
             }
-            Err(unpicked) => return Self::failed(unpicked.into_status()),
+            Err(unpicked) => return Self::over(&mut call, unpicked.into_status()),
         };
         let Some(body) = call.content.attempt() else {
-            return Self::failed(Status::internal("the request body was sent before"));
+            return Self::over(&mut call, Status::internal("the request body was sent before"));
         };
         match call.send(&mut attempt, slot, request.map(drop), body, None) {
             Ok(sending) if call.is_hedged() => Self::remainder(call, First::Sent(attempt, sending)),
-            Ok(sending) => Self::Sent { sending, call, attempt: Some(attempt) },
-            Err(status) => Self::failed(status),
+            Ok(sending) => Self::Sent { sending, attempt: Some(attempt), call },
+            Err(status) => Self::over(&mut call, status),
         }
     }
 
@@ -146,7 +145,13 @@ impl Stage {
         Self::Remainder(Box::pin(call.finish(first)))
     }
 
-    fn failed(status: Status) -> Self {
+    fn over(call: &mut Call, status: Status) -> Self {
+        call.ended(status.code());
+        Self::Over(Some(status))
+    }
+
+    fn failed(telemetry: &mut CallTelemetry, status: Status) -> Self {
+        telemetry.ended(status.code());
         Self::Over(Some(status))
     }
 }
@@ -155,26 +160,7 @@ impl Future for ResponseFuture {
     type Output = Result<Response<Body>, Status>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = &mut *self;
-        // Looked at where it is, as it is large.
-        let outcome = this.stage.poll(&mut this.telemetry, cx);
-        if let Poll::Ready(Err(status)) = &outcome
-            && let Some(telemetry) = &mut this.telemetry
-        {
-            telemetry.ended(status.code());
-        }
-        outcome
-    }
-}
-
-impl Stage {
-    /// Takes `telemetry` for the response.
-    fn poll(
-        &mut self,
-        telemetry: &mut Option<CallTelemetry>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<Response<Body>, Status>> {
-        let stage = self;
+        let stage = &mut self.0;
         if let Stage::Sent { sending, call, attempt } = stage {
             let Poll::Ready(ended) = Pin::new(&mut *sending).poll(cx) else {
                 let (Some(deadline), Some(attempt)) = (call.head.deadline, attempt) else {
@@ -182,6 +168,7 @@ impl Stage {
                 };
                 ready!(call.timer.get_or_insert_with(|| Timer::new(deadline)).poll(cx));
                 let status = attempt.exceeded(&deadline, Some(sending));
+                call.ended(status.code());
                 *stage = Stage::Over(None);
                 return Poll::Ready(Err(status));
             };
@@ -192,24 +179,20 @@ impl Stage {
                 (Ok(response), Some(kind))
                     if kind.is_grpc && !call.is_late(kind.code) && call.failed(kind.code).is_none() =>
                 {
-                    let response = call.respond(response, kind.code, attempt, telemetry.take());
+                    let response = call.respond(response, kind.code, attempt);
                     *stage = Stage::Over(None);
-                    return Poll::Ready(Ok(response.map(Body::new)));
+                    return Poll::Ready(Ok(response));
                 }
                 (ended, _) => {
                     let Stage::Sent { call, .. } = mem::replace(stage, Stage::Over(None)) else {
                         return Poll::Pending;
                     };
-                    *stage = Stage::Remainder(Box::pin(call.finish(First::Ended(attempt, ended))));
+                    *stage = Stage::remainder(call, First::Ended(attempt, ended));
                 }
             }
         }
         match stage {
-            Stage::Remainder(remainder) => remainder.as_mut().poll(cx).map_ok(|response| {
-                let (head, body) = response.into_parts();
-                let body = body.seen_by(telemetry.take(), &head.headers);
-                Response::from_parts(head, Body::new(body))
-            }),
+            Stage::Remainder(remainder) => remainder.as_mut().poll(cx),
             Stage::Over(None) => Poll::Pending,
             Stage::Over(status) => {
                 // A caller that repeats calls which fail at once would never yield, and keep its thread from all other tasks.
@@ -260,7 +243,7 @@ impl Call {
     }
 
     /// Runs the call to its response.
-    async fn finish(mut self, first: First) -> Result<Response<CallBody>, Status> {
+    async fn finish(mut self, first: First) -> Result<Response<Body>, Status> {
         let timer = self.timer.take();
         let (result, timer) = {
             let mut remainder = Remainder::of(&self, timer);
@@ -278,9 +261,16 @@ impl Call {
             }
         };
         self.timer = timer;
-        let (response, attempt) = result.or_else(|failure| failure.outcome.map(|answer| *answer))?;
-        let code = code_in(response.headers());
-        Ok(self.respond(response, code, attempt, None))
+        match result.or_else(|failure| failure.outcome.map(|answer| *answer)) {
+            Ok((response, attempt)) => {
+                let code = code_in(response.headers());
+                Ok(self.respond(response, code, attempt))
+            }
+            Err(status) => {
+                self.ended(status.code());
+                Err(status)
+            }
+        }
     }
 
     /// Sends one attempt. `previous`: how many there were before; `None` if it is the first and has not waited.
@@ -321,20 +311,25 @@ impl Call {
         response: Response<ResponseBody>,
         code: Option<Code>,
         mut attempt: Attempt,
-        mut telemetry: Option<CallTelemetry>,
-    ) -> Response<CallBody> {
+    ) -> Response<Body> {
         // A status that is no success ends the call for its caller, who reads no further. Proxies send it without the end of
         // the stream (nginx for one), which comes later.
         if response.body().is_end_stream() || code.is_some_and(|code| code != Code::Ok) {
             let code = attempt.ended_with(response.headers());
-            if let Some(telemetry) = &mut telemetry {
-                telemetry.ended(code);
-            }
+            self.ended(code);
         }
         let request = mem::take(&mut self.content).commit();
         // There is none yet if the response was there when the call was first awaited.
         let timer = self.timer.take().or_else(|| self.head.deadline.map(Timer::new));
-        response.map(|body| CallBody::new(body, code, request, attempt, timer, telemetry))
+        let telemetry = self.telemetry.take();
+        response.map(|body| Body::new(CallBody::new(body, code, request, attempt, timer, telemetry)))
+    }
+
+    /// It has ended with this status; what comes first counts.
+    fn ended(&mut self, code: Code) {
+        if let Some(telemetry) = &mut self.telemetry {
+            telemetry.ended(code);
+        }
     }
 }
 

@@ -30,7 +30,6 @@ struct Open {
     timer: Option<Timer>,
     frames: u8,
     has_data: bool,
-    /// `None` until the call is handed to its caller.
     telemetry: Option<CallTelemetry>,
 }
 
@@ -124,23 +123,6 @@ impl CallBody {
             return Self(None);
         }
         Self(Some(Open { body, code, request, attempt, timer, frames: 0, has_data: false, telemetry }))
-    }
-
-    /// Sets what sees the end of the call; `headers` are all of the response if there is no body.
-    pub(super) fn seen_by(mut self, telemetry: Option<CallTelemetry>, headers: &HeaderMap) -> Self {
-        match (&mut self.0, telemetry) {
-            (Some(open), mut telemetry) => {
-                if let (Some(telemetry), Some(code)) =
-                    (&mut telemetry, open.code.filter(|code| *code != Code::Ok))
-                {
-                    telemetry.ended(code);
-                }
-                open.telemetry = telemetry;
-            }
-            (None, Some(mut telemetry)) => telemetry.ended(code_of(headers)),
-            (None, None) => {}
-        }
-        self
     }
 }
 
