@@ -348,7 +348,7 @@ impl Picked {
 
     /// Reserves a stream for one call, on the oldest connection that has capacity. If none has, asks for another
     /// connection. None either if it is being tried by another call (half-open). Then this is returned.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn reserve(self) -> Result<(InFlight, Slot), Self> {
         let inner = &self.instance.0.inner;
         let admission = match &inner.outcomes {

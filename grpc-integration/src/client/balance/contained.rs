@@ -83,7 +83,7 @@ pub(crate) struct PolicyPicker {
 
 impl PolicyPicker {
     /// Picks for one attempt. A panic is the end of this call alone.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn pick(&self, call: &CallInfo<'_>) -> Pick {
         let Some(picker) = &self.picker else { return Pick::Queue };
         let mut pick = contain(|| picker.pick(call))

@@ -33,7 +33,7 @@ pub(super) struct Reserved {
 
 impl Reserved {
     /// Begins the attempt.
-    #[inline]
+    #[inline(always)]
     pub(super) fn begin(self) -> (Attempt, Slot) {
         let Self { in_flight, slot, picker } = self;
         (Attempt::new(in_flight, Arc::clone(slot.connection()), picker), slot)
@@ -77,6 +77,7 @@ pub(super) struct Picking<'a> {
 
 impl Picking<'_> {
     /// Picks an instance with capacity if there is one now: nearly always, and without a lock.
+    #[inline(always)]
     pub(super) fn now(&self, progress: &mut Progress) -> Option<Result<Reserved, Unpicked>> {
         // Those who wait come first.
         if self.state.capacity().any() {
