@@ -218,8 +218,7 @@ impl<'a> Remainder<'a> {
             return Err(Failure::last(status));
         };
         let sending = call.send(&mut attempt, slot, request, body, Some(*previous));
-        // Of a hedged call another attempt may have been in flight.
-        if let Some(since) = idle.take().filter(|_| !call.is_hedged()) {
+        if let Some(since) = idle.take() {
             call.context.idled(since.elapsed());
         }
         let sending = sending.map_err(Failure::last)?;

@@ -78,10 +78,8 @@ impl CallAttempts {
     pub(crate) fn attempt(&self, body: &mut RequestBody, previous: u32, is_hedged: bool) -> AttemptMetrics {
         self.method.started.increment(1);
         self.sent.fetch_add(1, Ordering::Relaxed);
-        if previous > 0 {
-            self.repeated.fetch_max(previous, Ordering::Relaxed);
-            self.is_hedged.store(is_hedged, Ordering::Relaxed);
-        }
+        self.repeated.fetch_max(previous, Ordering::Relaxed);
+        self.is_hedged.store(is_hedged, Ordering::Relaxed);
         let sent = match body {
             RequestBody::Complete(data) => {
                 let mut sizes = MessageSizes::default();
@@ -111,6 +109,7 @@ impl Drop for CallAttempts {
             (hedges, true) => retries.hedges.record(hedges),
             (repeated, false) => retries.retries.record(repeated),
         }
+        // Of a hedged call another attempt may have been in flight.
         if !*self.is_hedged.get_mut() {
             retries.delay.record(Duration::from_micros(*self.idle.get_mut()));
         }

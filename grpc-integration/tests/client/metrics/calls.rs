@@ -188,6 +188,24 @@ async fn the_pauses_of_a_call_that_is_refused_again_and_again_are_its_delay() {
     assert!(delay > 1.0 && (elapsed - 0.01..=elapsed).contains(&delay), "{delay} of {elapsed}");
 }
 
+/// The delay is not recorded of hedged calls; a server that refuses does not make them others.
+#[tokio::test(start_paused = true)]
+async fn a_hedged_call_that_was_only_sent_again_transparently_has_no_delay() {
+    let metrics = Metrics::default();
+    let _guard = metrics.start();
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let refused = peers::refusing(&net, "a:1");
+    registry.up("a:1").await;
+    let hedging = HedgingPolicy::after(SECOND / 10).with_non_fatal_codes([]);
+    let builder = channel(&registry, &net).method("", MethodConfig::default().with_hedging(hedging));
+    let client = Client::new(&builder.connect().await.unwrap());
+    call(&client, "Name", "").await.unwrap_err();
+    let attempts = f64::from(u32::try_from(refused.load(Ordering::SeqCst)).unwrap());
+    let of = |name: &str| metrics.read().remove(&format!("grpc.client.call.{name}{{{NAME}}}")).unwrap();
+    assert_eq!(of("transparent_retries"), [attempts - 1.0]);
+    assert_eq!((of("retry_delay"), of("hedges"), of("retries")), (vec![], vec![], vec![]));
+}
+
 #[tokio::test(start_paused = true)]
 async fn retries_and_hedges_are_recorded_of_calls_that_have_any() {
     let metrics = Metrics::default();
