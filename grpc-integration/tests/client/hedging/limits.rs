@@ -1,15 +1,20 @@
 //! What bounds hedges: the channel's maximum, budget and throttling.
 
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use hither_tonic::{HedgingPolicy, InstanceStatus, MethodConfig, RetryBudget, RetryThrottling};
-use tokio::time::{Instant, sleep};
+use hither_core::SortedById;
+use hither_tonic::{
+    CallInfo, HedgingPolicy, InstanceStatus, LoadBalancingPolicy, MethodConfig, Pick, Picker, ReadyInstance,
+    RetryBudget, RetryThrottling,
+};
+use tokio::time::{Instant, sleep, timeout};
 use tonic::Code;
 
 use super::{MILLI, connect, hedged, policy, settle};
 use crate::scripted::{Fleet, Reply, Script};
-use crate::support::{Client, Net, Registry, peers};
+use crate::support::{Client, Net, Registry, Server, peers};
 use crate::{SECOND, channel};
 
 /// The call hung until its deadline (grpc/grpc-java#7222).
@@ -132,4 +137,42 @@ async fn a_call_that_is_refused_is_sent_again_without_a_budget_and_ten_times() {
         assert_eq!(client.name().await.unwrap_err().code(), Code::Unavailable);
         assert_eq!(refused.swap(0, Ordering::SeqCst), 10);
     }
+}
+
+/// Picks the instances one after the other, in their order.
+#[derive(Debug, Clone, Default)]
+struct InOrder(SortedById<ReadyInstance>, Arc<AtomicUsize>);
+
+impl LoadBalancingPolicy for InOrder {
+    fn picker(&mut self, ready: &SortedById<ReadyInstance>) -> Arc<dyn Picker> {
+        Arc::new(Self(ready.clone(), Arc::clone(&self.1)))
+    }
+}
+
+impl Picker for InOrder {
+    fn pick(&self, _call: &CallInfo<'_>) -> Pick {
+        let picks = self.1.fetch_add(1, Ordering::SeqCst);
+        Pick::Instance(self.0[picks % self.0.len()].clone().into())
+    }
+}
+
+/// It is as if it had not been sent.
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_was_refused_is_none_of_those_that_the_policy_allows() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let held = Server::on(&net, "a:1");
+    let refused = peers::refusing(&net, "b:1");
+    let server = Server::on(&net, "c:1");
+    server.open_gate();
+    for address in ["a:1", "b:1", "c:1"] {
+        registry.up(address).await;
+    }
+    let builder = channel(&registry, &net)
+        .policy(InOrder::default())
+        .method("", MethodConfig::default().with_hedging(policy().with_max_attempts(2)));
+    let client = Client::new(&builder.connect().await.unwrap());
+    sleep(SECOND).await;
+    let call = timeout(SECOND, client.call("Hold", String::new())).await;
+    assert_eq!(call.expect("it is hedged once more").unwrap().into_inner(), "c:1");
+    assert_eq!((held.calls(), refused.load(Ordering::SeqCst), server.calls()), (1, 1, 1));
 }
