@@ -158,6 +158,7 @@ mod tests {
         counter.on_written(&frame(DATA, END_STREAM, 3, b""));
         assert_eq!(calls(&cutter), 2);
         counter.on_read(&frame(RST_STREAM, 0, 5, &[0; 4]));
+        assert_eq!(calls(&cutter), 1);
         // A second reset of the same stream ends no other one.
         counter.on_written(&frame(RST_STREAM, 0, 5, &[0; 4]));
         assert_eq!(calls(&cutter), 1);

@@ -143,6 +143,22 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_server_that_has_become_ready_is_in_the_registry_for_its_shutdown() {
+        let registry = MemoryRegistry::new();
+        let (config, registrations, ready) = server(&registry);
+        ready.send_replace(false);
+        let mut presence = config.start(&registrations).await;
+        assert_eq!(presence, Presence::Out(None));
+        for is_ready in [true, false, true] {
+            ready.send_replace(is_ready);
+            let following = config.follow_readiness(&registrations, &mut presence);
+            assert!(timeout(config.announce_delay * 2, following).await.is_err());
+            assert_eq!(presence == Presence::In, is_ready, "{presence:?}");
+        }
+        assert_eq!(states(&registry).await, [InstanceState::Up]);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_required_registration_is_required_although_the_server_was_not_ready_for_a_moment() {
         let registry = MemoryRegistry::new();
         registry.faults().stop();

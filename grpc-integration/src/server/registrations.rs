@@ -199,3 +199,126 @@ fn log(registration: &Registration, status: &RegistrationStatus) {
     let (service, address) = (registration.service(), registration.instance().address());
     tracing::debug!(%service, %address, ?status, "registration status changed");
 }
+
+#[cfg(test)]
+mod tests {
+    use hither_core::{InstanceState, Resolver, ServiceName};
+    use hither_memory::MemoryRegistry;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    const WITHIN: Duration = Duration::from_secs(5);
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn services() -> [ServiceName; 2] {
+        ["a", "b"].map(|name| name.parse().unwrap())
+    }
+
+    /// One server under two services, which are registered.
+    async fn registered(registry: &MemoryRegistry) -> Registrations {
+        let instance = Instance::new("10.0.0.7:8001".parse().unwrap());
+        let each = services().map(|service| Registration::new(service, instance.clone()).unwrap());
+        let registrations = Registrations::new(each.into(), WITHIN);
+        let registrar: Arc<dyn Registrar> = Arc::new(registry.clone());
+        registrations.start(&registrar, false);
+        registrations.registered(HOUR).await.unwrap();
+        registrations
+    }
+
+    async fn states(registry: &MemoryRegistry) -> Vec<Vec<InstanceState>> {
+        let mut states = Vec::new();
+        for service in services() {
+            let snapshot = registry.resolve(&service).await.unwrap();
+            states.push(snapshot.iter().map(|instance| instance.state()).collect());
+        }
+        states
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn every_service_is_entered_and_withdrawn_and_waited_for() {
+        let registry = MemoryRegistry::new();
+        let registrations = registered(&registry).await;
+        assert_eq!(states(&registry).await, [[InstanceState::Up]; 2]);
+        registrations.withdraw();
+        registrations.withdrawn().await;
+        assert_eq!(states(&registry).await, [[]; 2]);
+        registrations.enter();
+        registrations.registered(HOUR).await.unwrap();
+        assert_eq!(states(&registry).await, [[InstanceState::Up]; 2]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_outage_holds_up_each_step_for_the_time_of_one_service() {
+        let registry = MemoryRegistry::new();
+        let registrations = registered(&registry).await;
+        registry.faults().stop();
+        for step in ["announce", "deregister"] {
+            let began = Instant::now();
+            match step {
+                "announce" => registrations.announce_draining().await,
+                _ => registrations.deregister().await,
+            }
+            assert_eq!(began.elapsed(), WITHIN, "{step}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_service_that_another_server_has_taken_over_is_not_waited_for_and_cannot_be_registered() {
+        let registry = MemoryRegistry::new();
+        let registrations = registered(&registry).await;
+        let [taken, other] = services();
+        let instance = Instance::clone(registry.resolve(&taken).await.unwrap().iter().next().unwrap());
+        registry.faults().take_over(&taken, instance);
+        let (_, handle) = registrations.started().next().unwrap();
+        let superseded = handle.statuses().any(|status| ready(status.is_final()));
+        assert!(timeout(HOUR, superseded).await.unwrap());
+
+        let error = registrations.registered(HOUR).await.unwrap_err();
+        assert_eq!(
+            (error.kind(), error.to_string().as_str()),
+            (ErrorKind::NotRegistered, "a cannot be registered")
+        );
+        assert_eq!(
+            error.registry_error().map(hither_core::Error::kind),
+            Some(hither_core::ErrorKind::Superseded)
+        );
+
+        registry.faults().stop();
+        registrations.withdraw();
+        assert!(timeout(HOUR, registrations.withdrawn()).await.is_err(), "b is there");
+        registry.faults().start();
+        timeout(HOUR, registrations.withdrawn()).await.unwrap();
+        assert_eq!(registry.resolve(&taken).await.unwrap().len(), 1, "the successor's");
+        assert_eq!(registry.resolve(&other).await.unwrap().len(), 0);
+    }
+
+    /// Registers one service, and never answers for any other.
+    #[derive(Debug)]
+    struct OnlyA(MemoryRegistry);
+
+    #[async_trait::async_trait]
+    impl Registrar for OnlyA {
+        async fn register(
+            &self,
+            registration: &Registration,
+            claim: hither_core::Claim,
+        ) -> hither_core::Result<Box<dyn hither_core::Lease>> {
+            if registration.service().as_str() != "a" {
+                std::future::pending::<()>().await;
+            }
+            self.0.register(registration, claim).await
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_is_registered_once_every_service_is() {
+        let instance = Instance::new("10.0.0.7:8001".parse().unwrap());
+        let each = services().map(|service| Registration::new(service, instance.clone()).unwrap());
+        let registrations = Registrations::new(each.into(), WITHIN);
+        let registrar: Arc<dyn Registrar> = Arc::new(OnlyA(MemoryRegistry::new()));
+        registrations.start(&registrar, false);
+        let error = registrations.registered(HOUR).await.unwrap_err();
+        assert_eq!(error.to_string(), "b was not registered within 3600s");
+    }
+}

@@ -159,14 +159,105 @@ impl Future for Shutdown {
 
 #[cfg(test)]
 mod tests {
-    use std::future::ready;
+    use std::future::{pending, ready};
     use std::pin::pin;
     use std::sync::Arc;
 
+    use hither_core::{Instance, Registration, Resolver, ServiceName};
     use hither_memory::MemoryRegistry;
     use tokio::time::Instant;
 
     use super::*;
+    use crate::error::{Error, ErrorKind};
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn greeter() -> ServiceName {
+        "greeter".parse().unwrap()
+    }
+
+    fn failed() -> Result<()> {
+        Err(Error::new(ErrorKind::Server, "a late failure"))
+    }
+
+    /// Runs a server that ends by itself after this time. Returns how it has ended, and when.
+    async fn run(
+        registry: &MemoryRegistry,
+        describe: impl FnOnce(&mut LifecycleConfig),
+        signals: Signals,
+        (after, result): (Duration, Result<()>),
+    ) -> (Result<()>, Duration) {
+        let mut config = LifecycleConfig::new(Arc::new(registry.clone()));
+        (config.announce_delay, config.propagation_delay) = (Duration::ZERO, Duration::ZERO);
+        describe(&mut config);
+        let instance = Instance::new("10.0.0.7:8001".parse().unwrap());
+        let registration = Registration::new(greeter(), instance).unwrap();
+        let registrations = Registrations::new(vec![registration], config.registry_timeout);
+        let began = Instant::now();
+        let presence = config.start(&registrations).await;
+        let server = pin!(async {
+            sleep(after).await;
+            result
+        });
+        let (stop, _shutdown) = Shutdown::new();
+        let outcome = config.run(&registrations, presence, signals, server, stop, &Cutter::default()).await;
+        let elapsed = began.elapsed();
+        // Still with the registrations, which deregister in the background when they are dropped.
+        registry.faults().delay(Duration::ZERO);
+        if outcome.as_ref().is_err_and(|error| error.kind() == ErrorKind::Server) {
+            assert_eq!(registry.resolve(&greeter()).await.unwrap().len(), 0);
+        }
+        (outcome, elapsed)
+    }
+
+    /// It may do so while it is announced that it leaves, while it drains, and after the cut.
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_fails_while_it_shuts_down_is_deregistered_and_its_error_returned() {
+        for (announce_delay, after) in [(HOUR, 10), (Duration::ZERO, 10), (Duration::ZERO, 22)] {
+            let registry = MemoryRegistry::new();
+            registry.faults().delay(SECOND / 10);
+            let signals = Signals::of(Box::pin(sleep(SECOND)), pending());
+            let describe = |config: &mut LifecycleConfig| config.announce_delay = announce_delay;
+            let (outcome, elapsed) = run(&registry, describe, signals, (after * SECOND, failed())).await;
+            assert_eq!(outcome.unwrap_err().to_string(), "a late failure", "{after}");
+            assert_eq!(elapsed.as_secs(), u64::from(after));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_required_registration_that_failed_is_the_error_however_the_server_ends() {
+        // It has three seconds to deregister, which it takes although the server has ended, twenty to drain, and one after
+        // the cut.
+        for (after, ended) in [(2.0, 5.0), (10.0, 10.0), (24.5, 24.5), (100.0, 25.0)] {
+            for result in [Ok(()), failed()] {
+                let registry = MemoryRegistry::new();
+                registry.faults().freeze();
+                let describe = |config: &mut LifecycleConfig| config.require_registration = Some(SECOND);
+                let signals = Signals::of(pending(), pending());
+                let (outcome, elapsed) =
+                    run(&registry, describe, signals, (SECOND.mul_f64(after), result)).await;
+                assert_eq!(outcome.unwrap_err().to_string(), "greeter was not registered within 1s");
+                assert!((elapsed.as_secs_f64() - ended).abs() < 0.1, "{elapsed:?} for {after}");
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn neither_a_server_nor_a_registry_that_hangs_holds_up_a_forced_end() {
+        let registry = MemoryRegistry::new();
+        let frozen = registry.clone();
+        let signals = Signals::of(
+            Box::pin(async move {
+                sleep(SECOND).await;
+                frozen.faults().freeze();
+            }),
+            ready(()),
+        );
+        let (outcome, elapsed) = run(&registry, |_| (), signals, (HOUR, Ok(()))).await;
+        outcome.unwrap();
+        assert_eq!(elapsed, SECOND + AFTER_THE_CUT);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_forced_shutdown_cuts_connections_at_once_without_a_tracing_subscriber() {

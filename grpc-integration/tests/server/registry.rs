@@ -17,7 +17,9 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 
 use crate::log::Log;
-use crate::support::{REGISTRY_TIMEOUT, Running, SOON, client, draining, greeter, health, seen, up, watch};
+use crate::support::{
+    NEVER, REGISTRY_TIMEOUT, Running, SOON, client, draining, greeter, health, seen, up, watch,
+};
 
 /// A registry that can be made unreachable or hang.
 #[derive(Debug, Default)]
@@ -94,6 +96,7 @@ async fn a_server_is_registered_when_the_registry_is_up_and_each_change_is_repor
 
 #[tokio::test]
 async fn a_registry_that_hangs_keeps_no_server_from_stopping() {
+    let log = Log::capture();
     let registry = MemoryRegistry::new();
     let mut snapshots = watch(&registry).await;
     let mut server = Running::start(registry.clone(), |builder| builder).await;
@@ -108,6 +111,13 @@ async fn a_registry_that_hangs_keeps_no_server_from_stopping() {
     let steps = 2 * REGISTRY_TIMEOUT;
     assert!(asked.elapsed() < steps + Duration::from_secs(2), "it took {:?}", asked.elapsed());
     assert!(client.check(HealthCheckRequest::default()).await.is_err());
+    let lines = log.take();
+    for expected in [
+        "WARN draining not announced in time service=greeter timeout=200ms",
+        "WARN deregistration failed; record expires by TTL service=greeter cause=",
+    ] {
+        assert!(lines.iter().any(|line| line.starts_with(expected)), "no {expected} in {lines:#?}");
+    }
     registry.faults().thaw();
     seen(&mut snapshots, Snapshot::is_empty).await;
 }
@@ -163,8 +173,14 @@ async fn a_server_answers_and_is_healthy_before_it_is_registered() {
 #[tokio::test]
 async fn a_required_registration_that_fails_ends_the_server() {
     let faulty = Arc::new(FaultyRegistry { down: true.into(), ..FaultyRegistry::default() });
-    let server =
-        Running::start(faulty, |builder| builder.require_registration(Duration::from_millis(300))).await;
+    // No client may have seen it, so that nothing is waited for.
+    let server = Running::start(faulty, |builder| {
+        builder
+            .require_registration(Duration::from_millis(300))
+            .announce_delay(NEVER)
+            .propagation_delay(NEVER)
+    })
+    .await;
     let address = server.address.clone();
 
     let error = server.ended().await.unwrap_err();

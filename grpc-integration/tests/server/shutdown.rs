@@ -117,9 +117,11 @@ async fn a_second_signal_cuts_connections_at_once() {
     server.stop();
     seen(&mut snapshots, draining).await;
     assert!(server.accepts().await);
+    registry.faults().delay(Duration::from_millis(100));
     server.force();
 
     server.ended().await.unwrap();
+    registry.faults().delay(Duration::ZERO);
     while let Ok(Some(_)) = stream.message().await {}
     assert!(registry.resolve(&greeter()).await.unwrap().is_empty(), "no record is left behind");
 }
@@ -166,6 +168,8 @@ async fn a_server_that_fails_later_is_deregistered_and_its_error_returned() {
     }));
     seen(&mut snapshots, up).await;
 
+    // The process may exit as soon as the server has ended.
+    registry.faults().delay(Duration::from_millis(100));
     fail.send(()).unwrap();
 
     let error = timeout(SOON, served).await.unwrap().unwrap().unwrap_err();
@@ -173,5 +177,6 @@ async fn a_server_that_fails_later_is_deregistered_and_its_error_returned() {
         (error.kind(), error.report().as_str()),
         (ErrorKind::Server, "the server failed: a late failure")
     );
+    registry.faults().delay(Duration::ZERO);
     assert!(registry.resolve(&greeter()).await.unwrap().is_empty());
 }
