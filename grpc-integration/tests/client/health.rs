@@ -172,6 +172,7 @@ type Answer = Arc<dyn Fn(usize) -> http::Response<Body> + Send + Sync>;
 #[derive(Clone)]
 struct Odd {
     streams: Arc<AtomicUsize>,
+    requests: Arc<Mutex<Vec<http::request::Parts>>>,
     opened: Arc<Mutex<Vec<Instant>>>,
     answer: Answer,
 }
@@ -189,7 +190,8 @@ impl tower_service::Service<http::Request<Body>> for Odd {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, _request: http::Request<Body>) -> Self::Future {
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        self.requests.lock().unwrap().push(request.into_parts().0);
         let number = self.streams.fetch_add(1, Ordering::SeqCst);
         self.opened.lock().unwrap().push(Instant::now());
         let response = (self.answer)(number);
@@ -199,7 +201,12 @@ impl tower_service::Service<http::Request<Body>> for Odd {
 
 impl Odd {
     fn new(answer: impl Fn(usize) -> http::Response<Body> + Send + Sync + 'static) -> Self {
-        Self { streams: Arc::default(), opened: Arc::default(), answer: Arc::new(answer) }
+        Self {
+            streams: Arc::default(),
+            requests: Arc::default(),
+            opened: Arc::default(),
+            answer: Arc::new(answer),
+        }
     }
 
     async fn serve(&self, network: &MemoryNetwork, address: &str) -> (MemoryServer, Echo) {
@@ -410,6 +417,33 @@ async fn other_statuses_and_http_errors_fail() {
     let expected =
         "Unavailable: HTTP 503 Service Unavailable instead of a gRPC response (text/html): <h1>down</h1>";
     assert_eq!(failure(&html).await, expected);
+    let unfinished = Odd::new(|_| grpc(stream::empty()));
+    assert_eq!(failure(&unfinished).await, "Unknown: the stream has ended without a status");
+    // Within a message, after which nothing else follows.
+    let reset = Odd::new(|_| {
+        let broken = stream::once(async {
+            sleep(SECOND / 10).await;
+            Err(Status::unavailable(""))
+        });
+        grpc(stream::once(async { data(&SERVING[..3]) }).chain(broken))
+    });
+    assert_eq!(failure(&reset).await, "Internal: the server reset the stream with INTERNAL_ERROR");
+}
+
+/// Proxies and servers may refuse others.
+#[tokio::test(start_paused = true)]
+async fn the_stream_is_requested_as_grpc_has_it() {
+    let (network, odd) = (network(), Odd::new(|_| open(SERVING)));
+    let _server = odd.serve(&network, "a:1").await;
+    let _client = client(&builder(&network).connect_lazy().unwrap()).await;
+    let head = odd.requests.lock().unwrap()[0].clone();
+    assert_eq!(
+        (head.method.as_str(), head.uri.to_string()),
+        ("POST", "http://greeter/grpc.health.v1.Health/Watch".to_owned())
+    );
+    let header = |name| head.headers.get(name).map(|value| value.to_str().unwrap());
+    assert_eq!((header("te"), header("content-type")), (Some("trailers"), Some("application/grpc")));
+    assert!(header("user-agent").unwrap().starts_with("hither"), "{head:?}");
 }
 
 /// grpc-go's calls wait for ever behind the watch.

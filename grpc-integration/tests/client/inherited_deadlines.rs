@@ -2,9 +2,10 @@
 
 use std::convert::Infallible;
 use std::fmt;
+use std::future::{Ready, ready};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -13,6 +14,7 @@ use hither_memory::MemoryRegistry;
 use hither_tonic::{
     CallDeadline, ChannelBuilder, DeadlineLayer, DiscoveryChannel, MemoryNetwork, MemoryServer,
 };
+use http_body::Body as _;
 use tokio::net::TcpListener;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_stream::wrappers::TcpListenerStream;
@@ -21,7 +23,7 @@ use tonic::server::NamedService;
 use tonic::transport::Endpoint;
 use tonic::{Code, Request, Response, Status};
 use tonic_prost::ProstCodec;
-use tower::service_fn;
+use tower::{Layer, Service, service_fn};
 
 use crate::SECOND;
 use crate::support::{Client, Echo, SERVICE, path};
@@ -79,7 +81,7 @@ impl NamedService for Hop {
     const NAME: &'static str = "test.Echo";
 }
 
-impl tower_service::Service<http::Request<Body>> for Hop {
+impl Service<http::Request<Body>> for Hop {
     type Response = http::Response<Body>;
     type Error = Infallible;
     type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
@@ -102,6 +104,27 @@ impl tower_service::Service<http::Request<Body>> for Hop {
                 grpc.unary(service_fn(move |request| handler(request).map_ok(Response::new)), request).await
             })
         })
+    }
+}
+
+/// Is never ready, and answers with a status alone, which has the deadline of the call in its extensions.
+struct Busy;
+
+impl Service<http::Request<Body>> for Busy {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Pending
+    }
+
+    fn call(&mut self, _request: http::Request<Body>) -> Self::Future {
+        let mut response = Status::unavailable("busy").into_http();
+        if let Some(deadline) = CallDeadline::current() {
+            response.extensions_mut().insert(deadline);
+        }
+        ready(Ok(response))
     }
 }
 
@@ -269,6 +292,19 @@ async fn calls_are_cancelled_with_the_stream_that_makes_them() {
     drop(stream);
     sleep(SECOND).await;
     assert_eq!(handlers(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_within_the_layer_has_its_deadline_from_the_start_and_its_own_readiness_and_end() {
+    let mut service = DeadlineLayer::new().layer(Busy);
+    assert!(service.poll_ready(&mut Context::from_waker(Waker::noop())).is_pending());
+    let request = http::Request::builder().header("grpc-timeout", "10S").body(Body::empty()).unwrap();
+    let response = service.call(request).await.unwrap();
+    let expected = CallDeadline::new(Instant::now() + 10 * SECOND);
+    assert_eq!(response.extensions().get(), Some(&expected));
+    // A status alone ends the stream with the headers.
+    assert!(response.body().is_end_stream());
+    assert_eq!(response.body().size_hint().exact(), Some(0));
 }
 
 /// Over a socket, from a channel of tonic's, with headers as the clients of several languages write them.

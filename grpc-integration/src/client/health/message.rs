@@ -148,6 +148,9 @@ mod tests {
             assert_eq!(responses.next(), Ok(Some(ServingStatus::SERVING)));
             assert_eq!(responses.next(), Ok(None));
         }
+        // The longest, most of which is of a later version.
+        let longest = [&[0, 0, 0, 4, 0, 8, 1, 18, 251, 7][..], &[0; 1019]].concat();
+        assert_eq!(read(&longest), Ok(Some(ServingStatus::SERVING)));
         for status in [Status::Unknown, Status::Serving, Status::NotServing, Status::ServiceUnknown] {
             assert_eq!(ServingStatus(status as u64).to_string(), status.as_str_name());
         }

@@ -72,8 +72,14 @@ mod tests {
             }
             assert_eq!(Pushback::of_retries(&trailers), expected, "{values:?}");
         }
-        let trailers =
-            HeaderMap::from_iter([(PUSHBACK.parse().unwrap(), HeaderValue::from_static("120001"))]);
-        assert_eq!(Pushback::of(&trailers), after(120_001), "who does not wait is not bounded");
+        let of = |value| {
+            Pushback::of(&HeaderMap::from_iter([(
+                PUSHBACK.parse().unwrap(),
+                HeaderValue::from_static(value),
+            )]))
+        };
+        assert_eq!(of("120001"), after(120_001), "who does not wait is not bounded");
+        assert_eq!(of("2147483647"), after(2_147_483_647));
+        assert_eq!(of("2147483648"), Some(Pushback::Stop), "it is an i32");
     }
 }
