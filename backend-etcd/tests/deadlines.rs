@@ -245,15 +245,18 @@ async fn a_caller_with_a_very_short_deadline_rotates_the_endpoints_in_a_few_atte
     };
     let _stopped = frozen.freeze();
     let mut attempts = 0;
-    let found = loop {
+    loop {
         attempts += 1;
         // Enough for an answer of the other one, to which it connects in the background.
         if let Ok(found) = timeout(Duration::from_millis(100), registry.resolve(&service)).await {
-            break found.unwrap();
+            if ids(&found.unwrap()) == ["b:1"] {
+                break;
+            }
+            // A process does not stop in the moment of the signal.
+            attempts = 0;
         }
         assert!(attempts < 100, "it never leaves the first");
-    };
-    assert_eq!(ids(&found), ["b:1"]);
+    }
     assert!(attempts > 3, "of one attempt nothing is known: {attempts}");
 }
 
