@@ -25,16 +25,17 @@ struct Case {
     allocations: f64,
 }
 
-/// All bounds are here: three thousandths above what is reached. The packages that are measured are one codegen unit each, so
-/// that a count changes by what is changed and not by how functions happen to be inlined. Some of a hundred connections make
-/// their buffers larger while the calls are counted.
+/// All bounds are here. The packages that are measured are one codegen unit each, so that a count changes by what is changed and
+/// not by how functions happen to be inlined. What is left is tonic's own: how often it looks at a socket depends on how fast
+/// the server is, which has moved a ratio by half a per cent from machine to machine. Each bound is about 1 % above what is
+/// reached. Some of a hundred connections make their buffers larger while the calls are counted.
 static CASES: [Case; 6] = [
-    Case::new("3", "1", 0.72, 22.1),
-    Case::new("3", "16", 0.735, 22.1),
-    Case::new("3", "16", 0.756, 26.1).with_deadline(),
-    Case::new("100", "1", 0.713, 22.5),
-    Case::new("100", "16", 0.793, 22.5),
-    Case::new("100", "16", 0.811, 26.5).with_deadline(),
+    Case::new("3", "1", 0.706, 22.1),
+    Case::new("3", "16", 0.727, 22.1),
+    Case::new("3", "16", 0.746, 26.1).with_deadline(),
+    Case::new("100", "1", 0.704, 22.5),
+    Case::new("100", "16", 0.782, 22.5),
+    Case::new("100", "16", 0.802, 26.5).with_deadline(),
 ];
 
 /// Prints a table of all cases, and checks their bounds; then what each feature costs. With arguments it prints the
