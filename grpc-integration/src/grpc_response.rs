@@ -34,6 +34,7 @@ impl ResponseKind {
 }
 
 /// Returns whether a request has a content type of gRPC's.
+#[cfg(all(feature = "server", feature = "metrics"))]
 pub(crate) fn has_grpc_type(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(is_of_grpc)
 }
