@@ -1,5 +1,6 @@
 //! Makes the channel of its settings.
 
+#[cfg(feature = "tls")]
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use super::ChannelBuilder;
 use crate::client::call::CallConfig;
 use crate::client::call_headers::CallAuthority;
 use crate::client::channel::DiscoveryChannel;
+#[cfg(feature = "tls")]
 use crate::client::connector::Connector;
 use crate::client::health::HealthCheck;
 use crate::client::metrics::ChannelMetrics;
