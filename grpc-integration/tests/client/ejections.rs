@@ -65,13 +65,18 @@ struct Hedged {
 
 impl Hedged {
     async fn new() -> Self {
+        Self::of("").await
+    }
+
+    /// Only these methods are hedged.
+    async fn of(methods: &str) -> Self {
         let (mut registry, net) = (Registry::new(), Net::new());
         let servers = ["a:1", "a:2", "a:3"].map(|address| Server::on(&net, address));
         for server in &servers {
             registry.up(&server.address).await;
         }
         let hedging = MethodConfig::default().with_hedging(HedgingPolicy::after(SECOND / 10));
-        let builder = channel(&registry, &net).method("", hedging);
+        let builder = channel(&registry, &net).method(methods, hedging);
         let channel = builder.outlier_detection(OutlierDetection::default()).connect().await.unwrap();
         let client = Client::new(&channel);
         sleep(SECOND).await;
@@ -144,4 +149,28 @@ async fn a_slow_server_is_ejected_again_though_its_hedges_always_win() {
             "INFO ejected instance is back service=greeter instance=a:1 address=a:1",
         ]
     );
+}
+
+/// Of each stream the caller takes the first message, which is there when it is asked for, and no more. That is an answer, though
+/// nothing else ends at the server that is tried.
+#[tokio::test(start_paused = true)]
+async fn a_server_whose_streams_are_left_at_their_beginning_is_back() {
+    for methods in ["", "test.Echo/Slow"] {
+        let hedged = Hedged::of(methods).await;
+        hedged.servers[0].set_delay(60_000);
+        hedged.servers[0].close_gate();
+        while hedged.began.elapsed() < 90 * SECOND {
+            let next = Instant::now() + SECOND;
+            for _ in 0..4 {
+                // Two, so that the turn of the server that is tried comes at streams as well.
+                for _ in 0..2 {
+                    let mut stream = hedged.client.stream("Stream", String::new()).await.unwrap();
+                    assert!(stream.message().await.unwrap().is_some());
+                }
+                hedged.client.call("Slow", String::new()).await.unwrap();
+            }
+            sleep_until(next).await;
+        }
+        assert_eq!(hedged.cause(), None, "{methods:?}");
+    }
 }

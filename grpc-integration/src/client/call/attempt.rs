@@ -27,6 +27,8 @@ pub(super) struct Attempt {
     began: Instant,
     /// Whether the picker knows that its response has begun.
     is_responding: bool,
+    /// Whether its response has begun, whether or not the picker knows.
+    is_answered: bool,
     /// Whether the picker has the outcome.
     is_told: bool,
     /// Where it counts if it succeeds.
@@ -42,6 +44,7 @@ impl Attempt {
             picker,
             began: Instant::now(),
             is_responding: false,
+            is_answered: false,
             is_told: false,
             limits: None,
             telemetry: AttemptTelemetry::default(),
@@ -79,6 +82,11 @@ impl Attempt {
             }
             _ => self.at_peer(status),
         }
+    }
+
+    /// The headers of its response have come.
+    pub(super) fn answered(&mut self) {
+        self.is_answered = true;
     }
 
     /// Its response has begun, and there is more to come.
@@ -164,7 +172,7 @@ impl Attempt {
         } else if outcome.was_sent()
             && let Some(outcomes) = self.instance().outcomes()
         {
-            outcomes.given_up(self.in_flight.admission(), outcome.was_responding());
+            outcomes.given_up(self.in_flight.admission(), self.is_answered);
         }
     }
 }

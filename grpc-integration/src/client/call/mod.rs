@@ -312,6 +312,7 @@ impl Call {
         code: Option<Code>,
         mut attempt: Attempt,
     ) -> Response<Body> {
+        attempt.answered();
         // A status that is no success ends the call for its caller, who reads no further. Proxies send it without the end of
         // the stream (nginx for one), which comes later.
         if response.body().is_end_stream() || code.is_some_and(|code| code != Code::Ok) {

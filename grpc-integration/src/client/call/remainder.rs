@@ -249,6 +249,7 @@ impl<'a> Remainder<'a> {
         }
         match ended {
             Ok(response) => {
+                attempt.answered();
                 let kind = ResponseKind::of(response.status(), response.headers());
                 if !kind.is_grpc {
                     let (head, body) = response.into_parts();
