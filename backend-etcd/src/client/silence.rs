@@ -21,7 +21,8 @@ struct Waited {
 impl Silence {
     /// There was an answer.
     pub(super) fn ends(&self) {
-        *self.lock() = Waited::default();
+        // What was waited before it was no silence.
+        *self.lock() = Waited { total: Duration::ZERO, until: Some(Instant::now()) };
     }
 
     /// A request that was sent then is dropped now, and had no answer. Returns the silence.
@@ -58,7 +59,10 @@ mod tests {
         let third = Instant::now();
         advance(ms(10)).await;
         assert_eq!(silence.grows(third), ms(180), "nothing was asked in between");
+        let fourth = Instant::now();
+        advance(ms(245)).await;
         silence.ends();
-        assert_eq!(silence.grows(Instant::now()), Duration::ZERO);
+        advance(ms(5)).await;
+        assert_eq!(silence.grows(fourth), ms(5), "another one was answered in between");
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use etcd_client::Client;
 use hither_etcd::{EtcdConfig, EtcdRegistry};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use tempfile::TempDir;
 
 use super::port::Port;
@@ -152,6 +152,8 @@ impl Etcd {
     pub(crate) fn freeze(&self) -> Frozen {
         let pid = self.running.as_ref().unwrap().pid();
         kill_process(pid, Signal::STOP).unwrap();
+        // The last of its threads may go on for a moment, and answer.
+        waitid(WaitId::Pid(pid), WaitIdOptions::STOPPED).unwrap();
         Frozen(pid)
     }
 
