@@ -4,6 +4,7 @@
 //! ([`ResponseFuture`]) without an allocation of its own. Whatever else may happen is in [`Remainder`], above which are
 //! retries and hedges.
 
+mod any_other;
 mod attempt;
 mod config;
 mod content;

@@ -7,9 +7,9 @@ use crate::client::sync::{AtomicBool, Ordering};
 
 /// Wakes the task of a connection when its byte stream does.
 ///
-/// h2 reads each time that it is polled, and nearly half of the time because there is a request to send. That a stream had
-/// nothing to read, and has woken nobody since, is known without asking it. All that polls the stream hands it this waker: some
-/// streams keep only one, whatever they were polled for last.
+/// h2 reads each time that it is polled, and nearly half of the time it was polled to send a request. A stream that was pending
+/// and has not called its waker since is still pending, so it need not be polled. Reads, writes and flushes all pass this waker:
+/// some streams keep a single one, that of the last poll.
 #[derive(Debug)]
 pub(super) struct StreamWaker {
     task: Waker,

@@ -1,0 +1,96 @@
+//! Any instance that has capacity, in place of one that is full.
+
+use hither_core::SortedById;
+
+use crate::client::ready_instance::ReadyInstance;
+
+/// How often the one with the fewest calls is tried, while others take its place.
+const TRIES: usize = 3;
+/// How many instances are looked at before all are.
+const SAMPLE: usize = 8;
+
+/// Takes an instance that has capacity: of a few random ones that with the fewest calls for its weight, and of all if none
+/// of those has capacity. So a call costs little while few instances are full, however many there are.
+pub(super) fn any_other<T>(
+    all: &SortedById<ReadyInstance>,
+    has_capacity: impl Fn(&ReadyInstance) -> bool,
+    take: impl Fn(&ReadyInstance) -> Option<T>,
+) -> Option<T> {
+    let count = all.len();
+    let sample = (0..SAMPLE).filter(|_| count > SAMPLE).filter_map(|_| all.at(fastrand::usize(..count)));
+    let sample = sample.filter(|one| one.weight() > 0.0 && has_capacity(one));
+    let fewest = || all.iter().filter(|one| has_capacity(one)).min_by_key(calls_per_weight);
+    // Another call may be first.
+    let of_sample = sample.min_by_key(calls_per_weight).and_then(&take);
+    of_sample
+        .or_else(|| (0..TRIES).map_while(|_| fewest()).find_map(&take))
+        .or_else(|| all.iter().filter(|one| has_capacity(one)).find_map(&take))
+}
+
+/// What instances are compared by: infinite for those of weight 0. Such numbers compare like their bits.
+fn calls_per_weight(instance: &&ReadyInstance) -> u64 {
+    ((instance.in_flight() + 1) as f64 / instance.weight()).to_bits()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use hither_core::{HasId, Instance};
+
+    use super::*;
+    use crate::client::ready_instance::Picked;
+
+    fn with_weights(weights: impl IntoIterator<Item = u32>) -> SortedById<ReadyInstance> {
+        let instance = |(number, weight)| {
+            let id = format!("i{number:05}").parse().unwrap();
+            ReadyInstance::new(Arc::new(
+                Instance::new("h:1".parse().unwrap()).with_id(id).with_weight(weight),
+            ))
+        };
+        weights.into_iter().enumerate().map(instance).collect()
+    }
+
+    #[test]
+    fn where_a_pick_is_full_few_others_are_looked_at_unless_those_are_full_too() {
+        let all = with_weights([1; 10_000]);
+        let looked = AtomicUsize::new(0);
+        let look = |is_open: bool| {
+            looked.fetch_add(1, Ordering::SeqCst);
+            is_open
+        };
+        for _ in 0..100 {
+            let found = any_other(&all, |one| look(one.id().as_str() != "i00007"), |one| Some(one.clone()));
+            assert_ne!(found.unwrap().id().as_str(), "i00007");
+        }
+        assert_eq!(looked.swap(0, Ordering::SeqCst), 100 * SAMPLE);
+        let found = any_other(&all, |one| look(one.id().as_str() == "i00007"), |one| Some(one.clone()));
+        assert_eq!(found.unwrap().id().as_str(), "i00007");
+        assert!(any_other(&all, |_| look(false), |one| Some(one.clone())).is_none());
+        assert!(looked.load(Ordering::SeqCst) <= 4 * (all.len() + SAMPLE));
+    }
+
+    #[test]
+    fn the_instance_with_the_fewest_calls_for_its_weight_is_taken_and_weight_0_last() {
+        let all = with_weights([0, 2, 1, 1]);
+        let _calls: Vec<_> =
+            [1, 1, 2].map(|at| Picked::from(all.at(at).unwrap().clone()).started()).into_iter().collect();
+        let open = |ids: &'static [usize]| {
+            let found =
+                any_other(&all, |one| ids.iter().any(|id| all.at(*id) == Some(one)), |one| Some(one.clone()));
+            found.and_then(|found| all.position(found.id()).ok())
+        };
+        assert_eq!(
+            [open(&[0, 1, 2, 3]), open(&[0, 1, 2]), open(&[0, 2]), open(&[0])],
+            [3, 1, 2, 0].map(Some)
+        );
+        let idle = with_weights([1, 1, 4, 1]);
+        assert_eq!(any_other(&idle, |_| true, |one| Some(one.weight())), Some(4.0));
+        let many = with_weights((0..1000).map(|number| u32::from(number % 100 == 0)));
+        for _ in 0..100 {
+            let found = any_other(&many, |_| true, |one| Some(one.weight()));
+            assert_eq!(found, Some(1.0));
+        }
+    }
+}
