@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use hither_core::SortedById;
 use hither_core::contain::{contain, drop_contained};
+use hither_core::{Instance, SortedById};
 use tokio::time::Instant;
 use tonic::{Code, Status};
 
@@ -23,12 +23,15 @@ pub(crate) struct Policy {
     /// `None` while it is dropped.
     policy: Option<Box<dyn LoadBalancingPolicy>>,
     due: Option<Instant>,
+    /// `None` if it does not follow them.
+    connecting: Option<SortedById<Arc<Instance>>>,
     panics: Panics,
 }
 
 impl Policy {
     pub(crate) fn new<P: LoadBalancingPolicy>(policy: P) -> Self {
-        Self { policy: Some(Box::new(policy)), due: None, panics: Panics::of::<P>() }
+        let connecting = policy.follows_connecting().then(SortedById::new);
+        Self { policy: Some(Box::new(policy)), due: None, connecting, panics: Panics::of::<P>() }
     }
 
     pub(crate) fn check(&self) -> Result<(), String> {
@@ -37,6 +40,23 @@ impl Policy {
 
     pub(crate) fn has_slow_start(&self) -> bool {
         self.policy.as_ref().is_none_or(|policy| policy.has_slow_start())
+    }
+
+    pub(crate) fn follows_connecting(&self) -> bool {
+        self.connecting.is_some()
+    }
+
+    /// Hands the instances that are being connected to, to a policy that follows them. Returns whether they have changed for it.
+    pub(crate) fn connecting(&mut self, connecting: &SortedById<Arc<Instance>>) -> bool {
+        let (Some(policy), Some(known)) = (&mut self.policy, &mut self.connecting) else { return false };
+        if known.is_same(connecting) {
+            return false;
+        }
+        *known = connecting.clone();
+        if let Err(panic) = contain(|| policy.connecting(connecting)) {
+            self.panics.add(Method::Connecting, &panic);
+        }
+        true
     }
 
     /// Returns a picker over `ready`.
@@ -99,7 +119,7 @@ impl PolicyPicker {
         }
         self.metrics.picked(match pick {
             Pick::Instance(_) => PickResult::Instance,
-            Pick::Queue => PickResult::Queue,
+            Pick::Queue | Pick::Wait(_) => PickResult::Queue,
             Pick::Fail(_) => PickResult::Fail,
             Pick::Drop(_) => PickResult::Drop,
         });
@@ -135,11 +155,12 @@ impl Drop for PolicyPicker {
 pub(super) struct Panics {
     policy: &'static str,
     /// For each [`Method`].
-    logged: Arc<[AtomicBool; 5]>,
+    logged: Arc<[AtomicBool; 6]>,
 }
 
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Method {
+    Connecting,
     Picker,
     Due,
     Pick,
@@ -158,6 +179,7 @@ impl Panics {
         let policy = self.policy;
         let is_logged = self.logged[method as usize].swap(true, Ordering::Relaxed);
         let method = match method {
+            Method::Connecting => "connecting",
             Method::Picker => "picker",
             Method::Due => "due",
             Method::Pick => "pick",
@@ -175,8 +197,6 @@ impl Panics {
 
 #[cfg(test)]
 mod tests {
-    use hither_core::Instance;
-
     use super::*;
     use crate::client::balance::RoundRobin;
 

@@ -1,10 +1,11 @@
 //! The contract between a channel and its load balancing policy.
 
+use std::borrow::Cow;
 use std::fmt::Debug;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use hither_core::SortedById;
+use hither_core::{Instance, SortedById};
 use http::{Extensions, HeaderMap};
 use tokio::time::Instant;
 use tonic::{Code, Status};
@@ -22,7 +23,7 @@ use crate::client::ready_instance::{Picked, ReadyInstance};
 ///
 /// A panic is contained, and the first of each method is logged at ERROR. After one of [`picker`](Self::picker) the last
 /// picker stays in use until the set changes again, or calls fail with INTERNAL if there is none; one of
-/// [`due`](Self::due) is like `None`; one of [`Picker::pick`] fails its call with INTERNAL; one of [`Picker::responding`] or
+/// [`due`](Self::due) is like `None`; one of [`connecting`](Self::connecting) changes nothing; one of [`Picker::pick`] fails its call with INTERNAL; one of [`Picker::responding`] or
 /// [`Picker::done`] changes nothing.
 ///
 /// ```
@@ -66,6 +67,21 @@ pub trait LoadBalancingPolicy: Debug + Send + 'static {
     /// It counts for as long as instances are ready, and is at least ten milliseconds after the last picker.
     fn due(&self) -> Option<Instant> {
         None
+    }
+
+    /// Returns whether [`connecting`](Self::connecting) is to be called. Asked once. Default: no.
+    ///
+    /// With yes, a picker is made anew also when only the instances that are being connected to have changed.
+    fn follows_connecting(&self) -> bool {
+        false
+    }
+
+    /// Takes in the instances that are being connected to, before [`picker`](Self::picker) and whenever they have changed. Each
+    /// is soon ready or known to be unreachable, after the channel's connect timeout at the latest. For a policy by which
+    /// a call may go to some of the instances only: it can let the call [wait](Pick::Wait) for these instead of failing it.
+    /// Those about to shut down are left out. Default: nothing.
+    fn connecting(&mut self, connecting: &SortedById<Arc<Instance>>) {
+        let _ = connecting;
     }
 
     /// Returns whether [slow start](crate::SlowStart) changes the weights that [`picker`](Self::picker) sees. Asked once.
@@ -129,6 +145,8 @@ pub enum Pick {
     Instance(Picked),
     /// The call is queued until the next picker is published, at most until its deadline.
     Queue,
+    /// The call is queued like [`Queue`](Self::Queue), for this reason: the message of the error if its deadline passes.
+    Wait(Cow<'static, str>),
     /// The call fails with this status, unless it is [wait-for-ready](crate::WaitForReady): then it is queued
     /// like [`Queue`](Self::Queue).
     Fail(Status),

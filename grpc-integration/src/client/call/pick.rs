@@ -257,6 +257,10 @@ impl Picking<'_> {
             let mut picked = match pick {
                 Pick::Instance(picked) => picked,
                 Pick::Queue => return Look::Queued,
+                Pick::Wait(reason) => {
+                    *progress = Progress::Waiting(reason.into_owned());
+                    return Look::Queued;
+                }
                 Pick::Fail(status) if self.wait_for_ready => {
                     *progress = Progress::Waiting(status.message().to_owned());
                     return Look::Queued;

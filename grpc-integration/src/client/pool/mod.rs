@@ -212,8 +212,9 @@ impl Pool {
             self.follow(&key);
             if number % BATCH == BATCH - 1 && !self.is_published_ready() {
                 self.count_changed().await;
-                // Only what is ready: of the others those that are to be connected to may come later.
-                if self.tally.any_ready() {
+                // Only what is ready: of the others those that are to be connected to may come later. So not for a policy that
+                // follows these.
+                if self.tally.any_ready() && !self.policy.follows_connecting() {
                     self.publish(true).await;
                 }
             }
@@ -381,7 +382,9 @@ impl Pool {
     /// Returns the state with a picker over the ready instances. If the policy panics the last picker stays, until they
     /// change again: of what it picks, calls take what would still be picked, and any other instance if there is none.
     fn picker_over(&mut self, instances: SortedById<ReadyInstance>) -> State {
+        let is_other_wait = self.policy.connecting(self.tally.awaited());
         if let Some(last) = &self.last
+            && !is_other_wait
             && last.instances.is_same(&instances)
             && self.policy.due().is_none_or(|due| due > Instant::now())
         {
@@ -448,7 +451,7 @@ impl Member {
             Counted::Ready(ref instance, _) if !instance.is_in() => Condition::Ejected,
             Counted::Ready(..) => Condition::Ready,
             Counted::Failing(_) => Condition::Failing,
-            Counted::Connecting | Counted::Nothing => Condition::Pending,
+            Counted::Connecting(..) | Counted::Nothing => Condition::Pending,
         }
     }
 }

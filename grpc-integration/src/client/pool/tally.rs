@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use hither_core::SortedById;
+use hither_core::{HasId, Instance, SortedById};
 
 use super::ready_lists::ReadyLists;
 use crate::client::ready_instance::ReadyInstance;
@@ -15,6 +15,8 @@ use crate::client::status::Connectivity;
 pub(super) struct Tally {
     ready: ReadyLists,
     connecting: usize,
+    /// Those of them that are not about to shut down. Of those with the same id there is the last.
+    awaited: SortedById<Arc<Instance>>,
     /// Why instances cannot be connected to, the latest failure last.
     failures: BTreeMap<u64, Arc<str>>,
     last_failure: u64,
@@ -25,7 +27,7 @@ pub(super) struct Tally {
 pub(super) enum Counted {
     #[default]
     Nothing,
-    Connecting,
+    Connecting(Arc<Instance>, List),
     Failing(u64),
     Ready(ReadyInstance, List),
 }
@@ -50,7 +52,11 @@ impl Tally {
                 }
                 return;
             }
-            (Counted::Connecting, Connectivity::Connecting) => return,
+            (Counted::Connecting(known, before), Connectivity::Connecting)
+                if *before == list && Arc::ptr_eq(known, instance.instance()) =>
+            {
+                return;
+            }
             (Counted::Failing(failure), Connectivity::TransientFailure(cause))
                 if self.failures.get(failure).is_some_and(|known| Arc::ptr_eq(known, cause)) =>
             {
@@ -71,8 +77,12 @@ impl Tally {
             }
             Connectivity::Idle if !connects => Counted::Nothing,
             Connectivity::Connecting | Connectivity::Idle => {
+                let instance = Arc::clone(instance.instance());
                 self.connecting += 1;
-                Counted::Connecting
+                if list != List::Draining {
+                    self.awaited.insert(Arc::clone(&instance));
+                }
+                Counted::Connecting(instance, list)
             }
         };
     }
@@ -81,7 +91,13 @@ impl Tally {
     pub(super) fn forget(&mut self, counted: &mut Counted) {
         match std::mem::take(counted) {
             Counted::Nothing => {}
-            Counted::Connecting => self.connecting -= 1,
+            Counted::Connecting(instance, list) => {
+                self.connecting -= 1;
+                let is_same = |known: &Arc<Instance>| Arc::ptr_eq(known, &instance);
+                if list != List::Draining && self.awaited.get(instance.id()).is_some_and(is_same) {
+                    self.awaited.remove(instance.id());
+                }
+            }
             Counted::Failing(failure) => drop(self.failures.remove(&failure)),
             Counted::Ready(instance, list) => self.ready.remove(list, &instance),
         }
@@ -106,6 +122,11 @@ impl Tally {
         self.connecting > 0
     }
 
+    /// Returns the instances that are being connected to, but for those about to shut down.
+    pub(super) fn awaited(&self) -> &SortedById<Arc<Instance>> {
+        &self.awaited
+    }
+
     /// Returns the latest failure of those that are failing.
     pub(super) fn last_error(&self) -> Option<&Arc<str>> {
         self.failures.last_key_value().map(|(_, cause)| cause)
@@ -115,7 +136,6 @@ impl Tally {
 #[cfg(test)]
 mod tests {
     use futures_util::FutureExt;
-    use hither_core::Instance;
 
     use super::*;
 

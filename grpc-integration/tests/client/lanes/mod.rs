@@ -3,6 +3,7 @@
 mod calls;
 mod capacity;
 mod changes;
+mod connecting;
 mod panics;
 
 use std::sync::Arc;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hither_core::contain::{contain, drop_contained};
 use hither_core::{HasId, Instance, InstanceId, SortedById};
@@ -10,8 +11,12 @@ use tokio::time::Instant;
 
 use super::super::contained::{Method, Panics};
 use super::super::policy::{LoadBalancingPolicy, Picker};
+use super::connecting::Connecting;
 use crate::client::closure::Closure;
 use crate::client::ready_instance::{InstanceGroup, ReadyInstance};
+
+/// How long a lane that is being connected to is waited for where there is another one to go to.
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Makes the policy of a lane.
 type MakePolicy = dyn Fn() -> Box<dyn LoadBalancingPolicy> + Send;
@@ -22,6 +27,7 @@ pub(super) struct Division {
     make_policy: Box<MakePolicy>,
     /// Of the policies of all lanes.
     panics: Panics,
+    connecting: Connecting,
     ready: SortedById<ReadyInstance>,
     placed: SortedById<Placed>,
     lanes: BTreeMap<Arc<str>, LaneState>,
@@ -53,6 +59,9 @@ struct LaneState {
     /// How many of them have a weight.
     weighty: usize,
     group: Arc<InstanceGroup>,
+    /// Those that are being connected to, and whether the policy follows them.
+    connecting: SortedById<Arc<Instance>>,
+    follows_connecting: bool,
     /// `None` before the first picker.
     policy: Option<Box<dyn LoadBalancingPolicy>>,
     /// The last one that the policy has made; `None` if it has panicked from the first time on.
@@ -81,7 +90,8 @@ impl Division {
     ) -> Self {
         let make_policy = Box::new(move || Box::new(make_policy()) as Box<dyn LoadBalancingPolicy>);
         let (ready, placed, lanes) = (SortedById::new(), SortedById::new(), BTreeMap::new());
-        Self { lane_of, make_policy, panics: Panics::of::<P>(), ready, placed, lanes }
+        let (panics, connecting) = (Panics::of::<P>(), Connecting::default());
+        Self { lane_of, make_policy, panics, connecting, ready, placed, lanes }
     }
 
     pub(super) fn check(&self) -> Result<(), String> {
@@ -92,6 +102,13 @@ impl Division {
         (self.make_policy)().has_slow_start()
     }
 
+    /// Takes over the instances that are being connected to, before [`update`](Self::update).
+    pub(super) fn connecting(&mut self, connecting: &SortedById<Arc<Instance>>, default: &Arc<str>) {
+        let mut all = std::mem::take(&mut self.connecting);
+        all.update(connecting, |instance| self.lane_of(instance, default));
+        self.connecting = all;
+    }
+
     /// Takes over the ready instances; those without a lane are in the `default` one. It works from what has changed.
     ///
     /// A panic of a lane's policy is one of this lane alone, which keeps its last picker; the policy is asked again the next
@@ -99,7 +116,16 @@ impl Division {
     pub(super) fn update(&mut self, ready: &SortedById<ReadyInstance>, default: &Arc<str>) {
         self.divide(ready, default);
         let now = Instant::now();
-        for lane in self.lanes.values_mut() {
+        for (name, lane) in &mut self.lanes {
+            let connecting = self.connecting.of(name);
+            let is_known = match connecting {
+                Some(connecting) => connecting.is_same(&lane.connecting),
+                None => lane.connecting.is_empty(),
+            };
+            if !is_known {
+                lane.connecting = connecting.cloned().unwrap_or_default();
+                lane.is_current &= !lane.follows_connecting;
+            }
             if lane.is_current && lane.due.is_none_or(|due| due > now) {
                 continue;
             }
@@ -108,6 +134,10 @@ impl Division {
             }
             let made = contain(|| {
                 let policy = lane.policy.get_or_insert_with(|| (self.make_policy)());
+                lane.follows_connecting = policy.follows_connecting();
+                if lane.follows_connecting {
+                    policy.connecting(&lane.connecting);
+                }
                 policy.picker(&lane.instances)
             });
             lane.is_current = made.is_ok();
@@ -164,9 +194,20 @@ impl Division {
         }
     }
 
-    /// Returns when a policy wants to make another picker.
+    /// Returns when a policy wants to make another picker, or a lane is no longer waited for.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.lanes.values().filter_map(|lane| lane.due).min()
+        let now = Instant::now();
+        let awaited = self.connecting.lanes().filter(|(name, _)| !self.lanes.contains_key(*name));
+        let ends = awaited.map(|(_, since)| since + PATIENCE).filter(|end| *end > now);
+        self.lanes.values().filter_map(|lane| lane.due).chain(ends).min()
+    }
+
+    /// Returns the lanes of which none is ready and some are being connected to, and whether they are waited for where there
+    /// is another one to go to.
+    pub(super) fn awaited(&self) -> BTreeMap<Arc<str>, bool> {
+        let now = Instant::now();
+        let awaited = self.connecting.lanes().filter(|(name, _)| !self.lanes.contains_key(*name));
+        awaited.map(|(name, since)| (Arc::clone(name), since + PATIENCE > now)).collect()
     }
 
     pub(super) fn placed(&self) -> &SortedById<Placed> {
@@ -232,6 +273,8 @@ impl Default for LaneState {
             instances,
             weighty: 0,
             group,
+            connecting: SortedById::new(),
+            follows_connecting: false,
             policy: None,
             picker: None,
             is_current: false,

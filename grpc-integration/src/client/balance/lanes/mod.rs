@@ -1,5 +1,6 @@
 //! Lanes: a call goes to the instances that have its tag.
 
+mod connecting;
 mod division;
 mod picker;
 
@@ -49,9 +50,13 @@ use picker::LanesPicker;
 ///
 /// # A lane without ready instances
 ///
-/// What a call does that names such a lane is decided by a [`LaneFallback`]: by default it goes to the default lane. If
-/// that has none either, the call fails with UNAVAILABLE and "no instance of the lane … is ready", or waits if it is
-/// [wait-for-ready](crate::WaitForReady). A lane in which all [weights](ReadyInstance::weight) are 0 counts as one without ready
+/// A lane that has none ready, but some that are being connected to, as when the channel starts or the only connection has come to
+/// its maximum age, is waited for: at most a second where there is another lane to go to, and else until they are ready or
+/// known to be unreachable.
+///
+/// What a call does then, or that names a lane without instances, is decided by a [`LaneFallback`]: by default it goes to the
+/// default lane. If that has none either, the call fails with UNAVAILABLE and "no instance of the lane … is ready", or waits
+/// if it is [wait-for-ready](crate::WaitForReady). A lane in which all [weights](ReadyInstance::weight) are 0 counts as one without ready
 /// instances where there is another lane to go to.
 ///
 /// Ready is what the channel could call: connected, selected, not ejected. An instance that is draining is in no lane, until
@@ -141,7 +146,7 @@ impl Lanes {
     /// Returns lanes by what `lane` makes of an instance: `None` for the default lane. `policy` makes the policy of a
     /// lane, which picks within it.
     ///
-    /// `lane` is called by the task of the channel, once for each change of an instance: it must be quick and never block. An
+    /// `lane` is called by the task of the channel, for each change of an instance and whenever it is connected to: it must be quick and never block. An
     /// instance for which it panics is in the default lane; the first panic is logged at ERROR. One of `policy` is like one of
     /// the policy that it makes.
     ///
@@ -231,6 +236,14 @@ impl LoadBalancingPolicy for Lanes {
             LaneFallback::DefaultLane | LaneFallback::Fail => None,
         };
         Arc::new(LanesPicker::new(&self.division, draws, self.choice.clone(), random))
+    }
+
+    fn follows_connecting(&self) -> bool {
+        true
+    }
+
+    fn connecting(&mut self, connecting: &SortedById<Arc<Instance>>) {
+        self.division.connecting(connecting, &self.choice.default);
     }
 
     fn due(&self) -> Option<Instant> {

@@ -22,6 +22,9 @@ pub(super) struct LanesPicker {
     lanes: BTreeMap<Arc<str>, LanePicker>,
     /// Lanes with instances and without a picker, and why.
     broken: BTreeMap<Arc<str>, Arc<str>>,
+    /// Lanes without ready instances of which some are being connected to, and whether they are waited for where there is
+    /// another one to go to.
+    awaited: BTreeMap<Arc<str>, bool>,
     placed: SortedById<Placed>,
     /// By which any of them is drawn: `None` if all weights are equal.
     draws: Option<Draws<Placed>>,
@@ -36,8 +39,8 @@ impl LanesPicker {
         choice: Choice,
         random: Arc<Random>,
     ) -> Self {
-        let (lanes, broken) = (division.pickers(), division.broken());
-        Self { choice, lanes, broken, placed: division.placed().clone(), draws, random }
+        let (lanes, broken, awaited) = (division.pickers(), division.broken(), division.awaited());
+        Self { choice, lanes, broken, awaited, placed: division.placed().clone(), draws, random }
     }
 
     /// The lane that a call names.
@@ -52,17 +55,27 @@ impl LanesPicker {
         tag.filter(|tag| !tag.is_empty())
     }
 
-    /// The lane that one of this name goes to.
-    fn lane(&self, name: &str) -> Option<&LanePicker> {
-        let own = self.lanes.get(name);
-        if self.choice.fallback == LaneFallback::Fail || own.is_some_and(|lane| lane.has_weight) {
-            return own;
+    /// Where a call that names this lane goes.
+    fn way(&self, name: &str) -> Way<'_> {
+        let (own, fallback) = (self.lanes.get(name), self.choice.fallback);
+        if let Some(own) = own.filter(|own| own.has_weight || fallback == LaneFallback::Fail) {
+            return Way::Lane(own);
         }
         let default = self.lanes.get(&self.choice.default);
-        match self.choice.fallback {
-            LaneFallback::DefaultLane if default.is_some_and(|lane| lane.has_weight) => default,
-            LaneFallback::DefaultLane => own.or(default),
-            LaneFallback::Fail | LaneFallback::AnyInstance => None,
+        let instead = match fallback {
+            LaneFallback::Fail => Way::Nowhere,
+            LaneFallback::AnyInstance => Way::Anywhere,
+            LaneFallback::DefaultLane => {
+                let weighty = default.filter(|default| default.has_weight);
+                weighty.or(own).or(default).map_or(Way::Nowhere, Way::Lane)
+            }
+        };
+        match (self.awaited.get(name), instead) {
+            (Some(true), _) | (Some(false), Way::Nowhere) => Way::Wait,
+            (None, Way::Nowhere) if fallback == LaneFallback::DefaultLane => {
+                self.awaited.get(&self.choice.default).map_or(Way::Nowhere, |_| Way::Wait)
+            }
+            (_, instead) => instead,
         }
     }
 
@@ -101,6 +114,15 @@ impl LanesPicker {
     }
 }
 
+/// Where a call goes.
+enum Way<'a> {
+    Lane(&'a LanePicker),
+    Anywhere,
+    /// To none that is ready yet.
+    Wait,
+    Nowhere,
+}
+
 impl LanePicker {
     fn pick(&self, call: &CallInfo<'_>, group: Option<&Arc<InstanceGroup>>) -> Pick {
         let pick = match self.picker.pick(&call.within()) {
@@ -134,28 +156,33 @@ impl Picker for LanesPicker {
         let default = &*self.choice.default;
         let tag = self.tag(call);
         let name = tag.as_deref().unwrap_or(default);
-        let lane = self.lane(name);
+        let way = self.way(name);
         if tag.is_none()
             && let Some(shared) = self.shared(call)
         {
-            let instead = lane.unwrap_or(shared);
+            let instead = if let Way::Lane(lane) = way { lane } else { shared };
             // Where that has no capacity, or calls wait for it that may go nowhere else, it is a call of the default lane.
             let is_awaited = shared.group.waiters().any();
             return if is_awaited { instead } else { shared }.pick(call, Some(&instead.group));
         }
-        if let Some(lane) = lane {
-            return lane.pick(call, Some(&lane.group));
+        let is_wait = match way {
+            Way::Lane(lane) => return lane.pick(call, Some(&lane.group)),
+            Way::Anywhere => match self.any(call) {
+                Some(pick) => return pick,
+                None => false,
+            },
+            Way::Wait => true,
+            Way::Nowhere => false,
+        };
+        if let Some(panic) = self.broken.get(name) {
+            return Pick::Fail(Status::internal(&**panic));
         }
-        if self.choice.fallback == LaneFallback::AnyInstance
-            && let Some(pick) = self.any(call)
-        {
-            return pick;
-        }
-        Pick::Fail(match (self.broken.get(name), name == default) {
-            (Some(panic), _) => Status::internal(&**panic),
-            (None, true) => Status::unavailable("no instance of the default lane is ready"),
-            (None, false) => Status::unavailable(format!("no instance of the lane {name:?} is ready")),
-        })
+        let reason = if name == default {
+            Cow::Borrowed("no instance of the default lane is ready")
+        } else {
+            Cow::Owned(format!("no instance of the lane {name:?} is ready"))
+        };
+        if is_wait { Pick::Wait(reason) } else { Pick::Fail(Status::unavailable(reason)) }
     }
 
     fn responding(&self, picked: &Picked, after: Duration) {
