@@ -19,20 +19,22 @@ use std::time::Duration;
 use etcd_client::proto::PbKeyValue;
 use etcd_client::{GetOptions, LeaseGrantOptions, Txn, TxnResponse};
 use hither_core::ErrorKind;
+use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout};
+use tracing::Instrument;
 
 use connection::Connection;
 use endpoints::ConnectAttempt;
 use error::Recovery;
+use silence::{PROBE_TIMEOUT, Suspicion};
 
 pub(crate) use endpoints::Endpoints;
 pub(crate) use error::{Failure, Reason};
 pub(crate) use position::Position;
 pub(crate) use watch_stream::WatchStream;
 
-/// A connection that was silent for so long to requests which their callers have dropped is left. Less than a third of the
-/// smallest TTL, within which a renewal must be done: etcd grants whole seconds, and one where elections are fast.
-const SUSPICIOUS: Duration = Duration::from_millis(300);
+/// Any key does: a refusal is an answer too, and etcd gives it after the linearizable read.
+const PROBED_KEY: &str = "/";
 
 /// The longest time to live that is believed: sums with it do not overflow.
 const LONGEST_TTL: i64 = 365 * 24 * 3600;
@@ -136,6 +138,25 @@ impl Checkout {
         read.map_err(|failure| self.failed(failure))
     }
 
+    /// Leaves the connection if a linearizable read is not answered either, in a task that ends within [`PROBE_TIMEOUT`]. What the
+    /// member answers from memory would prove less.
+    fn probe(&self) {
+        // Outside of a runtime nothing can be asked. The next request that is dropped will be within one.
+        let Ok(runtime) = Handle::try_current() else { return };
+        let checkout = self.clone();
+        let probe = async move {
+            let (begun, connection) = (Instant::now(), &checkout.connection);
+            let within = checkout.endpoints.request_timeout().min(PROBE_TIMEOUT);
+            // No older read is shared: it proves nothing of the present.
+            if let Err(failure) = connection.linearizable_read(PROBED_KEY, Duration::ZERO, within).await
+                && connection.silence().lasts_since(begun)
+            {
+                checkout.failed(failure);
+            }
+        };
+        runtime.spawn(probe.instrument(tracing::debug_span!("probe")));
+    }
+
     /// Awaits `response` for at most the request timeout.
     async fn call<T>(
         &self,
@@ -206,8 +227,8 @@ struct Page {
     more: bool,
 }
 
-/// Rotates the endpoints if requests were dropped after [`SUSPICIOUS`] without an answer, one or several: their callers have a
-/// shorter deadline than ours, which means the same as ours.
+/// Sees requests that are dropped before their answer: their callers have a shorter deadline than ours. If that was long enough it
+/// means the same as ours, and the endpoints are rotated.
 struct AbandonGuard<'a> {
     checkout: &'a Checkout,
     since: Instant,
@@ -216,8 +237,15 @@ struct AbandonGuard<'a> {
 
 impl Drop for AbandonGuard<'_> {
     fn drop(&mut self) {
-        if !self.ended && self.checkout.connection.silence().grows(self.since) >= SUSPICIOUS {
-            self.checkout.endpoints.replace(&self.checkout.attempt, self.checkout.index + 1);
+        if self.ended {
+            return;
+        }
+        match self.checkout.connection.silence().grows(self.since) {
+            Suspicion::None => {}
+            Suspicion::Probe => self.checkout.probe(),
+            Suspicion::Leave => {
+                self.checkout.endpoints.replace(&self.checkout.attempt, self.checkout.index + 1);
+            }
         }
     }
 }
