@@ -164,8 +164,8 @@ pub use client::ClientTls;
 pub use client::{
     BoxedIo, CallInfo, CalledInstance, ChannelBuilder, ChannelStatus, Connected, ConnectivityState,
     Connector, Destination, DiscoveryChannel, FailurePercentage, HashKey, HedgingPolicy, InstanceStatus,
-    InstanceWith, Io, Lane, LaneFallback, Lanes, LeastRequest, LoadBalancingPolicy, MethodConfig, Outcome,
-    OutlierDetection, PeakEwma, PerInstance, Pick, Picked, Picker, ReadyInstance, ResponseFuture,
+    InstanceWith, Io, Lane, LaneFallback, Lanes, LeastRequest, LoadBalancingPolicy, MethodConfig, Others,
+    Outcome, OutlierDetection, PeakEwma, PerInstance, Pick, Picked, Picker, ReadyInstance, ResponseFuture,
     RetryBudget, RetryPolicy, RetryThrottling, RingHash, RoundRobin, Selection, ServiceConnector, SlowStart,
     Sticky, SuccessRate, TcpConnector, WaitForReady,
 };

@@ -31,8 +31,8 @@ mod tls;
 mod transport;
 
 pub use balance::{
-    CallInfo, HashKey, InstanceWith, Lane, LaneFallback, Lanes, LeastRequest, LoadBalancingPolicy, Outcome,
-    PeakEwma, PerInstance, Pick, Picker, RingHash, RoundRobin, SlowStart, Sticky,
+    CallInfo, HashKey, InstanceWith, Lane, LaneFallback, Lanes, LeastRequest, LoadBalancingPolicy, Others,
+    Outcome, PeakEwma, PerInstance, Pick, Picker, RingHash, RoundRobin, SlowStart, Sticky,
 };
 pub use builder::ChannelBuilder;
 pub use call::{CalledInstance, ResponseFuture, WaitForReady};

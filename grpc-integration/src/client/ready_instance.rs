@@ -106,6 +106,11 @@ impl ReadyInstance {
         self.0.inner.connections.load().len()
     }
 
+    /// Whether no connection takes calls: the last one is lost, and being replaced.
+    pub(crate) fn is_replaced(&self) -> bool {
+        !self.0.inner.connections.load().iter().any(|connection| connection.is_usable())
+    }
+
     /// Whether both are one description of one instance, with one weight.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)

@@ -96,7 +96,7 @@ async fn calls_wait_in_turn_while_all_connections_are_full() {
     let mut request = tonic::Request::new(String::new());
     request.set_timeout(SECOND);
     let status = client.call("Name", request).await.unwrap_err();
-    let expected = "not done within 1s: all connections have as many calls as they can take";
+    let expected = "not done within 1s: no connection has room for it";
     assert_eq!(status.message(), expected);
 
     server.open_gate();

@@ -30,6 +30,7 @@ mod pick_first;
 mod policies;
 mod reconnecting;
 mod refusals;
+mod replaced;
 mod resolution;
 mod restarts;
 mod retries;

@@ -6,6 +6,7 @@ mod echo;
 #[allow(dead_code, reason = "not all of it is needed here")]
 #[path = "../../src/http2/frame.rs"]
 mod frame;
+mod gate;
 mod log;
 mod net;
 pub(crate) mod peers;
@@ -18,6 +19,7 @@ use tokio::time::{sleep, timeout};
 
 pub(crate) use client::{Client, path};
 pub(crate) use echo::Echo;
+pub(crate) use gate::Gate;
 pub(crate) use log::Log;
 pub(crate) use net::Net;
 pub(crate) use registry::{Registry, SERVICE};

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use hither_core::SortedById;
 use hither_core::contain::{contain, drop_contained};
-use hither_core::{Instance, SortedById};
 use tokio::time::Instant;
 use tonic::{Code, Status};
 
+use super::others::Others;
 use super::policy::{CallInfo, LoadBalancingPolicy, Outcome, Pick, Picker};
 use crate::client::metrics::{ChannelMetrics, PickResult};
 use crate::client::ready_instance::{Picked, ReadyInstance};
@@ -24,14 +25,14 @@ pub(crate) struct Policy {
     policy: Option<Box<dyn LoadBalancingPolicy>>,
     due: Option<Instant>,
     /// `None` if it does not follow them.
-    connecting: Option<SortedById<Arc<Instance>>>,
+    others: Option<Others>,
     panics: Panics,
 }
 
 impl Policy {
     pub(crate) fn new<P: LoadBalancingPolicy>(policy: P) -> Self {
-        let connecting = policy.follows_connecting().then(SortedById::new);
-        Self { policy: Some(Box::new(policy)), due: None, connecting, panics: Panics::of::<P>() }
+        let others = policy.follows_others().then(Others::default);
+        Self { policy: Some(Box::new(policy)), due: None, others, panics: Panics::of::<P>() }
     }
 
     pub(crate) fn check(&self) -> Result<(), String> {
@@ -42,19 +43,19 @@ impl Policy {
         self.policy.as_ref().is_none_or(|policy| policy.has_slow_start())
     }
 
-    pub(crate) fn follows_connecting(&self) -> bool {
-        self.connecting.is_some()
+    pub(crate) fn follows_others(&self) -> bool {
+        self.others.is_some()
     }
 
-    /// Hands the instances that are being connected to, to a policy that follows them. Returns whether they have changed for it.
-    pub(crate) fn connecting(&mut self, connecting: &SortedById<Arc<Instance>>) -> bool {
-        let (Some(policy), Some(known)) = (&mut self.policy, &mut self.connecting) else { return false };
-        if known.is_same(connecting) {
+    /// Hands the instances besides the ready ones to a policy that follows them. Returns whether they have changed.
+    pub(crate) fn others(&mut self, others: &Others) -> bool {
+        let (Some(policy), Some(known)) = (&mut self.policy, &mut self.others) else { return false };
+        if known.is_same(others) {
             return false;
         }
-        *known = connecting.clone();
-        if let Err(panic) = contain(|| policy.connecting(connecting)) {
-            self.panics.add(Method::Connecting, &panic);
+        *known = others.clone();
+        if let Err(panic) = contain(|| policy.others(others)) {
+            self.panics.add(Method::Others, &panic);
         }
         true
     }
@@ -160,7 +161,7 @@ pub(super) struct Panics {
 
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Method {
-    Connecting,
+    Others,
     Picker,
     Due,
     Pick,
@@ -179,7 +180,7 @@ impl Panics {
         let policy = self.policy;
         let is_logged = self.logged[method as usize].swap(true, Ordering::Relaxed);
         let method = match method {
-            Method::Connecting => "connecting",
+            Method::Others => "others",
             Method::Picker => "picker",
             Method::Due => "due",
             Method::Pick => "pick",
@@ -197,6 +198,8 @@ impl Panics {
 
 #[cfg(test)]
 mod tests {
+    use hither_core::Instance;
+
     use super::*;
     use crate::client::balance::RoundRobin;
 

@@ -3,6 +3,7 @@
 mod contained;
 mod lanes;
 mod least_request;
+mod others;
 mod peak_ewma;
 mod per_instance;
 mod policy;
@@ -19,6 +20,7 @@ mod weighted;
 pub(crate) use contained::{Policy, PolicyPicker};
 pub use lanes::{Lane, LaneFallback, Lanes};
 pub use least_request::LeastRequest;
+pub use others::Others;
 pub use peak_ewma::PeakEwma;
 pub use per_instance::{InstanceWith, PerInstance};
 pub use policy::{CallInfo, LoadBalancingPolicy, Outcome, Pick, Picker};

@@ -5,11 +5,12 @@ use std::fmt::Debug;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use hither_core::{Instance, SortedById};
+use hither_core::SortedById;
 use http::{Extensions, HeaderMap};
 use tokio::time::Instant;
 use tonic::{Code, Status};
 
+use super::others::Others;
 use super::random::{self, Random};
 use crate::client::evidence::Evidence;
 use crate::client::ready_instance::{Picked, ReadyInstance};
@@ -23,7 +24,7 @@ use crate::client::ready_instance::{Picked, ReadyInstance};
 ///
 /// A panic is contained, and the first of each method is logged at ERROR. After one of [`picker`](Self::picker) the last
 /// picker stays in use until the set changes again, or calls fail with INTERNAL if there is none; one of
-/// [`due`](Self::due) is like `None`; one of [`connecting`](Self::connecting) changes nothing; one of [`Picker::pick`] fails its call with INTERNAL; one of [`Picker::responding`] or
+/// [`due`](Self::due) is like `None`; one of [`others`](Self::others) changes nothing; one of [`Picker::pick`] fails its call with INTERNAL; one of [`Picker::responding`] or
 /// [`Picker::done`] changes nothing.
 ///
 /// ```
@@ -69,19 +70,17 @@ pub trait LoadBalancingPolicy: Debug + Send + 'static {
         None
     }
 
-    /// Returns whether [`connecting`](Self::connecting) is to be called. Asked once. Default: no.
-    ///
-    /// With yes, a picker is made anew also when only the instances that are being connected to have changed.
-    fn follows_connecting(&self) -> bool {
-        false
+    /// Takes in the instances besides the ready ones, before [`picker`](Self::picker), if it
+    /// [follows](Self::follows_others) them. For a policy by which a call may go to some of the instances only: it can let the
+    /// call [wait](Pick::Wait) for one that is being connected to, instead of failing it. Default: nothing.
+    fn others(&mut self, others: &Others) {
+        let _ = others;
     }
 
-    /// Takes in the instances that are being connected to, before [`picker`](Self::picker) and whenever they have changed. Each
-    /// is soon ready or known to be unreachable, after the channel's connect timeout at the latest. For a policy by which
-    /// a call may go to some of the instances only: it can let the call [wait](Pick::Wait) for these instead of failing it.
-    /// Those about to shut down are left out. Default: nothing.
-    fn connecting(&mut self, connecting: &SortedById<Arc<Instance>>) {
-        let _ = connecting;
+    /// Returns whether [`others`](Self::others) is to be called, and a picker made anew whenever they have changed. Asked once.
+    /// Default: no.
+    fn follows_others(&self) -> bool {
+        false
     }
 
     /// Returns whether [slow start](crate::SlowStart) changes the weights that [`picker`](Self::picker) sees. Asked once.

@@ -10,7 +10,8 @@ const TRIES: usize = 3;
 const SAMPLE: usize = 8;
 
 /// Takes an instance that has capacity: of a few random ones that with the fewest calls for its weight, and of all if none
-/// of those has capacity. So a call costs little while few instances are full, however many there are.
+/// of those has capacity. So a call costs little while few instances are full, however many there are. One of weight 0 last, and
+/// not for as long as the connection of another one is replaced, which takes a moment.
 pub(super) fn any_other<T>(
     all: &SortedById<ReadyInstance>,
     has_capacity: impl Fn(&ReadyInstance) -> bool,
@@ -20,11 +21,13 @@ pub(super) fn any_other<T>(
     let sample = (0..SAMPLE).filter(|_| count > SAMPLE).filter_map(|_| all.at(fastrand::usize(..count)));
     let sample = sample.filter(|one| one.weight() > 0.0 && has_capacity(one));
     let fewest = || all.iter().filter(|one| has_capacity(one)).min_by_key(calls_per_weight);
+    let is_weight_awaited = || all.iter().any(|one| one.weight() > 0.0 && one.is_replaced());
+    let may_take = |one: &&ReadyInstance| one.weight() > 0.0 || !is_weight_awaited();
     // Another call may be first.
     let of_sample = sample.min_by_key(calls_per_weight).and_then(&take);
     of_sample
-        .or_else(|| (0..TRIES).map_while(|_| fewest()).find_map(&take))
-        .or_else(|| all.iter().filter(|one| has_capacity(one)).find_map(&take))
+        .or_else(|| (0..TRIES).map_while(|_| fewest().filter(may_take)).find_map(&take))
+        .or_else(|| all.iter().filter(|one| has_capacity(one)).take_while(may_take).find_map(&take))
 }
 
 /// What instances are compared by: infinite for those of weight 0. Such numbers compare like their bits.

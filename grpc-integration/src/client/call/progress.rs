@@ -24,7 +24,7 @@ impl fmt::Display for Progress {
         match self {
             Self::Picking => f.write_str("no instance was picked"),
             Self::Waiting(reason) => f.write_str(reason),
-            Self::Full => f.write_str("all connections have as many calls as they can take"),
+            Self::Full => f.write_str("no connection has room for it"),
             Self::Refused => f.write_str("it was to be sent again"),
             Self::Sent(_, attempt) => write!(f, "no answer from {}", attempt.peer()),
         }

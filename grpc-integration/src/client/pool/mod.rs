@@ -1,5 +1,6 @@
 //! The pool: a task that follows the registry, and keeps connections to the instances that it finds.
 
+mod awaited;
 mod changes;
 mod connections;
 mod desired;
@@ -19,6 +20,7 @@ mod tally;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hither_core::{Discovery, Freshness, ServiceName, ServiceView, SortedById, Update};
 use tokio::sync::watch;
@@ -55,6 +57,10 @@ const BATCH: usize = 256;
 /// has a bug.
 const ROUNDS: usize = 100;
 
+/// How long calls wait, when the channel starts, for an instance with a weight while those that are ready were taken out by
+/// weight 0.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// Follows one service.
 #[derive(Debug)]
 pub(crate) struct Pool {
@@ -79,6 +85,8 @@ pub(crate) struct Pool {
     /// The subchannels whose connectivity has changed.
     changes: Arc<Changes>,
     outages: Arc<OutageLog>,
+    /// How long calls wait for an instance with a weight, since they do.
+    weight_awaited_until: Option<Instant>,
     /// The last picker, and the instances that it was made for.
     last: Option<Ready>,
     gauges: Gauges,
@@ -130,6 +138,7 @@ impl Pool {
             policy,
             update: None,
             changes: Arc::default(),
+            weight_awaited_until: None,
             last: None,
             publisher,
         };
@@ -139,7 +148,7 @@ impl Pool {
     async fn run(&mut self) {
         loop {
             let (summary, due, selection) = (self.outages.due(), self.picker_due(), self.selector.due());
-            let age = self.gauges.due();
+            let (age, weight) = (self.gauges.due(), self.weight_awaited_until);
             let mut is_shown = true;
             let slow_start = self.slow_starts.as_ref().and_then(SlowStarts::due);
             tokio::select! {
@@ -162,7 +171,7 @@ impl Pool {
                         let (subchannels, keys) = (&self.subchannels, &self.config.server_keys);
                         let is_ready = |instance: &ReadyInstance| {
                             let member = subchannels.get(&keys.of(instance.instance()));
-                            member.is_some_and(|member| matches!(member.counted, Counted::Ready(..)))
+                            member.is_some_and(|member| matches!(member.counted, Counted::Ready(_)))
                         };
                         outliers.work(Instant::now(), is_ready).await;
                     }
@@ -182,6 +191,7 @@ impl Pool {
                     continue;
                 }
                 () = at(slow_start) => is_shown = false,
+                () = at(weight), if weight.is_some_and(|until| until > Instant::now()) => {}
             }
             self.publish(is_shown).await;
         }
@@ -214,7 +224,7 @@ impl Pool {
                 self.count_changed().await;
                 // Only what is ready: of the others those that are to be connected to may come later. So not for a policy that
                 // follows these.
-                if self.tally.any_ready() && !self.policy.follows_connecting() {
+                if self.tally.any_ready() && !self.policy.follows_others() {
                     self.publish(true).await;
                 }
             }
@@ -332,7 +342,8 @@ impl Pool {
             None => ready,
         };
         let before = self.last.as_ref().map(|last| last.instances.clone());
-        let state = if ready.is_empty() { self.not_ready() } else { self.picker_over(ready) };
+        let waits = ready.is_empty() || self.awaits_weight(&ready, &shares);
+        let state = if waits { self.not_ready() } else { self.picker_over(ready, &shares) };
         self.publisher.publish(state, is_shown);
         // The state that had it is gone, and the picker unless calls in flight still refer to it: the last of them drops it.
         if let Some(before) = before {
@@ -352,10 +363,10 @@ impl Pool {
         for instance in outliers.tried() {
             consume_budget().await;
             let member = self.subchannels.get(&self.config.server_keys.of(instance.instance()));
-            if let Some(Counted::Ready(instance, list)) = member.map(|member| &member.counted)
-                && shares.last().is_some_and(|last| *list < last.list)
+            if let Some(Counted::Ready(ready)) = member.map(|member| &member.counted)
+                && shares.last().is_some_and(|last| ready.list < last.list)
             {
-                tried.push(instance.clone());
+                tried.push(ready.instance.clone());
             }
         }
         self.joined.of(ready, tried).await
@@ -381,10 +392,10 @@ impl Pool {
 
     /// Returns the state with a picker over the ready instances. If the policy panics the last picker stays, until they
     /// change again: of what it picks, calls take what would still be picked, and any other instance if there is none.
-    fn picker_over(&mut self, instances: SortedById<ReadyInstance>) -> State {
-        let is_other_wait = self.policy.connecting(self.tally.awaited());
+    fn picker_over(&mut self, instances: SortedById<ReadyInstance>, shares: &[Share]) -> State {
+        let are_others_new = self.policy.follows_others() && self.policy.others(&self.tally.others(shares));
         if let Some(last) = &self.last
-            && !is_other_wait
+            && !are_others_new
             && last.instances.is_same(&instances)
             && self.policy.due().is_none_or(|due| due > Instant::now())
         {
@@ -401,6 +412,20 @@ impl Pool {
         let ready = Ready { picker, instances, is_picker_old };
         self.last = Some(ready.clone());
         State::Ready(ready)
+    }
+
+    /// Whether calls wait because all that are ready were taken out by weight 0, and others are being connected to for the first
+    /// time. Not where calls go to them already.
+    fn awaits_weight(&mut self, ready: &SortedById<ReadyInstance>, shares: &[Share]) -> bool {
+        let awaits = !self.is_published_ready()
+            && ready.iter().all(|instance| instance.weight() <= 0.0)
+            && self.tally.others(shares).connecting().iter().any(|instance| instance.weight() > 0);
+        if !awaits {
+            self.weight_awaited_until = None;
+            return false;
+        }
+        let now = Instant::now();
+        *self.weight_awaited_until.get_or_insert_with(|| now + PATIENCE) > now
     }
 
     fn not_ready(&self) -> State {
@@ -448,8 +473,9 @@ impl Member {
     /// What it counts as.
     fn condition(&self) -> Condition {
         match self.counted {
-            Counted::Ready(ref instance, _) if !instance.is_in() => Condition::Ejected,
-            Counted::Ready(..) => Condition::Ready,
+            Counted::Ready(ref ready) if !ready.instance.is_in() => Condition::Ejected,
+            Counted::Ready(ref ready) if ready.is_replaced => Condition::Replacing,
+            Counted::Ready(_) => Condition::Ready,
             Counted::Failing(_) => Condition::Failing,
             Counted::Connecting(..) | Counted::Nothing => Condition::Pending,
         }

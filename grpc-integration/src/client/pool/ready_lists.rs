@@ -17,6 +17,8 @@ const TOLERANCE: f64 = 0.01;
 pub(super) struct ReadyLists {
     /// None is empty.
     lists: BTreeMap<List, SortedById<ReadyInstance>>,
+    /// The empty list, always the same one.
+    none: SortedById<ReadyInstance>,
     mix: Mix,
 }
 
@@ -51,6 +53,11 @@ impl ReadyLists {
         if is_same(&self.mix.instances) {
             self.mix.instances.remove(id);
         }
+    }
+
+    /// Returns those about to shut down.
+    pub(super) fn draining(&self) -> SortedById<ReadyInstance> {
+        self.lists.get(&List::Draining).cloned().unwrap_or_else(|| self.none.clone())
     }
 
     /// Returns how many are ready.

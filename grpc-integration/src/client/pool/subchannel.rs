@@ -4,6 +4,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use hither_core::{Backoff, Instance};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -30,6 +31,10 @@ use crate::task::Task;
 const SETTLED: Duration = Duration::from_secs(1);
 /// The same for an instance that had ended one connection after the other without an answer.
 const PROVEN: Duration = Duration::from_secs(60);
+
+/// For how long an instance whose last connection is replaced counts as ready: where calls may go nowhere else they wait for it, and
+/// no policy makes changes for what is over after a round trip.
+const REPLACING: Duration = Duration::from_secs(1);
 
 /// How subchannels connect.
 #[derive(Debug, Clone)]
@@ -197,10 +202,19 @@ impl SubchannelTask {
         loop {
             let instance = Arc::clone(&self.desired.borrow().instance);
             self.pace.begins();
-            let connected = tokio::select! {
-                biased;
-                _ = self.desired.wait_for(|desired| !desired.connect) => return,
-                connected = self.dialer.dial(&instance) => connected,
+            let replaced_by = Instant::now() + REPLACING;
+            let connected = {
+                let mut dialling = pin!(self.dialer.dial(&instance));
+                loop {
+                    tokio::select! {
+                        biased;
+                        () = self.desired.wait_for(|desired| !desired.connect).map(drop) => return,
+                        connected = &mut dialling => break connected,
+                        () = sleep_until(replaced_by), if self.is_replacing() => {
+                            self.set_connectivity(Connectivity::Connecting);
+                        }
+                    }
+                }
             };
             let until = match connected {
                 Ok(connection) => self.serve(connection, &instance, &mut outage, &mut sickness).await,
@@ -275,6 +289,8 @@ impl SubchannelTask {
                 }
             }
         };
+        // A health check has to come first where the server may be another process by now.
+        let again = if health_check.is_none() { Connectivity::Replacing } else { Connectivity::Connecting };
         self.health_check = health_check;
         tracing::debug!(cause = lost, "connection lost");
         self.observed.lost(&format!("{lost} at {address}"));
@@ -284,7 +300,7 @@ impl SubchannelTask {
         match self.pace.lost(trial) {
             Next::AtOnce => {
                 outage.is_over_unless_logged();
-                self.set_connectivity(Connectivity::Connecting);
+                self.set_connectivity(again);
                 Instant::now()
             }
             Next::Soon(pause) => self.rest(pause, Connectivity::Connecting),
@@ -327,6 +343,10 @@ impl SubchannelTask {
     /// that has ended many without an answer.
     fn is_reachable(&self, trial: &Trial, since: Instant) -> bool {
         !self.pace.is_failing() || trial.verdict() == Verdict::Answered || since.elapsed() >= PROVEN
+    }
+
+    fn is_replacing(&self) -> bool {
+        self.observed.connectivity() == Connectivity::Replacing
     }
 
     fn fail(&self, cause: String, delay: Duration) -> Instant {

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use hither_core::{HasId, Instance, SortedById};
+use hither_core::{Instance, SortedById};
 
+use super::awaited::Awaited;
 use super::ready_lists::ReadyLists;
+use crate::client::balance::Others;
 use crate::client::ready_instance::ReadyInstance;
 use crate::client::selection::{List, Share};
 use crate::client::status::Connectivity;
@@ -15,8 +17,7 @@ use crate::client::status::Connectivity;
 pub(super) struct Tally {
     ready: ReadyLists,
     connecting: usize,
-    /// Those of them that are not about to shut down. Of those with the same id there is the last.
-    awaited: SortedById<Arc<Instance>>,
+    awaited: Awaited,
     /// Why instances cannot be connected to, the latest failure last.
     failures: BTreeMap<u64, Arc<str>>,
     last_failure: u64,
@@ -29,7 +30,15 @@ pub(super) enum Counted {
     Nothing,
     Connecting(Arc<Instance>, List),
     Failing(u64),
-    Ready(ReadyInstance, List),
+    /// Also while its connection is replaced.
+    Ready(Ready),
+}
+
+#[derive(Debug)]
+pub(super) struct Ready {
+    pub(super) instance: ReadyInstance,
+    pub(super) list: List,
+    pub(super) is_replaced: bool,
 }
 
 impl Tally {
@@ -42,14 +51,22 @@ impl Tally {
         connectivity: Connectivity,
         connects: bool,
     ) {
-        match (&*counted, &connectivity) {
-            (Counted::Ready(known, before), Connectivity::Ready)
-                if *before == list && known.instance().id() == instance.instance().id() =>
+        match (&mut *counted, &connectivity) {
+            (Counted::Ready(known), Connectivity::Ready | Connectivity::Replacing)
+                if known.list == list && known.instance.instance().id() == instance.instance().id() =>
             {
-                if !Arc::ptr_eq(known.instance(), instance.instance()) {
+                let is_replaced = connectivity == Connectivity::Replacing;
+                let is_described = !Arc::ptr_eq(known.instance.instance(), instance.instance());
+                if is_described {
                     self.ready.insert(list, instance);
-                    *counted = Counted::Ready(instance.clone(), list);
                 }
+                if known.is_replaced && (is_described || !is_replaced) {
+                    self.awaited.remove(list, known.instance.instance());
+                }
+                if is_replaced && (is_described || !known.is_replaced) {
+                    self.awaited.insert(list, instance.instance());
+                }
+                *known = Ready { instance: instance.clone(), list, is_replaced };
                 return;
             }
             (Counted::Connecting(known, before), Connectivity::Connecting)
@@ -66,9 +83,13 @@ impl Tally {
         }
         self.forget(counted);
         *counted = match connectivity {
-            Connectivity::Ready => {
+            Connectivity::Ready | Connectivity::Replacing => {
+                let is_replaced = connectivity == Connectivity::Replacing;
                 self.ready.insert(list, instance);
-                Counted::Ready(instance.clone(), list)
+                if is_replaced {
+                    self.awaited.insert(list, instance.instance());
+                }
+                Counted::Ready(Ready { instance: instance.clone(), list, is_replaced })
             }
             Connectivity::TransientFailure(cause) => {
                 self.last_failure += 1;
@@ -79,9 +100,7 @@ impl Tally {
             Connectivity::Connecting | Connectivity::Idle => {
                 let instance = Arc::clone(instance.instance());
                 self.connecting += 1;
-                if list != List::Draining {
-                    self.awaited.insert(Arc::clone(&instance));
-                }
+                self.awaited.insert(list, &instance);
                 Counted::Connecting(instance, list)
             }
         };
@@ -93,13 +112,15 @@ impl Tally {
             Counted::Nothing => {}
             Counted::Connecting(instance, list) => {
                 self.connecting -= 1;
-                let is_same = |known: &Arc<Instance>| Arc::ptr_eq(known, &instance);
-                if list != List::Draining && self.awaited.get(instance.id()).is_some_and(is_same) {
-                    self.awaited.remove(instance.id());
-                }
+                self.awaited.remove(list, &instance);
             }
             Counted::Failing(failure) => drop(self.failures.remove(&failure)),
-            Counted::Ready(instance, list) => self.ready.remove(list, &instance),
+            Counted::Ready(Ready { instance, list, is_replaced }) => {
+                self.ready.remove(list, &instance);
+                if is_replaced {
+                    self.awaited.remove(list, instance.instance());
+                }
+            }
         }
     }
 
@@ -122,9 +143,9 @@ impl Tally {
         self.connecting > 0
     }
 
-    /// Returns the instances that are being connected to, but for those about to shut down.
-    pub(super) fn awaited(&self) -> &SortedById<Arc<Instance>> {
-        &self.awaited
+    /// Returns the instances that policies may know of besides the ready ones, where these tiers take calls.
+    pub(super) fn others(&mut self, shares: &[Share]) -> Others {
+        Others::new(self.awaited.of(shares).clone(), self.ready.draining())
     }
 
     /// Returns the latest failure of those that are failing.
@@ -153,17 +174,21 @@ mod tests {
     }
 
     fn connectivity(random: &mut fastrand::Rng) -> Connectivity {
-        match random.u8(..6) {
+        match random.u8(..7) {
             0 => Connectivity::Idle,
             1 => Connectivity::Connecting,
             2 => Connectivity::TransientFailure("refused".into()),
+            3 => Connectivity::Replacing,
             _ => Connectivity::Ready,
         }
     }
 
     fn is_as_counted_anew(tally: &mut Tally, members: &BTreeMap<usize, Member>) {
         let ready = |draining: bool| {
-            let ready = members.values().filter(|member| member.connectivity == Connectivity::Ready);
+            let is_ready = |member: &&Member| {
+                matches!(member.connectivity, Connectivity::Ready | Connectivity::Replacing)
+            };
+            let ready = members.values().filter(is_ready);
             let these = ready.filter(|member| (member.list == List::Draining) == draining);
             these.map(|member| member.instance.clone()).collect::<SortedById<_>>()
         };
@@ -176,9 +201,21 @@ mod tests {
         let connecting = |member: &&Member| match member.connectivity {
             Connectivity::Connecting => true,
             Connectivity::Idle => member.connects,
-            Connectivity::Ready | Connectivity::TransientFailure(_) => false,
+            Connectivity::Ready | Connectivity::Replacing | Connectivity::TransientFailure(_) => false,
         };
         assert_eq!(tally.connecting, members.values().filter(connecting).count());
+        let others = tally.others(&[]);
+        assert!(others.is_same(&tally.others(&[])), "nothing has changed");
+        let awaited = |member: &&Member| {
+            member.list == List::UP && (connecting(member) || member.connectivity == Connectivity::Replacing)
+        };
+        let awaited = members.values().filter(awaited).map(|member| member.instance.instance());
+        assert!(awaited.clone().count() == others.connecting().len());
+        for instance in awaited {
+            let told = others.connecting().get(instance.id());
+            assert!(told.is_some_and(|told| Arc::ptr_eq(told, instance)), "an old description");
+        }
+        assert_eq!(*others.draining(), ready(true));
         let failing = |member: &&Member| matches!(member.connectivity, Connectivity::TransientFailure(_));
         assert_eq!(tally.failures.len(), members.values().filter(failing).count());
     }

@@ -12,13 +12,20 @@ pub(crate) enum Condition {
     /// The last attempt failed.
     Failing,
     Ready,
+    /// Its last connection is being replaced, and it counts as ready for calls.
+    Replacing,
     /// It is connected and fails calls that others do not, or did so and is being tried.
     Ejected,
 }
 
 impl Condition {
     pub(super) fn is_connected(self) -> bool {
-        matches!(self, Self::Ready | Self::Ejected)
+        matches!(self, Self::Ready | Self::Replacing | Self::Ejected)
+    }
+
+    /// Returns it as pick_first sees it, which begins a walk with each connection that is lost, as gRPC's does.
+    pub(super) fn of_walk(self) -> Self {
+        if self == Self::Replacing { Self::Pending } else { self }
     }
 }
 

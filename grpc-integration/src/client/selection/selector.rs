@@ -89,7 +89,7 @@ impl Selector {
     pub(crate) fn observe(&mut self, key: &ServerKey, condition: impl FnOnce() -> Condition) {
         match &mut self.chooser {
             Some(Chooser::Tiered(tiered)) => tiered.observe(key, condition()),
-            Some(Chooser::First(first)) => first.observe(key, condition()),
+            Some(Chooser::First(first)) => first.observe(key, condition().of_walk()),
             None => {}
         }
     }
@@ -163,7 +163,7 @@ impl Chooser {
     fn place(&mut self, key: &ServerKey, record: Option<(Role, &Arc<Instance>)>, condition: Condition) {
         match self {
             Self::Tiered(tiered) => tiered.place(key, record, condition),
-            Self::First(first) => first.place(key, record, condition),
+            Self::First(first) => first.place(key, record, condition.of_walk()),
         }
     }
 

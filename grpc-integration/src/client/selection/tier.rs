@@ -70,7 +70,8 @@ impl Tier {
 
     /// Counts a server of this weight anew: what it was, and what it is now.
     pub(super) fn recount(&mut self, weight: u32, before: Option<Condition>, now: Option<Condition>) {
-        let ready = |condition| usize::from(condition == Some(Condition::Ready));
+        let ready =
+            |condition| usize::from(matches!(condition, Some(Condition::Ready | Condition::Replacing)));
         let pending = |condition| usize::from(condition == Some(Condition::Pending));
         self.ready = self.ready + ready(now) - ready(before);
         self.pending = self.pending + pending(now) - pending(before);

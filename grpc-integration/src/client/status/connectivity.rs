@@ -10,7 +10,8 @@ use tokio::time::Instant;
 pub enum ConnectivityState {
     /// Not connected, and not connecting. A channel never is.
     Idle,
-    /// Connecting, for the first time or after a connection was lost. Calls of a channel wait.
+    /// Connecting, for the first time or after a connection was lost. Calls of a channel wait. A channel is ready for another
+    /// second when the last connection was lost, and its calls wait then, too.
     Connecting,
     /// Calls can be sent.
     Ready,
@@ -49,6 +50,8 @@ pub(crate) enum Connectivity {
     Connecting,
     /// Calls can be sent.
     Ready,
+    /// It was ready, and its last connection is being replaced: for a second at most, in which it counts as ready for calls.
+    Replacing,
     /// The last attempt failed, or one connection after the other ended without an answer, for this reason. The state
     /// stays until the subchannel is ready again, so that the attempts in between do not hide the failure (gRFC A48,
     /// A62).
@@ -59,7 +62,7 @@ impl Connectivity {
     pub(crate) fn state(&self) -> ConnectivityState {
         match self {
             Self::Idle => ConnectivityState::Idle,
-            Self::Connecting => ConnectivityState::Connecting,
+            Self::Connecting | Self::Replacing => ConnectivityState::Connecting,
             Self::Ready => ConnectivityState::Ready,
             Self::TransientFailure(_) => ConnectivityState::TransientFailure,
         }

@@ -1,35 +1,13 @@
 //! Lanes of which no instance is ready yet.
 
-use std::io;
-
-use async_trait::async_trait;
-use hither_tonic::{Connected, Connector, Destination};
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::*;
-
-/// Servers whose name begins with this letter are connected to while the gate is open.
-#[derive(Debug, Clone)]
-struct Gate {
-    net: Net,
-    letter: char,
-    is_open: Arc<watch::Sender<bool>>,
-}
-
-#[async_trait]
-impl Connector for Gate {
-    async fn connect(&self, destination: Destination<'_>) -> io::Result<Connected> {
-        if destination.address().to_string().starts_with(self.letter) {
-            self.is_open.subscribe().wait_for(|is_open| *is_open).await.unwrap();
-        }
-        self.net.connect(destination).await
-    }
-}
+use crate::support::Gate;
 
 /// A channel on which servers of this letter cannot be connected to yet, and all others are.
 async fn gated(fleet: &Fleet, letter: char, lanes: Lanes) -> (Client, Gate) {
-    let gate = Gate { net: fleet.net.clone(), letter, is_open: Arc::new(watch::channel(false).0) };
+    let gate = Gate::closed(&fleet.net, letter);
     let client = Client::new(&fleet.channel(lanes).connector(gate.clone()).connect().await.unwrap());
     (client, gate)
 }
@@ -48,10 +26,10 @@ async fn calls_wait_for_the_only_lane_that_they_may_go_to() {
         sleep(5 * SECOND).await;
         assert!(!waiting.is_finished());
         assert_eq!(call(&client, "Name", "canary").await.unwrap(), "c:1");
-        gate.is_open.send_replace(true);
+        gate.open();
         assert_eq!(waiting.await.unwrap().unwrap(), "a:1");
         // The same when the connection is lost, as with GOAWAY.
-        gate.is_open.send_replace(false);
+        gate.close();
         fleet.servers[0].break_connections();
         sleep(Duration::from_millis(1)).await;
     }
@@ -95,7 +73,7 @@ async fn a_lane_is_waited_for_a_second_where_there_is_another_one_to_go_to() {
         let began = Instant::now();
         assert!(!call(&client, "Name", lane).await.unwrap().starts_with(letter));
         assert_eq!(began.elapsed(), Duration::ZERO);
-        gate.is_open.send_replace(true);
+        gate.open();
         sleep(Duration::from_millis(1)).await;
         assert!(call(&client, "Name", lane).await.unwrap().starts_with(letter));
     }
@@ -143,7 +121,7 @@ async fn lanes_within_a_lane_are_waited_for() {
     // The connect timeout.
     sleep(5 * SECOND).await;
     assert_eq!(waiting.await.unwrap().unwrap_err().code(), Code::Unavailable);
-    gate.is_open.send_replace(true);
+    gate.open();
     sleep(60 * SECOND).await;
     assert_eq!(call("red").await.unwrap().unwrap(), "d1:1");
 }

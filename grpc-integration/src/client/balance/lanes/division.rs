@@ -10,6 +10,7 @@ use hither_core::{HasId, Instance, InstanceId, SortedById};
 use tokio::time::Instant;
 
 use super::super::contained::{Method, Panics};
+use super::super::others::Others;
 use super::super::policy::{LoadBalancingPolicy, Picker};
 use super::connecting::Connecting;
 use crate::client::closure::Closure;
@@ -61,7 +62,7 @@ struct LaneState {
     group: Arc<InstanceGroup>,
     /// Those that are being connected to, and whether the policy follows them.
     connecting: SortedById<Arc<Instance>>,
-    follows_connecting: bool,
+    follows_others: bool,
     /// `None` before the first picker.
     policy: Option<Box<dyn LoadBalancingPolicy>>,
     /// The last one that the policy has made; `None` if it has panicked from the first time on.
@@ -103,9 +104,9 @@ impl Division {
     }
 
     /// Takes over the instances that are being connected to, before [`update`](Self::update).
-    pub(super) fn connecting(&mut self, connecting: &SortedById<Arc<Instance>>, default: &Arc<str>) {
+    pub(super) fn others(&mut self, others: &Others, default: &Arc<str>) {
         let mut all = std::mem::take(&mut self.connecting);
-        all.update(connecting, |instance| self.lane_of(instance, default));
+        all.update(others.connecting(), |instance| self.lane_of(instance, default));
         self.connecting = all;
     }
 
@@ -124,7 +125,7 @@ impl Division {
             };
             if !is_known {
                 lane.connecting = connecting.cloned().unwrap_or_default();
-                lane.is_current &= !lane.follows_connecting;
+                lane.is_current &= !lane.follows_others;
             }
             if lane.is_current && lane.due.is_none_or(|due| due > now) {
                 continue;
@@ -134,9 +135,10 @@ impl Division {
             }
             let made = contain(|| {
                 let policy = lane.policy.get_or_insert_with(|| (self.make_policy)());
-                lane.follows_connecting = policy.follows_connecting();
-                if lane.follows_connecting {
-                    policy.connecting(&lane.connecting);
+                lane.follows_others = policy.follows_others();
+                if lane.follows_others {
+                    let others = Others::new(lane.connecting.clone(), SortedById::new());
+                    policy.others(&others);
                 }
                 policy.picker(&lane.instances)
             });
@@ -274,7 +276,7 @@ impl Default for LaneState {
             weighty: 0,
             group,
             connecting: SortedById::new(),
-            follows_connecting: false,
+            follows_others: false,
             policy: None,
             picker: None,
             is_current: false,

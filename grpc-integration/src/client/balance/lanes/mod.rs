@@ -12,6 +12,7 @@ use hither_core::{Instance, SortedById};
 use http::HeaderName;
 use tokio::time::Instant;
 
+use super::others::Others;
 use super::policy::{LoadBalancingPolicy, Picker};
 use super::random::Random;
 use super::weighted::Weighted;
@@ -238,12 +239,12 @@ impl LoadBalancingPolicy for Lanes {
         Arc::new(LanesPicker::new(&self.division, draws, self.choice.clone(), random))
     }
 
-    fn follows_connecting(&self) -> bool {
-        true
+    fn others(&mut self, others: &Others) {
+        self.division.others(others, &self.choice.default);
     }
 
-    fn connecting(&mut self, connecting: &SortedById<Arc<Instance>>) {
-        self.division.connecting(connecting, &self.choice.default);
+    fn follows_others(&self) -> bool {
+        true
     }
 
     fn due(&self) -> Option<Instant> {

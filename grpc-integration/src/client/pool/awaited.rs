@@ -1,0 +1,58 @@
+//! The instances that are being connected to, in a list for each tier.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use hither_core::{HasId, Instance, SortedById};
+
+use crate::client::selection::{List, Share};
+
+/// Of those with the same id in one list there is the last.
+#[derive(Debug, Default)]
+pub(super) struct Awaited {
+    /// None is empty.
+    lists: BTreeMap<List, SortedById<Arc<Instance>>>,
+    /// What was asked for last, and of which lists it is made.
+    last: SortedById<Arc<Instance>>,
+    parts: Vec<SortedById<Arc<Instance>>>,
+}
+
+impl Awaited {
+    pub(super) fn insert(&mut self, list: List, instance: &Arc<Instance>) {
+        self.lists.entry(list).or_default().insert(Arc::clone(instance));
+    }
+
+    pub(super) fn remove(&mut self, list: List, instance: &Arc<Instance>) {
+        // The id may be that of another server since.
+        if let Some(awaited) = self.lists.get_mut(&list)
+            && awaited.get(instance.id()).is_some_and(|known| Arc::ptr_eq(known, instance))
+        {
+            awaited.remove(instance.id());
+            if awaited.is_empty() {
+                self.lists.remove(&list);
+            }
+        }
+    }
+
+    /// Returns those of the tiers that take calls; of the first one that has any while none does. It stays the same list
+    /// while nothing has changed.
+    pub(super) fn of(&mut self, shares: &[Share]) -> &SortedById<Arc<Instance>> {
+        let tiers = self.lists.iter().filter(|(list, _)| **list != List::Draining);
+        let parts: Vec<_> = if shares.is_empty() {
+            tiers.take(1).map(|(_, instances)| instances.clone()).collect()
+        } else {
+            let takes_calls = |list: &List| shares.iter().any(|share| share.list == *list);
+            tiers.filter(|(list, _)| takes_calls(list)).map(|(_, instances)| instances.clone()).collect()
+        };
+        let is_same = parts.len() == self.parts.len()
+            && parts.iter().zip(&self.parts).all(|(part, known)| part.is_same(known));
+        if !is_same {
+            self.last = match &parts[..] {
+                [only] => only.clone(),
+                _ => parts.iter().flatten().cloned().collect(),
+            };
+            self.parts = parts;
+        }
+        &self.last
+    }
+}
