@@ -15,13 +15,14 @@ const SAMPLE: usize = 8;
 pub(super) fn any_other<T>(
     all: &SortedById<ReadyInstance>,
     has_capacity: impl Fn(&ReadyInstance) -> bool,
+    is_replaced: impl Fn(&ReadyInstance) -> bool,
     take: impl Fn(&ReadyInstance) -> Option<T>,
 ) -> Option<T> {
     let count = all.len();
     let sample = (0..SAMPLE).filter(|_| count > SAMPLE).filter_map(|_| all.at(fastrand::usize(..count)));
     let sample = sample.filter(|one| one.weight() > 0.0 && has_capacity(one));
     let fewest = || all.iter().filter(|one| has_capacity(one)).min_by_key(calls_per_weight);
-    let is_weight_awaited = || all.iter().any(|one| one.weight() > 0.0 && one.is_replaced());
+    let is_weight_awaited = || all.iter().any(|one| one.weight() > 0.0 && is_replaced(one));
     let may_take = |one: &&ReadyInstance| one.weight() > 0.0 || !is_weight_awaited();
     // Another call may be first.
     let of_sample = sample.min_by_key(calls_per_weight).and_then(&take);
@@ -64,13 +65,19 @@ mod tests {
             is_open
         };
         for _ in 0..100 {
-            let found = any_other(&all, |one| look(one.id().as_str() != "i00007"), |one| Some(one.clone()));
+            let found = any_other(
+                &all,
+                |one| look(one.id().as_str() != "i00007"),
+                |_| false,
+                |one| Some(one.clone()),
+            );
             assert_ne!(found.unwrap().id().as_str(), "i00007");
         }
         assert_eq!(looked.swap(0, Ordering::SeqCst), 100 * SAMPLE);
-        let found = any_other(&all, |one| look(one.id().as_str() == "i00007"), |one| Some(one.clone()));
+        let found =
+            any_other(&all, |one| look(one.id().as_str() == "i00007"), |_| false, |one| Some(one.clone()));
         assert_eq!(found.unwrap().id().as_str(), "i00007");
-        assert!(any_other(&all, |_| look(false), |one| Some(one.clone())).is_none());
+        assert!(any_other(&all, |_| look(false), |_| false, |one| Some(one.clone())).is_none());
         assert!(looked.load(Ordering::SeqCst) <= 4 * (all.len() + SAMPLE));
     }
 
@@ -79,20 +86,23 @@ mod tests {
         let all = with_weights([0, 2, 1, 1]);
         let _calls: Vec<_> =
             [1, 1, 2].map(|at| Picked::from(all.at(at).unwrap().clone()).started()).into_iter().collect();
-        let open = |ids: &'static [usize]| {
-            let found =
-                any_other(&all, |one| ids.iter().any(|id| all.at(*id) == Some(one)), |one| Some(one.clone()));
+        let is_in = |ids: &[usize], one: &_| ids.iter().any(|id| all.at(*id) == Some(one));
+        let of = |open: &'static [usize], replaced: &'static [usize]| {
+            let take = |one: &ReadyInstance| Some(one.clone());
+            let found = any_other(&all, |one| is_in(open, one), |one| is_in(replaced, one), take);
             found.and_then(|found| all.position(found.id()).ok())
         };
+        let open = |ids| of(ids, &[]);
         assert_eq!(
             [open(&[0, 1, 2, 3]), open(&[0, 1, 2]), open(&[0, 2]), open(&[0])],
             [3, 1, 2, 0].map(Some)
         );
+        assert_eq!([of(&[0], &[1]), of(&[0, 2], &[1])], [None, Some(2)], "it is back in a moment");
         let idle = with_weights([1, 1, 4, 1]);
-        assert_eq!(any_other(&idle, |_| true, |one| Some(one.weight())), Some(4.0));
+        assert_eq!(any_other(&idle, |_| true, |_| false, |one| Some(one.weight())), Some(4.0));
         let many = with_weights((0..1000).map(|number| u32::from(number % 100 == 0)));
         for _ in 0..100 {
-            let found = any_other(&many, |_| true, |one| Some(one.weight()));
+            let found = any_other(&many, |_| true, |_| false, |one| Some(one.weight()));
             assert_eq!(found, Some(1.0));
         }
     }

@@ -322,7 +322,9 @@ impl Picking<'_> {
         }
         if at_all {
             let take = |one: &_| among.take(one);
-            if let Some(reserved) = any_other(among.instances(), ReadyInstance::has_capacity, take) {
+            if let Some(reserved) =
+                any_other(among.instances(), ReadyInstance::has_capacity, ReadyInstance::is_replaced, take)
+            {
                 return found(Look::Done(Ok(reserved)));
             }
             if head.is_some() {
