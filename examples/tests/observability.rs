@@ -139,7 +139,7 @@ async fn metrics_are_scraped_spans_received_and_an_unreachable_instance_printed(
         "hither_client_instances{grpc_target=\"greeter\",hither_state=\"TRANSIENT_FAILURE\"} 1\n",
         "hither_client_registry_staleness_seconds{grpc_target=\"greeter\"} 0\n",
         "grpc_subchannel_open_connections{grpc_target=\"greeter\"} 1\n",
-        "hither_registration_instances{hither_service=\"greeter\",hither_state=\"REGISTERED\"} 1\n",
+        "hither_registration_instances{hither_service=\"greeter\",hither_state=\"REGISTERED\"} 2\n",
         "hither_server_connections 1\n",
         "grpc_server_call_started_total{grpc_method=\"discover.DiscoverDemo/Discover\"} ",
         "grpc_client_attempt_started_total{grpc_method=\"discover.DiscoverDemo/Discover\",grpc_target=\"greeter\"} ",

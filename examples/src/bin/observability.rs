@@ -16,7 +16,7 @@ use futures_util::StreamExt;
 use hither::memory::MemoryRegistry;
 use hither::tonic::metrics::{LATENCY_BUCKETS, SIZE_BUCKETS};
 use hither::tonic::{DiscoveryChannel, Lifecycle, MetricsLayer};
-use hither::{Claim, Discovery, Instance, Registrar, Registration};
+use hither::{Discovery, Instance, Registration, RegistrationConfig, keep_registered};
 use hither_examples::demo::proto::Request;
 use hither_examples::demo::{Demo, DiscoverDemoClient};
 use http::HeaderMap;
@@ -66,7 +66,7 @@ async fn run() -> Result<(), BoxError> {
         Ok(router.serve_with_incoming_shutdown(incoming, shutdown))
     });
     let unreachable = Registration::new(SERVICE.parse()?, Instance::new(UNREACHABLE.parse()?))?;
-    let _lease = registry.register(&unreachable, Claim::TakeOver).await?;
+    let _kept = keep_registered(registry.clone(), unreachable, RegistrationConfig::default());
 
     tokio::select! {
         served = server => served?,
