@@ -5,8 +5,8 @@
 //! - a watch is core's [`poll_watch`];
 //! - there is no compare-and-swap, so every write reads before it writes, and a concurrent write in between is lost. A
 //!   registry that has one would use it;
-//! - a missing file and a missing registry are the same error of the file system: after everything that was not found,
-//!   the root is checked, so that a registry that is gone never reads as an empty one.
+//! - a missing file and a missing registry are the same error of the file system: before and after everything that may
+//!   not be found the root is checked, so that a registry that is gone, or just back, never reads as an empty one.
 //!
 //! `examples/tests/custom_backend.rs` runs the conformance kit on it.
 
@@ -63,15 +63,21 @@ impl DirectoryRegistry {
     }
 
     fn instances(&self, service: &ServiceName) -> Result<Vec<Arc<Instance>>> {
-        let files = names(&self.folder(service))?;
+        // Before reading, because it may be back afterwards; and after it, so that a registry that disappears meanwhile is
+        // an error and not a shorter list.
+        check(&self.root)?;
+        let folder = self.folder(service);
+        let files = match names(&folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            files => files.map_err(|error| unavailable(&folder, error))?,
+        };
         // A file that cannot be read as a record is skipped: it must not hide the others.
         let instance = |name: &String| {
-            let record = read(&self.folder(service).join(name)).ok()??;
+            let record = read(&folder.join(name)).ok()??;
             let is_its_own = escaped(record.instance.id().as_str()) == *name;
             (record.is_live() && is_its_own).then(|| Arc::new(record.instance))
         };
         let instances = files.iter().filter_map(instance).collect();
-        // After reading, so that a registry that disappears meanwhile is an error and not a shorter list.
         check(&self.root)?;
         Ok(instances)
     }
@@ -132,7 +138,8 @@ impl Catalog for DirectoryRegistry {
         let (registry, under) = (self.clone(), under.cloned());
         blocking(move || {
             let mut services = BTreeSet::new();
-            for folder in names(&registry.root)? {
+            let folders = names(&registry.root).map_err(|error| unavailable(&registry.root, error))?;
+            for folder in folders {
                 let service = unescaped(&folder).and_then(|name| ServiceName::new(name).ok());
                 let Some(service) = service else { continue };
                 let wanted = under.as_ref().is_none_or(|under| service.is_under(under));
@@ -207,6 +214,7 @@ impl HeldFile {
     }
 
     fn remove(&self) -> Result<()> {
+        check(&self.root)?;
         match read(&self.path) {
             Ok(Some(record)) if record.lease == self.lease => match fs::remove_file(&self.path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => Err(unavailable(&self.path, error)),
@@ -300,14 +308,9 @@ fn read(file: &Path) -> io::Result<Option<Record>> {
     }
 }
 
-/// Returns the names in a folder without drafts; none if there is no folder.
-fn names(folder: &Path) -> Result<Vec<String>> {
-    let entries = match fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(unavailable(folder, error)),
-    };
-    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+/// Returns the names in a folder without drafts.
+fn names(folder: &Path) -> io::Result<Vec<String>> {
+    let names = fs::read_dir(folder)?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     Ok(names.filter(|name| !name.starts_with('.')).collect())
 }
 
