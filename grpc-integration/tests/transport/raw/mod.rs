@@ -5,7 +5,8 @@ mod windows;
 mod wire;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::panicking;
 
 use hither_tonic::BoxedIo;
 use tokio::net::TcpListener;
@@ -31,7 +32,8 @@ pub(crate) const MAX_CONCURRENT_STREAMS: u16 = 3;
 pub(crate) const INITIAL_WINDOW_SIZE: u16 = 4;
 pub(crate) const MAX_HEADER_LIST_SIZE: u16 = 6;
 
-/// A listener whose connections follow a script, each in a task. Dropping it ends them all.
+/// A listener whose connections follow a script, each in a task. Dropping it ends them all, and panics if a script has
+/// panicked.
 #[derive(Debug)]
 pub(crate) struct Peer {
     pub(crate) address: String,
@@ -49,6 +51,7 @@ pub(crate) struct Seen {
     pings: AtomicUsize,
     answered: AtomicUsize,
     data: AtomicUsize,
+    panicked: AtomicBool,
 }
 
 impl Seen {
@@ -135,18 +138,38 @@ impl Peer {
 impl Drop for Peer {
     fn drop(&mut self) {
         self.accepting.abort();
+        let panicked = self.seen.panicked.load(Ordering::SeqCst);
+        assert!(!panicked || panicking(), "a script of {} panicked", self.address);
+    }
+}
+
+/// A script that runs.
+struct Running(Arc<Seen>);
+
+impl Running {
+    fn begin(seen: &Arc<Seen>) -> Self {
+        seen.open.fetch_add(1, Ordering::SeqCst);
+        Self(Arc::clone(seen))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if panicking() {
+            self.0.panicked.store(true, Ordering::SeqCst);
+        }
+        self.0.open.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
 fn run<S: Script>(running: &mut tokio::task::JoinSet<()>, script: &S, io: BoxedIo, seen: &Arc<Seen>) {
     let number = seen.accepted.fetch_add(1, Ordering::SeqCst);
-    seen.open.fetch_add(1, Ordering::SeqCst);
-    let seen = Arc::clone(seen);
-    let script = script.run(Conn::new(io, number, Arc::clone(&seen)));
+    let guard = Running::begin(seen);
+    let script = script.run(Conn::new(io, number, Arc::clone(seen)));
     running.spawn(async move {
+        let _guard = guard;
         // The script ends with an error when the client closes the connection: most do not mind.
         let _ = script.await;
-        seen.open.fetch_sub(1, Ordering::SeqCst);
     });
     while running.try_join_next().is_some() {}
 }
