@@ -18,7 +18,7 @@ use hither_tonic::{Connected, Connector, Destination, DiscoveryChannel};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::Handle;
 
-use support::{Client, Registry, SERVICE, Server, until};
+use support::{Client, Registry, SERVICE, Server, ready, until};
 
 /// Tests that count what the whole process has.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -70,11 +70,6 @@ async fn leaves_nothing<F: Future<Output = ()>>(
     );
     let grown = after.saturating_sub(warm);
     assert!(grown <= at_most_kib, "{grown} KiB more than after a tenth of the rounds");
-}
-
-/// How many instances are ready.
-fn ready(channel: &DiscoveryChannel) -> usize {
-    format!("{channel:?}").matches("in_flight").count()
 }
 
 /// A connector to peers that send their SETTINGS and read, as many as are wanted.
@@ -179,11 +174,11 @@ fn instances_that_come_and_go_leave_nothing() {
                 ids.push(address);
             }
             // All those that can be reached.
-            until("they are connected to", || ready(&channel) == 101).await;
+            ready(&channel, 101).await;
             for id in ids {
                 registry.leave(&id).await;
             }
-            until("they are gone", || ready(&channel) == 1).await;
+            ready(&channel, 1).await;
         })
         .await;
     });

@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tonic::transport::Endpoint;
 
-use crate::support::{Client, Net, Registry, SERVICE, Server, until};
+use crate::support::{Client, Net, Registry, SERVICE, Server, ready, until};
 use crate::{SECOND, channel};
 
 /// Records the instance of each attempt.
@@ -73,8 +73,9 @@ async fn a_connector_that_tonic_takes_connects_to_every_instance() {
     }
     let builder = hither_tonic::DiscoveryChannel::builder(registry.discovery(), SERVICE);
     let builder = builder.connector(ServiceConnector::new(connector)).policy(RoundRobin::default());
-    let client = Client::new(&builder.connect().await.unwrap());
-    until("both are called", || servers.iter().all(|server| server.open() > 0)).await;
+    let channel = builder.connect().await.unwrap();
+    ready(&channel, 2).await;
+    let client = Client::new(&channel);
     for _ in 0..4 {
         client.name().await.unwrap();
     }

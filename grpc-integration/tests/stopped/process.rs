@@ -12,7 +12,7 @@ use tokio::process::{Child, Command};
 use tokio::time::{Instant, timeout};
 use tonic::{Code, Request};
 
-use crate::support::{Client, Registry, SERVICE, SOON, Server, until};
+use crate::support::{Client, Registry, SERVICE, SOON, Server, ready};
 
 /// The argument with which this program is a server.
 pub(crate) const SERVE: &str = "--serve";
@@ -62,7 +62,7 @@ pub(crate) async fn calls_leave_a_stopped_process_and_return_when_it_goes_on() {
         .keepalive_timeout(within);
     let channel = builder.connect().await.unwrap();
     let client = Client::new(&channel);
-    until("both are ready", || format!("{channel:?}").matches("in_flight").count() == 2).await;
+    ready(&channel, 2).await;
 
     stopped.signal(Signal::STOP);
     let began = Instant::now();
@@ -131,7 +131,7 @@ pub(crate) async fn only_the_calls_in_flight_at_a_process_fail_when_it_is_killed
     let builder = DiscoveryChannel::builder(registry.discovery(), SERVICE).policy(RoundRobin::default());
     let channel = builder.connect().await.unwrap();
     let client = Client::new(&channel);
-    until("both are ready", || format!("{channel:?}").matches("in_flight").count() == 2).await;
+    ready(&channel, 2).await;
     // Each has answered the first message of a stream, and holds back the rest.
     let mut streams = Vec::new();
     for _ in 0..16 {

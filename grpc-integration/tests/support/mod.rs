@@ -15,6 +15,7 @@ mod server;
 
 use std::time::Duration;
 
+use hither_tonic::DiscoveryChannel;
 use tokio::time::{sleep, timeout};
 
 pub(crate) use client::{Client, path};
@@ -27,6 +28,12 @@ pub(crate) use server::Server;
 
 /// How long anything may take that should happen at once.
 pub(crate) const SOON: Duration = Duration::from_secs(10);
+
+/// Waits until calls are sent to `count` instances: a server has accepted a connection before the channel uses it.
+pub(crate) async fn ready(channel: &DiscoveryChannel, count: usize) {
+    // Of each instance that calls are sent to, Debug shows the calls in flight.
+    until("the instances are ready", || format!("{channel:?}").matches("in_flight").count() == count).await;
+}
 
 /// Waits until `condition` holds; polls it each millisecond.
 pub(crate) async fn until(what: &str, mut condition: impl FnMut() -> bool) {

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 use tonic::Code;
 
 use super::raw::{Conn, ENHANCE_YOUR_CALM, MAX_CONCURRENT_STREAMS, Peer, RST_STREAM};
-use super::support::{Client, Net, Registry, SERVICE, Server, until};
+use super::support::{Client, Net, Registry, SERVICE, Server, ready, until};
 use super::{SECOND, channel, client, soon, within};
 
 /// A stream of two messages, the second of which is larger than a window, and of no end.
@@ -27,8 +27,9 @@ async fn bursts(connections: usize) {
     }
     let addresses: Vec<_> = servers.iter().map(|server| server.address.as_str()).collect();
     let (_registry, builder) = channel(&addresses).await;
-    let client = Client::new(&builder.connect().await.unwrap());
-    until("all are connected", || servers.iter().all(|server| server.open() == 1)).await;
+    let channel = builder.connect().await.unwrap();
+    ready(&channel, connections).await;
+    let client = Client::new(&channel);
     let innocent: Vec<_> = (0..100)
         .map(|_| {
             let client = client.clone();

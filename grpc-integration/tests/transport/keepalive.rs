@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 use tonic::Code;
 
 use super::raw::{Conn, Peer};
-use super::support::{Client, Net, Registry, SERVICE, until};
+use super::support::{Client, Net, Registry, SERVICE, ready};
 use super::{SECOND, channel, soon, within};
 
 pub(super) const MINUTE: Duration = Duration::from_secs(60);
@@ -157,10 +157,12 @@ async fn a_server_that_hangs_is_detected() {
     let stopped = Peer::start(freezing(&frozen)).await;
     let fine = Peer::start(serving).await;
     let (_registry, builder) = channel(&[&stopped.address, &fine.address]).await;
-    let (interval, timeout) = (Duration::from_millis(100), Duration::from_millis(100));
+    // Longer than the other one could take.
+    let (interval, timeout) = (SECOND / 10, 2 * SECOND);
     let builder = builder.keepalive_interval(Some(interval)).keepalive_timeout(timeout);
-    let client = Client::new(&builder.connect().await.unwrap());
-    until("both are connected", || stopped.seen.open() + fine.seen.open() == 2).await;
+    let channel = builder.connect().await.unwrap();
+    ready(&channel, 2).await;
+    let client = Client::new(&channel);
     frozen.send_replace(true);
     let calls =
         futures_util::future::join_all((0..10).map(|_| client.call("Name", within(8 * SECOND)))).await;

@@ -39,7 +39,7 @@ use hither_tonic::{ChannelBuilder, DiscoveryChannel, RoundRobin};
 use tonic::{IntoStreamingRequest, Request, Response, Status};
 use tonic_prost::ProstCodec;
 
-use support::{Client, Registry, SERVICE, SOON, path, until};
+use support::{Client, Registry, SERVICE, SOON, path, ready, until};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -71,11 +71,15 @@ async fn channel(addresses: &[&str]) -> (Registry, ChannelBuilder) {
     (registry, builder)
 }
 
-/// A connected channel to these addresses, and a client on it.
+/// A client on a channel that is connected to all of these addresses.
 async fn client(addresses: &[&str]) -> (Registry, Client) {
     let (registry, builder) = channel(addresses).await;
-    let client = Client::new(&builder.connect().await.unwrap());
-    (registry, client)
+    let channel = builder.connect().await.unwrap();
+    // The first one was ready, and its peer may have closed the connection since.
+    if addresses.len() > 1 {
+        ready(&channel, addresses.len()).await;
+    }
+    (registry, Client::new(&channel))
 }
 
 /// Makes a call that has to end soon.

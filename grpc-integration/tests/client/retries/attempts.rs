@@ -15,7 +15,7 @@ use tonic::{Code, Request, Status};
 use super::{MILLI, client, connect, constant, policy, retrying};
 use crate::SECOND;
 use crate::scripted::{Fleet, Reply, Script};
-use crate::support::{Client, Registry, SERVICE, Server};
+use crate::support::{Client, Registry, SERVICE, Server, ready};
 
 #[tokio::test(start_paused = true)]
 async fn attempts_are_made_at_the_instants_of_the_backoff() {
@@ -309,6 +309,7 @@ async fn a_server_that_is_killed_under_load_costs_no_call() {
     }
     let builder = hither_tonic::DiscoveryChannel::builder(registry.discovery(), SERVICE);
     let channel = builder.method("", retrying(policy())).connect().await.unwrap();
+    ready(&channel, 3).await;
     let client = Client::new(&channel);
     let calls: Vec<_> = (0..16)
         .map(|_| {
