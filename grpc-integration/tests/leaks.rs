@@ -33,10 +33,10 @@ fn sockets() -> usize {
     open.filter_map(target).filter(|target| target.to_string_lossy().starts_with("socket:")).count()
 }
 
-/// Resident memory, in KiB.
+/// Resident memory, in KiB: of the pages. The counters behind `VmRSS` are one for each core, and summed up now and then.
 fn memory() -> usize {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    let pages = std::fs::read_to_string("/proc/self/smaps_rollup").unwrap();
+    let line = pages.lines().find(|line| line.starts_with("Rss:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
