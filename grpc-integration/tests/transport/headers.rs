@@ -86,9 +86,9 @@ async fn answering_large(place: Place, length: usize) -> Peer {
 type Answer = Result<tonic::Response<String>, Status>;
 
 /// Makes eleven calls at once; returns the answer that is not of a neighbour, and how many neighbours were answered.
-async fn eleven(client: &Client) -> (Option<Answer>, usize) {
-    let calls = (0..11).map(|_| client.call("Name", within(8 * SECOND)));
-    let (neighbours, mut others): (Vec<_>, Vec<_>) = soon("the calls", join_all(calls))
+async fn eleven(client: &Client, timeout: Duration) -> (Option<Answer>, usize) {
+    let calls = (0..11).map(|_| client.call("Name", within(timeout)));
+    let (neighbours, mut others): (Vec<_>, Vec<_>) = join_all(calls)
         .await
         .into_iter()
         .partition(|answer| answer.as_ref().is_ok_and(|answer| answer.get_ref() == "neighbour"));
@@ -100,7 +100,7 @@ async fn arrives(length: usize) {
     for place in PLACES {
         let peer = answering_large(place, length).await;
         let (_registry, client) = client(&[&peer.address]).await;
-        let (answer, neighbours) = eleven(&client).await;
+        let (answer, neighbours) = eleven(&client, 8 * SECOND).await;
         let answer = answer.unwrap();
         match (place, answer) {
             (Place::TrailersOnly, Err(status)) => {
@@ -146,7 +146,8 @@ async fn headers_beyond_the_limit_harm_their_own_call_alone() {
     for place in [Place::TrailersOnly, Place::Headers, Place::Trailers, Place::Many] {
         let peer = answering_large(place, 17 << 20).await;
         let (_registry, client) = client(&[&peer.address]).await;
-        let (answer, neighbours) = eleven(&client).await;
+        // A debug build takes long for each of them.
+        let (answer, neighbours) = eleven(&client, 60 * SECOND).await;
         let status = answer.unwrap().unwrap_err();
         assert!(matches!(status.code(), Code::ResourceExhausted | Code::Internal), "{place:?}: {status:?}");
         let message = status.message();
@@ -165,7 +166,7 @@ async fn headers_beyond_a_lower_limit_harm_their_own_call_alone() {
             let peer = answering_large(place, length).await;
             let (_registry, builder) = super::channel(&[&peer.address]).await;
             let client = Client::new(&builder.max_response_headers(8 * 1024).connect().await.unwrap());
-            let (answer, neighbours) = eleven(&client).await;
+            let (answer, neighbours) = eleven(&client, 8 * SECOND).await;
             let answer = answer.unwrap();
             match length {
                 6_000 => assert!(!answer.is_err_and(|status| status.code() == Code::ResourceExhausted)),

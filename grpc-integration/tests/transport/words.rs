@@ -1,5 +1,7 @@
 //! What a peer says reaches the caller: in the status of calls, and in the reason why no instance is ready.
 
+use std::time::Duration;
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -33,9 +35,9 @@ async fn speaking(greeting: &'static [u8], answer: &'static [u8], closes: bool) 
 }
 
 /// Why no instance is ready: as the caller of `connect` sees it, and the caller of a method.
-async fn reasons(address: &str) -> [String; 2] {
+async fn reasons(address: &str, connect_timeout: Duration) -> [String; 2] {
     let (_registry, builder) = channel(&[address]).await;
-    let channel = builder.connect_timeout(SECOND / 2).connect_lazy().unwrap();
+    let channel = builder.connect_timeout(connect_timeout).connect_lazy().unwrap();
     // As soon as it is known.
     let status = soon("the call", Client::new(&channel).name()).await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable, "{status:?}");
@@ -46,7 +48,7 @@ async fn reasons(address: &str) -> [String; 2] {
 async fn said(greeting: &'static [u8], answer: &'static [u8], expected: &str) {
     for closes in [true, false] {
         let (address, server) = speaking(greeting, answer, closes).await;
-        for reason in reasons(&address).await {
+        for reason in reasons(&address, 60 * SECOND).await {
             assert!(reason.contains(expected), "closes: {closes}; {expected:?} is not in {reason:?}");
             assert!(!reason.contains("frame with invalid size"), "{reason:?}");
             assert!(!reason.contains(char::is_control), "{reason:?}");
@@ -109,7 +111,7 @@ async fn servers_of_other_protocols_are_quoted() {
 #[tokio::test]
 async fn a_server_that_closes_at_once_is_said_to() {
     let (address, server) = speaking(b"", b"", true).await;
-    for reason in reasons(&address).await {
+    for reason in reasons(&address, 60 * SECOND).await {
         assert!(reason.contains("closed"), "{reason:?}");
     }
     server.abort();
@@ -118,7 +120,7 @@ async fn a_server_that_closes_at_once_is_said_to() {
 #[tokio::test]
 async fn a_silent_server_is_said_to_be() {
     let (address, server) = speaking(b"", b"", false).await;
-    for reason in reasons(&address).await {
+    for reason in reasons(&address, SECOND / 2).await {
         assert!(reason.contains("500ms"), "{reason:?}");
     }
     server.abort();
