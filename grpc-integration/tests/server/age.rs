@@ -68,17 +68,14 @@ async fn the_maximum_age_of_connections_costs_no_call() {
 async fn a_call_that_outlives_the_grace_is_cut() {
     let registry = MemoryRegistry::new();
     let describe =
-        |builder: LifecycleBuilder| builder.max_connection_age(AGE).max_connection_age_grace(3 * AGE);
+        |builder: LifecycleBuilder| builder.max_connection_age(AGE).max_connection_age_grace(10 * AGE);
     let (address, _) = start(&registry, describe).await;
+    let began = Instant::now();
     let channel = Endpoint::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
     let request = HealthCheckRequest { service: "demo".into() };
-    let began = Instant::now();
     let mut stream = HealthClient::new(channel).watch(request).await.unwrap().into_inner();
     stream.message().await.unwrap().unwrap();
     timeout(SOON, stream.message()).await.expect("it is cut").unwrap_err();
-    assert!(
-        began.elapsed() >= AGE.mul_f64(0.9) + 3 * AGE - Duration::from_millis(50),
-        "{:?}",
-        began.elapsed()
-    );
+    let elapsed = began.elapsed();
+    assert!(elapsed >= AGE.mul_f64(0.9) + 10 * AGE, "{elapsed:?}");
 }

@@ -268,7 +268,7 @@ async fn a_server_that_is_not_ready_shuts_down_at_once() {
     assert!(registry_is_empty(&registry).await);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_time_of_a_required_registration_begins_when_the_server_is_ready() {
     let registry = MemoryRegistry::new();
     let mut snapshots = watch(&registry).await;

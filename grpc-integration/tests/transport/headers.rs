@@ -5,8 +5,9 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tonic::{Code, Status};
 
+use super::keepalive::channel_within;
 use super::raw::{CONTINUATION, Conn, END_HEADERS, HEADERS, Peer, block};
-use super::support::{Client, until};
+use super::support::{Client, Net, ready};
 use super::{SECOND, client, soon, within};
 
 const GRPC: [(&str, &str); 2] = [(":status", "200"), ("content-type", "application/grpc")];
@@ -230,20 +231,21 @@ async fn a_flood_of_empty_continuation_ends_its_connection() {
 /// with it, for nothing else can be read; keep-alive is for that. Calls elsewhere go on.
 #[tokio::test]
 async fn half_a_header_block_ends_calls_at_their_deadlines() {
-    let stuck = Peer::start(|mut conn: Conn| async move {
+    let net = Net::new();
+    let _stuck = Peer::within(&net, "a:1", |mut conn: Conn| async move {
         conn.greet(&[]).await?;
         let stream = conn.request().await?;
         conn.send(HEADERS, 0, stream, block(&GRPC)).await?;
         conn.drain().await
-    })
-    .await;
-    let fine = Peer::start(|mut conn: Conn| async move {
+    });
+    let _fine = Peer::within(&net, "b:1", |mut conn: Conn| async move {
         conn.greet(&[]).await?;
         conn.serve("fine").await
-    })
-    .await;
-    let (_registry, client) = client(&[&stuck.address, &fine.address]).await;
-    until("both are connected", || stuck.seen.open() + fine.seen.open() == 2).await;
+    });
+    let (_registry, builder) = channel_within(&net, &["a:1", "b:1"]).await;
+    let channel = builder.connect().await.unwrap();
+    ready(&channel, 2).await;
+    let client = Client::new(&channel);
     let calls = (0..4).map(|_| client.call("Name", within(Duration::from_millis(300))));
     let (ended, late): (Vec<_>, Vec<_>) = join_all(calls).await.into_iter().partition(Result::is_ok);
     assert_eq!((ended.len(), late.len()), (2, 2));

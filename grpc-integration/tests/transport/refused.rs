@@ -1,12 +1,15 @@
 //! Calls that a server has refused before it processed them: they are made again.
 
+use std::io;
+
 use hither_tonic::{MethodConfig, RetryPolicy};
 use tonic::Code;
 use tonic_prost::ProstCodec;
 
 use super::attempts::Attempts;
+use super::keepalive::channel_within;
 use super::raw::{Conn, DATA, MAX_CONCURRENT_STREAMS, NO_ERROR, Peer, REFUSED_STREAM, SETTINGS, settings};
-use super::support::{Client, path, until};
+use super::support::{Client, Net, path, ready};
 use super::{SECOND, channel, client, soon, storm, within};
 
 async fn refuses(times: usize, callers: usize) {
@@ -43,43 +46,35 @@ async fn many_calls_that_are_refused_a_few_times_go_through() {
     refuses(40, 10).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_call_that_is_always_refused_ends_at_its_deadline_and_does_not_flood_the_server() {
-    let peer = Peer::start(|mut conn: Conn| async move {
-        conn.greet(&[]).await?;
-        loop {
-            let stream = conn.request().await?;
-            conn.reset(stream, REFUSED_STREAM).await?;
-        }
-    })
-    .await;
-    let (_registry, client) = client(&[&peer.address]).await;
-    let call = client.call("Name", within(SECOND / 2));
-    let status = soon("the call", call).await.unwrap_err();
+    let net = Net::new();
+    let peer = Peer::within(&net, "a:1", refuse);
+    let (_registry, builder) = channel_within(&net, &["a:1"]).await;
+    let client = Client::new(&builder.connect().await.unwrap());
+    let status = client.call("Name", within(SECOND / 2)).await.unwrap_err();
     assert!(matches!(status.code(), Code::DeadlineExceeded | Code::Unavailable), "{status:?}");
     assert!(status.message().contains("refused"), "{status:?}");
     assert!(peer.seen.headers() < 200, "{} attempts in half a second", peer.seen.headers());
 }
 
 /// Refuses all requests.
-async fn refusing() -> Peer {
-    Peer::start(|mut conn: Conn| async move {
-        conn.greet(&[]).await?;
-        loop {
-            let stream = conn.request().await?;
-            conn.reset(stream, REFUSED_STREAM).await?;
-        }
-    })
-    .await
+async fn refuse(mut conn: Conn) -> io::Result<()> {
+    conn.greet(&[]).await?;
+    loop {
+        let stream = conn.request().await?;
+        conn.reset(stream, REFUSED_STREAM).await?;
+    }
 }
 
 /// It is sent to each of them, though the policy picks the same one each time.
 #[tokio::test]
 async fn a_call_without_a_deadline_that_is_always_refused_fails_at_the_tenth_time() {
-    let peers = [refusing().await, refusing().await];
+    let peers = [Peer::start(refuse).await, Peer::start(refuse).await];
     let (_registry, builder) = channel(&[&peers[0].address, &peers[1].address]).await;
-    let client = Client::new(&builder.policy(Attempts::default()).connect().await.unwrap());
-    until("both are connected", || peers.iter().all(|peer| peer.seen.accepted() == 1)).await;
+    let channel = builder.policy(Attempts::default()).connect().await.unwrap();
+    ready(&channel, 2).await;
+    let client = Client::new(&channel);
     let status = soon("the call", client.name()).await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable);
     assert!(status.message().contains("REFUSED_STREAM"), "{status:?}");
@@ -92,7 +87,7 @@ async fn a_call_without_a_deadline_that_is_always_refused_fails_at_the_tenth_tim
 #[tokio::test]
 async fn with_a_policy_each_refusal_but_the_first_is_an_attempt() {
     for (codes, headers) in [(Code::Unavailable, 1 + 3), (Code::Aborted, 10)] {
-        let peer = refusing().await;
+        let peer = Peer::start(refuse).await;
         let (_registry, builder) = channel(&[&peer.address]).await;
         let retries = RetryPolicy::default().with_max_attempts(3).with_codes([codes]);
         let builder = builder.method("", MethodConfig::default().with_retry(retries));
@@ -103,23 +98,22 @@ async fn with_a_policy_each_refusal_but_the_first_is_an_attempt() {
 }
 
 /// That it was refused is known, whatever it waits for in the end: an answer, or a stream.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_status_of_a_deadline_has_the_last_refusal() {
     for (limit, expected) in [(100, "no answer from"), (0, "all connections have as many calls")] {
-        let peer = Peer::start(move |mut conn: Conn| async move {
+        let net = Net::new();
+        let _peer = Peer::within(&net, "a:1", move |mut conn: Conn| async move {
             conn.greet(&[]).await?;
             let stream = conn.request().await?;
             conn.send(SETTINGS, 0, 0, settings(&[(MAX_CONCURRENT_STREAMS, limit)])).await?;
             conn.reset(stream, REFUSED_STREAM).await?;
             conn.drain().await
-        })
-        .await;
-        let (_registry, builder) = channel(&[&peer.address]).await;
+        });
+        let (_registry, builder) = channel_within(&net, &["a:1"]).await;
         let client = Client::new(&builder.max_connections(1).connect().await.unwrap());
-        let status = soon("the call", client.call("Name", within(SECOND / 5))).await.unwrap_err();
+        let status = client.call("Name", within(SECOND / 5)).await.unwrap_err();
         assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
-        let known =
-            [expected, "refused before: the server reset the stream with REFUSED_STREAM at 127.0.0.1"];
+        let known = [expected, "refused before: the server reset the stream with REFUSED_STREAM at a:1"];
         assert!(known.iter().all(|text| status.message().contains(text)), "{status:?}");
     }
 }
@@ -127,21 +121,13 @@ async fn the_status_of_a_deadline_has_the_last_refusal() {
 /// One instance refuses (it is full or shuts down): the calls go to the other.
 #[tokio::test]
 async fn a_refused_call_goes_to_another_instance() {
-    let full = Peer::start(|mut conn: Conn| async move {
-        conn.greet(&[]).await?;
-        loop {
-            let stream = conn.request().await?;
-            conn.reset(stream, REFUSED_STREAM).await?;
-        }
-    })
-    .await;
+    let full = Peer::start(refuse).await;
     let fine = Peer::start(|mut conn: Conn| async move {
         conn.greet(&[]).await?;
         conn.serve("fine").await
     })
     .await;
     let (_registry, client) = client(&[&full.address, &fine.address]).await;
-    until("both are connected", || full.seen.accepted() + fine.seen.accepted() == 2).await;
     for _ in 0..20 {
         assert_eq!(soon("the call", client.name()).await.unwrap(), "fine");
     }

@@ -8,8 +8,9 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::Code;
 use tonic_prost::ProstCodec;
 
+use super::keepalive::channel_within;
 use super::raw::{Conn, HEADERS, INITIAL_WINDOW_SIZE, Peer, RST_STREAM, SETTINGS, settings};
-use super::support::{Client, Net, Registry, SERVICE, Server, path, until};
+use super::support::{Client, Net, Registry, SERVICE, Server, path, ready, until};
 use super::{SECOND, client, soon, within};
 
 /// Serves all calls but those whose body is longer than a stream's window: their windows are never raised.
@@ -32,11 +33,13 @@ fn large() -> tonic::Request<String> {
     request
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_upload_without_window_ends_at_its_deadline() {
-    let peer = Peer::start(reading_little).await;
-    let (_registry, client) = client(&[&peer.address]).await;
-    let status = soon("the upload", client.call("Length", large())).await.unwrap_err();
+    let net = Net::new();
+    let peer = Peer::within(&net, "a:1", reading_little);
+    let (_registry, builder) = channel_within(&net, &["a:1"]).await;
+    let client = Client::new(&builder.connect().await.unwrap());
+    let status = client.call("Length", large()).await.unwrap_err();
     assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
     until("the server is told", || peer.seen.resets() == 1).await;
     soon("the call", client.name()).await.unwrap();
@@ -68,20 +71,21 @@ async fn an_upload_without_window_can_be_cancelled_and_stops_no_neighbour() {
 }
 
 /// Where the whole connection has no window, its calls end at their deadlines, and those elsewhere go on.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_connection_without_window_ends_calls_at_their_deadlines_only() {
-    let stuck = Peer::start(|mut conn: Conn| async move {
+    let net = Net::new();
+    let _stuck = Peer::within(&net, "a:1", |mut conn: Conn| async move {
         conn.greet(&[(INITIAL_WINDOW_SIZE, 0)]).await?;
         conn.drain().await
-    })
-    .await;
-    let fine = Peer::start(|mut conn: Conn| async move {
+    });
+    let _fine = Peer::within(&net, "b:1", |mut conn: Conn| async move {
         conn.greet(&[]).await?;
         conn.serve("fine").await
-    })
-    .await;
-    let (_registry, client) = client(&[&stuck.address, &fine.address]).await;
-    until("both are connected", || stuck.seen.open() + fine.seen.open() == 2).await;
+    });
+    let (_registry, builder) = channel_within(&net, &["a:1", "b:1"]).await;
+    let channel = builder.connect().await.unwrap();
+    ready(&channel, 2).await;
+    let client = Client::new(&channel);
     let calls = join_all((0..20).map(|_| client.call("Name", within(SECOND / 2)))).await;
     let (fine_ones, late): (Vec<_>, Vec<_>) = calls.into_iter().partition(Result::is_ok);
     assert_eq!((fine_ones.len(), late.len()), (10, 10));
@@ -219,14 +223,16 @@ async fn streamed(client: &Client, timeout: Duration) -> Result<String, tonic::S
     grpc.client_streaming(request, path("Length"), codec).await.map(tonic::Response::into_inner)
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_streamed_upload_without_window_ends_with_its_call() {
-    let peer = Peer::start(reading_little).await;
-    let (_registry, client) = client(&[&peer.address]).await;
+    let net = Net::new();
+    let peer = Peer::within(&net, "a:1", reading_little);
+    let (_registry, builder) = channel_within(&net, &["a:1"]).await;
+    let client = Client::new(&builder.connect().await.unwrap());
     soon("a call", client.name()).await.unwrap();
     let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
     let before = tasks();
-    let status = soon("the upload", streamed(&client, SECOND / 2)).await.unwrap_err();
+    let status = streamed(&client, SECOND / 2).await.unwrap_err();
     assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
     until("the stream is reset", || peer.seen.resets() == 1).await;
     let upload = tokio::spawn({
