@@ -5,12 +5,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::task::yield_now;
 use tokio::time::{Instant, sleep};
 use tonic::Code;
 
 use super::raw::{Conn, ENHANCE_YOUR_CALM, HEADERS, MAX_CONCURRENT_STREAMS, NO_ERROR, Peer};
-use super::support::Client;
+use super::support::{Client, until};
 use super::{SECOND, channel, client, soon, storm, within};
 
 /// A load balancer that closes connections after a short time without traffic, as AWS' and Azure's do after minutes.
@@ -39,8 +38,7 @@ async fn closes_when_idle(abruptly: bool) {
     for call in 0..50 {
         soon("the call", client.name()).await.unwrap_or_else(|status| panic!("call {call}: {status:?}"));
         closed.recv().await.unwrap();
-        // Once for the reactor to notice it.
-        yield_now().await;
+        until("the channel has noticed it", || peer.seen.accepted() == call + 2).await;
     }
     assert_eq!(peer.seen.headers(), 50);
 }
