@@ -123,13 +123,18 @@ async fn no_call_fails_in_a_rolling_restart_of_servers_in_memory() {
     assert!(failed(&calls).is_empty(), "{:?}", failed(&calls));
 }
 
+/// An address for one server of these tests: at 127.0.0.1 another test could take a port that is free for a moment.
+fn own_address(at: usize) -> String {
+    if cfg!(target_os = "linux") { format!("127.0.1.{}:0", at + 1) } else { "127.0.0.1:0".to_owned() }
+}
+
 /// Each returns with the address that it had, and no other takes its place meanwhile.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_call_fails_in_a_rolling_restart_of_servers_on_sockets() {
     let registry = MemoryRegistry::new();
     let mut servers = VecDeque::new();
-    for _ in 0..SERVERS {
-        servers.push_back(Living::start_at("127.0.0.1:0", &registry).await);
+    for at in 0..SERVERS {
+        servers.push_back(Living::start_at(&own_address(at), &registry).await);
     }
     let builder = DiscoveryChannel::builder(Discovery::new(registry.clone()), SERVICE).default_timeout(SOON);
     let callers = Callers::start(&builder.connect().await.unwrap());
