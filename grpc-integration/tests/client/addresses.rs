@@ -74,6 +74,8 @@ async fn an_address_whose_backlog_is_full_delays_a_quarter_of_a_second() {
     let client = Client::new(&channel(&registry).connect().await.unwrap());
     assert!((SECOND / 4..2 * SECOND).contains(&began.elapsed()), "{:?}", began.elapsed());
     client.name().await.unwrap();
+    let one_more = tokio::time::timeout(SECOND / 10, TcpStream::connect(address)).await;
+    assert!(one_more.is_err(), "it was full all the time: {one_more:?}");
 }
 
 #[tokio::test]

@@ -163,9 +163,12 @@ mod tests {
         for _ in 0..5 {
             clients.push(TcpStream::connect(address).await.unwrap());
         }
-        let mut accepts = async |wanted: usize| {
+        // It does not speak TLS, and is told so as soon as it is accepted.
+        let mut fourth = clients.remove(3);
+        fourth.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        let mut open = async |what: &str, done: &mut dyn FnMut(usize) -> bool| {
             let accepting = async {
-                while cutter.open().connections < wanted {
+                while !done(cutter.open().connections) {
                     look(&mut handshakes, &mut listener).await;
                     yield_now().await;
                 }
@@ -174,13 +177,16 @@ mod tests {
                     yield_now().await;
                 }
             };
-            timeout(Duration::from_secs(10), accepting).await.expect("they are accepted");
-            assert_eq!(cutter.open().connections, wanted);
+            timeout(Duration::from_secs(10), accepting).await.unwrap_or_else(|_| panic!("{what}"));
+            assert_eq!(cutter.open().connections, 3);
         };
-        accepts(3).await;
-        // One gives up, and another one takes its place.
+        open("three are accepted", &mut |open| open == 3).await;
+        let mut alert = [0; 16];
+        let told = fourth.try_read(&mut alert).map_err(|error| error.kind());
+        assert_eq!(told, Err(io::ErrorKind::WouldBlock));
+        // One gives up, and the fourth takes its place.
         drop(clients.remove(0));
-        accepts(3).await;
+        open("the fourth is accepted", &mut |_| fourth.try_read(&mut alert).is_ok_and(|read| read > 0)).await;
     }
 
     /// Polls once.
