@@ -86,7 +86,8 @@ impl InstanceStatus {
     }
 
     /// Returns its connectivity. [`Idle`](ConnectivityState::Idle) is one that is not to be connected to, such as a
-    /// draining one while others are up.
+    /// draining one while others are up. [`Ready`](ConnectivityState::Ready) may be shown a moment before calls are sent
+    /// there.
     pub fn state(&self) -> ConnectivityState {
         self.connected
             .as_ref()
