@@ -34,8 +34,28 @@ impl Others {
         &self.draining
     }
 
+    /// Returns these. What is and was empty stays the same version.
+    pub(crate) fn with(
+        &self,
+        connecting: Option<&SortedById<Arc<Instance>>>,
+        draining: Option<&SortedById<ReadyInstance>>,
+    ) -> Self {
+        Self {
+            connecting: or_empty(connecting, &self.connecting),
+            draining: or_empty(draining, &self.draining),
+        }
+    }
+
     /// Whether both are the same version.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         self.connecting.is_same(&other.connecting) && self.draining.is_same(&other.draining)
+    }
+}
+
+fn or_empty<T: Clone>(list: Option<&SortedById<T>>, before: &SortedById<T>) -> SortedById<T> {
+    match list {
+        Some(list) => list.clone(),
+        None if before.is_empty() => before.clone(),
+        None => SortedById::new(),
     }
 }

@@ -82,6 +82,41 @@ async fn weights_and_slow_start_count_within_a_lane() {
     assert!((26..=46).contains(&new.calls()), "{}", new.calls());
 }
 
+/// As with one instance in each lane, of which one restarts.
+#[tokio::test(start_paused = true)]
+async fn a_lane_whose_instances_are_all_about_to_shut_down_goes_on() {
+    let mut fleet = Fleet::new(&["a", "c"]).await;
+    let client = fleet.client(fleet.channel(lanes().with_share("canary", 0.5))).await;
+    let answers = async |lane: &'static str| {
+        let mut answers = BTreeMap::<String, usize>::new();
+        for _ in 0..20 {
+            *answers.entry(call(&client, "Name", lane).await.unwrap()).or_default() += 1;
+        }
+        answers.into_keys().collect::<Vec<_>>()
+    };
+    let draining = |server: &Server, lane| described(server, lane).with_state(InstanceState::Draining);
+    for (number, lane) in [(0, ""), (1, "canary")] {
+        fleet.registry.put(draining(&fleet.servers[number], lane)).await;
+        sleep(SECOND).await;
+        assert_eq!(answers("canary").await, ["c:1"]);
+        let of_default = if number == 0 { vec!["a:1", "c:1"] } else { vec!["a:1"] };
+        assert_eq!(answers("").await, of_default, "what is drawn goes to none that shuts down");
+        // The next one of the lane is ready.
+        let name = if lane.is_empty() { "b" } else { "d" };
+        let next = Server::on(&fleet.net, &format!("{name}:1"));
+        fleet.registry.put(described(&next, lane)).await;
+        sleep(SECOND).await;
+        let calls = fleet.servers[number].calls();
+        assert!(answers(lane).await.contains(&next.address));
+        assert_eq!(fleet.servers[number].calls(), calls);
+        // It has changed its mind.
+        fleet.registry.put(described(&fleet.servers[number], lane)).await;
+        fleet.registry.leave(&next.address).await;
+        sleep(SECOND).await;
+        assert!(answers(lane).await.contains(&fleet.servers[number].address));
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_canary_that_is_ejected_leaves_its_calls_to_the_default_lane() {
     let mut registry = Registry::new();

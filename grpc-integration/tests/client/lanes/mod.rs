@@ -6,11 +6,12 @@ mod changes;
 mod connecting;
 mod panics;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use hither_core::{Instance, SortedById};
+use hither_core::{Instance, InstanceState, SortedById};
 use hither_tonic::{
     ChannelBuilder, DiscoveryChannel, ErrorKind, HedgingPolicy, Lane, LaneFallback, Lanes, LeastRequest,
     LoadBalancingPolicy, MethodConfig, OutlierDetection, Picker, ReadyInstance, RetryBudget, RetryPolicy,

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::super::contained::{Method, Panics};
 use super::super::others::Others;
 use super::super::policy::{LoadBalancingPolicy, Picker};
-use super::connecting::Connecting;
+use super::by_lane::ByLane;
 use crate::client::closure::Closure;
 use crate::client::ready_instance::{InstanceGroup, ReadyInstance};
 
@@ -28,7 +28,8 @@ pub(super) struct Division {
     make_policy: Box<MakePolicy>,
     /// Of the policies of all lanes.
     panics: Panics,
-    connecting: Connecting,
+    connecting: ByLane<Arc<Instance>>,
+    draining: ByLane<ReadyInstance>,
     ready: SortedById<ReadyInstance>,
     placed: SortedById<Placed>,
     lanes: BTreeMap<Arc<str>, LaneState>,
@@ -57,11 +58,15 @@ impl AsRef<ReadyInstance> for Placed {
 #[derive(Debug)]
 struct LaneState {
     instances: SortedById<ReadyInstance>,
+    /// How many of them are not draining: all, or none.
+    ready: usize,
+    /// All, if they are draining.
+    standing_in: SortedById<ReadyInstance>,
     /// How many of them have a weight.
     weighty: usize,
     group: Arc<InstanceGroup>,
-    /// Those that are being connected to, and whether the policy follows them.
-    connecting: SortedById<Arc<Instance>>,
+    /// Those of the lane, and whether the policy follows them.
+    others: Others,
     follows_others: bool,
     /// `None` before the first picker.
     policy: Option<Box<dyn LoadBalancingPolicy>>,
@@ -82,6 +87,8 @@ pub(super) struct LanePicker {
     pub(super) is_old: bool,
     pub(super) group: Arc<InstanceGroup>,
     pub(super) has_weight: bool,
+    /// Whether its instances are draining.
+    pub(super) is_draining: bool,
 }
 
 impl Division {
@@ -91,8 +98,8 @@ impl Division {
     ) -> Self {
         let make_policy = Box::new(move || Box::new(make_policy()) as Box<dyn LoadBalancingPolicy>);
         let (ready, placed, lanes) = (SortedById::new(), SortedById::new(), BTreeMap::new());
-        let (panics, connecting) = (Panics::of::<P>(), Connecting::default());
-        Self { lane_of, make_policy, panics, connecting, ready, placed, lanes }
+        let (panics, connecting, draining) = (Panics::of::<P>(), ByLane::default(), ByLane::default());
+        Self { lane_of, make_policy, panics, connecting, draining, ready, placed, lanes }
     }
 
     pub(super) fn check(&self) -> Result<(), String> {
@@ -103,11 +110,15 @@ impl Division {
         (self.make_policy)().has_slow_start()
     }
 
-    /// Takes over the instances that are being connected to, before [`update`](Self::update).
+    /// Takes over the instances besides the ready ones, before [`update`](Self::update).
     pub(super) fn others(&mut self, others: &Others, default: &Arc<str>) {
-        let mut all = std::mem::take(&mut self.connecting);
-        all.update(others.connecting(), |instance| self.lane_of(instance, default));
-        self.connecting = all;
+        let mut connecting = std::mem::take(&mut self.connecting);
+        connecting.update(others.connecting(), Arc::ptr_eq, |instance| self.lane_of(instance, default));
+        self.connecting = connecting;
+        let mut draining = std::mem::take(&mut self.draining);
+        let lane_of = |instance: &ReadyInstance| self.lane_of(instance.instance(), default);
+        draining.update(others.draining(), ReadyInstance::is_same, lane_of);
+        self.draining = draining;
     }
 
     /// Takes over the ready instances; those without a lane are in the `default` one. It works from what has changed.
@@ -116,17 +127,10 @@ impl Division {
     /// time.
     pub(super) fn update(&mut self, ready: &SortedById<ReadyInstance>, default: &Arc<str>) {
         self.divide(ready, default);
+        self.stand_in();
         let now = Instant::now();
         for (name, lane) in &mut self.lanes {
-            let connecting = self.connecting.of(name);
-            let is_known = match connecting {
-                Some(connecting) => connecting.is_same(&lane.connecting),
-                None => lane.connecting.is_empty(),
-            };
-            if !is_known {
-                lane.connecting = connecting.cloned().unwrap_or_default();
-                lane.is_current &= !lane.follows_others;
-            }
+            lane.set_others(self.connecting.of(name), self.draining.of(name));
             if lane.is_current && lane.due.is_none_or(|due| due > now) {
                 continue;
             }
@@ -137,8 +141,7 @@ impl Division {
                 let policy = lane.policy.get_or_insert_with(|| (self.make_policy)());
                 lane.follows_others = policy.follows_others();
                 if lane.follows_others {
-                    let others = Others::new(lane.connecting.clone(), SortedById::new());
-                    policy.others(&others);
+                    policy.others(&lane.others);
                 }
                 policy.picker(&lane.instances)
             });
@@ -172,14 +175,29 @@ impl Division {
             if let Some(known) = &known
                 && let Some(lane) = self.lanes.get_mut(&known.lane)
             {
-                lane.remove(&known.instance);
+                lane.remove_ready(&known.instance);
             }
             let Some(new) = new else { continue };
             // Its weight alone may have changed.
             let lane = known.filter(|known| Arc::ptr_eq(known.instance.instance(), new.instance()));
             let lane = lane.map_or_else(|| self.lane_of(new.instance(), default), |known| known.lane);
-            self.lanes.entry(Arc::clone(&lane)).or_default().insert(new);
+            self.lanes.entry(Arc::clone(&lane)).or_default().insert_ready(new);
             self.placed.insert(Placed { instance: new.clone(), lane });
+        }
+    }
+
+    /// Lets the draining instances of the lanes that have no ready ones take calls.
+    fn stand_in(&mut self) {
+        for (name, _) in self.draining.lanes() {
+            if !self.lanes.contains_key(name) {
+                self.lanes.insert(Arc::clone(name), LaneState::default());
+            }
+        }
+        for (name, lane) in &mut self.lanes {
+            match self.draining.of(name) {
+                Some(draining) if lane.ready == 0 => lane.set_standing_in(draining),
+                _ => lane.end_standing_in(),
+            }
         }
         let is_gone =
             |(name, lane): (&Arc<str>, &LaneState)| lane.instances.is_empty().then(|| Arc::clone(name));
@@ -220,8 +238,8 @@ impl Division {
     pub(super) fn pickers(&self) -> BTreeMap<Arc<str>, LanePicker> {
         let picker = |(name, lane): (&Arc<str>, &LaneState)| {
             let (picker, group) = (lane.picker.clone()?, Arc::clone(&lane.group));
-            let (is_old, has_weight) = (!lane.is_current, lane.weighty > 0);
-            Some((Arc::clone(name), LanePicker { picker, is_old, group, has_weight }))
+            let (is_old, has_weight, is_draining) = (!lane.is_current, lane.weighty > 0, lane.ready == 0);
+            Some((Arc::clone(name), LanePicker { picker, is_old, group, has_weight, is_draining }))
         };
         self.lanes.iter().filter_map(picker).collect()
     }
@@ -246,6 +264,43 @@ impl fmt::Debug for Division {
 }
 
 impl LaneState {
+    fn set_others(
+        &mut self,
+        connecting: Option<&SortedById<Arc<Instance>>>,
+        draining: Option<&SortedById<ReadyInstance>>,
+    ) {
+        let others = self.others.with(connecting, draining);
+        if !others.is_same(&self.others) {
+            self.others = others;
+            self.is_current &= !self.follows_others;
+        }
+    }
+
+    fn insert_ready(&mut self, instance: &ReadyInstance) {
+        self.end_standing_in();
+        self.ready += 1;
+        self.insert(instance);
+    }
+
+    fn remove_ready(&mut self, instance: &ReadyInstance) {
+        self.ready -= 1;
+        self.remove(instance);
+    }
+
+    fn set_standing_in(&mut self, draining: &SortedById<ReadyInstance>) {
+        if !draining.is_same(&self.standing_in) {
+            self.end_standing_in();
+            draining.iter().for_each(|instance| self.insert(instance));
+            self.standing_in = draining.clone();
+        }
+    }
+
+    fn end_standing_in(&mut self) {
+        for instance in &std::mem::take(&mut self.standing_in) {
+            self.remove(instance);
+        }
+    }
+
     fn insert(&mut self, instance: &ReadyInstance) {
         self.group.add(instance);
         self.weighty += usize::from(instance.weight() > 0.0);
@@ -273,9 +328,11 @@ impl Default for LaneState {
         let instances = group.instances().clone();
         Self {
             instances,
+            ready: 0,
+            standing_in: SortedById::new(),
             weighty: 0,
             group,
-            connecting: SortedById::new(),
+            others: Others::default(),
             follows_others: false,
             policy: None,
             picker: None,

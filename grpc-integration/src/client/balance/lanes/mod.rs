@@ -1,6 +1,6 @@
 //! Lanes: a call goes to the instances that have its tag.
 
-mod connecting;
+mod by_lane;
 mod division;
 mod picker;
 
@@ -60,8 +60,8 @@ use picker::LanesPicker;
 /// if it is [wait-for-ready](crate::WaitForReady). A lane in which all [weights](ReadyInstance::weight) are 0 counts as one without ready
 /// instances where there is another lane to go to.
 ///
-/// Ready is what the channel could call: connected, selected, not ejected. An instance that is draining is in no lane, until
-/// no instance of any lane is ready.
+/// Ready is what the channel could call: connected, selected, not ejected. An instance that is draining gets calls only
+/// while its lane has no other one that is ready.
 ///
 /// # A call stays in its lane
 ///

@@ -88,7 +88,7 @@ impl LanesPicker {
         let mut place = (call.chance(&self.random) >> 11) as f64 * (0.5_f64).powi(53);
         for (name, part) in &self.choice.shares {
             if place < *part {
-                return self.lanes.get(name).filter(|lane| lane.has_weight);
+                return self.lanes.get(name).filter(|lane| lane.has_weight && !lane.is_draining);
             }
             place -= part;
         }
@@ -109,8 +109,12 @@ impl LanesPicker {
 
     /// The lane whose policy has picked it.
     fn lane_of(&self, picked: &Picked) -> Option<&LanePicker> {
-        let placed = self.placed.get(picked.instance().instance().id())?;
-        self.lanes.get(&placed.lane)
+        let id = picked.instance().instance().id();
+        if let Some(placed) = self.placed.get(id) {
+            return self.lanes.get(&placed.lane);
+        }
+        let mut draining = self.lanes.values().filter(|lane| lane.is_draining);
+        draining.find(|lane| lane.group.instances().get(id).is_some())
     }
 }
 

@@ -1,5 +1,7 @@
 //! What changes of the instances change.
 
+use std::collections::BTreeSet;
+
 use super::*;
 
 #[test]
@@ -38,7 +40,7 @@ fn random_changes_end_as_if_all_were_divided_anew() {
     for seed in 0..20 {
         let mut random = fastrand::Rng::with_seed(seed);
         let (mut lanes, _) = lanes();
-        let mut ready = SortedById::<ReadyInstance>::new();
+        let (mut ready, mut draining) = (SortedById::<ReadyInstance>::new(), SortedById::new());
         for _ in 0..100 {
             for _ in 0..random.usize(1..6) {
                 let id = format!("i{:02}", random.u8(..30));
@@ -49,22 +51,34 @@ fn random_changes_end_as_if_all_were_divided_anew() {
                     "" => description,
                     lane => description.with_metadata("lane", lane),
                 });
-                match (ready.get(description.id()).cloned(), random.u8(..4)) {
-                    (Some(known), 0) => drop(ready.remove(known.id())),
-                    (Some(known), 1) => drop(ready.insert(known.with_factor(random.f64()))),
-                    (Some(known), _) => drop(ready.insert(known.described_as(description))),
-                    (None, _) => drop(ready.insert(ReadyInstance::new(description))),
-                }
+                let id = description.id();
+                let known = ready.remove(id).or_else(|| draining.remove(id));
+                let instance = match (known, random.u8(..4)) {
+                    (Some(_), 0) => continue,
+                    (Some(known), 1) => known.with_factor(random.f64()),
+                    (Some(known), _) => known.described_as(description),
+                    (None, _) => ReadyInstance::new(description),
+                };
+                let list = if random.u8(..3) == 0 { &mut ready } else { &mut draining };
+                list.insert(instance);
             }
+            lanes.others(&Others::new(SortedById::new(), draining.clone()));
             lanes.division.update(&ready, &lanes.choice.default);
             let pickers = lanes.division.pickers();
+            let of = |instance: &ReadyInstance| {
+                instance.instance().metadata().get("lane").map_or("", String::as_str).to_owned()
+            };
+            let lanes_of = |list: &SortedById<ReadyInstance>| list.iter().map(of).collect::<BTreeSet<_>>();
+            assert!(pickers.keys().map(|name| name.to_string()).eq(&lanes_of(&ready) | &lanes_of(&draining)));
             let mut seen = 0;
             for (name, lane) in &pickers {
+                let list = if lane.is_draining { &draining } else { &ready };
+                let all = list.iter().filter(|instance| of(instance) == **name);
+                assert!(all.eq(lane.group.instances()), "seed {seed}");
+                assert_eq!(lane.is_draining, !lanes_of(&ready).contains(&**name));
                 for instance in lane.group.instances() {
-                    let of = instance.instance().metadata().get("lane").map_or("", String::as_str);
-                    assert_eq!(of, &**name, "seed {seed}");
-                    assert!(ready.get(instance.id()).unwrap().is_same(instance), "an old description");
-                    seen += 1;
+                    assert!(list.get(instance.id()).unwrap().is_same(instance), "an old description");
+                    seen += usize::from(!lane.is_draining);
                 }
                 let has_weight = lane.group.instances().iter().any(|instance| instance.weight() > 0.0);
                 assert_eq!(lane.has_weight, has_weight);

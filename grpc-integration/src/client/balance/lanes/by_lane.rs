@@ -1,38 +1,39 @@
-//! The instances that are being connected to, by lane.
+//! Instances that are not called by themselves, by lane: those that are being connected to, and those that are draining.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use hither_core::{HasId, Instance, InstanceId, SortedById};
+use hither_core::{HasId, InstanceId, SortedById};
 use tokio::time::Instant;
 
 /// Kept up with each change of one.
-#[derive(Debug, Default)]
-pub(super) struct Connecting {
-    all: SortedById<Arc<Instance>>,
+#[derive(Debug)]
+pub(super) struct ByLane<T> {
+    all: SortedById<T>,
     lane_by_id: BTreeMap<InstanceId, Arc<str>>,
-    lanes: BTreeMap<Arc<str>, ConnectingLane>,
+    lanes: BTreeMap<Arc<str>, OfLane<T>>,
 }
 
 #[derive(Debug)]
-pub(super) struct ConnectingLane {
+struct OfLane<T> {
     /// At least one.
-    instances: SortedById<Arc<Instance>>,
+    instances: SortedById<T>,
     /// When the last one of them came to it.
     since: Instant,
 }
 
-impl Connecting {
-    /// Takes over the instances that are being connected to. It works from what has changed.
+impl<T: HasId + Clone> ByLane<T> {
+    /// Takes over the instances. It works from what has changed.
     pub(super) fn update(
         &mut self,
-        connecting: &SortedById<Arc<Instance>>,
-        lane_of: impl Fn(&Instance) -> Arc<str>,
+        instances: &SortedById<T>,
+        is_same: impl Fn(&T, &T) -> bool,
+        lane_of: impl Fn(&T) -> Arc<str>,
     ) {
-        let (before, now) = (std::mem::replace(&mut self.all, connecting.clone()), Instant::now());
-        for (old, new) in connecting.merge(&before) {
+        let (before, now) = (std::mem::replace(&mut self.all, instances.clone()), Instant::now());
+        for (old, new) in instances.merge(&before) {
             if let (Some(old), Some(new)) = (old, new)
-                && Arc::ptr_eq(old, new)
+                && is_same(old, new)
             {
                 continue;
             }
@@ -48,20 +49,26 @@ impl Connecting {
             let Some(new) = new else { continue };
             let name = lane_of(new);
             let lane = self.lanes.entry(Arc::clone(&name));
-            let lane = lane.or_insert_with(|| ConnectingLane { instances: SortedById::new(), since: now });
-            lane.instances.insert(Arc::clone(new));
+            let lane = lane.or_insert_with(|| OfLane { instances: SortedById::new(), since: now });
+            lane.instances.insert(new.clone());
             lane.since = now;
             self.lane_by_id.insert(new.id().clone(), name);
         }
     }
 
     /// Returns those of a lane.
-    pub(super) fn of(&self, lane: &str) -> Option<&SortedById<Arc<Instance>>> {
+    pub(super) fn of(&self, lane: &str) -> Option<&SortedById<T>> {
         self.lanes.get(lane).map(|lane| &lane.instances)
     }
 
-    /// Returns the lanes that have any, and since when the last one of each is being connected to.
+    /// Returns the lanes that have any, and since when the last one of each is there.
     pub(super) fn lanes(&self) -> impl Iterator<Item = (&Arc<str>, Instant)> {
         self.lanes.iter().map(|(name, lane)| (name, lane.since))
+    }
+}
+
+impl<T> Default for ByLane<T> {
+    fn default() -> Self {
+        Self { all: SortedById::new(), lane_by_id: BTreeMap::new(), lanes: BTreeMap::new() }
     }
 }
