@@ -81,7 +81,8 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 /// each ejection: of eleven to twenty two may be ejected. One that is lost meanwhile, or whose time is over and that gets no
 /// calls, takes no place: that is looked at once in an interval. When instances are lost, and so fewer than half of those that
 /// are connected would be left, in the tiers that have a share of the calls, all of those are called, ejected or not (panic
-/// threshold): with too few a service breaks down under its load. The last one is never left out.
+/// threshold): with too few a service breaks down under its load. The last one is never left out. With
+/// [`Lanes`](crate::Lanes) both are of all lanes together: one whose instances are all ejected is one without ready instances.
 #[derive(Debug, Clone)]
 pub struct OutlierDetection {
     pub(super) interval: Duration,
