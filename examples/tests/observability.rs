@@ -1,8 +1,10 @@
 //! `observability`, as a process whose metrics are scraped and whose spans are received.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "these are tests")]
 
+#[path = "../../backend-etcd/tests/support/port.rs"]
+mod port;
+
 use std::collections::BTreeMap;
-use std::net::TcpListener as StdListener;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -14,6 +16,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
 };
 use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+use port::Port;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{ChildStdout, Command};
@@ -97,7 +100,8 @@ async fn trace(spans: &mut UnboundedReceiver<Span>) -> [Span; 4] {
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_are_scraped_spans_received_and_an_unreachable_instance_printed() {
     let (endpoint, mut spans) = collect().await;
-    let address = StdListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let port = Port::new();
+    let address = port.endpoint();
     let mut program = Command::new(env!("CARGO_BIN_EXE_observability"))
         .env("METRICS_ADDRESS", &address)
         .env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)

@@ -7,6 +7,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 use crate::etcd::Etcd;
+use crate::port::Port;
 use crate::program::{LONG, Program};
 use crate::{answer_of, answers_soon, busy_client, failures, record, registry, until_record};
 
@@ -15,7 +16,10 @@ async fn a_graceful_shutdown_fails_no_call() {
     for signal in [Signal::TERM, Signal::INT] {
         let etcd = Etcd::start().await;
         let (registry, raw) = (registry(&etcd), etcd.client().await);
-        let (mut leaving, staying) = (Program::server(&registry, &[]), Program::server(&registry, &[]));
+        // Nothing else listens there once it has left.
+        let reserved = Port::new();
+        let mut leaving = Program::server_on(&reserved, &registry, &[]);
+        let staying = Program::server(&registry, &[]);
         let (port, other) = (leaving.registered().await, staying.registered().await);
         let client = busy_client(&registry).await;
         assert!(answers_soon(&client, port, 50).await);

@@ -12,6 +12,8 @@ use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
+use crate::port::Port;
+
 /// The limit of every wait, enough for a slow machine.
 pub(crate) const LONG: Duration = Duration::from_secs(30);
 
@@ -65,8 +67,17 @@ impl Program {
 
     /// Starts discover-server on a free port. Its stderr has the library's log too.
     pub(crate) fn server(registry: &str, arguments: &[&str]) -> Self {
+        Self::server_at("0", registry, arguments)
+    }
+
+    /// The same on a port that is reserved for it.
+    pub(crate) fn server_on(port: &Port, registry: &str, arguments: &[&str]) -> Self {
+        Self::server_at(port.endpoint().trim_start_matches("127.0.0.1:"), registry, arguments)
+    }
+
+    fn server_at(port: &str, registry: &str, arguments: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_discover-server"));
-        command.args(["--registry", registry, "-p", "0"]).args(arguments).env("RUST_LOG", "hither=debug");
+        command.args(["--registry", registry, "-p", port]).args(arguments).env("RUST_LOG", "hither=debug");
         Self::spawn(command)
     }
 

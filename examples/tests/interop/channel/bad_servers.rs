@@ -14,6 +14,7 @@ use super::load::{Load, empty_call};
 use super::peer::Peer;
 use super::testing::Empty;
 use super::{Client, LONG, builder};
+use crate::port::Port;
 
 const CALLERS: usize = 8;
 
@@ -22,9 +23,11 @@ const FAILING: [&str; 2] = ["-fail", "9"];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_fails_is_ejected_until_another_one_is_at_its_address() {
-    let (mut failing, other) = (Peer::go_server(&FAILING).await, Peer::go_server(&[]).await);
-    let third = Peer::go_server(&[]).await;
-    let address = failing.address.clone();
+    // Nothing else listens there in between.
+    let port = Port::new();
+    let address = port.endpoint();
+    let mut failing = Peer::go_server(&[&FAILING[..], &["-addr", &address]].concat()).await;
+    let (other, third) = (Peer::go_server(&[]).await, Peer::go_server(&[]).await);
     let channel = detecting(&[&address, &other.address, &third.address]).await;
     is_ejected(&channel, &address).await;
     failing.signal(Signal::INT);

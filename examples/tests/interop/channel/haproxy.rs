@@ -42,10 +42,9 @@ async fn the_status_of_a_call_that_the_server_refuses_early_arrives() {
 async fn calls_pass_again_after_the_server_behind_it_was_restarted() {
     let (upstream, _haproxy, mut client) = in_front("").await;
     client.empty_call(Empty {}).await.unwrap();
-    let address = upstream.address.clone();
-    upstream.kill().await;
+    let port = upstream.kill().await;
     client.empty_call(Empty {}).await.unwrap_err();
-    let _upstream = Upstream::at(&address, |builder| builder).await;
+    let _upstream = Upstream::at(port, |builder| builder).await;
     client.empty_call(Empty {}).await.unwrap();
 }
 
@@ -91,7 +90,7 @@ async fn stopped_by(signal: Signal) -> Tally {
 async fn its_503_is_unavailable_and_in_words() {
     let (upstream, _haproxy, mut client) = in_front("").await;
     client.empty_call(Empty {}).await.unwrap();
-    upstream.kill().await;
+    let _port = upstream.kill().await;
     let status = client.empty_call(Empty {}).await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable, "{status:?}");
     let status = client.empty_call(Empty {}).await.unwrap_err();

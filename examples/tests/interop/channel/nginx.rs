@@ -94,10 +94,9 @@ async fn the_status_of_a_call_that_the_server_refuses_early_arrives() {
 async fn calls_pass_again_after_the_server_behind_it_was_restarted() {
     let (upstream, _nginx, mut client) = in_front("").await;
     client.empty_call(Empty {}).await.unwrap();
-    let address = upstream.address.clone();
-    upstream.kill().await;
+    let port = upstream.kill().await;
     client.empty_call(Empty {}).await.unwrap_err();
-    let _upstream = Upstream::at(&address, |builder| builder).await;
+    let _upstream = Upstream::at(port, |builder| builder).await;
     client.empty_call(Empty {}).await.unwrap();
 }
 
@@ -143,7 +142,7 @@ async fn stopped_by(signal: &str) -> Tally {
 async fn its_502_is_unavailable_and_in_words() {
     let (upstream, _nginx, mut client) = in_front("").await;
     client.empty_call(Empty {}).await.unwrap();
-    upstream.kill().await;
+    let _port = upstream.kill().await;
     let status = client.empty_call(Empty {}).await.unwrap_err();
     says(&status, Code::Unavailable, &["502", "text/html", "Bad Gateway"]);
 }
@@ -169,7 +168,7 @@ async fn its_503_and_502_are_retried_at_another_one() {
     let unwilling = Peer::nginx(&upstream.address, "return 503;").await;
     let orphaned = Peer::nginx(&gone.address, "").await;
     let nginx = Peer::nginx(&upstream.address, "").await;
-    gone.kill().await;
+    let _port = gone.kill().await;
     let backoff = Backoff::proportional(Duration::from_millis(1), 1.0, Duration::from_millis(1), 0.0);
     let method = MethodConfig::default().with_retry(RetryPolicy::default().with_backoff(backoff));
     let addresses = [&unwilling.address, &orphaned.address, &nginx.address].map(String::as_str);

@@ -17,6 +17,7 @@ use super::testing::{
     EchoStatus, Empty, Payload, SimpleRequest, SimpleResponse, StreamingInputCallRequest,
     StreamingInputCallResponse, StreamingOutputCallRequest, StreamingOutputCallResponse,
 };
+use crate::port::Port;
 
 pub(super) const ECHO_INITIAL: &str = "x-grpc-test-echo-initial";
 pub(super) const ECHO_TRAILING: &str = "x-grpc-test-echo-trailing-bin";
@@ -30,6 +31,8 @@ pub(super) const REFUSE: &str = "x-refuse";
 pub(super) struct Upstream {
     pub(super) address: String,
     served: JoinHandle<()>,
+    /// Reserves the port once it is killed.
+    port: Option<Port>,
 }
 
 impl Upstream {
@@ -39,16 +42,13 @@ impl Upstream {
 
     /// A server that is as `describe` has it.
     pub(super) async fn built(describe: impl FnOnce(LifecycleBuilder) -> LifecycleBuilder) -> Self {
-        Self::at("127.0.0.1:0", describe).await
+        Self::at(Port::new(), describe).await
     }
 
-    pub(super) async fn at(
-        address: &str,
-        describe: impl FnOnce(LifecycleBuilder) -> LifecycleBuilder,
-    ) -> Self {
+    pub(super) async fn at(port: Port, describe: impl FnOnce(LifecycleBuilder) -> LifecycleBuilder) -> Self {
         let builder = describe(Lifecycle::builder(MemoryRegistry::new()).service("testing"));
-        let lifecycle = builder.bind(address).await.unwrap();
-        let address = lifecycle.local_addr().to_string();
+        let lifecycle = builder.bind(port.endpoint()).await.unwrap();
+        let address = port.endpoint();
         let served = tokio::spawn(async move {
             let serve = lifecycle.serve(|incoming, shutdown| {
                 let router = Server::builder().add_service(TestServiceServer::new(Service));
@@ -56,14 +56,16 @@ impl Upstream {
             });
             serve.await.unwrap();
         });
-        Self { address, served }
+        Self { address, served, port: Some(port) }
     }
 
-    /// Ends it with all its connections. Once this has returned it answers nothing any more.
-    pub(super) async fn kill(mut self) {
+    /// Ends it with all its connections. Once this has returned it answers nothing any more, nor does anything else while its
+    /// port is kept.
+    pub(super) async fn kill(mut self) -> Port {
         self.served.abort();
         let ended = (&mut self.served).await;
         assert!(ended.is_err_and(|error| error.is_cancelled()), "it had ended before");
+        self.port.take().expect("it is killed once")
     }
 }
 
