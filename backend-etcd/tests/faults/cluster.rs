@@ -57,6 +57,7 @@ async fn leader_killed_and_back() -> Row {
 async fn leader_frozen() -> Row {
     let (cluster, mut scene) = scene("cluster: leader frozen").await;
     let (leader, _) = cluster.leader().await;
+    scene.is_just_renewed().await;
     scene.over();
     let _frozen = cluster.freeze(leader);
     scene.recovers(Lease::Kept).await
@@ -142,6 +143,7 @@ async fn members_isolated() -> Row {
     let (cluster, mut scene) = scene("cluster: each member in turn cut off from the others").await;
     for member in 0..3 {
         cluster.leader().await;
+        scene.is_just_renewed().await;
         cluster.isolate(member).await;
         let newcomer = format!("10.0.1.{member}:80");
         scene.joins_where(&newcomer, &others(&cluster, member)).await;
@@ -165,6 +167,7 @@ async fn followers_starved() -> Row {
     let fault = "cluster: one follower learns nothing new, then the other";
     let mut scene = Scene::with_ttl(fault, TTL, config, Truth::at(endpoints)).await;
     for follower in followers {
+        scene.is_just_renewed().await;
         cluster.starve(follower).await;
         let newcomer = format!("10.0.1.{follower}:80");
         scene.joins_where(&newcomer, &others(&cluster, follower)).await;

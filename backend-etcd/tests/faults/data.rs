@@ -67,6 +67,7 @@ async fn compacted_while_connected() -> Row {
 
 async fn compacted_while_disconnected() -> Row {
     let (_etcd, proxy, mut scene) = scene_with_a_way("history compacted while disconnected").await;
+    scene.is_just_renewed().await;
     proxy.refuse_new();
     // What makes the proxy see to it is not the cut: until it has, a new connection may still come through.
     sleep(Duration::from_millis(100)).await;

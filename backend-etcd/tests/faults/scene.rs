@@ -152,6 +152,14 @@ impl Scene {
         join(&client, &self.service, neighbour).await;
     }
 
+    /// Waits for the next renewal: a fault that the lease outlives begins with nearly the whole TTL.
+    pub(crate) async fn is_just_renewed(&self) {
+        let mut confirmed = self.confirmed.clone();
+        confirmed.mark_unchanged();
+        let renewed = timeout(LONG, confirmed.changed()).await;
+        assert!(matches!(renewed, Ok(Ok(()))), "{}: it is {:?}", self.fault, self.handle.status());
+    }
+
     /// Reads etcd's history: before it is compacted, or lost.
     pub(crate) async fn note(&mut self) {
         let client = self.client().await;

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::report::Row;
 use crate::scene::{Lease, Scene, TTL, Truth};
-use crate::support::{Etcd, Proxy, get, instance};
+use crate::support::{Etcd, LONG, Proxy, get, instance};
 
 crate::faults! {
     killed_for_less_than_the_ttl
@@ -96,6 +96,7 @@ async fn restarted_again_and_again() -> Row {
 async fn frozen_for_less_than_the_ttl() -> Row {
     let etcd = Etcd::start().await;
     let mut scene = scene("etcd frozen for 3 s, less than the TTL", &etcd).await;
+    scene.is_just_renewed().await;
     let frozen = etcd.freeze();
     sleep(TTL - Duration::from_secs(2)).await;
     drop(frozen);
@@ -136,11 +137,13 @@ async fn started_last() -> Row {
 async fn nothing_happens() -> Row {
     let etcd = Etcd::start().await;
     let proxy = Proxy::start(etcd.endpoint()).await;
-    let config = EtcdConfig::new([proxy.endpoint()]);
-    let mut scene = Scene::new("nothing at all for 75 s", config, Truth::at([etcd.endpoint()])).await;
+    // However slow the machine is: a deadline, of which a renewal has one by the TTL, would have another connection opened.
+    let config = |proxy: &Proxy| EtcdConfig::new([proxy.endpoint()]).with_request_timeout(LONG);
+    let (fault, truth) = ("nothing at all for 75 s", Truth::at([etcd.endpoint()]));
+    let mut scene = Scene::with_ttl(fault, 5 * TTL, config(&proxy), truth).await;
     // And a client that sends one request, and then nothing: its connection has no stream.
     let idle_proxy = Proxy::start(etcd.endpoint()).await;
-    let idle = EtcdRegistry::connect(EtcdConfig::new([idle_proxy.endpoint()])).unwrap();
+    let idle = EtcdRegistry::connect(config(&idle_proxy)).unwrap();
     idle.resolve(scene.service()).await.unwrap();
     let before = proxy.connections();
     sleep(Duration::from_secs(75)).await;
