@@ -16,8 +16,9 @@ use crate::{
     Snapshot, SnapshotStream,
 };
 
-/// A poll that takes longer has blocked its thread, and with it every other task there.
-const BLOCKED: Duration = Duration::from_secs(2);
+/// A poll that takes longer has blocked its thread, and with it every other task there. So long, because this is real time: a
+/// busy machine may keep a thread waiting for seconds, in the midst of a poll.
+const BLOCKED: Duration = Duration::from_secs(10);
 
 /// The access of one behaviour to the backend: its own service names, and a deadline on every call.
 #[derive(Debug)]

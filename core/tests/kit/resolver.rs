@@ -13,7 +13,7 @@ use crate::defect::Defect;
 use crate::harness::{Backend, defect, is_no_response};
 
 /// Longer than the kit lets a call block its thread.
-const BLOCKED: Duration = Duration::from_millis(2100);
+const BLOCKED: Duration = Duration::from_millis(10_100);
 
 #[async_trait]
 impl Resolver for Backend {
