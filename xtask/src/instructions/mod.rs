@@ -27,8 +27,9 @@ struct Case {
 
 /// All bounds are here. The packages that are measured are one codegen unit each, so that a count changes by what is changed and
 /// not by how functions happen to be inlined. What is left is tonic's own: how often it looks at a socket depends on how fast
-/// the server is, which has moved a ratio by half a per cent from machine to machine. Each bound is about 1 % above what is
-/// reached. Some of a hundred connections make their buffers larger while the calls are counted.
+/// the server is, which has moved a ratio by half a per cent from build to build and from machine to machine. Each bound is about
+/// 1 % above what is reached, and what exceeds it is measured once more: it is over its bound if it is both times. Some of a
+/// hundred connections make their buffers larger while the calls are counted.
 static CASES: [Case; 6] = [
     Case::new("3", "1", 0.706, 22.1),
     Case::new("3", "16", 0.727, 22.1),
@@ -65,13 +66,21 @@ fn table(root: &Path) -> Result<(), Error> {
     println!("|---:|---:|---|---:|---:|---:|---:|---:|");
     let mut exceeded = Vec::new();
     for case in &CASES {
-        let direct = callgrind::count(root, &valgrind, "direct", &case.flags())?;
-        let hither = callgrind::count(root, &valgrind, "hither", &case.flags())?;
-        println!("{}", case.row(&direct, &hither));
-        exceeded.extend(case.exceeded(&direct, &hither));
+        let measure = || -> Result<Vec<String>, Error> {
+            let direct = callgrind::count(root, &valgrind, "direct", &case.flags())?;
+            let hither = callgrind::count(root, &valgrind, "hither", &case.flags())?;
+            println!("{}", case.row(&direct, &hither));
+            Ok(case.exceeded(&direct, &hither))
+        };
+        exceeded.extend(over_twice(measure)?);
     }
     exceeded.extend(change::check(root, &valgrind).err().map(|error| error.to_string()));
     if exceeded.is_empty() { Ok(()) } else { Err(Error::new(exceeded.join("\n"))) }
+}
+
+/// Returns what is over its bound, in words: what was so by the first measurement is measured again.
+fn over_twice(mut measure: impl FnMut() -> Result<Vec<String>, Error>) -> Result<Vec<String>, Error> {
+    if measure()?.is_empty() { Ok(Vec::new()) } else { measure() }
 }
 
 /// Prints how often a call enters the kernel. Nothing is bounded here: the figures depend on how fast the server is.
@@ -144,6 +153,21 @@ impl Case {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_over_its_bound_once_and_not_again_is_not_over_it() {
+        let of = |over: &[usize]| {
+            let mut runs = 0;
+            let outcome = over_twice(|| {
+                runs += 1;
+                Ok(if over.contains(&runs) { vec![format!("over in run {runs}")] } else { Vec::new() })
+            });
+            (outcome.unwrap(), runs)
+        };
+        assert_eq!(of(&[]), (vec![], 1));
+        assert_eq!(of(&[1]), (vec![], 2));
+        assert_eq!(of(&[1, 2]), (vec!["over in run 2".to_owned()], 2));
+    }
 
     #[test]
     fn what_is_over_its_bound_is_named() {
