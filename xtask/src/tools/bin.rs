@@ -67,10 +67,12 @@ mod tests {
 
     use super::*;
 
+    /// What a shell behind `script` prints that is given `argument`.
     fn output(script: &Path, argument: &str) -> String {
-        let output =
-            Command::new("sh").arg(script).arg(argument).env_remove("LD_LIBRARY_PATH").output().unwrap();
-        String::from_utf8(output.stdout).unwrap()
+        let print = "echo \"$LD_LIBRARY_PATH <$1>\"";
+        let mut command = Command::new("sh");
+        command.arg(script).args(["-c", print, "it", argument]).env_remove("LD_LIBRARY_PATH");
+        String::from_utf8(command.output().unwrap().stdout).unwrap()
     }
 
     #[test]
@@ -79,8 +81,8 @@ mod tests {
         let place = directory.path().join("it's a place");
         fs::create_dir(&place).unwrap();
         let program = place.join("program");
-        fs::write(&program, "#!/bin/sh\necho \"$LD_LIBRARY_PATH <$1>\"\n").unwrap();
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        // One that was written just now may be busy: another thread that starts a process has its file open for a moment.
+        link(Path::new("/bin/sh"), &program).unwrap();
         let script = place.join("wrapper");
         fs::write(&script, wrapper(&program, &["/a'b".into(), "/c".into()])).unwrap();
         assert_eq!(output(&script, "two words"), "/a'b:/c <two words>\n");
