@@ -90,7 +90,7 @@ impl Fleet {
     }
 
     pub(crate) async fn rust_server_of(&self, service: &str, arguments: &[&str]) -> (Program, String) {
-        let ttl: &[&str] = if arguments.contains(&"--ttl") { &[] } else { &["--ttl", "2s"] };
+        let ttl: &[&str] = if arguments.contains(&"--ttl") { &[] } else { &["--ttl", "5s"] };
         let arguments = [&["-p", "0"], ttl, arguments].concat();
         started(self.rust(env!("CARGO_BIN_EXE_discover-server"), service, &arguments)).await
     }

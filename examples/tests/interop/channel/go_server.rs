@@ -201,8 +201,8 @@ async fn headers_over_the_limit_of_the_server_harm_their_own_call_alone() {
 async fn a_frozen_server_is_left_and_used_again_after_it_thaws() {
     let (frozen, other) = (Peer::go_server(&[]).await, Peer::go_server(&[]).await);
     let scaled = builder(&[&frozen.address, &other.address])
-        .keepalive_interval(Some(Duration::from_millis(200)))
-        .keepalive_timeout(Duration::from_millis(200))
+        .keepalive_interval(Some(Duration::from_millis(500)))
+        .keepalive_timeout(Duration::from_millis(500))
         .policy(RoundRobin::default());
     let client = Client::new(scaled.connect().await.unwrap());
     let load = Load::start(&client, CALLERS, empty_call);

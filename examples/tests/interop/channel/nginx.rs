@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use hither::Backoff;
 use hither::tonic::{ConnectivityState, MethodConfig, RetryPolicy, RoundRobin};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tonic::{Code, Status};
 
 use super::load::{Load, Tally, empty_call, exchange, refused, requests, short_stream};
 use super::peer::Peer;
 use super::testing::Empty;
 use super::upstream::{DELAY, ECHO_INITIAL, Upstream, with};
-use super::{Client, builder, connect};
+use super::{Client, LONG, builder, connect};
 
 const CALLERS: usize = 16;
 
@@ -174,9 +174,12 @@ async fn its_503_and_502_are_retried_at_another_one() {
     let addresses = [&unwilling.address, &orphaned.address, &nginx.address].map(String::as_str);
     let builder = builder(&addresses).policy(RoundRobin::default()).method("", method);
     let channel = builder.connect().await.unwrap();
-    while channel.status().count(ConnectivityState::Ready) < 3 {
-        sleep(Duration::from_millis(1)).await;
-    }
+    let all_ready = async {
+        while channel.status().count(ConnectivityState::Ready) < 3 {
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    assert!(timeout(LONG, all_ready).await.is_ok(), "{:#}", channel.status());
     let client = Client::new(channel);
     // The budget allows a hundred retries: two for each of these calls.
     for _ in 0..20 {
