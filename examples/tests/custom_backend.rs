@@ -30,8 +30,12 @@ impl Directory {
 #[async_trait]
 impl Harness for Directory {
     fn config(&self) -> HarnessConfig {
-        // A watch reads the directory ten times a second, on a machine that may be busy.
-        HarnessConfig::default().with_granularity(Duration::from_millis(500))
+        // A watch reads the directory ten times a second, on a machine that may be busy; and nothing renews what a behaviour
+        // has registered for the smallest TTL.
+        HarnessConfig::default()
+            .with_min_ttl(Duration::from_secs(3))
+            .with_granularity(Duration::from_millis(500))
+            .with_settle(Duration::from_secs(10))
     }
 
     async fn registrar(&self) -> Arc<dyn Registrar> {
@@ -60,7 +64,7 @@ impl Harness for Directory {
         let directory = self.root.path().to_owned();
         // A watch that polls does not see an interruption shorter than its interval.
         tokio::spawn(async move {
-            tokio::time::sleep(Duration::from_secs(1)).await;
+            tokio::time::sleep(Duration::from_secs(2)).await;
             rename(&directory, "away", "registry");
         });
         true

@@ -110,10 +110,11 @@ async fn a_password_in_the_registry_url_is_not_printed() {
     }
 }
 
-/// Runs a client without a registry until it gives up.
+/// Runs a client without a registry until it gives up, after more than one attempt: the first is a warning, later ones are
+/// debug lines.
 async fn stderr_with(rust_log: &str) -> Vec<String> {
     let mut command = Command::new(CLIENT);
-    command.args(["--registry", "etcd://127.0.0.1:1", "--timeout", "300ms"]).env("RUST_LOG", rust_log);
+    command.args(["--registry", "etcd://127.0.0.1:1", "--timeout", "2s"]).env("RUST_LOG", rust_log);
     let mut client = Program::spawn(command);
     assert_eq!(client.end().await.code(), Some(2));
     client.stderr.all()

@@ -60,7 +60,7 @@ async fn a_second_signal_ends_a_server_and_copies_of_the_first_do_not() {
 async fn a_killed_server_fails_at_most_the_call_in_flight_and_its_key_expires_after_the_ttl() {
     let etcd = Etcd::start().await;
     let (registry, raw) = (registry(&etcd), etcd.client().await);
-    let ttl = ["--ttl", "2s"];
+    let ttl = ["--ttl", "5s"];
     let (mut dying, staying) = (Program::server(&registry, &ttl), Program::server(&registry, &ttl));
     let (port, other) = (dying.registered().await, staying.registered().await);
     let client = busy_client(&registry).await;
@@ -73,12 +73,12 @@ async fn a_killed_server_fails_at_most_the_call_in_flight_and_its_key_expires_af
     // The client makes one call after the other, so at most one is in flight.
     assert!(answers_soon(&client, other, 20).await);
     let gone = until_record(&raw, port, false).await;
-    assert!(gone < Duration::from_secs(5), "{gone:?} for a TTL of 2 s");
+    assert!(gone < Duration::from_secs(8), "{gone:?} for a TTL of 5 s");
     client.stdout.more(50).await;
     assert!(failures(&client).len() <= 1, "{:?}", failures(&client));
     assert!(record(&raw, other).await.is_some());
     let silence = client.stdout.longest_silence(died);
-    assert!(silence < Duration::from_secs(1), "the other one is called at once, not after {silence:?}");
+    assert!(silence < Duration::from_secs(3), "the other one is called at once, not after {silence:?}");
 }
 
 #[tokio::test]
@@ -87,7 +87,7 @@ async fn a_failed_call_is_printed_with_its_reason_and_the_client_exits_with_1_at
     let registry = registry(&etcd);
     let mut server = Program::server(&registry, &[]);
     let port = server.registered().await;
-    let mut client = Program::client(&registry, &["--count", "400", "--interval", "5ms", "--timeout", "2s"]);
+    let mut client = Program::client(&registry, &["--count", "1000", "--interval", "5ms", "--timeout", "2s"]);
     client.stdout.more(20).await;
 
     server.signal(Signal::KILL);
@@ -95,11 +95,11 @@ async fn a_failed_call_is_printed_with_its_reason_and_the_client_exits_with_1_at
 
     assert_eq!(client.end().await.code(), Some(1), "{:?}", client.stderr.all());
     let lines = client.stdout.all();
-    assert_eq!(lines.len(), 400);
+    assert_eq!(lines.len(), 1000);
     assert_eq!(lines[0], format!("0: {}", answer_of(port)));
     for (i, line) in lines.iter().enumerate() {
         assert!(line.starts_with(&format!("{i}: ")), "{line}");
     }
-    let last = &lines[399];
-    assert!(last.starts_with("399: error: UNAVAILABLE: ") && last.contains(&port.to_string()), "{last}");
+    let last = &lines[999];
+    assert!(last.starts_with("999: error: UNAVAILABLE: ") && last.contains(&port.to_string()), "{last}");
 }
