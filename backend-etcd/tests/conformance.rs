@@ -13,7 +13,7 @@ use hither_etcd::{EtcdConfig, EtcdRegistry, Layout};
 use support::{Etcd, Proxy, shared};
 
 /// Short, because behaviours wait for it, and long enough for a busy machine.
-const TIMEOUT: Duration = Duration::from_secs(1);
+const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A prefix in the etcd that all tests share. All handles connect through a proxy of their own, which disturbs only
 /// them.
@@ -49,10 +49,12 @@ impl OnEtcd {
 #[async_trait]
 impl Harness for OnEtcd {
     fn config(&self) -> HarnessConfig {
-        // etcd grants whole seconds and at least 2, and looks for expired leases twice a second.
+        // etcd grants whole seconds and at least 2, and looks for expired leases twice a second. The record of a registration
+        // whose response was lost is looked for after a timeout, and has to be there still.
         HarnessConfig::default()
-            .with_min_ttl(Duration::from_secs(2))
+            .with_min_ttl(2 * TIMEOUT)
             .with_granularity(Duration::from_millis(1500))
+            .with_settle(Duration::from_secs(10))
             .with_deadline(6 * TIMEOUT)
     }
 

@@ -10,26 +10,32 @@ use hither_core::{Claim, ErrorKind, Registrar, Resolver, Result, ServiceName};
 use hither_etcd::{EtcdConfig, EtcdRegistry};
 use socket2::{Domain, Socket, Type};
 use support::fake::{Fake, Script};
-use support::{Etcd, LONG, Proxy, get, ids, instance, put, register, registration, shared, unique_service};
+use support::{
+    Etcd, LONG, Port, Proxy, get, ids, instance, put, register, registration, shared, unique_service,
+};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep, timeout};
 
+/// The deadlines of connecting and of a request, where they are waited for. A busy machine answers within.
+const DEADLINE: Duration = Duration::from_secs(1);
+
+/// Shorter than any deadline.
 const SHORT: Duration = Duration::from_millis(300);
 
 fn config(endpoints: impl IntoIterator<Item = String>) -> EtcdConfig {
-    EtcdConfig::new(endpoints).with_connect_timeout(SHORT).with_request_timeout(SHORT)
+    EtcdConfig::new(endpoints).with_connect_timeout(DEADLINE).with_request_timeout(DEADLINE)
 }
 
 fn hasty(endpoints: impl IntoIterator<Item = String>) -> EtcdRegistry {
     EtcdRegistry::connect(config(endpoints)).unwrap()
 }
 
-/// The error of a call that ends after about as many short deadlines as it may.
+/// The error of a call that ends after about as many deadlines as it may.
 async fn fails_within<T>(deadlines: u32, call: impl Future<Output = Result<T>>) -> ErrorKind {
     let since = Instant::now();
     let Err(error) = timeout(LONG, call).await.expect("it ends") else { panic!("it cannot succeed") };
     let took = since.elapsed();
-    assert!(took < SHORT * deadlines + Duration::from_secs(1), "{error} after {took:?}");
+    assert!(took < DEADLINE * deadlines + Duration::from_secs(1), "{error} after {took:?}");
     error.kind()
 }
 
@@ -38,11 +44,6 @@ async fn mute() -> (TcpListener, String) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     (listener, address)
-}
-
-/// An address where nothing listens.
-async fn dead() -> String {
-    mute().await.1
 }
 
 #[tokio::test]
@@ -83,14 +84,14 @@ fn a_connect_attempt_on_a_stopped_runtime_delays_no_caller() {
     let (resting, other) = (runtime(), runtime());
     let (registry, _proxy) = other.block_on(async {
         let proxy = Proxy::start(shared().await.endpoint()).await;
-        let config = config([proxy.endpoint()]).with_connect_timeout(2 * SHORT).with_request_timeout(LONG);
+        let config = config([proxy.endpoint()]).with_request_timeout(LONG);
         (EtcdRegistry::connect(config).unwrap(), proxy)
     });
     let given_up = resting.block_on(async { timeout(Duration::ZERO, registry.resolve(&service)).await });
     assert!(given_up.is_err(), "{given_up:?}");
     other.block_on(async {
         // The deadline of connecting, and a second.
-        assert_eq!(fails_within(10, registry.resolve(&service)).await, ErrorKind::Timeout);
+        assert_eq!(fails_within(3, registry.resolve(&service)).await, ErrorKind::Timeout);
         registry.resolve(&service).await.unwrap();
     });
 }
@@ -135,7 +136,7 @@ async fn a_request_in_flight_when_etcd_dies_fails_at_once() {
     etcd.kill();
     drop(frozen);
     // No deadline of 3 s is waited for.
-    assert_eq!(timeout(SHORT, call).await.unwrap().unwrap_err().kind(), ErrorKind::Unavailable);
+    assert_eq!(timeout(2 * DEADLINE, call).await.unwrap().unwrap_err().kind(), ErrorKind::Unavailable);
 }
 
 /// A connection whose maker gives up early, with the answer that it waits for still to come.
@@ -154,7 +155,8 @@ async fn a_connect_attempt_that_its_first_caller_dropped_serves_the_next_one() {
 
 #[tokio::test]
 async fn a_refused_connection_is_an_error_with_endpoint_and_reason() {
-    let nowhere = dead().await;
+    let reserved = Port::new();
+    let nowhere = reserved.endpoint();
     let error = hasty([nowhere.clone()]).resolve(&unique_service()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(error.is_retryable());
@@ -178,12 +180,12 @@ async fn an_endpoint_may_be_a_name_and_an_unknown_name_fails_no_call() {
 
 #[tokio::test]
 async fn a_dead_or_mute_endpoint_fails_no_call() {
-    let (_mute, mute) = mute().await;
+    let ((_mute, mute), dead) = (mute().await, Port::new());
     let service = unique_service();
     let _lease = register(&shared().await.registry(), &service, "a:1").await;
     for endpoints in [
-        [dead().await, shared().await.endpoint()],
-        [shared().await.endpoint(), dead().await],
+        [dead.endpoint(), shared().await.endpoint()],
+        [shared().await.endpoint(), dead.endpoint()],
         [mute.clone(), shared().await.endpoint()],
         [shared().await.endpoint(), mute],
     ] {
@@ -195,29 +197,30 @@ async fn a_dead_or_mute_endpoint_fails_no_call() {
     }
 }
 
-/// A registry with two ways to one etcd, one of which it is using, and that one swallows everything from now on.
+/// A registry with two ways to one etcd, the first of which it is using, and that one swallows everything from now on.
 async fn one_way_lost(service: &ServiceName) -> (EtcdRegistry, [Proxy; 2]) {
     let endpoint = shared().await.endpoint();
-    let ways = [Proxy::start(endpoint.clone()).await, Proxy::start(endpoint).await];
-    let config = EtcdConfig::new(ways.each_ref().map(Proxy::endpoint)).with_request_timeout(2 * SHORT);
+    let mut ways = [Proxy::start(endpoint.clone()).await, Proxy::start(endpoint).await];
+    let config = EtcdConfig::new(ways.each_ref().map(Proxy::endpoint)).with_request_timeout(DEADLINE);
     let registry = EtcdRegistry::connect(config).unwrap();
     registry.resolve(service).await.unwrap();
-    let used = ways.iter().find(|way| way.connections() > 0).unwrap();
-    used.freeze();
+    if ways[0].connections() == 0 {
+        ways.reverse();
+    }
+    ways[0].freeze();
     (registry, ways)
 }
 
 #[tokio::test]
 async fn after_a_deadline_the_next_call_goes_to_the_next_endpoint() {
     let service = unique_service();
-    let (registry, _ways) = one_way_lost(&service).await;
+    let (registry, ways) = one_way_lost(&service).await;
     assert_eq!(registry.resolve(&service).await.unwrap_err().kind(), ErrorKind::Timeout);
-    let since = Instant::now();
     for _ in 0..10 {
         registry.resolve(&service).await.unwrap();
     }
-    // The default deadline of a connection is 2 s: no caller tried the lost way again.
-    assert!(since.elapsed() < Duration::from_secs(1), "{:?}", since.elapsed());
+    // No caller tried the lost way again.
+    assert_eq!(ways.map(|way| way.connections()), [1, 1]);
 }
 
 #[tokio::test]
@@ -245,21 +248,20 @@ async fn a_caller_with_a_very_short_deadline_rotates_the_endpoints_in_a_few_atte
         }
     };
     let _stopped = frozen.freeze();
-    let mut attempts = 0;
+    let mut since = Instant::now();
     loop {
-        attempts += 1;
         // Enough for an answer of the other one, to which it connects in the background.
         if let Ok(found) = timeout(Duration::from_millis(100), registry.resolve(&service)).await {
             if ids(&found.unwrap()) == ["b:1"] {
                 break;
             }
             // A process does not stop in the moment of the signal.
-            attempts = 0;
+            since = Instant::now();
         }
         // 0.3 s of them, and a probe of 1 s meanwhile.
-        assert!(attempts < 30, "it never leaves the first");
+        assert!(since.elapsed() < Duration::from_secs(10), "it never leaves the first");
     }
-    assert!(attempts > 3, "of one attempt nothing is known: {attempts}");
+    assert!(since.elapsed() > SHORT, "of one attempt nothing is known: {:?}", since.elapsed());
 }
 
 /// Gives up after 100 ms, again and again, each time before the answer that is on its way. Returns how often it asked.
@@ -384,7 +386,7 @@ async fn dropped_calls_and_registries_leave_no_connection_behind() {
     let service = unique_service();
     let mut open = Vec::new();
     for _ in 0..20 {
-        let registry = hasty([proxy.endpoint()]);
+        let registry = EtcdRegistry::connect(EtcdConfig::new([proxy.endpoint()])).unwrap();
         let watch = registry.watch(&service).await.unwrap();
         let lease = register(&registry, &service, "a:1").await;
         open.push((registry, watch, lease));

@@ -239,7 +239,7 @@ async fn an_update_that_etcd_refuses_changes_nothing() {
 async fn through_a_proxy() -> (Scene, Proxy) {
     let mut scene = Scene::new().await;
     let proxy = Proxy::start(shared().await.endpoint()).await;
-    let config = EtcdConfig::new([proxy.endpoint()]).with_request_timeout(Duration::from_millis(300));
+    let config = EtcdConfig::new([proxy.endpoint()]).with_request_timeout(Duration::from_secs(2));
     scene.registry = EtcdRegistry::connect(config).unwrap();
     scene.registry.resolve(&scene.service).await.unwrap();
     (scene, proxy)

@@ -13,7 +13,14 @@ use tokio::time::{Instant, sleep, timeout};
 
 /// Settings under which an idle watch is probed soon, and a slow machine is not taken for a dead etcd.
 fn curious(endpoint: String) -> EtcdConfig {
-    hasty(endpoint).with_request_timeout(Duration::from_secs(2))
+    let patience = Duration::from_secs(2);
+    hasty(endpoint).with_connect_timeout(patience).with_request_timeout(patience)
+}
+
+/// The same where it is waited for that a dead etcd is noticed.
+fn alert(endpoint: String) -> EtcdConfig {
+    let patience = Duration::from_secs(1);
+    hasty(endpoint).with_connect_timeout(patience).with_request_timeout(patience)
 }
 
 /// Tries until etcd is back: a backend makes one attempt.
@@ -58,24 +65,24 @@ async fn an_idle_watch_that_was_probed_too_early_stays_open_and_ends_when_etcd_f
         put(&etcd.client().await, &format!("{service}/a"), r#"{"Addr":"h:1"}"#, 0).await;
         comes_to(&mut watch, &["a"]).await;
     }
-    let mut watch = watch(&connect(hasty(etcd.endpoint())), &unique_service()).await;
+    let mut watch = watch(&connect(alert(etcd.endpoint())), &unique_service()).await;
     comes_to(&mut watch, &[]).await;
     let _frozen = etcd.freeze();
     let since = Instant::now();
     assert_eq!(ends(&mut watch).await.kind(), ErrorKind::Timeout);
-    assert!(since.elapsed() < Duration::from_secs(3), "{:?}", since.elapsed());
+    assert!(since.elapsed() < Duration::from_secs(5), "{:?}", since.elapsed());
 }
 
 #[tokio::test]
 async fn a_watch_of_a_frozen_etcd_ends_in_time() {
     let etcd = Etcd::start().await;
-    let (registry, service) = (EtcdRegistry::connect(hasty(etcd.endpoint())).unwrap(), unique_service());
+    let (registry, service) = (EtcdRegistry::connect(alert(etcd.endpoint())).unwrap(), unique_service());
     let mut watch = watch(&registry, &service).await;
     comes_to(&mut watch, &[]).await;
     let frozen = etcd.freeze();
     let since = Instant::now();
     assert_eq!(ends(&mut watch).await.kind(), ErrorKind::Timeout);
-    assert!(since.elapsed() < Duration::from_secs(3), "{:?}", since.elapsed());
+    assert!(since.elapsed() < Duration::from_secs(5), "{:?}", since.elapsed());
     assert!(watch.next().await.is_none(), "after its first error it has ended");
     drop(frozen);
     watches_again(&registry, &service, &[]).await;
@@ -84,7 +91,7 @@ async fn a_watch_of_a_frozen_etcd_ends_in_time() {
 #[tokio::test]
 async fn a_watch_over_a_black_holed_connection_ends_in_time() {
     let proxy = Proxy::start(shared().await.endpoint()).await;
-    let (registry, service) = (EtcdRegistry::connect(hasty(proxy.endpoint())).unwrap(), unique_service());
+    let (registry, service) = (EtcdRegistry::connect(alert(proxy.endpoint())).unwrap(), unique_service());
     let mut watch = watch(&registry, &service).await;
     comes_to(&mut watch, &[]).await;
     proxy.freeze();
@@ -113,7 +120,7 @@ async fn an_idle_watch_behind_the_proxy_of_etcd_stays_open() {
 #[tokio::test]
 async fn a_watch_that_receives_nothing_on_a_good_connection_ends_in_time() {
     let proxy = Proxy::start(shared().await.endpoint()).await;
-    let (registry, service) = (EtcdRegistry::connect(hasty(proxy.endpoint())).unwrap(), unique_service());
+    let (registry, service) = (EtcdRegistry::connect(alert(proxy.endpoint())).unwrap(), unique_service());
     let mut watch = watch(&registry, &service).await;
     comes_to(&mut watch, &[]).await;
     let around = shared().await.registry();

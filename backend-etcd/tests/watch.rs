@@ -11,8 +11,8 @@ use futures_util::StreamExt;
 use hither_core::{ErrorKind, Resolver, ServiceName, Snapshot, SnapshotStream};
 use hither_etcd::{EtcdConfig, EtcdRegistry};
 use support::{
-    Etcd, LONG, Proxy, comes_to, delete, ends, hasty, ids, instance, next, put, put_many, register,
-    registration, shared, unique_service, watch,
+    Etcd, LONG, Proxy, comes_to, delete, ends, ids, instance, next, put, put_many, register, registration,
+    shared, unique_service, watch,
 };
 use tokio::time::{Instant, sleep, timeout};
 
@@ -92,7 +92,7 @@ async fn compact(client: &mut Client) {
 #[tokio::test]
 async fn a_wiped_etcd_is_noticed_even_if_it_looks_like_the_old_one() {
     let mut etcd = Etcd::start().await;
-    let (registry, service) = (EtcdRegistry::connect(hasty(etcd.endpoint())).unwrap(), unique_service());
+    let (registry, service) = (etcd.registry(), unique_service());
     let mut client = etcd.client().await;
     for _ in 0..20 {
         put(&client, "other", "", 0).await;
@@ -126,7 +126,7 @@ async fn a_wiped_etcd_is_noticed_even_if_it_looks_like_the_old_one() {
 #[tokio::test]
 async fn an_older_copy_of_the_data_that_has_caught_up_is_noticed() {
     let mut etcd = Etcd::start().await;
-    let (registry, service) = (EtcdRegistry::connect(hasty(etcd.endpoint())).unwrap(), unique_service());
+    let (registry, service) = (etcd.registry(), unique_service());
     let _older = register(&registry, &service, "older:1").await;
     let mut leaves = register(&registry, &service, "leaves:1").await;
     let _stays = register(&registry, &service, "stays:1").await;

@@ -1,7 +1,5 @@
 //! Members that fail, servers that are not etcd, and proxies without a server.
 
-use std::time::Duration;
-
 use hither_core::{ErrorKind, Resolver};
 use hither_etcd::EtcdConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -44,9 +42,7 @@ async fn assert_leaves(status: Status) {
     let failing = status.clone();
     let bad = Fake::start(Script::default().range(move |_, _| Err(failing.clone()))).await;
     let good = Fake::start(Script::default()).await;
-    let config =
-        EtcdConfig::new([bad.endpoint(), good.endpoint()]).with_request_timeout(Duration::from_millis(500));
-    let registry = connect(config);
+    let registry = connect(EtcdConfig::new([bad.endpoint(), good.endpoint()]));
     let mut failures = 0;
     for _ in 0..3 {
         match registry.resolve(&svc()).await {
@@ -109,8 +105,7 @@ async fn a_server_that_is_not_etcd_is_an_error_and_the_next_endpoint_is_used() {
         assert!(error.is_retryable(), "{what}: {error:?}");
         assert!([ErrorKind::Unavailable, ErrorKind::Timeout].contains(&error.kind()), "{what}: {error:?}");
         let good = Fake::start(Script::default()).await;
-        let config =
-            EtcdConfig::new([endpoint, good.endpoint()]).with_connect_timeout(Duration::from_millis(500));
+        let config = EtcdConfig::new([endpoint, good.endpoint()]);
         assert_eq!(ids(&connect(config).resolve(&svc()).await.expect(what)), ["a"], "{what}");
         server.abort();
     }

@@ -101,7 +101,9 @@ async fn a_watch_that_violates_the_protocol_is_one_error_after_the_listing() {
     ];
     for (what, answers) in cases {
         let fake = Fake::start(Script::default().watch(answers.into_iter().map(Answer::Send))).await;
-        let mut watch = watch(&connect(fake.config()), &svc()).await;
+        // A probe would list too.
+        let registry = connect(fake.config().with_probe_interval(LONG));
+        let mut watch = watch(&registry, &svc()).await;
         assert_eq!(ids(&next(&mut watch).await.unwrap().unwrap()), ["a"], "{what}");
         let error = next(&mut watch).await.expect(what).expect_err(what);
         assert!(error.is_retryable(), "{what}: {error:?}");

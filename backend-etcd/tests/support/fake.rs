@@ -212,9 +212,10 @@ impl Fake {
         self.endpoint.clone()
     }
 
-    /// Settings under which nothing takes long.
+    /// Settings under which nothing takes long, and a busy machine answers in time.
     pub(crate) fn config(&self) -> EtcdConfig {
-        super::hasty(self.endpoint())
+        let patience = Duration::from_secs(2);
+        super::hasty(self.endpoint()).with_connect_timeout(patience).with_request_timeout(patience)
     }
 
     pub(crate) fn counts(&self) -> Counts {

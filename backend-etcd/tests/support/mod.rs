@@ -28,6 +28,7 @@ pub(crate) use cluster::Cluster;
 pub(crate) use etcd::{Etcd, Frozen};
 pub(crate) use etcdctl::documented_roles;
 pub(crate) use metrics::Requests;
+pub(crate) use port::Port;
 pub(crate) use proxy::Proxy;
 
 /// As long as anything may take on a slow machine.
@@ -51,7 +52,7 @@ pub(crate) fn instance(address: &str) -> Instance {
 
 /// A registration that does not lapse while a test looks at other things.
 pub(crate) fn registration(service: &ServiceName, instance: Instance) -> Registration {
-    Registration::new(service.clone(), instance).unwrap().with_ttl(Duration::from_secs(60)).unwrap()
+    Registration::new(service.clone(), instance).unwrap().with_ttl(Duration::from_secs(3600)).unwrap()
 }
 
 pub(crate) async fn register(
