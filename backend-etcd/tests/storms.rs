@@ -11,7 +11,7 @@ use hither_core::{
 };
 use hither_etcd::{EtcdConfig, EtcdRegistry};
 use support::{Etcd, Requests, documented_roles, instance};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 /// So many registrations, and so many services watched, of one process.
 const EACH: u64 = 30;
@@ -56,9 +56,11 @@ async fn guarded() -> Etcd {
 async fn a_wrong_password_is_not_retried_all_the_time() {
     let etcd = guarded().await;
     let _crowd = crowd(&etcd.config().with_user("server", "wrong"));
+    let since = Instant::now();
     let asked = asked(&etcd).await;
     // One in two seconds for all of them, and never anything else.
-    assert!((3..=6).contains(&asked.of("Authenticate")), "{asked:?}");
+    let most = since.elapsed().as_secs() / 2 + 1;
+    assert!((3..=most).contains(&asked.of("Authenticate")), "{asked:?}, and at most {most}");
     assert_eq!(asked.total(), asked.of("Authenticate"), "{asked:?}");
 }
 
