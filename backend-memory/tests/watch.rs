@@ -5,7 +5,10 @@ mod support;
 use futures_util::{FutureExt, StreamExt};
 use hither_core::{ErrorKind, Resolver};
 use hither_memory::MemoryRegistry;
-use support::{SECOND, TTL, end, id, instance, names, now, present, register, registration, service, watch};
+use support::{
+    SECOND, TTL, end, id, instance, names, now, present, register, register_for_long, registration, service,
+    watch,
+};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, advance, sleep};
 
@@ -173,8 +176,8 @@ async fn no_change_is_missed_under_concurrent_writes() {
         .map(|number| {
             let registry = registry.connect();
             tokio::spawn(async move {
-                let mut gone = register(&registry, &format!("gone{number}")).await;
-                let stays = register(&registry, &format!("stays{number}")).await;
+                let mut gone = register_for_long(&registry, &format!("gone{number}")).await;
+                let stays = register_for_long(&registry, &format!("stays{number}")).await;
                 gone.revoke().await.unwrap();
                 stays
             })

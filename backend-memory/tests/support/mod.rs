@@ -35,6 +35,12 @@ pub(crate) async fn register(registry: &MemoryRegistry, name: &str) -> Box<dyn L
     registry.register(&registration(name), Claim::TakeOver).await.unwrap()
 }
 
+/// Registers what outlives a test in real time.
+pub(crate) async fn register_for_long(registry: &MemoryRegistry, name: &str) -> Box<dyn Lease> {
+    let registration = registration(name).with_ttl(360 * TTL).unwrap();
+    registry.register(&registration, Claim::TakeOver).await.unwrap()
+}
+
 pub(crate) async fn present(registry: &MemoryRegistry) -> Vec<String> {
     names(&registry.resolve(&service()).await.unwrap())
 }
