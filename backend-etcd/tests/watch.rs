@@ -204,7 +204,10 @@ async fn a_resync_repairs_lost_events() {
     let etcd = Etcd::start().await;
     let proxy = Proxy::start(etcd.endpoint()).await;
     let service = unique_service();
-    let config = EtcdConfig::new([proxy.endpoint()]).with_resync_interval(Duration::from_secs(1));
+    // A probe without an answer would have it listed too.
+    let config = EtcdConfig::new([proxy.endpoint()])
+        .with_probe_interval(10 * LONG)
+        .with_resync_interval(Duration::from_secs(1));
     let registry = EtcdRegistry::connect(config).unwrap();
     let _a = register(&etcd.registry(), &service, "a:1").await;
     let _b = register(&etcd.registry(), &service, "b:1").await;
