@@ -30,6 +30,8 @@ pub(super) struct First {
     /// Those that are not attempted yet.
     waiting: BTreeSet<Order>,
     attempted: BTreeMap<Order, Condition>,
+    /// Those of them that have neither failed nor are ready.
+    pending: BTreeSet<Order>,
     /// The latest attempt of the walk; `None` before the first.
     latest: Option<Order>,
     /// When the next attempt is made.
@@ -61,6 +63,7 @@ impl First {
             up: 0,
             waiting: BTreeSet::new(),
             attempted: BTreeMap::new(),
+            pending: BTreeSet::new(),
             latest: None,
             next: None,
             chosen: None,
@@ -82,7 +85,7 @@ impl First {
         if let Some((role, order)) = before {
             self.up -= usize::from(role == Role::Up);
             self.waiting.remove(&order);
-            attempt = self.attempted.remove(&order);
+            attempt = self.end(&order);
             was_latest = self.latest.take_if(|latest| *latest == order).is_some();
             was_chosen = self.chosen.take_if(|chosen| *chosen == order).is_some();
         }
@@ -106,9 +109,7 @@ impl First {
             _ if was_chosen => self.choose(order),
             // With another selection it was connected to already.
             _ if !is_known && condition.is_connected() => self.prefer(order),
-            Some(attempt) if self.goes_on_to(grade) => {
-                self.attempted.insert(order, attempt);
-            }
+            Some(attempt) if self.goes_on_to(grade) => self.attempt(order, attempt),
             _ => self.wait(order),
         }
     }
@@ -121,11 +122,12 @@ impl First {
             if !condition.is_connected() {
                 self.begin();
             }
-        } else if let Some(attempt) = self.attempted.get_mut(order) {
-            *attempt = condition;
+        } else if self.attempted.contains_key(order) {
+            let order = order.clone();
             if condition.is_connected() {
-                let order = order.clone();
                 self.choose(order);
+            } else {
+                self.attempt(order, condition);
             }
         }
     }
@@ -135,7 +137,7 @@ impl First {
         while self.is_walking() && self.is_due(now) {
             let Some(order) = self.waiting.pop_first() else { break };
             self.changed.push(Arc::clone(&order.2.key));
-            self.attempted.insert(order.clone(), Condition::Pending);
+            self.attempt(order.clone(), Condition::Pending);
             (self.latest, self.next) = (Some(order), Some(now + ATTEMPT_DELAY));
         }
         std::mem::take(&mut self.changed)
@@ -165,7 +167,7 @@ impl First {
         while let Some((_, (_, order))) = self.seats.pop_first() {
             consume_budget().await;
             self.waiting.remove(&order);
-            self.attempted.remove(&order);
+            self.end(&order);
         }
     }
 
@@ -174,9 +176,11 @@ impl First {
         self.waiting.first().is_some_and(|(grade, ..)| self.goes_on_to(*grade))
     }
 
-    /// Whether servers of a grade are attempted beside the one that was chosen.
+    /// Whether servers of a grade are attempted: beside the one that was chosen only better ones, and while one is being
+    /// connected to none that is worse, however long that takes.
     fn goes_on_to(&self, grade: Grade) -> bool {
         self.chosen.as_ref().is_none_or(|(chosen, ..)| grade < *chosen)
+            && self.pending.first().is_none_or(|(pending, ..)| grade <= *pending)
     }
 
     /// An attempt is made as soon as the one before has failed.
@@ -195,18 +199,21 @@ impl First {
     }
 
     fn choose(&mut self, order: Order) {
-        self.attempted.remove(&order);
-        let attempted = std::mem::take(&mut self.attempted);
+        self.end(&order);
+        let (attempted, mut pending) =
+            (std::mem::take(&mut self.attempted), std::mem::take(&mut self.pending));
         // To better ones the walk goes on.
         let (going_on, ended) = attempted.into_iter().partition(|((grade, ..), _)| *grade < order.0);
+        pending.retain(|(grade, ..)| *grade < order.0);
         self.attempted = ended;
         self.begin();
         self.changed.push(Arc::clone(&order.2.key));
-        (self.attempted, self.chosen) = (going_on, Some(order));
+        (self.attempted, self.pending, self.chosen) = (going_on, pending, Some(order));
     }
 
     /// Ends all attempts and leaves the one that was chosen: the walk begins anew.
     fn begin(&mut self) {
+        self.pending.clear();
         let attempted = std::mem::take(&mut self.attempted).into_keys();
         for order in attempted.chain(self.chosen.take()) {
             self.changed.push(Arc::clone(&order.2.key));
@@ -216,10 +223,30 @@ impl First {
     }
 
     fn wait(&mut self, order: Order) {
-        // What is held is never connected to.
-        if self.seats.get(&order.2.key).is_some_and(|(role, _)| *role != Role::Held) {
+        if !self.is_held(&order) {
             self.waiting.insert(order);
         }
+    }
+
+    /// Begins an attempt, or takes in what has become of it.
+    fn attempt(&mut self, order: Order, condition: Condition) {
+        if condition == Condition::Pending && !self.is_held(&order) {
+            self.pending.insert(order.clone());
+        } else {
+            self.pending.remove(&order);
+        }
+        self.attempted.insert(order, condition);
+    }
+
+    /// Ends an attempt, if one is made.
+    fn end(&mut self, order: &Order) -> Option<Condition> {
+        self.pending.remove(order);
+        self.attempted.remove(order)
+    }
+
+    /// What is held is never connected to.
+    fn is_held(&self, order: &Order) -> bool {
+        self.seats.get(&order.2.key).is_none_or(|(role, _)| *role == Role::Held)
     }
 }
 
@@ -230,7 +257,7 @@ mod tests {
     use hither_core::InstanceState;
 
     use super::Condition::{Ejected, Failing, Pending, Ready};
-    use super::Selection;
+    use super::{First, Order, Role, Selection};
     use crate::client::selection::sim::{Sim, in_zone, instance};
 
     const HALF: Duration = Duration::from_millis(125);
@@ -432,6 +459,43 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn one_of_weight_zero_is_not_attempted_while_one_that_has_a_weight_connects() {
+        let draining = instance("i3").with_state(InstanceState::Draining);
+        let mut sim = Sim::new(Selection::default().pick_first());
+        sim.put([instance("i0"), instance("i1"), instance("i2").with_weight(0), draining]).await;
+        sim.pass(80 * HALF).await;
+        assert_eq!((sim.connects(), sim.selector.due()), (vec!["i0".to_owned(), "i1".to_owned()], None));
+        for (fails, attempted) in [("i1", 2), ("i0", 3)] {
+            sim.turn(&[fails], Failing).await;
+            assert_eq!(sim.connects().len(), attempted, "whichever is the latest attempt");
+        }
+        sim.pass(80 * HALF).await;
+        assert_eq!(sim.connects(), ["i0", "i1", "i2"], "nor the last while one of weight zero connects");
+        sim.turn(&["i2"], Failing).await;
+        assert_eq!(sim.connects().len(), 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_attempt_ends_when_the_weight_becomes_zero_while_another_one_connects() {
+        let (mut sim, order) = ten().await;
+        sim.pass(2 * HALF).await;
+        assert_eq!(sim.connects().len(), 2);
+        sim.put([instance(&order[1]).with_weight(0)]).await;
+        assert!(!sim.connects().contains(&order[1]), "{:?}", sim.connects());
+    }
+
+    /// It is never connected to.
+    #[tokio::test(start_paused = true)]
+    async fn one_that_is_held_while_it_connects_keeps_none_waiting() {
+        let mut sim = Sim::new(Selection::default().pick_first());
+        sim.put([instance("i0"), instance("i1").with_weight(0)]).await;
+        sim.pass(2 * HALF).await;
+        assert_eq!(sim.connects(), ["i0"]);
+        sim.hold(&["i0"]).await;
+        assert_eq!(sim.connects(), ["i1"]);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn one_that_is_held_is_used_until_its_connection_is_lost() {
         let (mut sim, order) = ten().await;
         sim.turn(&[&order[0]], Ready).await;
@@ -480,6 +544,14 @@ mod tests {
         }
     }
 
+    /// What is pending, computed from nothing but the attempts.
+    fn is_as_counted_anew(first: &First) {
+        let is_held = |order: &Order| first.seats[&order.2.key].0 == Role::Held;
+        let pending =
+            first.attempted.iter().filter(|(order, attempt)| **attempt == Pending && !is_held(order));
+        assert!(pending.map(|(order, _)| order).eq(&first.pending), "{first:?}");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn after_random_changes_one_is_chosen_or_all_are_attempted() {
         for seed in 0..30 {
@@ -499,6 +571,7 @@ mod tests {
                     }
                 }
                 sim.agrees();
+                is_as_counted_anew(sim.first());
             }
             sim.pass(Duration::from_secs(10)).await;
             let connects = sim.connects().len();

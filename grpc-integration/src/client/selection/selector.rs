@@ -140,6 +140,14 @@ impl Selector {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn first(&self) -> Option<&First> {
+        match &self.chooser {
+            Some(Chooser::First(first)) => Some(first),
+            _ => None,
+        }
+    }
+
     /// Whether the server is there to be selected, now or later.
     pub(crate) fn has(&self, key: &ServerKey) -> bool {
         self.servers.get(key).is_some()

@@ -8,6 +8,7 @@ use hither_core::{Instance, InstanceState, SortedById};
 use tokio::time::Instant;
 
 use super::choice::{Condition, Placed};
+use super::first::First;
 use super::selector::Selector;
 use super::steps::Selection;
 use super::tiered::Tiered;
@@ -161,6 +162,10 @@ impl Sim {
 
     pub(super) fn tiered(&self) -> &Tiered {
         self.selector.tiered().unwrap()
+    }
+
+    pub(super) fn first(&self) -> &First {
+        self.selector.first().unwrap()
     }
 
     /// Every subchannel is as the selection has it, and no other one should be there.

@@ -156,8 +156,8 @@ impl Selection {
     /// connection is lost or it leaves the registry, the walk begins anew; one that has just failed keeps its backoff, and the walk
     /// goes past it. When all have failed, calls fail, and all are attempted again, each with its own backoff, until one is ready.
     ///
-    /// An instance of weight 0 is used only if all that have a weight have failed, and one that is about to shut down if all others
-    /// have: those are attempted on, and it is left when one of them is ready.
+    /// An instance of weight 0 is attempted only if all that have a weight have failed, and one that is about to shut down if all
+    /// others have: those are attempted on, and it is left when one of them is ready.
     ///
     /// Unlike gRPC's it connects before the first call, and again when the connection is lost, without a call to ask for it.
     ///
