@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use hither_tonic::{ChannelBuilder, Selection};
+use hither_core::Backoff;
+use hither_tonic::{ChannelBuilder, ConnectivityState, Selection};
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::Code;
 
@@ -166,6 +168,35 @@ async fn servers_keep_their_backoff_from_one_walk_to_the_next() {
         let server = Server::on(&net, "a:1");
         sleep(80 * SECOND).await;
         assert_eq!((server.open(), Client::new(&channel).name().await.unwrap()), (1, "a:1".to_owned()));
+    }
+}
+
+/// Those before it in the order have a backoff that is not over, and the walk goes past them.
+#[tokio::test(start_paused = true)]
+async fn calls_wait_while_the_walk_goes_past_many_servers() {
+    for place in [1, 99, 120, 149] {
+        let (mut registry, net) = (Registry::new(), Net::new());
+        for number in 0..150 {
+            registry.up(&format!("h{number}:1")).await;
+        }
+        let backoff = Backoff::proportional(SECOND, 2.0, 100 * SECOND, 0.0);
+        let channel = pick_first(&registry, &net).backoff(backoff).connect_lazy().unwrap();
+        let client = Client::new(&channel);
+        sleep(600 * SECOND).await;
+        let server = Server::on(&net, &net.dialled()[place]);
+        channel.wait_ready(200 * SECOND).await.unwrap();
+        for round in 1..4 {
+            assert_eq!(client.name().await.unwrap(), server.address);
+            let accepted = server.accepted();
+            server.break_connections();
+            // In no time.
+            for _ in 0..1000 {
+                assert_ne!(channel.status().state(), ConnectivityState::TransientFailure, "{place} {round}");
+                yield_now().await;
+            }
+            assert!(server.accepted() > accepted && server.open() == 1, "{server:?}");
+        }
+        assert_eq!(client.name().await.unwrap(), server.address);
     }
 }
 

@@ -44,6 +44,11 @@ impl Net {
         incoming
     }
 
+    /// The addresses in the order in which they were dialled, each as often as it was.
+    pub(crate) fn dialled(&self) -> Vec<String> {
+        self.0.lock().unwrap().dials.iter().map(|(address, _)| address.to_string()).collect()
+    }
+
     /// When the address was dialled.
     pub(crate) fn dials(&self, address: &str) -> Vec<Instant> {
         let address: Address = address.parse().unwrap();

@@ -430,7 +430,8 @@ impl Pool {
 
     fn not_ready(&self) -> State {
         let reason = self.reason();
-        let is_connecting = self.update.is_none() || self.tally.any_connecting();
+        // While the selection has more to change, what it selects next may be connected to.
+        let is_connecting = self.update.is_none() || self.tally.any_connecting() || self.is_unsettled;
         if is_connecting { State::Connecting(reason) } else { State::Failing(reason) }
     }
 
