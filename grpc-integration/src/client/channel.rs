@@ -144,7 +144,11 @@ impl DiscoveryChannel {
     /// Sets another selection, for all clones of the channel.
     ///
     /// Instances that stay selected keep their connections and their calls. Those that do not get no new calls and finish
-    /// those in flight. Until one that is selected now is connected, calls wait.
+    /// those in flight. Until one that is selected now is connected, calls wait. With other [`tiers`](Selection::tiers) what is
+    /// connected of the later ones stays so, and takes the calls until the earlier ones can.
+    ///
+    /// It returns before the selection is applied: a call made right after it may still go to an instance that is not
+    /// selected any more.
     ///
     /// # Errors
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) for a subset of zero; [`Closed`](ErrorKind::Closed) when the runtime

@@ -42,7 +42,9 @@
 //! # At run time
 //!
 //! [`DiscoveryChannel::set_selection`](crate::DiscoveryChannel::set_selection) replaces the selection of a channel. What stays
-//! selected keeps its connections, and no call is lost. [`ChannelStatus`](crate::ChannelStatus) shows what is connected.
+//! selected keeps its connections, and no call is lost. That includes what is connected of a later tier: it takes the calls until
+//! the tiers before it can, and stays connected for 15 minutes, as after a failover.
+//! [`ChannelStatus`](crate::ChannelStatus) shows what is connected.
 //!
 //! # Sizes
 //!

@@ -12,9 +12,10 @@ use hither_tonic::{
     ChannelBuilder, ConnectivityState, DiscoveryChannel, ErrorKind, LeastRequest, OutlierDetection,
     Selection, SlowStart, WaitForReady,
 };
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tonic::{Code, Request};
 
+use crate::support::peers::Frozen;
 use crate::support::{Client, Log, Net, Registry, Server, until};
 use crate::{SECOND, channel};
 
@@ -406,9 +407,39 @@ async fn an_outage_of_the_registry_changes_nothing_and_the_selection_can_be_chan
     channel.set_selection(Selection::default().prefer_zone("b")).unwrap();
     call(&client, 10).await;
     sleep(SECOND).await;
+    let before = near.calls();
+    call(&client, 10).await;
+    assert_eq!((near.open(), near.calls() - before), (10, 0), "kept, as after a failover");
+    assert_eq!((far.open(), far.accepted()), (5, 5));
+    sleep(15 * 60 * SECOND).await;
     call(&client, 10).await;
     assert_eq!((near.open(), far.open(), far.accepted()), (0, 5, 5));
-    assert!(far.calls() >= 10, "{}", far.calls());
+}
+
+/// A zone that accepts connections and does not answer.
+#[tokio::test(start_paused = true)]
+async fn calls_go_on_in_the_other_zone_while_the_one_that_is_preferred_now_is_connected_to() {
+    for set in [|selection| selection, Selection::strict_failover] {
+        let (mut registry, net) = (Registry::new(), Net::new());
+        let near = Frozen::on(&net, "a0:1");
+        registry.put(in_zone("a0:1")).await;
+        let far = Zone::start(&mut registry, &net, &B[..1]).await;
+        let builder = channel(&registry, &net).selection(set(Selection::default().prefer_zone("b")));
+        let channel = builder.connect().await.unwrap();
+        let client = Client::new(&channel);
+        call(&client, 1).await;
+        channel.set_selection(set(Selection::default().prefer_zone("a"))).unwrap();
+        until("the other zone was dialled", || !net.dials("a0:1").is_empty()).await;
+        for _ in 0..30 {
+            let answer = timeout(SECOND, client.name()).await.expect("calls wait").unwrap();
+            assert_eq!((answer.as_str(), far.accepted()), ("b0:1", 1));
+            sleep(SECOND).await;
+        }
+        let _near = near.thaw();
+        sleep(60 * SECOND).await;
+        assert_eq!(client.name().await.unwrap(), "a0:1");
+        assert_eq!((far.open(), far.accepted()), (1, 1), "kept, as after a failover");
+    }
 }
 
 /// Removed in bulk: the connections stay, and so does the order of the zones.

@@ -81,6 +81,9 @@ impl Selector {
                 chooser.place(key, self.servers.get(key), condition(key));
             }
         }
+        if let Some(Chooser::Tiered(tiered)) = &mut self.chooser {
+            tiered.keep_connected().await;
+        }
         changed.extend(self.take_changed().await);
         changed
     }

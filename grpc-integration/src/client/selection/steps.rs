@@ -120,14 +120,18 @@ impl Selection {
     /// [`health_check`](crate::ChannelBuilder::health_check) or by leaving the registry.
     ///
     /// A tier is connected to only when those before it cannot take everything, or have not become ready within ten seconds;
-    /// and it stays connected for 15 minutes after it was needed last (gRFC A56). Each change looks at all tiers: a few are
-    /// meant, not one per instance.
+    /// and it stays connected for 15 minutes after it was needed last (gRFC A56). So do those of its instances that are connected
+    /// when [`set_selection`](crate::DiscoveryChannel::set_selection) puts other tiers before it. Each change looks at all tiers:
+    /// a few are meant, not one per instance.
     #[must_use]
     pub fn tiers(self, tier: impl Fn(&Instance) -> u32 + Send + Sync + 'static) -> Self {
         self.tiers_named("tiers", tier)
     }
 
     /// Gives a tier calls only when no instance of those before it is ready, as gRPC does, and then all of them.
+    ///
+    /// Unlike in gRFC A56, a tier that is connected gets them at once: calls do not wait up to ten seconds for one before it
+    /// that is connecting.
     #[must_use]
     pub fn strict_failover(mut self) -> Self {
         self.is_strict = true;

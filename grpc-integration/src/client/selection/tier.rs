@@ -27,9 +27,18 @@ pub(super) struct Tier {
     weight: u64,
     /// The most that are taken, but for those that are failing.
     most: usize,
-    is_active: bool,
+    in_use: InUse,
     pending_since: Option<Instant>,
     unneeded_since: Option<Instant>,
+}
+
+/// Which of a tier's servers are connected to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum InUse {
+    Nothing,
+    /// Those that were connected when the selection was set.
+    Kept,
+    All,
 }
 
 impl Tier {
@@ -41,31 +50,49 @@ impl Tier {
             pending: 0,
             weight: 0,
             most,
-            is_active: false,
+            in_use: InUse::Nothing,
             pending_since: None,
             unneeded_since: None,
         }
     }
 
-    /// Whether its servers are connected to.
+    /// Whether some of its servers are connected to.
     pub(super) fn is_active(&self) -> bool {
-        self.is_active
+        self.in_use != InUse::Nothing
+    }
+
+    /// Whether a server of it is connected to, which was [kept](Self::keep) or not.
+    pub(super) fn includes(&self, is_kept: bool) -> bool {
+        match self.in_use {
+            InUse::Nothing => false,
+            InUse::Kept => is_kept,
+            InUse::All => true,
+        }
+    }
+
+    /// Some of its servers are connected already: they stay so for a while if the tier is not needed.
+    pub(super) fn keep(&mut self) {
+        if !self.is_active() {
+            self.in_use = InUse::Kept;
+        }
     }
 
     /// Sets whether its servers are connected to. When they are not needed any more they stay so for a while, or not at all.
     /// Returns whether it has changed.
     pub(super) fn set_needed(&mut self, is_needed: bool, lingers: bool, now: Instant) -> bool {
-        let before = self.is_active;
+        let before = self.in_use;
         if is_needed {
-            (self.is_active, self.unneeded_since) = (true, None);
-        } else if before {
+            (self.in_use, self.unneeded_since) = (InUse::All, None);
+        } else if self.is_active() {
             let since = *self.unneeded_since.get_or_insert(now);
-            self.is_active = lingers && now < since + LINGER;
+            if !lingers || now >= since + LINGER {
+                self.in_use = InUse::Nothing;
+            }
         }
-        if !self.is_active {
+        if !self.is_active() {
             (self.pending_since, self.unneeded_since) = (None, None);
         }
-        self.is_active != before
+        self.in_use != before
     }
 
     /// Counts a server of this weight anew: what it was, and what it is now.
@@ -92,7 +119,8 @@ impl Tier {
 
     /// The same if those that are connecting become ready soon; until the failover timer has expired.
     pub(super) fn expected(&mut self, now: Instant) -> f64 {
-        if self.pending == 0 {
+        // Most of a tier of which some are kept are not connected to.
+        if self.pending == 0 || self.in_use == InUse::Kept {
             self.pending_since = None;
             return self.availability();
         }

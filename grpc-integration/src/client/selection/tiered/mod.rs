@@ -41,6 +41,8 @@ struct Seat {
     weight: u32,
     condition: Condition,
     counted: Option<Condition>,
+    /// Whether it was connected when the selection was set.
+    is_kept: bool,
 }
 
 impl Seat {
@@ -88,14 +90,28 @@ impl Tiered {
                 list,
                 rank: Rank::new(self.seed, instance, key),
                 weight: instance.weight(),
-                condition: before.map_or(condition, |before| before.condition),
+                condition: before.as_ref().map_or(condition, |before| before.condition),
                 counted: None,
+                is_kept: before.is_some_and(|before| before.is_kept),
             };
             entered = Some(list);
             self.enter(key, seat);
         }
         self.settle(left);
         self.settle(entered);
+    }
+
+    /// Keeps the connections that there are by an earlier selection, as after a failover: also those of tiers that are not
+    /// needed if those before them become ready.
+    pub(super) async fn keep_connected(&mut self) {
+        for seat in self.seats.values_mut() {
+            consume_budget().await;
+            let tier = self.tiers.get_mut(&seat.list).filter(|tier| tier.cut.is_taken(&seat.rank));
+            if let Some(tier) = tier.filter(|_| seat.condition.is_connected()) {
+                tier.keep();
+                seat.is_kept = true;
+            }
+        }
     }
 
     /// Takes in the condition of a server.
@@ -154,12 +170,12 @@ impl Tiered {
     /// Returns the list that a server is in and whether it is connected to, if it is selected.
     pub(super) fn choice(&self, key: &ServerKey) -> Option<(List, bool)> {
         let seat = self.seats.get(key)?;
-        let is_active = self.tiers.get(&seat.list).is_some_and(Tier::is_active);
-        let is_taken = self.is_taken(seat);
+        let is_included = self.tiers.get(&seat.list).is_some_and(|tier| tier.includes(seat.is_kept));
+        let is_selected = is_included && self.is_taken(seat);
         match seat.role {
-            Role::Up => (is_active && is_taken).then_some((seat.list, true)),
-            Role::Held => (is_active && is_taken).then_some((seat.list, false)),
-            Role::Draining => Some((seat.list, is_active && is_taken)),
+            Role::Up => is_selected.then_some((seat.list, true)),
+            Role::Held => is_selected.then_some((seat.list, false)),
+            Role::Draining => Some((seat.list, is_selected)),
         }
     }
 

@@ -431,6 +431,70 @@ async fn one_that_cannot_be_reached_is_replaced_until_it_is_back() {
     assert_eq!(sim.connects().len(), 25);
 }
 
+/// gRFC A56 lets calls wait for ten seconds.
+#[tokio::test(start_paused = true)]
+async fn with_other_tiers_the_connections_of_a_later_one_are_used_until_the_first_is_ready() {
+    for set in [|selection| selection, Selection::strict_failover] {
+        let mut sim = two_zones(Selection::default()).await;
+        sim.select(set(Selection::default().prefer_zone("b"))).await;
+        assert_eq!((sim.open().len(), sim.started), (14, 14));
+        assert_eq!((sim.shares(), sim.selector.shares()[0].list), (vec![100.0], List::Tier(1)));
+        sim.turn(&B, Ready).await;
+        assert_eq!((sim.shares(), sim.selector.shares()[0].list), (vec![100.0], List::Tier(0)));
+        // As after a failover.
+        sim.pass(Duration::from_secs(15 * 60 - 1)).await;
+        assert_eq!(sim.open().len(), 14);
+        sim.pass(Duration::from_secs(1)).await;
+        assert_eq!(sim.open(), B);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_other_tiers_a_later_one_is_connected_to_no_further_unless_it_is_needed() {
+    let mut sim = two_zones(Selection::default().pick_first()).await;
+    let chosen = sim.open();
+    assert_eq!(chosen.len(), 1);
+    sim.select(Selection::default().prefer_zone("b")).await;
+    assert_eq!((sim.open().len(), sim.started), (5, 5));
+    // One that joins is not connected to, and one that is lost is, whatever is known of it now.
+    sim.put([in_zone(&chosen[0], "a").with_weight(7)]).await;
+    sim.put([in_zone("a10", "a")]).await;
+    sim.turn(&[&chosen[0]], Failing).await;
+    assert_eq!((sim.connects().len(), sim.started), (5, 5));
+    sim.pass(Duration::from_secs(10) - Duration::from_millis(1)).await;
+    assert_eq!(sim.connects().len(), 5);
+    sim.pass(Duration::from_millis(1)).await;
+    assert_eq!(sim.connects().len(), 15);
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_other_tiers_each_tier_has_its_ten_seconds() {
+    let mut sim = Sim::new(Selection::default().filter(|instance| instance.id().as_str() == "b0"));
+    sim.put(["a", "b0", "b1", "c"].map(|id| in_zone(id, &id[..1]))).await;
+    sim.all_ready().await;
+    sim.select(three_tiers().strict_failover()).await;
+    sim.turn(&["b0"], Failing).await;
+    for expected in [&["a", "b0"][..], &["a", "b0", "b1"], &["a", "b0", "b1", "c"]] {
+        assert_eq!(sim.connects(), expected);
+        sim.pass(Duration::from_secs(10)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_another_selection_what_is_held_or_ejected_keeps_its_connection_and_what_drains_is_left() {
+    let mut sim = two_zones(Selection::default()).await;
+    sim.hold(&A[..1]).await;
+    sim.turn(&A[1..2], Ejected).await;
+    sim.drain(&A[2..3]).await;
+    sim.turn(&A[3..], Failing).await;
+    let started = sim.started;
+    sim.select(Selection::default().prefer_zone("b")).await;
+    // Of zone b all, which is connected to by now.
+    assert_eq!(sim.open(), ["a0", "a1", "a2", "b0", "b1", "b2", "b3"]);
+    assert_eq!((sim.connects().len(), sim.started), (5, started));
+    sim.pass(Duration::from_secs(60)).await;
+}
+
 /// The counts of each tier, computed from nothing but the servers: members, ready ones, pending ones, and the weight.
 fn is_as_counted_anew(tiered: &Tiered) {
     let mut counts = BTreeMap::<List, [u64; 4]>::new();
@@ -460,6 +524,10 @@ async fn random_changes_end_as_if_all_were_counted_anew() {
         let mut sim = Sim::new(selection);
         for _ in 0..300 {
             let id = format!("i{}", random.u8(..30));
+            if random.u8(..50) == 0 {
+                let zone = if random.bool() { "a" } else { "b" };
+                sim.select(Selection::default().prefer_zone(zone).subset(random.usize(1..8))).await;
+            }
             match random.u8(..8) {
                 0 => sim.remove(&id).await,
                 1 if sim.is_registered(&id) => sim.hold(&[&id]).await,
