@@ -106,8 +106,8 @@ impl ReadyInstance {
         self.0.inner.connections.load().len()
     }
 
-    /// Whether no connection takes calls: the last one is lost, and being replaced.
-    pub(crate) fn is_replaced(&self) -> bool {
+    /// Whether no connection takes calls, for a moment if it is among the ready ones: the last one is being replaced.
+    pub(crate) fn is_disconnected(&self) -> bool {
         !self.0.inner.connections.load().iter().any(|connection| connection.is_usable())
     }
 
@@ -160,15 +160,12 @@ impl ReadyInstance {
     }
 
     pub(crate) fn has_capacity(&self) -> bool {
-        if self.outcomes().is_some_and(|outcomes| !outcomes.probation().has_room()) {
-            return false;
-        }
-        self.0
-            .inner
-            .connections
-            .load()
-            .iter()
-            .any(|connection| connection.is_usable() && !connection.is_full())
+        self.outcomes().is_none_or(|outcomes| outcomes.probation().has_room()) && self.has_stream()
+    }
+
+    fn has_stream(&self) -> bool {
+        let connections = self.0.inner.connections.load();
+        connections.iter().any(|connection| connection.is_usable() && !connection.is_full())
     }
 
     /// What its connections tell of their capacity.
@@ -357,10 +354,18 @@ impl Picked {
     pub(crate) fn reserve(self) -> Result<(InFlight, Slot), Self> {
         let inner = &self.instance.0.inner;
         let admission = match &inner.outcomes {
-            Some(outcomes) => match outcomes.probation().admit() {
-                Some(admission) => admission,
-                None => return Err(self),
-            },
+            Some(outcomes) => {
+                let probation = outcomes.probation();
+                // To release its place would wake the calls that wait for one, and this one may be looking for what wakes it.
+                if probation.standing() == Standing::Probing && !self.instance.has_stream() {
+                    inner.no_capacity.notify_one();
+                    return Err(self);
+                }
+                match probation.admit() {
+                    Some(admission) => admission,
+                    None => return Err(self),
+                }
+            }
             None => Admission::Call,
         };
         let Some(slot) = inner.connections.load().iter().find_map(Connection::try_reserve) else {

@@ -2,10 +2,10 @@
 //! For a second the instance keeps its place meanwhile.
 
 use hither_core::Instance;
-use hither_tonic::{OutlierDetection, PeakEwma, Selection, Sticky};
+use hither_tonic::{Lane, Lanes, OutlierDetection, PeakEwma, RoundRobin, Selection, Sticky};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
-use tonic::Status;
+use tonic::{Code, Status};
 
 use crate::support::{Client, Gate, Log, Net, Registry, Server};
 use crate::{SECOND, channel};
@@ -124,6 +124,107 @@ async fn one_of_weight_0_gets_no_calls_meanwhile_nor_at_the_start() {
     let began = Instant::now();
     assert_eq!(client.name().await.unwrap(), "a:1");
     assert_eq!(began.elapsed().as_secs(), 1);
+}
+
+/// Its room is found again.
+#[tokio::test(start_paused = true)]
+async fn one_of_weight_0_takes_what_the_others_have_no_room_for_afterwards() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let busy = Server::described(&net, "b:1", |server| server.max_concurrent_streams(1));
+    let out = Server::on(&net, "a:1");
+    for (address, weight) in [("a:1", 0), ("b:1", 1)] {
+        registry.put(Instance::new(address.parse().unwrap()).with_weight(weight)).await;
+    }
+    let gate = Gate::closed(&net, 'b');
+    gate.open();
+    let builder = channel(&registry, &net).connector(gate.clone()).max_connections(1);
+    let client = Client::new(&builder.connect().await.unwrap());
+    sleep(SECOND).await;
+    gate.close();
+    busy.break_connections();
+    sleep(SECOND / 10).await;
+    busy.set_delay(60_000);
+    out.set_delay(60_000);
+    let calls: Vec<_> = (0..3)
+        .map(|_| {
+            let client = client.clone();
+            tokio::spawn(async move { client.call("Slow", String::new()).await })
+        })
+        .collect();
+    sleep(SECOND / 10).await;
+    assert_eq!((busy.calls(), out.calls()), (0, 0));
+    gate.open();
+    sleep(SECOND / 10).await;
+    assert_eq!((busy.calls(), out.calls()), (1, 2));
+    for call in calls {
+        call.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_of_weight_0_gets_no_calls_meanwhile_for_a_stream_that_is_freed() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let weighted = Server::on(&net, "b:1");
+    let out = Server::described(&net, "a:1", |server| server.max_concurrent_streams(1));
+    registry.up("a:1").await;
+    let gate = Gate::closed(&net, 'b');
+    let builder = channel(&registry, &net).connector(gate.clone()).max_connections(1);
+    let client = Client::new(&builder.connect().await.unwrap());
+    out.set_delay(500);
+    let slow = {
+        let client = client.clone();
+        tokio::spawn(async move { client.call("Slow", String::new()).await })
+    };
+    sleep(SECOND / 10).await;
+    gate.open();
+    registry.put(Instance::new("a:1".parse().unwrap()).with_weight(0)).await;
+    registry.up("b:1").await;
+    sleep(SECOND / 10).await;
+    gate.close();
+    weighted.break_connections();
+    sleep(SECOND / 10).await;
+    let waiting = start(&client);
+    slow.await.unwrap().unwrap();
+    sleep(SECOND / 10).await;
+    assert!(!waiting.is_finished());
+    gate.open();
+    assert_eq!(waiting.await.unwrap().unwrap(), "b:1");
+}
+
+/// Outlier detection and the line of a lane: a trial that finds no connection is none.
+#[tokio::test(start_paused = true)]
+async fn one_that_is_tried_keeps_no_call_busy() {
+    let log = Log::capture();
+    let fleet = Fleet::new(&[("a", 1), ("b", 1), ("c", 1)], 'c').await;
+    let lanes = Lanes::by(
+        |instance| instance.zone().filter(|zone| *zone == "c").map(str::to_owned),
+        RoundRobin::default,
+    );
+    let builder = channel(&fleet.registry, &fleet.net).connector(fleet.gate.clone());
+    let builder = builder.policy(lanes).outlier_detection(OutlierDetection::default());
+    let client = Client::new(&builder.connect().await.unwrap());
+    sleep(SECOND).await;
+    let call = |method: &'static str, lane: &'static str| {
+        let client = client.clone();
+        async move {
+            let mut request = tonic::Request::new(String::new());
+            request.set_timeout(SECOND / 2);
+            request.extensions_mut().insert(Lane::new(lane));
+            client.call(method, request).await
+        }
+    };
+    while !log.take().iter().any(|line| line.contains("ejected")) {
+        call("Name", "").await.unwrap();
+        let _failed = call("Fail", "c").await;
+        sleep(SECOND / 10).await;
+    }
+    // Its ejection is over.
+    sleep(40 * SECOND).await;
+    fleet.lose(2).await;
+    let tried = call("Name", "c").await;
+    fleet.gate.open();
+    assert_eq!(tried.unwrap_err().code(), Code::DeadlineExceeded);
+    assert_eq!(call("Name", "c").await.unwrap().into_inner(), "c:1");
 }
 
 #[tokio::test(start_paused = true)]

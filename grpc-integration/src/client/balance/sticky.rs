@@ -13,7 +13,8 @@ use crate::client::ready_instance::ReadyInstance;
 /// so a server that sets its weight to 0 gets no more calls. Other weights change nothing.
 ///
 /// Unlike gRPC's `pick_first` ([`Selection::pick_first`](crate::Selection::pick_first)) it connects to the others too, so that failover is immediate. They also take the calls
-/// for which the first has no stream capacity (MAX_CONCURRENT_STREAMS).
+/// for which the first has no stream capacity (MAX_CONCURRENT_STREAMS), and the next one by id those that come while its
+/// connection is replaced.
 ///
 /// ```
 /// use hither_tonic::Sticky;
@@ -36,25 +37,32 @@ impl LoadBalancingPolicy for Sticky {
             .or_else(|| ready.iter().find(|instance| Some(*instance) == last));
         let first = || ready.iter().find(has_weight);
         self.chosen = kept.filter(has_weight).or_else(first).or(kept).or(ready.at(0)).cloned();
-        Arc::new(StickyPicker { chosen: self.chosen.clone() })
+        let spare = ready.iter().find(|one| Some(*one) != self.chosen.as_ref() && has_weight(one)).cloned();
+        Arc::new(StickyPicker { chosen: self.chosen.clone(), spare })
     }
 }
 
 #[derive(Debug)]
 struct StickyPicker {
     chosen: Option<ReadyInstance>,
+    /// Takes the calls while the connection of the chosen one is replaced.
+    spare: Option<ReadyInstance>,
 }
 
 impl Picker for StickyPicker {
     fn pick(&self, _call: &CallInfo<'_>) -> Pick {
-        self.chosen.clone().map_or(Pick::Queue, |chosen| Pick::Instance(chosen.into()))
+        let Some(chosen) = &self.chosen else { return Pick::Queue };
+        let picked = match &self.spare {
+            Some(spare) if chosen.is_disconnected() => spare,
+            _ => chosen,
+        };
+        Pick::Instance(picked.clone().into())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use hither_core::Instance;
-    use http::{Extensions, HeaderMap};
 
     use super::*;
 
@@ -63,11 +71,8 @@ mod tests {
     }
 
     fn chosen(policy: &mut Sticky, ready: &SortedById<ReadyInstance>) -> String {
-        let (headers, extensions) = (HeaderMap::new(), Extensions::new());
-        match policy.picker(ready).pick(&CallInfo::new("/", &headers, &extensions)) {
-            Pick::Instance(picked) => picked.instance().instance().id().to_string(),
-            pick => panic!("{pick:?}"),
-        }
+        policy.picker(ready);
+        policy.chosen.as_ref().unwrap().instance().id().to_string()
     }
 
     #[test]

@@ -9,26 +9,60 @@ const TRIES: usize = 3;
 /// How many instances are looked at before all are.
 const SAMPLE: usize = 8;
 
+/// What came of looking for any instance.
+#[derive(Debug, PartialEq)]
+pub(super) enum Found<T> {
+    Taken(T),
+    /// None has capacity.
+    Full,
+    /// Only some of weight 0 have, and the connection of another one is being replaced, which takes a moment.
+    Declined,
+}
+
 /// Takes an instance that has capacity: of a few random ones that with the fewest calls for its weight, and of all if none
-/// of those has capacity. So a call costs little while few instances are full, however many there are. One of weight 0 last, and
-/// not for as long as the connection of another one is replaced, which takes a moment.
+/// of those has capacity. So a call costs little while few instances are full, however many there are. One of weight 0 last.
 pub(super) fn any_other<T>(
     all: &SortedById<ReadyInstance>,
     has_capacity: impl Fn(&ReadyInstance) -> bool,
-    is_replaced: impl Fn(&ReadyInstance) -> bool,
+    is_disconnected: impl Fn(&ReadyInstance) -> bool,
     take: impl Fn(&ReadyInstance) -> Option<T>,
-) -> Option<T> {
+) -> Found<T> {
     let count = all.len();
     let sample = (0..SAMPLE).filter(|_| count > SAMPLE).filter_map(|_| all.at(fastrand::usize(..count)));
     let sample = sample.filter(|one| one.weight() > 0.0 && has_capacity(one));
-    let fewest = || all.iter().filter(|one| has_capacity(one)).min_by_key(calls_per_weight);
-    let is_weight_awaited = || all.iter().any(|one| one.weight() > 0.0 && is_replaced(one));
-    let may_take = |one: &&ReadyInstance| one.weight() > 0.0 || !is_weight_awaited();
+    if let Some(taken) = sample.min_by_key(calls_per_weight).and_then(&take) {
+        return Found::Taken(taken);
+    }
     // Another call may be first.
-    let of_sample = sample.min_by_key(calls_per_weight).and_then(&take);
-    of_sample
-        .or_else(|| (0..TRIES).map_while(|_| fewest().filter(may_take)).find_map(&take))
-        .or_else(|| all.iter().filter(|one| has_capacity(one)).take_while(may_take).find_map(&take))
+    for _ in 0..TRIES {
+        let fewest = all.iter().filter(|one| has_capacity(one)).min_by_key(calls_per_weight);
+        match fewest {
+            None => return Found::Full,
+            Some(fewest) if fewest.weight() <= 0.0 && awaits_weight(all, &is_disconnected) => {
+                return Found::Declined;
+            }
+            Some(fewest) => {
+                if let Some(taken) = take(fewest) {
+                    return Found::Taken(taken);
+                }
+            }
+        }
+    }
+    let is_declined = awaits_weight(all, is_disconnected);
+    let mut others = all.iter().filter(|one| has_capacity(one) && (one.weight() > 0.0 || !is_declined));
+    match others.find_map(take) {
+        Some(taken) => Found::Taken(taken),
+        None if is_declined => Found::Declined,
+        None => Found::Full,
+    }
+}
+
+/// Whether one that has a weight is to be waited for, before others take its calls that were taken out by weight 0.
+pub(super) fn awaits_weight(
+    all: &SortedById<ReadyInstance>,
+    is_disconnected: impl Fn(&ReadyInstance) -> bool,
+) -> bool {
+    all.iter().any(|one| one.weight() > 0.0 && is_disconnected(one))
 }
 
 /// What instances are compared by: infinite for those of weight 0. Such numbers compare like their bits.
@@ -71,13 +105,13 @@ mod tests {
                 |_| false,
                 |one| Some(one.clone()),
             );
-            assert_ne!(found.unwrap().id().as_str(), "i00007");
+            assert!(matches!(found, Found::Taken(found) if found.id().as_str() != "i00007"));
         }
         assert_eq!(looked.swap(0, Ordering::SeqCst), 100 * SAMPLE);
         let found =
             any_other(&all, |one| look(one.id().as_str() == "i00007"), |_| false, |one| Some(one.clone()));
-        assert_eq!(found.unwrap().id().as_str(), "i00007");
-        assert!(any_other(&all, |_| look(false), |_| false, |one| Some(one.clone())).is_none());
+        assert!(matches!(found, Found::Taken(found) if found.id().as_str() == "i00007"));
+        assert_eq!(any_other(&all, |_| look(false), |_| false, |one| Some(one.clone())), Found::Full);
         assert!(looked.load(Ordering::SeqCst) <= 4 * (all.len() + SAMPLE));
     }
 
@@ -88,22 +122,25 @@ mod tests {
             [1, 1, 2].map(|at| Picked::from(all.at(at).unwrap().clone()).started()).into_iter().collect();
         let is_in = |ids: &[usize], one: &_| ids.iter().any(|id| all.at(*id) == Some(one));
         let of = |open: &'static [usize], replaced: &'static [usize]| {
-            let take = |one: &ReadyInstance| Some(one.clone());
-            let found = any_other(&all, |one| is_in(open, one), |one| is_in(replaced, one), take);
-            found.and_then(|found| all.position(found.id()).ok())
+            let take = |one: &ReadyInstance| all.position(one.id()).ok();
+            any_other(&all, |one| is_in(open, one), |one| is_in(replaced, one), take)
         };
         let open = |ids| of(ids, &[]);
         assert_eq!(
             [open(&[0, 1, 2, 3]), open(&[0, 1, 2]), open(&[0, 2]), open(&[0])],
-            [3, 1, 2, 0].map(Some)
+            [3, 1, 2, 0].map(Found::Taken)
         );
-        assert_eq!([of(&[0], &[1]), of(&[0, 2], &[1])], [None, Some(2)], "it is back in a moment");
+        assert_eq!(
+            [of(&[0], &[1]), of(&[0, 2], &[1])],
+            [Found::Declined, Found::Taken(2)],
+            "it is back in a moment"
+        );
         let idle = with_weights([1, 1, 4, 1]);
-        assert_eq!(any_other(&idle, |_| true, |_| false, |one| Some(one.weight())), Some(4.0));
+        assert_eq!(any_other(&idle, |_| true, |_| false, |one| Some(one.weight())), Found::Taken(4.0));
         let many = with_weights((0..1000).map(|number| u32::from(number % 100 == 0)));
         for _ in 0..100 {
             let found = any_other(&many, |_| true, |_| false, |one| Some(one.weight()));
-            assert_eq!(found, Some(1.0));
+            assert_eq!(found, Found::Taken(1.0));
         }
     }
 }

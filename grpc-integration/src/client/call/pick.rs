@@ -9,7 +9,7 @@ use hither_core::{HasId, SortedById};
 use tokio::sync::watch;
 use tonic::{Code, Status};
 
-use super::any_other::any_other;
+use super::any_other::{Found, any_other, awaits_weight};
 use super::attempt::Attempt;
 use super::progress::Progress;
 use crate::client::balance::{CallInfo, Outcome, Pick, PolicyPicker};
@@ -312,7 +312,14 @@ impl Picking<'_> {
             while let Some(listed) = head.next_listed() {
                 // Passed over if it is not among those that are ready, or is listed under another id by now.
                 let instance = listed.id().and_then(|id| among.instances().get(&id));
-                if let Some(instance) = instance.filter(|instance| instance.capacity().is(&listed))
+                let instance = instance.filter(|instance| instance.capacity().is(&listed));
+                if instance.is_some_and(|instance| instance.weight() <= 0.0)
+                    && awaits_weight(among.instances(), ReadyInstance::is_disconnected)
+                {
+                    head.not_full();
+                    continue;
+                }
+                if let Some(instance) = instance
                     && let Some(reserved) = among.take(instance)
                 {
                     head.list_again(&listed);
@@ -321,11 +328,16 @@ impl Picking<'_> {
             }
         }
         if at_all {
-            let take = |one: &_| among.take(one);
-            if let Some(reserved) =
-                any_other(among.instances(), ReadyInstance::has_capacity, ReadyInstance::is_replaced, take)
-            {
-                return found(Look::Done(Ok(reserved)));
+            let instances = among.instances();
+            let (has_capacity, is_disconnected) =
+                (ReadyInstance::has_capacity, ReadyInstance::is_disconnected);
+            match any_other(instances, has_capacity, is_disconnected, |one| among.take(one)) {
+                Found::Taken(reserved) => return found(Look::Done(Ok(reserved))),
+                Found::Full => {}
+                // The next look is at all of them, too.
+                Found::Declined => {
+                    head.inspect(|head| head.not_full());
+                }
             }
             if head.is_some() {
                 among.instances().iter().for_each(ReadyInstance::ask);

@@ -1,7 +1,7 @@
 //! The pool: a task that follows the registry, and keeps connections to the instances that it finds.
 
-mod awaited;
 mod changes;
+mod connecting_lists;
 mod connections;
 mod desired;
 mod dialer;
@@ -85,8 +85,9 @@ pub(crate) struct Pool {
     /// The subchannels whose connectivity has changed.
     changes: Arc<Changes>,
     outages: Arc<OutageLog>,
-    /// How long calls wait for an instance with a weight, since they do.
+    /// How long calls wait for an instance with a weight, since they do, and whether they do now.
     weight_awaited_until: Option<Instant>,
+    is_weight_awaited: bool,
     /// The last picker, and the instances that it was made for.
     last: Option<Ready>,
     gauges: Gauges,
@@ -139,6 +140,7 @@ impl Pool {
             update: None,
             changes: Arc::default(),
             weight_awaited_until: None,
+            is_weight_awaited: false,
             last: None,
             publisher,
         };
@@ -191,7 +193,7 @@ impl Pool {
                     continue;
                 }
                 () = at(slow_start) => is_shown = false,
-                () = at(weight), if weight.is_some_and(|until| until > Instant::now()) => {}
+                () = at(weight), if self.is_weight_awaited => {}
             }
             self.publish(is_shown).await;
         }
@@ -342,8 +344,12 @@ impl Pool {
             None => ready,
         };
         let before = self.last.as_ref().map(|last| last.instances.clone());
-        let waits = ready.is_empty() || self.awaits_weight(&ready, &shares);
-        let state = if waits { self.not_ready() } else { self.picker_over(ready, &shares) };
+        self.is_weight_awaited = self.awaits_weight(&ready);
+        let state = if ready.is_empty() || self.is_weight_awaited {
+            self.not_ready()
+        } else {
+            self.picker_over(ready, &shares)
+        };
         self.publisher.publish(state, is_shown);
         // The state that had it is gone, and the picker unless calls in flight still refer to it: the last of them drops it.
         if let Some(before) = before {
@@ -416,10 +422,11 @@ impl Pool {
 
     /// Whether calls wait because all that are ready were taken out by weight 0, and others are being connected to for the first
     /// time. Not where calls go to them already.
-    fn awaits_weight(&mut self, ready: &SortedById<ReadyInstance>, shares: &[Share]) -> bool {
+    fn awaits_weight(&mut self, ready: &SortedById<ReadyInstance>) -> bool {
         let awaits = !self.is_published_ready()
+            && !ready.is_empty()
             && ready.iter().all(|instance| instance.weight() <= 0.0)
-            && self.tally.others(shares).connecting().iter().any(|instance| instance.weight() > 0);
+            && self.tally.any_weight_connecting();
         if !awaits {
             self.weight_awaited_until = None;
             return false;

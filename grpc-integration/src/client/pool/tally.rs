@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hither_core::{Instance, SortedById};
 
-use super::awaited::Awaited;
+use super::connecting_lists::ConnectingLists;
 use super::ready_lists::ReadyLists;
 use crate::client::balance::Others;
 use crate::client::ready_instance::ReadyInstance;
@@ -17,7 +17,9 @@ use crate::client::status::Connectivity;
 pub(super) struct Tally {
     ready: ReadyLists,
     connecting: usize,
-    awaited: Awaited,
+    /// Those that are ready, and whose last connection is being replaced.
+    replaced: usize,
+    connecting_lists: ConnectingLists,
     /// Why instances cannot be connected to, the latest failure last.
     failures: BTreeMap<u64, Arc<str>>,
     last_failure: u64,
@@ -60,11 +62,13 @@ impl Tally {
                 if is_described {
                     self.ready.insert(list, instance);
                 }
+                self.replaced += usize::from(is_replaced);
+                self.replaced -= usize::from(known.is_replaced);
                 if known.is_replaced && (is_described || !is_replaced) {
-                    self.awaited.remove(list, known.instance.instance());
+                    self.connecting_lists.remove(list, known.instance.instance());
                 }
                 if is_replaced && (is_described || !known.is_replaced) {
-                    self.awaited.insert(list, instance.instance());
+                    self.connecting_lists.insert(list, instance.instance());
                 }
                 *known = Ready { instance: instance.clone(), list, is_replaced };
                 return;
@@ -87,7 +91,8 @@ impl Tally {
                 let is_replaced = connectivity == Connectivity::Replacing;
                 self.ready.insert(list, instance);
                 if is_replaced {
-                    self.awaited.insert(list, instance.instance());
+                    self.replaced += 1;
+                    self.connecting_lists.insert(list, instance.instance());
                 }
                 Counted::Ready(Ready { instance: instance.clone(), list, is_replaced })
             }
@@ -100,7 +105,7 @@ impl Tally {
             Connectivity::Connecting | Connectivity::Idle => {
                 let instance = Arc::clone(instance.instance());
                 self.connecting += 1;
-                self.awaited.insert(list, &instance);
+                self.connecting_lists.insert(list, &instance);
                 Counted::Connecting(instance, list)
             }
         };
@@ -112,13 +117,14 @@ impl Tally {
             Counted::Nothing => {}
             Counted::Connecting(instance, list) => {
                 self.connecting -= 1;
-                self.awaited.remove(list, &instance);
+                self.connecting_lists.remove(list, &instance);
             }
             Counted::Failing(failure) => drop(self.failures.remove(&failure)),
             Counted::Ready(Ready { instance, list, is_replaced }) => {
                 self.ready.remove(list, &instance);
                 if is_replaced {
-                    self.awaited.remove(list, instance.instance());
+                    self.replaced -= 1;
+                    self.connecting_lists.remove(list, instance.instance());
                 }
             }
         }
@@ -129,9 +135,9 @@ impl Tally {
         self.ready.callable(shares).await
     }
 
-    /// Returns how many are ready, connecting and failing.
+    /// Returns how many are ready, connecting and failing, as statuses show them.
     pub(super) fn counts(&self) -> [usize; 3] {
-        [self.ready.len(), self.connecting, self.failures.len()]
+        [self.ready.len() - self.replaced, self.connecting + self.replaced, self.failures.len()]
     }
 
     pub(super) fn any_ready(&self) -> bool {
@@ -145,7 +151,12 @@ impl Tally {
 
     /// Returns the instances that policies may know of besides the ready ones, where these tiers take calls.
     pub(super) fn others(&mut self, shares: &[Share]) -> Others {
-        Others::new(self.awaited.of(shares).clone(), self.ready.draining())
+        Others::new(self.connecting_lists.of(shares).clone(), self.ready.draining())
+    }
+
+    /// Whether an instance that has a weight is being connected to.
+    pub(super) fn any_weight_connecting(&self) -> bool {
+        self.connecting_lists.any_weight()
     }
 
     /// Returns the latest failure of those that are failing.
@@ -204,6 +215,8 @@ mod tests {
             Connectivity::Ready | Connectivity::Replacing | Connectivity::TransientFailure(_) => false,
         };
         assert_eq!(tally.connecting, members.values().filter(connecting).count());
+        let replaced = |member: &&Member| member.connectivity == Connectivity::Replacing;
+        assert_eq!(tally.replaced, members.values().filter(replaced).count());
         let others = tally.others(&[]);
         assert!(others.is_same(&tally.others(&[])), "nothing has changed");
         let awaited = |member: &&Member| {

@@ -114,7 +114,8 @@ impl Selection {
     /// for nothing. The shares are in the weights ([`ReadyInstance::weight`](crate::ReadyInstance::weight)), to one percentage
     /// point: a policy that ignores weights ignores them too.
     ///
-    /// Ready is what is connected and not ejected by [`OutlierDetection`](crate::OutlierDetection). That calls fail is no reason to
+    /// Ready is what is connected, or was until a second ago and is being connected to again, and not ejected by
+    /// [`OutlierDetection`](crate::OutlierDetection). That calls fail is no reason to
     /// go on to the next tier by itself: where all instances of a tier fail their calls alike, none is ejected, since they are
     /// compared with each other, and retries stay in the tier. A server that knows that it cannot answer should say so, by
     /// [`health_check`](crate::ChannelBuilder::health_check) or by leaving the registry.

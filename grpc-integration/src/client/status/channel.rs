@@ -75,7 +75,8 @@ impl ChannelStatus {
         &self.service
     }
 
-    /// Returns the connectivity of the channel: [`Ready`](ConnectivityState::Ready) if any instance is.
+    /// Returns the connectivity of the channel: [`Ready`](ConnectivityState::Ready) if any instance is, and for a
+    /// second after the last connection was lost, in which it is made again.
     pub fn state(&self) -> ConnectivityState {
         self.state
     }

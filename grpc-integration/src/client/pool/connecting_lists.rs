@@ -9,7 +9,7 @@ use crate::client::selection::{List, Share};
 
 /// Of those with the same id in one list there is the last.
 #[derive(Debug, Default)]
-pub(super) struct Awaited {
+pub(super) struct ConnectingLists {
     /// None is empty.
     lists: BTreeMap<List, SortedById<Arc<Instance>>>,
     /// What was asked for last, and of which lists it is made.
@@ -17,21 +17,27 @@ pub(super) struct Awaited {
     parts: Vec<SortedById<Arc<Instance>>>,
 }
 
-impl Awaited {
+impl ConnectingLists {
     pub(super) fn insert(&mut self, list: List, instance: &Arc<Instance>) {
         self.lists.entry(list).or_default().insert(Arc::clone(instance));
     }
 
     pub(super) fn remove(&mut self, list: List, instance: &Arc<Instance>) {
         // The id may be that of another server since.
-        if let Some(awaited) = self.lists.get_mut(&list)
-            && awaited.get(instance.id()).is_some_and(|known| Arc::ptr_eq(known, instance))
+        if let Some(connecting) = self.lists.get_mut(&list)
+            && connecting.get(instance.id()).is_some_and(|known| Arc::ptr_eq(known, instance))
         {
-            awaited.remove(instance.id());
-            if awaited.is_empty() {
+            connecting.remove(instance.id());
+            if connecting.is_empty() {
                 self.lists.remove(&list);
             }
         }
+    }
+
+    /// Whether any of them has a weight, in whatever tier.
+    pub(super) fn any_weight(&self) -> bool {
+        let tiers = self.lists.iter().filter(|(list, _)| **list != List::Draining);
+        tiers.flat_map(|(_, instances)| instances).any(|instance| instance.weight() > 0)
     }
 
     /// Returns those of the tiers that take calls; of the first one that has any while none does. It stays the same list
