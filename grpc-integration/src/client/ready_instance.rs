@@ -116,6 +116,11 @@ impl ReadyInstance {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
+    /// The same for all that are the [same](Self::is_same) while one of them exists.
+    pub(crate) fn version(&self) -> usize {
+        Arc::as_ptr(&self.0) as usize
+    }
+
     /// The same for all that are equal while one of them exists.
     pub(crate) fn key(&self) -> usize {
         Arc::as_ptr(&self.0.inner) as usize

@@ -21,7 +21,8 @@ impl Others {
     }
 
     /// Returns the instances that are being connected to, for the first time or again. Each is soon ready or known to be
-    /// unreachable, after the channel's connect timeout at the latest. A call can [wait](crate::Pick::Wait) for them.
+    /// unreachable, after the channel's connect timeout at the latest. A call can [wait](crate::Pick::Wait) for them. One that is
+    /// ejected ([`OutlierDetection`](crate::OutlierDetection)) is not among them.
     ///
     /// One that is being connected to again may be among the ready ones, too, for a second: until then a call that is sent to it
     /// waits for the connection, or goes to another one as if it had no stream capacity.

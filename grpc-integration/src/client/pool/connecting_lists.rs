@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use hither_core::{HasId, Instance, SortedById};
 
+use crate::client::ready_instance::ReadyInstance;
 use crate::client::selection::{List, Share};
 
 /// Of those with the same id in one list there is the last.
@@ -18,8 +19,11 @@ pub(super) struct ConnectingLists {
 }
 
 impl ConnectingLists {
-    pub(super) fn insert(&mut self, list: List, instance: &Arc<Instance>) {
-        self.lists.entry(list).or_default().insert(Arc::clone(instance));
+    /// One that is ejected takes no calls when it is connected, either.
+    pub(super) fn insert(&mut self, list: List, instance: &ReadyInstance) {
+        if instance.is_in() {
+            self.lists.entry(list).or_default().insert(Arc::clone(instance.instance()));
+        }
     }
 
     pub(super) fn remove(&mut self, list: List, instance: &Arc<Instance>) {

@@ -68,7 +68,7 @@ impl Tally {
                     self.connecting_lists.remove(list, known.instance.instance());
                 }
                 if is_replaced && (is_described || !known.is_replaced) {
-                    self.connecting_lists.insert(list, instance.instance());
+                    self.connecting_lists.insert(list, instance);
                 }
                 *known = Ready { instance: instance.clone(), list, is_replaced };
                 return;
@@ -92,7 +92,7 @@ impl Tally {
                 self.ready.insert(list, instance);
                 if is_replaced {
                     self.replaced += 1;
-                    self.connecting_lists.insert(list, instance.instance());
+                    self.connecting_lists.insert(list, instance);
                 }
                 Counted::Ready(Ready { instance: instance.clone(), list, is_replaced })
             }
@@ -103,10 +103,9 @@ impl Tally {
             }
             Connectivity::Idle if !connects => Counted::Nothing,
             Connectivity::Connecting | Connectivity::Idle => {
-                let instance = Arc::clone(instance.instance());
                 self.connecting += 1;
-                self.connecting_lists.insert(list, &instance);
-                Counted::Connecting(instance, list)
+                self.connecting_lists.insert(list, instance);
+                Counted::Connecting(Arc::clone(instance.instance()), list)
             }
         };
     }

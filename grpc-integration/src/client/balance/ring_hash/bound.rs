@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::ring::Ring;
 use crate::client::ready_instance::{Picked, ReadyInstance};
 
-/// How many slots a pick looks at. Where all instances are at their bound, 125 % leaves none of so many without room; only calls
+/// How many slots a pick looks at at most. Where all instances are at their bound, 125 % leaves none of so many without room; only calls
 /// that are counted elsewhere, as those of other lanes, can take all of it.
-const LOOKS: usize = 256;
+pub(super) const LOOKS: usize = 256;
 
 /// The bound of each instance, and the calls in flight that it is computed from.
 #[derive(Debug, Clone)]
@@ -31,13 +31,24 @@ impl Bound {
         }
     }
 
-    /// Returns the first instance from a hash on that has room for one call more.
-    pub(super) fn pick(&self, ring: &Ring, hash: u64) -> Option<Picked> {
+    /// Returns the first instance from a hash on that takes calls and has room for one more, or else the first one that takes
+    /// calls.
+    pub(super) fn find<'a>(
+        &self,
+        ring: &'a Ring,
+        hash: u64,
+        takes: impl Fn(&ReadyInstance) -> bool,
+    ) -> Option<&'a ReadyInstance> {
         let slots = self.slots();
         let has_room =
             |instance: &&ReadyInstance| (instance.in_flight() as u128) < ring.share(instance, slots);
-        let picked = ring.from(hash).take(LOOKS).find(has_room).or_else(|| ring.from(hash).next())?;
-        Some(Picked::from(picked.clone()).counted_in(&self.calls))
+        let all = || ring.from(hash).take(LOOKS).filter(|instance| takes(instance));
+        all().find(has_room).or_else(|| all().next())
+    }
+
+    /// Counts a call, wherever it goes.
+    pub(super) fn count(&self, picked: Picked) -> Picked {
+        picked.counted_in(&self.calls)
     }
 
     /// How many calls all instances have room for, this one included.
@@ -68,12 +79,12 @@ mod tests {
 
     fn ring(ready: &SortedById<ReadyInstance>) -> Ring {
         let mut ring = Ring::default();
-        ring.update(ready);
+        ring.update(ready, &SortedById::new());
         ring
     }
 
     fn call(bound: &Bound, ring: &Ring, key: u64) -> InFlight {
-        bound.pick(ring, key).unwrap().started()
+        bound.count(bound.find(ring, key, |_| true).unwrap().clone().into()).started()
     }
 
     fn home(ring: &Ring, key: u64) -> InstanceId {

@@ -1,21 +1,25 @@
 //! Ring hash: calls with the same key to the same instance.
 
 mod bound;
+mod connecting;
 mod ring;
 
 use std::sync::Arc;
 
-use hither_core::SortedById;
+use hither_core::{HasId, SortedById};
 use http::HeaderName;
+use tokio::time::Instant;
 
+use super::others::Others;
 use super::policy::{CallInfo, LoadBalancingPolicy, Pick, Picker};
 use super::random::Random;
 use crate::client::ready_instance::ReadyInstance;
-use bound::Bound;
+use bound::{Bound, LOOKS};
+use connecting::Connecting;
 use ring::{Ring, hash};
 
-/// Sends all calls with the same key to the same instance, for as long as it is ready: consistent hashing, for caches and
-/// sessions. What gRPC calls `ring_hash_experimental` (gRFC A42 and A76) and Envoy `RING_HASH`.
+/// Sends all calls with the same key to the same instance, for as long as it is ready or being connected to: consistent hashing,
+/// for caches and sessions. What gRPC calls `ring_hash_experimental` (gRFC A42 and A76) and Envoy `RING_HASH`.
 ///
 /// The key of a call is a [`HashKey`] in the request's extensions, or else the value of the [`header`](Self::header); a
 /// call with neither goes to a random instance. The key of an instance is its id. So all clients that have the same
@@ -30,16 +34,26 @@ use ring::{Ring, hash};
 /// so memory is bounded to some 300 KiB. By chance an instance that has `s` of them by its weight has between `s − 2√s` and
 /// `s + 2√s`; of a hundred equal ones a share is off by 16 % at most, mostly. With more than some thousand instances a few
 /// have none: use a [`subset`](crate::Selection::subset), with one seed for all channels. The pick of a key costs the same with any number
-/// of instances, and each one that joins or leaves the time of 16,384 short draws, some 50 µs. Those that do at once, as the
-/// whole list of a large service or a tier that takes over, are drawn in one go: 10,000 hold up a thread of the runtime for
-/// half a second.
+/// of instances, and each one that joins or leaves the time of 16,384 short draws, some 50 µs; its first connection takes about as
+/// long once more. Those that join or leave at once, as the whole list of a large service or a tier that takes over, are drawn in
+/// one go: 10,000 hold up a thread of the runtime for half a second.
 ///
 /// gRPC's ring has hashes of the instances' addresses in it, and a number of them that depends on all weights: its clients
 /// send a key to other instances than these.
 ///
-/// A call for whose instance no stream can be opened goes to another one
-/// ([`Picker::pick`](crate::Picker::pick)); the load is not balanced otherwise, unless
-/// [`with_balance_factor`](Self::with_balance_factor) bounds that of each instance.
+/// # While an instance is connected to
+///
+/// An instance has its keys from when the channel begins to connect to it: their calls wait until it is ready, as in gRPC. So each
+/// key is at its instance from the first call on, and stays there while a connection that was closed is replaced, as one of a server
+/// that restarts its connections at a maximum age. An instance that is not ready after a second or so is passed over until it is, and
+/// one that cannot be connected to is at once. A call without a key waits for no instance while another one is connected.
+///
+/// # A full instance
+///
+/// A call for whose instance no stream can be opened, because it has as many as its connections allow, goes to another one
+/// ([`Picker::pick`](crate::Picker::pick)), and so may one that comes just when the last connection is lost, before the channel
+/// has noticed. The load is not balanced otherwise, unless [`with_balance_factor`](Self::with_balance_factor) bounds that of each
+/// instance.
 ///
 /// ```
 /// use hither_tonic::{HashKey, RingHash};
@@ -55,6 +69,7 @@ pub struct RingHash {
     header: Option<HeaderName>,
     seed: Option<u64>,
     bound: Option<Bound>,
+    connecting: Connecting,
     ring: Ring,
 }
 
@@ -80,9 +95,10 @@ impl RingHash {
     /// (Mirrokni, Thorup and Zadimoghaddam, 2016). Default: no bound. What Envoy calls `hash_balance_factor`; 125 to 200 is
     /// usual.
     ///
-    /// An instance has room for `ceil(percent / 100 * (calls + 1) / instances)` calls, where `calls` are those that this channel has in
-    /// flight by this policy, on whichever instance; where weights differ, for its share by weight of them all, and for one at least. A call whose instance has no room goes to the
-    /// next one on the ring that has. So a key that is called too often for one server spreads over the next ones, always
+    /// A ready instance has room for `ceil(percent / 100 * (calls + 1) / instances)` calls, where `calls` are those that this channel
+    /// has in flight by this policy, on whichever instance, and `instances` are the ready ones; where weights differ, for its share
+    /// by weight of them all, and for one at least. A call whose instance has no room goes to the
+    /// next one on the ring that has, and to none that is being connected to. So a key that is called too often for one server spreads over the next ones, always
     /// in the same order, and all other keys stay where they are as long as their own instance has room.
     ///
     /// A lower number balances better and moves more calls. With few calls in flight there is little room anywhere, and
@@ -119,10 +135,25 @@ impl LoadBalancingPolicy for RingHash {
     }
 
     fn picker(&mut self, ready: &SortedById<ReadyInstance>) -> Arc<dyn Picker> {
-        self.ring.update(ready);
+        self.connecting.give_up();
+        let awaited = self.connecting.awaited();
+        self.ring.update(ready, awaited);
         let random = Random::new(self.seed.unwrap_or_else(|| fastrand::u64(..)));
         let (ring, header, bound) = (self.ring.clone(), self.header.clone(), self.bound.clone());
-        Arc::new(RingHashPicker { ring, header, bound, random })
+        let awaited = Some(awaited.clone()).filter(|awaited| !awaited.is_empty());
+        Arc::new(RingHashPicker { ring, awaited, header, bound, random })
+    }
+
+    fn others(&mut self, others: &Others) {
+        self.connecting.update(others.connecting());
+    }
+
+    fn follows_others(&self) -> bool {
+        true
+    }
+
+    fn due(&self) -> Option<Instant> {
+        self.connecting.due()
     }
 
     fn check(&self) -> Result<(), String> {
@@ -133,6 +164,8 @@ impl LoadBalancingPolicy for RingHash {
 #[derive(Debug)]
 struct RingHashPicker {
     ring: Ring,
+    /// Those that are being connected to, if there are any.
+    awaited: Option<SortedById<ReadyInstance>>,
     header: Option<HeaderName>,
     bound: Option<Bound>,
     random: Random,
@@ -149,16 +182,51 @@ impl RingHashPicker {
         let all: Vec<_> = [first, second].into_iter().chain(values).map(|value| value.as_bytes()).collect();
         Some(hash(&all.join(&b","[..])))
     }
+
+    /// Picks while these are being connected to.
+    fn pick_beside(&self, awaited: &SortedById<ReadyInstance>, key: Option<u64>) -> Pick {
+        // One that is ready, too, may be connected since. It is looked up only if it is not: many may be connected to.
+        let is_awaited =
+            |instance: &ReadyInstance| instance.is_disconnected() && awaited.get(instance.id()).is_some();
+        if let Some(own) = key.and_then(|key| self.ring.from(key).next())
+            && is_awaited(own)
+        {
+            return Pick::Wait(
+                format!("the instance of the call's key, {}, is being connected to", own.id()).into(),
+            );
+        }
+        let hash = key.unwrap_or_else(|| self.random.draw());
+        let takes = |instance: &ReadyInstance| !is_awaited(instance);
+        let found = match &self.bound {
+            None => self.ring.from(hash).take(LOOKS).find(|instance| takes(instance)),
+            Some(bound) => bound.find(&self.ring, hash, takes),
+        };
+        // None of them takes calls where the connections of all that are ready are replaced.
+        let found = found.or_else(|| self.ring.any(hash, takes)).or_else(|| self.ring.any(hash, |_| true));
+        found.map_or(Pick::Queue, |found| self.picked(found))
+    }
+
+    fn picked(&self, instance: &ReadyInstance) -> Pick {
+        let picked = instance.clone().into();
+        Pick::Instance(match &self.bound {
+            None => picked,
+            Some(bound) => bound.count(picked),
+        })
+    }
 }
 
 impl Picker for RingHashPicker {
     fn pick(&self, call: &CallInfo<'_>) -> Pick {
-        let key = self.key(call).unwrap_or_else(|| self.random.draw());
-        let picked = match &self.bound {
-            None => self.ring.from(key).next().map(|picked| picked.clone().into()),
-            Some(bound) => bound.pick(&self.ring, key),
+        let key = self.key(call);
+        if let Some(awaited) = &self.awaited {
+            return self.pick_beside(awaited, key);
+        }
+        let hash = key.unwrap_or_else(|| self.random.draw());
+        let found = match &self.bound {
+            None => self.ring.from(hash).next(),
+            Some(bound) => bound.find(&self.ring, hash, |_| true),
         };
-        picked.map_or(Pick::Queue, Pick::Instance)
+        found.map_or(Pick::Queue, |found| self.picked(found))
     }
 }
 

@@ -1,6 +1,5 @@
 //! The ring: slots, each of which belongs to one instance.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use hither_core::{HasId, SortedById};
@@ -30,8 +29,12 @@ pub(super) fn hash(bytes: &[u8]) -> u64 {
 #[derive(Debug, Clone)]
 pub(super) struct Ring {
     ready: SortedById<ReadyInstance>,
+    /// Those that are being connected to. Of those that are ready, too, the ready one counts.
+    awaited: SortedById<ReadyInstance>,
     /// The sum of the weights, in units.
     weight: u128,
+    /// That of the ready ones.
+    ready_weight: u128,
     /// All are empty while there is no instance.
     parts: Vec<Arc<Vec<Slot>>>,
 }
@@ -53,29 +56,45 @@ struct Drawer {
 
 impl Default for Ring {
     fn default() -> Self {
-        Self { ready: SortedById::new(), weight: 0, parts: vec![Arc::default(); 1 << PARTS_LOG] }
+        let (ready, awaited) = (SortedById::new(), SortedById::new());
+        Self { ready, awaited, weight: 0, ready_weight: 0, parts: vec![Arc::default(); 1 << PARTS_LOG] }
     }
 }
 
 impl Ring {
-    /// Takes over the ready instances.
-    pub(super) fn update(&mut self, ready: &SortedById<ReadyInstance>) {
-        if ready.is_same(&self.ready) {
+    /// Takes over the ready instances, and those that are being connected to. It works from what has changed.
+    pub(super) fn update(&mut self, ready: &SortedById<ReadyInstance>, awaited: &SortedById<ReadyInstance>) {
+        if ready.is_same(&self.ready) && awaited.is_same(&self.awaited) {
             return;
         }
-        let mut before = std::mem::replace(&mut self.ready, ready.clone());
+        let ready_before = std::mem::replace(&mut self.ready, ready.clone());
+        let awaited_before = std::mem::replace(&mut self.awaited, awaited.clone());
+        let mut changes = Vec::new();
+        for (old, new) in ready.merge(&ready_before) {
+            self.ready_weight -= old.map_or(0, units);
+            self.ready_weight += new.map_or(0, units);
+            let Some(id) = new.or(old).map(HasId::id) else { continue };
+            changes.push((old.or_else(|| awaited_before.get(id)), new.or_else(|| awaited.get(id))));
+        }
+        for (old, new) in awaited.merge(&awaited_before) {
+            let Some(id) = new.or(old).map(HasId::id) else { continue };
+            if ready_before.get(id).is_none() && ready.get(id).is_none() {
+                changes.push((old, new));
+            }
+        }
         let had_weights = self.weight > 0;
-        for (old, new) in ready.merge(&before) {
+        for (old, new) in &changes {
             self.weight -= old.map_or(0, units);
             self.weight += new.map_or(0, units);
         }
-        if had_weights != (self.weight > 0) || ready.is_empty() {
+        if had_weights != (self.weight > 0) || (ready.is_empty() && awaited.is_empty()) {
             // Others take part.
-            before = SortedById::new();
             self.parts = Self::default().parts;
+            self.drawers().iter().for_each(|drawer| self.draw(drawer));
+            return;
         }
-        let (mut changed, mut drawers) = (HashMap::new(), Vec::new());
-        for (old, new) in ready.merge(&before) {
+        let (mut changed, mut drawers) = (Vec::new(), Vec::new());
+        for (old, new) in changes {
             if let (Some(old), Some(new)) = (old, new)
                 && old.is_same(new)
             {
@@ -85,16 +104,17 @@ impl Ring {
             let new = new.and_then(|new| self.drawer(new));
             if let Some(old) = old {
                 // A lighter one may lose its slots, as one that has left does.
-                changed.insert(old.key(), new.clone().filter(|_| weights[1] >= weights[0]));
+                changed.push((old.version(), new.clone().filter(|_| weights[1] >= weights[0])));
             }
             drawers.extend(new.filter(|_| weights[1] > weights[0]));
         }
+        changed.sort_unstable_by_key(|(old, _)| *old);
         self.replace(&changed);
         drawers.iter().for_each(|drawer| self.draw(drawer));
     }
 
     /// Gives the slots of those that have changed to what they are now, or, where that is nothing, to the next best.
-    fn replace(&mut self, changed: &HashMap<usize, Option<Drawer>>) {
+    fn replace(&mut self, changed: &[(usize, Option<Drawer>)]) {
         if changed.is_empty() {
             return;
         }
@@ -102,9 +122,10 @@ impl Ring {
         let mut parts = std::mem::take(&mut self.parts);
         for (number, part) in parts.iter_mut().enumerate() {
             for at in 0..part.len() {
-                let Some(now) = changed.get(&part[at].instance.key()) else { continue };
+                let known = part[at].instance.version();
+                let Ok(place) = changed.binary_search_by_key(&known, |(old, _)| *old) else { continue };
                 let slot = slot(number, at);
-                let taken = match now {
+                let taken = match &changed[place].1 {
                     Some(drawer) => Some(drawer.slot(slot)),
                     None => {
                         let all = all.get_or_insert_with(|| self.drawers());
@@ -135,7 +156,8 @@ impl Ring {
     }
 
     fn drawers(&self) -> Vec<Drawer> {
-        self.ready.iter().filter_map(|instance| self.drawer(instance)).collect()
+        let awaited = self.awaited.iter().filter(|instance| self.ready.get(instance.id()).is_none());
+        self.ready.iter().chain(awaited).filter_map(|instance| self.drawer(instance)).collect()
     }
 
     fn drawer(&self, instance: &ReadyInstance) -> Option<Drawer> {
@@ -159,9 +181,17 @@ impl Ring {
         behind.iter().chain(others).chain(before).map(|slot| &slot.instance)
     }
 
-    /// Returns the part of `slots` that an instance has by its weight, rounded up.
+    /// Returns any ready instance that takes a call: those of weight 0 only where all are. The number decides which.
+    pub(super) fn any(&self, number: u64, takes: impl Fn(&ReadyInstance) -> bool) -> Option<&ReadyInstance> {
+        let count = self.ready.len();
+        let first = ((u128::from(number) * count as u128) >> u64::BITS) as usize;
+        let mut all = (first..count).chain(0..first).filter_map(|index| self.ready.at(index));
+        all.find(|instance| (self.ready_weight == 0 || instance.weight() > 0.0) && takes(instance))
+    }
+
+    /// Returns the part of `slots` that a ready instance has by its weight among those, rounded up.
     pub(super) fn share(&self, instance: &ReadyInstance, slots: u128) -> u128 {
-        match self.weight {
+        match self.ready_weight {
             // All are equal.
             0 => slots.div_ceil(self.ready.len().max(1) as u128),
             weight => slots.saturating_mul(units(instance)).div_ceil(weight),
@@ -214,8 +244,12 @@ mod tests {
     }
 
     fn ring(ready: &SortedById<ReadyInstance>) -> Ring {
+        ring_beside(ready, &SortedById::new())
+    }
+
+    fn ring_beside(ready: &SortedById<ReadyInstance>, awaited: &SortedById<ReadyInstance>) -> Ring {
         let mut ring = Ring::default();
-        ring.update(ready);
+        ring.update(ready, awaited);
         ring
     }
 
@@ -307,13 +341,13 @@ mod tests {
         for weights in equal.chain(mixed).collect::<Vec<Vec<_>>>() {
             let without: SortedById<_> =
                 weights.iter().enumerate().map(|(id, weight)| instance(id, *weight)).collect();
-            before.update(&without);
+            before.update(&without, &SortedById::new());
             let joins = instance(weights.len(), weights[weights.len() / 2]);
             let halved = joins.with_factor(0.5);
             let [with, lighter] = [&joins, &halved].map(|joins| {
                 let (mut ready, mut ring) = (without.clone(), before.clone());
                 ready.insert(joins.clone());
-                ring.update(&ready);
+                ring.update(&ready, &SortedById::new());
                 ring
             });
             let [old, between, new] = [&before, &lighter, &with].map(slots);
@@ -326,50 +360,86 @@ mod tests {
                 assert!((slots - share).abs() <= margin(share), "{slots}, not {share}: {weights:?}");
             }
             let mut left = with.clone();
-            left.update(&without);
+            left.update(&without, &SortedById::new());
             assert_eq!(slots(&left), old);
+        }
+    }
+
+    /// One random change of a list.
+    fn change(list: &mut SortedById<ReadyInstance>, random: &mut fastrand::Rng, weight: u32) {
+        let new = instance(random.usize(..12), weight);
+        match (list.get(new.id()).cloned(), random.u8(..5)) {
+            (Some(known), 0) => drop(list.remove(known.id())),
+            (Some(known), 1) => drop(list.insert(known.with_factor(random.f64()))),
+            (Some(known), 2) => drop(list.insert(known.described_as(Arc::clone(new.instance())))),
+            (Some(known), 3) => {
+                // A server has another id now.
+                list.remove(known.id());
+                let other = instance(random.usize(..12), 1);
+                list.insert(known.described_as(Arc::clone(other.instance())));
+            }
+            _ => drop(list.insert(new)),
         }
     }
 
     #[test]
     fn random_changes_end_as_if_the_ring_was_built_anew() {
-        for seed in 0..10 {
+        for seed in 0..20 {
             let mut random = fastrand::Rng::with_seed(seed);
-            let (mut ready, mut changed) = (SortedById::<ReadyInstance>::new(), Ring::default());
+            let (mut ready, mut awaited) = (SortedById::new(), SortedById::<ReadyInstance>::new());
+            let mut changed = Ring::default();
             for round in 0..40 {
                 for _ in 0..random.usize(1..6) {
                     // For some rounds all are zero, or nothing is left.
                     let weight = if round % 10 == 9 { 0 } else { random.u32(..4) };
-                    let new = instance(random.usize(..12), weight);
-                    match (ready.get(new.id()).cloned(), random.u8(..5)) {
-                        (Some(known), 0) => drop(ready.remove(known.id())),
-                        (Some(known), 1) => drop(ready.insert(known.with_factor(random.f64()))),
-                        (Some(known), 2) => {
-                            drop(ready.insert(known.described_as(Arc::clone(new.instance()))));
+                    // Of some seeds all are ready.
+                    if seed % 4 > 0 && random.bool() {
+                        change(&mut awaited, &mut random, weight);
+                        if random.bool()
+                            && let Some(connected) = awaited.at(random.usize(..12))
+                        {
+                            // It has another description, perhaps.
+                            ready.insert(instance_like(connected, random.bool()));
+                            if random.bool() {
+                                let id = connected.id().clone();
+                                awaited.remove(&id);
+                            }
                         }
-                        (Some(known), 3) => {
-                            // A server has another id now.
-                            ready.remove(known.id());
-                            let other = instance(random.usize(..12), 1);
-                            ready.insert(known.described_as(Arc::clone(other.instance())));
-                        }
-                        _ => drop(ready.insert(new)),
+                    } else {
+                        change(&mut ready, &mut random, weight);
                     }
                 }
                 match round % 10 {
                     // After weights, and after none.
-                    4 => ready = SortedById::new(),
+                    4 => (ready, awaited) = (SortedById::new(), SortedById::new()),
                     9 if seed % 2 == 0 => ready = SortedById::new(),
-                    8 => ready = ready.iter().map(|known| known.with_factor(0.0)).collect(),
+                    8 => {
+                        let weightless = |known: &ReadyInstance| known.with_factor(0.0);
+                        ready = ready.iter().map(weightless).collect();
+                        awaited = awaited.iter().map(weightless).collect();
+                    }
                     _ => {}
                 }
-                changed.update(&ready);
-                let anew = ring(&ready);
-                let (changed, anew) = (slots(&changed), slots(&anew));
-                assert_eq!(changed, anew, "seed {seed}, round {round}");
-                assert!(changed.iter().zip(&anew).all(|(a, b)| a.is_same(b)), "an old description");
+                changed.update(&ready, &awaited);
+                let anew = ring_beside(&ready, &awaited);
+                let weights = |ring: &Ring| (ring.weight, ring.ready_weight);
+                assert_eq!(weights(&changed), weights(&anew), "seed {seed}, round {round}");
+                // And as if all were ready.
+                let all = awaited.iter().chain(&ready).cloned().collect();
+                for anew in [anew, ring(&all)] {
+                    let (changed, anew) = (slots(&changed), slots(&anew));
+                    assert_eq!(changed, anew, "seed {seed}, round {round}");
+                    assert!(changed.iter().zip(&anew).all(|(a, b)| a.is_same(b)), "an old description");
+                }
             }
         }
+    }
+
+    /// Another one with the same id.
+    fn instance_like(known: &ReadyInstance, same_weight: bool) -> ReadyInstance {
+        let instance = Arc::clone(known.instance());
+        let ready = ReadyInstance::new(instance);
+        if same_weight { ready } else { ready.with_factor(0.5) }
     }
 
     /// Where two ids have one hash: or the order in which a client has seen them would decide.
@@ -384,12 +454,35 @@ mod tests {
     }
 
     #[test]
+    fn of_those_that_are_connected_to_no_slot_moves_when_they_are_ready() {
+        let all = equal(20);
+        let before = ring_beside(&SortedById::new(), &all);
+        let [mut ready, mut awaited] = [SortedById::new(), all.clone()];
+        let (mut ring, ids) = (before.clone(), all.iter().map(|one| one.id().clone()));
+        for id in ids {
+            let connected = instance_like(&awaited.remove(&id).unwrap(), true);
+            ready.insert(connected.clone());
+            let slots_of = |ring: &Ring, id| {
+                let slots = slots(ring);
+                (0..SLOTS).filter(|slot| slots[*slot].id() == id).collect::<Vec<_>>()
+            };
+            ring.update(&ready, &awaited);
+            assert_eq!(slots_of(&ring, &id), slots_of(&before, &id));
+            assert_eq!(
+                ring.share(&connected, 60),
+                60 / ready.len() as u128 + u128::from(60 % ready.len() > 0)
+            );
+        }
+        assert_eq!(slots(&ring).len(), SLOTS);
+    }
+
+    #[test]
     fn one_change_of_many_copies_little() {
         let mut ready = equal(500);
         let mut ring = ring(&ready);
         let before = ring.clone();
         ready.remove(instance(77, 1).id());
-        ring.update(&ready);
+        ring.update(&ready, &SortedById::new());
         let copied = ring.parts.iter().zip(&before.parts).filter(|(a, b)| !Arc::ptr_eq(a, b)).count();
         // It had 33 slots or so.
         assert!((10..60).contains(&copied), "{copied}");

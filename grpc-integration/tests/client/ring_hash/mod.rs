@@ -1,5 +1,7 @@
 //! Ring hash, end to end.
 
+mod connecting;
+
 use hither_tonic::{DiscoveryChannel, ErrorKind, HashKey, MethodConfig, RetryPolicy, RingHash, SlowStart};
 use http::HeaderName;
 use tokio::time::sleep;
