@@ -195,3 +195,33 @@ async fn calls_that_wait_for_a_full_lane_go_to_an_instance_that_moves_into_it() 
     }
     assert_eq!(timeout(SECOND, waiting).await.expect("a has capacity").unwrap().unwrap(), "a:1");
 }
+
+/// As when a server registers under another name.
+#[tokio::test(start_paused = true)]
+async fn a_server_with_another_id_serves_the_calls_that_wait_for_its_lane() {
+    for id in ["b", "d"] {
+        let mut fleet = Fleet::new(&["a", "c"]).await;
+        let client = fleet.client(fleet.channel(lanes()).max_connections(2)).await;
+        let mut streams = Vec::new();
+        for _ in 0..2 {
+            streams.push(client.stream("Stream", to("canary")).await.unwrap());
+        }
+        fleet.registry.put(described(&fleet.servers[1], "canary").with_id(id.parse().unwrap())).await;
+        fleet.registry.leave("c:1").await;
+        sleep(SECOND).await;
+        // Over a second connection, and then there is no other.
+        for _ in 0..2 {
+            let stream = timeout(SECOND, client.stream("Stream", to("canary"))).await;
+            streams.push(stream.expect("a connection is opened").unwrap());
+        }
+        let waiting = {
+            let client = client.clone();
+            tokio::spawn(async move { call(&client, "Name", "canary").await })
+        };
+        sleep(SECOND).await;
+        assert!(!waiting.is_finished());
+        drop(streams.pop());
+        assert_eq!(timeout(SECOND, waiting).await.expect("a stream is free").unwrap().unwrap(), "c:1");
+        assert_eq!(fleet.servers[1].accepted(), 2, "it was not connected to anew");
+    }
+}

@@ -165,22 +165,31 @@ impl Division {
         if ready.is_same(&before) {
             return;
         }
-        for (old, new) in ready.merge(&before) {
-            if let (Some(old), Some(new)) = (old, new)
-                && old.is_same(new)
-            {
-                continue;
-            }
-            let known = old.and_then(|old| self.placed.remove(old.id()));
-            if let Some(known) = &known
-                && let Some(lane) = self.lanes.get_mut(&known.lane)
-            {
+        let changed = || {
+            let is_same = |old: Option<&ReadyInstance>, new: Option<&ReadyInstance>| {
+                old.zip(new).is_some_and(|(old, new)| old.is_same(new))
+            };
+            ready.merge(&before).filter(move |(old, new)| !is_same(*old, *new))
+        };
+        // First all that leave: one may come back with another id, and is of its lane's group once.
+        for (old, new) in changed() {
+            let Some(known) = old.and_then(|old| self.placed.get(old.id())) else { continue };
+            if let Some(lane) = self.lanes.get_mut(&known.lane) {
                 lane.remove_ready(&known.instance);
             }
+            if let (Some(old), None) = (old, new) {
+                self.placed.remove(old.id());
+            }
+        }
+        for (_, new) in changed() {
             let Some(new) = new else { continue };
             // Its weight alone may have changed.
-            let lane = known.filter(|known| Arc::ptr_eq(known.instance.instance(), new.instance()));
-            let lane = lane.map_or_else(|| self.lane_of(new.instance(), default), |known| known.lane);
+            let known = self.placed.get(new.id());
+            let known = known.filter(|known| Arc::ptr_eq(known.instance.instance(), new.instance()));
+            let lane = match known {
+                Some(known) => Arc::clone(&known.lane),
+                None => self.lane_of(new.instance(), default),
+            };
             self.lanes.entry(Arc::clone(&lane)).or_default().insert_ready(new);
             self.placed.insert(Placed { instance: new.clone(), lane });
         }

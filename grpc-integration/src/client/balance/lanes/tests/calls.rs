@@ -1,6 +1,5 @@
 //! Where calls go.
 
-use std::collections::BTreeSet;
 use std::sync::{LazyLock, OnceLock};
 
 use super::*;

@@ -1,6 +1,6 @@
 //! What changes of the instances change.
 
-use std::collections::BTreeSet;
+use futures_util::FutureExt;
 
 use super::*;
 
@@ -35,6 +35,15 @@ fn a_change_is_told_to_the_policies_of_its_lanes_alone_and_policies_are_kept() {
     assert_eq!(format!("{:?}", lanes.division).matches("First").count(), 2, "that of b is dropped");
 }
 
+fn describe(random: &mut fastrand::Rng) -> Arc<Instance> {
+    let id = format!("i{:02}", random.u8(..30)).parse().unwrap();
+    let description = Instance::new("h:1".parse().unwrap()).with_id(id).with_weight(random.u32(..3));
+    Arc::new(match ["", "a", "b", "c"][random.usize(..4)] {
+        "" => description,
+        lane => description.with_metadata("lane", lane),
+    })
+}
+
 #[test]
 fn random_changes_end_as_if_all_were_divided_anew() {
     for seed in 0..20 {
@@ -43,24 +52,25 @@ fn random_changes_end_as_if_all_were_divided_anew() {
         let (mut ready, mut draining) = (SortedById::<ReadyInstance>::new(), SortedById::new());
         for _ in 0..100 {
             for _ in 0..random.usize(1..6) {
-                let id = format!("i{:02}", random.u8(..30));
-                let description = Instance::new("h:1".parse().unwrap()).with_id(id.parse().unwrap());
-                let description = description.with_weight(random.u32(..3));
-                let lane = ["", "a", "b", "c"][random.usize(..4)];
-                let description = Arc::new(match lane {
-                    "" => description,
-                    lane => description.with_metadata("lane", lane),
-                });
-                let id = description.id();
-                let known = ready.remove(id).or_else(|| draining.remove(id));
-                let instance = match (known, random.u8(..4)) {
-                    (Some(_), 0) => continue,
-                    (Some(known), 1) => known.with_factor(random.f64()),
-                    (Some(known), _) => known.described_as(description),
-                    (None, _) => ReadyInstance::new(description),
+                let mut take = |id: &_| ready.remove(id).or_else(|| draining.remove(id));
+                let description = describe(&mut random);
+                let known = take(description.id());
+                let changed = match (known, random.u8(..5)) {
+                    (Some(_), 0) => [None, None],
+                    (Some(known), 1) => [Some(known.with_factor(random.f64())), None],
+                    // It has the id of another one now, and that one its own.
+                    (Some(known), 2) => {
+                        let other = describe(&mut random);
+                        let replaced = take(other.id()).map(|other| other.described_as(description));
+                        [Some(known.described_as(other)), replaced]
+                    }
+                    (Some(known), _) => [Some(known.described_as(description)), None],
+                    (None, _) => [Some(ReadyInstance::new(description)), None],
                 };
-                let list = if random.u8(..3) == 0 { &mut ready } else { &mut draining };
-                list.insert(instance);
+                for instance in changed.into_iter().flatten() {
+                    let list = if random.u8(..3) == 0 { &mut ready } else { &mut draining };
+                    list.insert(instance);
+                }
             }
             lanes.others(&Others::new(SortedById::new(), draining.clone()));
             lanes.division.update(&ready, &lanes.choice.default);
@@ -82,6 +92,11 @@ fn random_changes_end_as_if_all_were_divided_anew() {
                 }
                 let has_weight = lane.group.instances().iter().any(|instance| instance.weight() > 0.0);
                 assert_eq!(lane.has_weight, has_weight);
+                let _waiting = lane.group.waiters().join().now_or_never().unwrap();
+                for instance in ready.iter().chain(&draining) {
+                    let is_of_lane = lane.group.instances().iter().any(|known| known == instance);
+                    assert_eq!(instance.is_awaited(), is_of_lane, "seed {seed}");
+                }
             }
             assert_eq!(seen, ready.len());
             assert!(pickers.values().all(|lane| !lane.group.instances().is_empty()));
@@ -172,4 +187,46 @@ async fn an_instance_is_in_no_group_that_it_has_left() {
     drop(lanes);
     assert_eq!(all.iter().map(ReadyInstance::is_awaited).collect::<Vec<_>>(), [false; 3]);
     drop(waiting);
+}
+
+/// Each has two servers, by number, and the numbers of their ids.
+#[tokio::test]
+async fn servers_whose_ids_change_stay_in_the_group_of_their_lane() {
+    type Ids = &'static [(usize, usize)];
+    let cases: [[Ids; 4]; 12] = [
+        [&[(0, 5)], &[], &[(0, 1)], &[]],
+        [&[(0, 1)], &[], &[(0, 5)], &[]],
+        [&[(0, 1), (1, 2)], &[], &[(0, 2), (1, 1)], &[]],
+        [&[(0, 1), (1, 2)], &[], &[(0, 2)], &[]],
+        [&[], &[(0, 5)], &[], &[(0, 1)]],
+        [&[], &[(0, 1)], &[], &[(0, 5)]],
+        [&[], &[(0, 1), (1, 2)], &[], &[(0, 2), (1, 1)]],
+        [&[], &[(0, 5)], &[(0, 1)], &[]],
+        [&[], &[(0, 1)], &[(0, 5)], &[]],
+        [&[(0, 5)], &[], &[], &[(0, 1)]],
+        [&[(0, 1)], &[], &[], &[(0, 5)]],
+        [&[], &[(0, 1), (1, 2)], &[(0, 2), (1, 1)], &[]],
+    ];
+    for [ready, draining, then_ready, then_draining] in cases {
+        let (mut lanes, _) = lanes();
+        let servers = [0, 1].map(|number| ReadyInstance::new(described("a", number, 1)));
+        let with = |ids: Ids| {
+            let server =
+                |(server, id): &(usize, usize)| servers[*server].described_as(described("a", *id, 1));
+            ids.iter().map(server).collect::<SortedById<_>>()
+        };
+        for (ready, draining) in [(ready, draining), (then_ready, then_draining)] {
+            lanes.others(&Others::new(SortedById::new(), with(draining)));
+            lanes.division.update(&with(ready), &lanes.choice.default);
+        }
+        let expected =
+            [0, 1].map(|server| then_ready.iter().chain(then_draining).any(|(stays, _)| *stays == server));
+        let group = Arc::clone(&lanes.division.pickers()["a"].group);
+        let waiting = group.waiters().join().await;
+        let are_awaited = || [0, 1].map(|server| servers[server].is_awaited());
+        assert_eq!(are_awaited(), expected, "{ready:?} {draining:?} {then_ready:?} {then_draining:?}");
+        drop(lanes);
+        assert_eq!(are_awaited(), [false, false]);
+        drop(waiting);
+    }
 }

@@ -4,6 +4,7 @@ mod calls;
 mod changes;
 mod panics;
 
+use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -105,7 +106,7 @@ fn due(after: Option<Duration>) -> (Lanes, Log) {
     (lanes.with_seed(1), log)
 }
 
-/// The first letter of the id of what is picked, "-" for the default lane, or the text of the failure.
+/// The first letter of the id of what is picked, "-" for the default lane, the text of the failure, or "wait".
 fn pick(picker: &dyn Picker, header: Option<&[u8]>, lane: Option<&'static str>) -> String {
     let (mut headers, mut extensions) = (HeaderMap::new(), Extensions::new());
     header.map(|value| headers.insert("x-lane", HeaderValue::from_bytes(value).unwrap()));
@@ -115,4 +116,19 @@ fn pick(picker: &dyn Picker, header: Option<&[u8]>, lane: Option<&'static str>) 
         Pick::Fail(status) if status.code() == Code::Unavailable => status.message().to_owned(),
         pick => panic!("{pick:?}"),
     }
+}
+
+/// What is picked for calls of a lane: the ids.
+fn picks(picker: &dyn Picker, lane: &'static str) -> BTreeSet<String> {
+    let (headers, mut extensions) = (HeaderMap::new(), Extensions::new());
+    extensions.insert(Lane::new(lane));
+    let pick = |_| match picker.pick(&CallInfo::new("/", &headers, &extensions)) {
+        Pick::Instance(picked) => picked.instance().id().to_string(),
+        pick => panic!("{pick:?}"),
+    };
+    (0..100).map(pick).collect()
+}
+
+fn ids<const N: usize>(ids: [&str; N]) -> BTreeSet<String> {
+    ids.map(str::to_owned).into()
 }

@@ -1,7 +1,5 @@
 //! Policies and closures that panic.
 
-use std::collections::BTreeSet;
-
 use super::*;
 
 #[test]
@@ -13,17 +11,6 @@ fn an_instance_for_which_the_closure_panics_is_in_the_default_lane() {
     let picker = lanes.picker(&instances(&[("", 1), ("a", 1)]));
     assert_eq!(pick(&*picker, None, None), "-");
     assert_eq!(pick(&*picker, None, Some("a")), "a");
-}
-
-/// What is picked for calls of a lane: the ids.
-fn picks(picker: &dyn Picker, lane: &'static str) -> BTreeSet<String> {
-    let (headers, mut extensions) = (HeaderMap::new(), Extensions::new());
-    extensions.insert(Lane::new(lane));
-    let pick = |_| match picker.pick(&CallInfo::new("/", &headers, &extensions)) {
-        Pick::Instance(picked) => picked.instance().id().to_string(),
-        pick => panic!("{pick:?}"),
-    };
-    (0..100).map(pick).collect()
 }
 
 fn with(
@@ -41,10 +28,6 @@ fn without(all: &SortedById<ReadyInstance>, id: &str) -> SortedById<ReadyInstanc
     let mut all = all.clone();
     all.remove(&id.parse().unwrap()).unwrap();
     all
-}
-
-fn ids<const N: usize>(ids: [&str; N]) -> BTreeSet<String> {
-    ids.map(str::to_owned).into()
 }
 
 #[test]
