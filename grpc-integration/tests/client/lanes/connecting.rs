@@ -80,6 +80,23 @@ async fn a_lane_is_waited_for_a_second_where_there_is_another_one_to_go_to() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_lane_whose_instance_changes_while_it_is_connected_to_is_waited_for_a_second() {
+    let mut fleet = Fleet::new(&["a", "c"]).await;
+    let (client, _gate) = gated(&fleet, 'c', lanes()).await;
+    let (began, call) = (Instant::now(), start(&client, "canary"));
+    for round in 0..20 {
+        fleet.registry.put(described(&fleet.servers[1], "canary").with_weight(1 + round)).await;
+        sleep(SECOND / 10).await;
+        if call.is_finished() {
+            break;
+        }
+    }
+    let waited = began.elapsed();
+    assert!((SECOND..SECOND + SECOND / 5).contains(&waited), "{waited:?}");
+    assert_eq!(call.await.unwrap().unwrap(), "a:1");
+}
+
+#[tokio::test(start_paused = true)]
 async fn calls_whose_lane_is_drawn_wait_for_none() {
     let fleet = Fleet::new(&["a", "c"]).await;
     for letter in ['a', 'c'] {

@@ -18,7 +18,7 @@ pub(super) struct ByLane<T> {
 struct OfLane<T> {
     /// At least one.
     instances: SortedById<T>,
-    /// When the last one of them came to it.
+    /// When the last one of them came to it. Not when one changed that was of it already.
     since: Instant,
 }
 
@@ -37,21 +37,25 @@ impl<T: HasId + Clone> ByLane<T> {
             {
                 continue;
             }
+            let known = old.and_then(|old| self.lane_by_id.remove(old.id()));
+            let name = new.map(&lane_of);
             if let Some(old) = old
-                && let Some(name) = self.lane_by_id.remove(old.id())
-                && let Some(lane) = self.lanes.get_mut(&name)
+                && let Some(known) = &known
+                && name.as_ref() != Some(known)
+                && let Some(lane) = self.lanes.get_mut(known)
             {
                 lane.instances.remove(old.id());
                 if lane.instances.is_empty() {
-                    self.lanes.remove(&name);
+                    self.lanes.remove(known);
                 }
             }
-            let Some(new) = new else { continue };
-            let name = lane_of(new);
+            let (Some(new), Some(name)) = (new, name) else { continue };
             let lane = self.lanes.entry(Arc::clone(&name));
             let lane = lane.or_insert_with(|| OfLane { instances: SortedById::new(), since: now });
             lane.instances.insert(new.clone());
-            lane.since = now;
+            if known.as_ref() != Some(&name) {
+                lane.since = now;
+            }
             self.lane_by_id.insert(new.id().clone(), name);
         }
     }

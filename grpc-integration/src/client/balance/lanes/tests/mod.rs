@@ -2,6 +2,7 @@
 
 mod calls;
 mod changes;
+mod connecting;
 mod panics;
 
 use std::collections::BTreeSet;
@@ -114,6 +115,7 @@ fn pick(picker: &dyn Picker, header: Option<&[u8]>, lane: Option<&'static str>) 
     match picker.pick(&CallInfo::new("/", &headers, &extensions)) {
         Pick::Instance(picked) => picked.instance().id().as_str()[..1].to_owned(),
         Pick::Fail(status) if status.code() == Code::Unavailable => status.message().to_owned(),
+        Pick::Wait(_) => "wait".to_owned(),
         pick => panic!("{pick:?}"),
     }
 }
