@@ -118,7 +118,17 @@ async fn a_lane_whose_instances_are_all_about_to_shut_down_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_canary_that_is_ejected_leaves_its_calls_to_the_default_lane() {
+async fn a_lane_that_shuts_down_when_the_channel_is_made_is_not_connected_to() {
+    let mut fleet = Fleet::new(&["a", "c"]).await;
+    let draining = described(&fleet.servers[1], "canary").with_state(InstanceState::Draining);
+    fleet.registry.put(draining).await;
+    let client = fleet.client(fleet.channel(lanes())).await;
+    assert_eq!(call(&client, "Name", "canary").await.unwrap(), "a:1");
+    assert_eq!(fleet.servers[1].accepted(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_canary_that_is_ejected_leaves_its_calls_to_the_default_lane_also_when_it_shuts_down() {
     let mut registry = Registry::new();
     let net = Net::new();
     let mut servers = Vec::new();
@@ -142,8 +152,12 @@ async fn a_canary_that_is_ejected_leaves_its_calls_to_the_default_lane() {
         sleep(Duration::from_millis(10)).await;
         call(&client, "Name", "").await.unwrap();
     }
-    for _ in 0..10 {
-        assert!(call(&client, "Name", "canary").await.unwrap().starts_with('a'));
-        assert!(call(&client, "Name", "").await.unwrap().starts_with('a'));
+    for state in [InstanceState::Up, InstanceState::Draining] {
+        registry.put(described(&servers[5], "canary").with_state(state)).await;
+        sleep(SECOND).await;
+        for _ in 0..10 {
+            assert!(call(&client, "Name", "canary").await.unwrap().starts_with('a'));
+            assert!(call(&client, "Name", "").await.unwrap().starts_with('a'));
+        }
     }
 }

@@ -96,6 +96,39 @@ async fn a_lane_whose_instance_changes_while_it_is_connected_to_is_waited_for_a_
     assert_eq!(call.await.unwrap().unwrap(), "a:1");
 }
 
+/// As for the whole channel: what was taken out by weight 0 is called if no other is ready after a second.
+#[tokio::test(start_paused = true)]
+async fn a_lane_of_which_only_weight_0_is_ready_is_waited_for_a_second() {
+    for (fallback, instead) in
+        [(LaneFallback::DefaultLane, "a:1"), (LaneFallback::AnyInstance, "a:1"), (LaneFallback::Fail, "c:1")]
+    {
+        let mut fleet = Fleet::new(&["a", "c"]).await;
+        fleet.registry.put(described(&fleet.servers[1], "canary").with_weight(0)).await;
+        let canary = Server::on(&fleet.net, "d:1");
+        fleet.registry.put(described(&canary, "canary")).await;
+        let (client, gate) = gated(&fleet, 'd', lanes().with_fallback(fallback)).await;
+        let waiting = start(&client, "canary");
+        let began = Instant::now();
+        assert_eq!(call(&client, "Name", "").await.unwrap(), "a:1");
+        assert_eq!(began.elapsed(), Duration::ZERO, "another lane");
+        assert_eq!(waiting.await.unwrap().unwrap(), instead);
+        assert_eq!(began.elapsed().as_secs(), 1);
+        assert_eq!(call(&client, "Name", "canary").await.unwrap(), instead);
+        assert_eq!(began.elapsed().as_secs(), 1);
+        gate.open();
+        sleep(Duration::from_millis(1)).await;
+        assert_eq!(call(&client, "Name", "canary").await.unwrap(), "d:1");
+        // And one that can be connected to is not missed.
+        gate.close();
+        let builder = fleet.channel(lanes().with_fallback(fallback)).connector(gate.clone());
+        let client = Client::new(&builder.connect().await.unwrap());
+        let waiting = start(&client, "canary");
+        sleep(SECOND / 2).await;
+        gate.open();
+        assert_eq!(waiting.await.unwrap().unwrap(), "d:1");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn calls_whose_lane_is_drawn_wait_for_none() {
     let fleet = Fleet::new(&["a", "c"]).await;

@@ -33,6 +33,8 @@ pub(super) struct Division {
     ready: SortedById<ReadyInstance>,
     placed: SortedById<Placed>,
     lanes: BTreeMap<Arc<str>, LaneState>,
+    /// Of the last update: what is waited for then has an end that is still to come.
+    now: Instant,
 }
 
 /// A ready instance, and its lane.
@@ -99,7 +101,8 @@ impl Division {
         let make_policy = Box::new(move || Box::new(make_policy()) as Box<dyn LoadBalancingPolicy>);
         let (ready, placed, lanes) = (SortedById::new(), SortedById::new(), BTreeMap::new());
         let (panics, connecting, draining) = (Panics::of::<P>(), ByLane::default(), ByLane::default());
-        Self { lane_of, make_policy, panics, connecting, draining, ready, placed, lanes }
+        let now = Instant::now();
+        Self { lane_of, make_policy, panics, connecting, draining, ready, placed, lanes, now }
     }
 
     pub(super) fn check(&self) -> Result<(), String> {
@@ -128,10 +131,10 @@ impl Division {
     pub(super) fn update(&mut self, ready: &SortedById<ReadyInstance>, default: &Arc<str>) {
         self.divide(ready, default);
         self.stand_in();
-        let now = Instant::now();
+        self.now = Instant::now();
         for (name, lane) in &mut self.lanes {
             lane.set_others(self.connecting.of(name), self.draining.of(name));
-            if lane.is_current && lane.due.is_none_or(|due| due > now) {
+            if lane.is_current && lane.due.is_none_or(|due| due > self.now) {
                 continue;
             }
             if !lane.group.instances().is_same(&lane.instances) {
@@ -225,18 +228,33 @@ impl Division {
 
     /// Returns when a policy wants to make another picker, or a lane is no longer waited for.
     pub(super) fn due(&self) -> Option<Instant> {
-        let now = Instant::now();
-        let awaited = self.connecting.lanes().filter(|(name, _)| !self.lanes.contains_key(*name));
-        let ends = awaited.map(|(_, since)| since + PATIENCE).filter(|end| *end > now);
+        let ends = self.waits().map(|(_, end)| end).filter(|end| *end > self.now);
         self.lanes.values().filter_map(|lane| lane.due).chain(ends).min()
     }
 
-    /// Returns the lanes of which none is ready and some are being connected to, and whether they are waited for where there
-    /// is another one to go to.
+    /// Returns the lanes of which some are being connected to that are better than what is ready, and whether they are waited
+    /// for where there is another place to go to.
     pub(super) fn awaited(&self) -> BTreeMap<Arc<str>, bool> {
-        let now = Instant::now();
-        let awaited = self.connecting.lanes().filter(|(name, _)| !self.lanes.contains_key(*name));
-        awaited.map(|(name, since)| (Arc::clone(name), since + PATIENCE > now)).collect()
+        self.waits().map(|(name, end)| (Arc::clone(name), end > self.now)).collect()
+    }
+
+    /// Those lanes, and until when they are waited for.
+    fn waits(&self) -> impl Iterator<Item = (&Arc<str>, Instant)> {
+        let is_awaited = |name: &str| match self.lanes.get(name) {
+            None => true,
+            // Its calls are told so.
+            Some(lane) if lane.picker.is_none() => false,
+            Some(lane) if lane.weighty == 0 => self.is_weight_connecting(name),
+            // All that are draining may be ejected.
+            Some(lane) => lane.ready == 0,
+        };
+        let awaited = self.connecting.lanes().filter(move |(name, _)| is_awaited(name));
+        awaited.map(|(name, since)| (name, since + PATIENCE))
+    }
+
+    fn is_weight_connecting(&self, lane: &str) -> bool {
+        let mut connecting = self.connecting.of(lane).into_iter().flatten();
+        connecting.any(|instance| instance.weight() > 0)
     }
 
     pub(super) fn placed(&self) -> &SortedById<Placed> {

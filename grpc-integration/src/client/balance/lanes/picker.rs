@@ -13,6 +13,7 @@ use super::super::random::Random;
 use super::super::weighted::Draws;
 use super::division::{Division, LanePicker, Placed};
 use super::{Choice, Lane, LaneFallback};
+use crate::client::outcomes::Standing;
 use crate::client::ready_instance::{InstanceGroup, Picked, ReadyInstance};
 
 #[derive(Debug)]
@@ -22,8 +23,8 @@ pub(super) struct LanesPicker {
     lanes: BTreeMap<Arc<str>, LanePicker>,
     /// Lanes with instances and without a picker, and why.
     broken: BTreeMap<Arc<str>, Arc<str>>,
-    /// Lanes without ready instances of which some are being connected to, and whether they are waited for where there is
-    /// another one to go to.
+    /// Lanes of which some are being connected to that are better than what is ready, and whether they are waited for where
+    /// there is another place to go to.
     awaited: BTreeMap<Arc<str>, bool>,
     placed: SortedById<Placed>,
     /// By which any of them is drawn: `None` if all weights are equal.
@@ -57,26 +58,31 @@ impl LanesPicker {
 
     /// Where a call that names this lane goes.
     fn way(&self, name: &str) -> Way<'_> {
-        let (own, fallback) = (self.lanes.get(name), self.choice.fallback);
-        if let Some(own) = own.filter(|own| own.has_weight || fallback == LaneFallback::Fail) {
+        let (own, fallback) = (self.lane(name), self.choice.fallback);
+        if let Some(own) = own.filter(|own| own.has_weight) {
             return Way::Lane(own);
         }
-        let default = self.lanes.get(&self.choice.default);
         let instead = match fallback {
-            LaneFallback::Fail => Way::Nowhere,
+            LaneFallback::Fail => own.map_or(Way::Nowhere, Way::Lane),
             LaneFallback::AnyInstance => Way::Anywhere,
             LaneFallback::DefaultLane => {
+                let default = self.lane(&self.choice.default);
                 let weighty = default.filter(|default| default.has_weight);
                 weighty.or(own).or(default).map_or(Way::Nowhere, Way::Lane)
             }
         };
-        match (self.awaited.get(name), instead) {
-            (Some(true), _) | (Some(false), Way::Nowhere) => Way::Wait,
-            (None, Way::Nowhere) if fallback == LaneFallback::DefaultLane => {
-                self.awaited.get(&self.choice.default).map_or(Way::Nowhere, |_| Way::Wait)
-            }
-            (_, instead) => instead,
-        }
+        let is_waited = |lane| match (self.awaited.get(lane), &instead) {
+            (Some(_), Way::Nowhere) => true,
+            (awaited, _) => awaited == Some(&true),
+        };
+        let has_weight = matches!(instead, Way::Lane(instead) if instead.has_weight);
+        let is_default = fallback == LaneFallback::DefaultLane && !has_weight;
+        if is_waited(name) || is_default && is_waited(&self.choice.default) { Way::Wait } else { instead }
+    }
+
+    /// The lane of this name, if it can be called.
+    fn lane(&self, name: &str) -> Option<&LanePicker> {
+        self.lanes.get(name).filter(|lane| lane.is_callable())
     }
 
     /// Draws the lane of an untagged call, once for each attempt: `None` for the default lane.
@@ -130,7 +136,9 @@ enum Way<'a> {
 impl LanePicker {
     fn pick(&self, call: &CallInfo<'_>, group: Option<&Arc<InstanceGroup>>) -> Pick {
         let pick = match self.picker.pick(&call.within()) {
-            Pick::Instance(picked) if self.is_old => Pick::Instance(self.still_there(picked)),
+            Pick::Instance(picked) if self.is_old || !self.calls(picked.instance()) => {
+                Pick::Instance(self.still_there(picked))
+            }
             pick => pick,
         };
         match (pick, group) {
@@ -139,20 +147,36 @@ impl LanePicker {
         }
     }
 
-    /// Returns what an old picker has picked if it is of the lane now, and any other of the lane's instances if not.
+    /// Whether any of its instances is called. Those that are ready are by being so.
+    fn is_callable(&self) -> bool {
+        !self.is_draining || self.group.instances().iter().any(|instance| self.calls(instance))
+    }
+
+    /// Whether this instance of the lane is called: not if it is draining and ejected, for of those the channel filters none.
+    fn calls(&self, instance: &ReadyInstance) -> bool {
+        !self.is_draining || !is_ejected(instance)
+    }
+
+    /// Returns what the picker has picked if it is of the lane now and called, and any other of the lane's instances if not.
     fn still_there(&self, picked: Picked) -> Picked {
         let instances = self.group.instances();
-        let takes = |instance: &ReadyInstance| instance.weight() > 0.0 || !self.has_weight;
         let now = instances.get(picked.instance().instance().id());
+        let takes = |now: &ReadyInstance| (now.weight() > 0.0 || !self.has_weight) && self.calls(now);
         if now.is_some_and(|now| now == picked.instance() && takes(now)) {
             return picked;
         }
         let first = fastrand::usize(..instances.len().max(1));
-        let mut others = (first..instances.len()).chain(0..first).filter_map(|index| instances.at(index));
-        let Some(other) = others.find(|other| takes(other)) else { return picked };
+        let others = (first..instances.len()).chain(0..first).filter_map(|index| instances.at(index));
+        let mut others = others.filter(|other| self.calls(other));
+        let weighty = others.clone().find(|other| other.weight() > 0.0);
+        let Some(other) = weighty.or_else(|| others.next()) else { return picked };
         self.picker.done(&picked, &Outcome::new(Code::Cancelled, Duration::ZERO).unsent());
         other.clone().into()
     }
+}
+
+fn is_ejected(instance: &ReadyInstance) -> bool {
+    instance.outcomes().is_some_and(|outcomes| outcomes.probation().standing() == Standing::Ejected)
 }
 
 impl Picker for LanesPicker {

@@ -3,6 +3,7 @@
 mod calls;
 mod changes;
 mod connecting;
+mod ejected;
 mod panics;
 
 use std::collections::BTreeSet;
