@@ -51,22 +51,26 @@ use picker::LanesPicker;
 ///
 /// # A lane without ready instances
 ///
-/// A lane that has none ready, but some that are being connected to, as when the channel starts or the only connection has come to
-/// its maximum age, is waited for: at most a second where there is another lane to go to, and else until they are ready or
-/// known to be unreachable.
+/// A lane that has none ready, but some that are being connected to, as when the channel starts or the only connection has
+/// come to its maximum age, is waited for: at most a second where there is another place to go to, and else until they are
+/// ready or known to be unreachable. Each instance that comes to the lane begins a second of its own.
 ///
 /// What a call does then, or that names a lane without instances, is decided by a [`LaneFallback`]: by default it goes to the
 /// default lane. If that has none either, the call fails with UNAVAILABLE and "no instance of the lane … is ready", or waits
-/// if it is [wait-for-ready](crate::WaitForReady). A lane in which all [weights](ReadyInstance::weight) are 0 counts as one without ready
-/// instances where there is another lane to go to.
+/// if it is [wait-for-ready](crate::WaitForReady).
+///
+/// A lane in which all [weights](ReadyInstance::weight) are 0 counts as one without ready instances where there is another
+/// lane to go to, and gets its calls where there is none. In both cases one with a weight that is being connected to is
+/// waited for first, at most a second.
 ///
 /// Ready is what the channel could call: connected, selected, not ejected. An instance that is draining gets calls only
-/// while its lane has no other one that is ready.
+/// while its lane has no other one that is ready, and not while it is ejected. A channel that is made when all of a lane are
+/// draining does not connect to them while others are up: the lane's calls fall back.
 ///
 /// # A call stays in its lane
 ///
-/// Retries and hedges go to other instances of the same lane while there are any. A call that finds no stream capacity in its lane
-/// waits for it, in a line of the lane's own: it goes to no other lane, and holds back no calls of others. Slow start,
+/// Retries and hedges go to other instances of the same lane while there are any. A call that finds no stream capacity in its
+/// lane waits for it, in a line of the lane's own: it goes to no other lane, and holds back no calls of others. Slow start,
 /// weights and outlier detection work as without lanes; they count each instance among all of the channel.
 ///
 /// A panic of a lane's policy is one of this lane alone, and the first one is logged at ERROR. Until the policy makes another
@@ -99,15 +103,17 @@ struct Choice {
     shares: Vec<(Arc<str>, f64)>,
 }
 
-/// What becomes of a call that names a lane without ready instances; of [`Lanes`].
+/// What becomes of a call that names a lane without ready instances, after it has
+/// [waited](Lanes#a-lane-without-ready-instances) for those that are being connected to; of [`Lanes`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum LaneFallback {
-    /// It goes to the default lane. If that is not ready either, it fails. What Dubbo does without `dubbo.force.tag`, and Envoy
-    /// with `DEFAULT_SUBSET`. The default.
+    /// It goes to the default lane. If that is not ready either, it waits for that too, and fails if none of it is being
+    /// connected to. What Dubbo does without `dubbo.force.tag`, and Envoy with `DEFAULT_SUBSET`. The default.
     #[default]
     DefaultLane,
-    /// It fails with UNAVAILABLE: no other lane may answer for this one. What Envoy does with `NO_FALLBACK`, and Istio.
+    /// It fails with UNAVAILABLE, once none of its lane is being connected to: no other lane may answer for this one. What
+    /// Envoy does with `NO_FALLBACK`, and Istio.
     Fail,
     /// It goes to any ready instance by weight, untagged calls too, which may go to a canary then. What Envoy does with
     /// `ANY_ENDPOINT`.
@@ -147,9 +153,9 @@ impl Lanes {
     /// Returns lanes by what `lane` makes of an instance: `None` for the default lane. `policy` makes the policy of a
     /// lane, which picks within it.
     ///
-    /// `lane` is called by the task of the channel, for each change of an instance and whenever it is connected to: it must be quick and never block. An
-    /// instance for which it panics is in the default lane; the first panic is logged at ERROR. One of `policy` is like one of
-    /// the policy that it makes.
+    /// `lane` is called by the task of the channel, for each change of an instance and whenever it is connected to: it must be
+    /// quick and never block. An instance for which it panics is in the default lane; the first panic is logged at ERROR. One
+    /// of `policy` is like one of the policy that it makes.
     ///
     /// ```
     /// use hither_tonic::{Lanes, RoundRobin};
