@@ -30,7 +30,8 @@ impl Others {
         &self.connecting
     }
 
-    /// Returns the instances that are connected and about to shut down. They take calls that would fail otherwise.
+    /// Returns the instances that are connected and about to shut down, ejected ones too. They can take calls that would fail
+    /// otherwise.
     pub fn draining(&self) -> &SortedById<ReadyInstance> {
         &self.draining
     }
