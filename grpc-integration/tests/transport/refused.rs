@@ -100,7 +100,7 @@ async fn with_a_policy_each_refusal_but_the_first_is_an_attempt() {
 /// That it was refused is known, whatever it waits for in the end: an answer, or a stream.
 #[tokio::test(start_paused = true)]
 async fn the_status_of_a_deadline_has_the_last_refusal() {
-    for (limit, expected) in [(100, "no answer from"), (0, "all connections have as many calls")] {
+    for (limit, expected) in [(100, "no answer from"), (0, "no connection has room")] {
         let net = Net::new();
         let _peer = Peer::within(&net, "a:1", move |mut conn: Conn| async move {
             conn.greet(&[]).await?;
