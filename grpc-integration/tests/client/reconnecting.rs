@@ -192,6 +192,18 @@ async fn a_server_that_closes_after_each_answer_answers_all_calls() {
     assert_eq!(log.take(), [""; 0]);
 }
 
+/// HAProxy does that while it is reloaded.
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_is_ended_with_its_settings_is_made_again_at_once() {
+    let (mut registry, net) = (Registry::new(), Net::new());
+    let _server = peers::replacing(&net, "a:1");
+    registry.up("a:1").await;
+    let began = Instant::now();
+    let channel = channel(&registry, &net).connect_lazy().unwrap();
+    Client::new(&channel).name().await.unwrap();
+    assert!(began.elapsed() < SECOND / 2, "{:?}", began.elapsed());
+}
+
 /// grpc/grpc-go#954: a server that accepts and ends all connections was flooded with attempts.
 #[tokio::test(start_paused = true)]
 async fn a_server_that_ends_all_connections_after_settings_is_paced_and_logged_once() {

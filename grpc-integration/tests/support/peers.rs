@@ -98,6 +98,22 @@ pub(crate) fn going_away(net: &Net, address: &str) -> Arc<AtomicUsize> {
     seen
 }
 
+/// Answers the preface of the next connection with its SETTINGS, GOAWAY and the end, as a proxy does that is replaced; all others
+/// are taken by the server that is returned.
+pub(crate) fn replacing(net: &Net, address: &str) -> Server {
+    let mut incoming = net.listen(address);
+    let (accept, others) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        let mut first = incoming.recv().await.unwrap();
+        first.write_all(&[&SETTINGS[..], &GOAWAY].concat()).await.unwrap();
+        drop(first);
+        while let Some(io) = incoming.recv().await {
+            accept.send(io).unwrap();
+        }
+    });
+    Server::taking(others, address, |server| server)
+}
+
 /// Takes so many requests on one connection, says that it takes no more, and then fails each of them with UNAVAILABLE, one
 /// every ten milliseconds.
 pub(crate) fn draining(net: &Net, address: &str, count: usize) {

@@ -93,9 +93,10 @@ impl Connection {
         };
         let stage = stage.wait_for(|stage| *stage != Stage::Handshake).await.map(|stage| stage.clone());
         match stage {
-            // GOAWAY may have come with the SETTINGS, or before this was polled again. The peer can be connected to: what
-            // such connections are worth is for those who made them to judge.
+            // GOAWAY and the end may have come with the SETTINGS, or before this was polled again. The peer can be connected to:
+            // what such connections are worth is for those who made them to judge.
             Ok(Stage::Open | Stage::GoingAway(_)) => Ok(connection),
+            Ok(Stage::Closed(_)) if connection.shared.peer.is_settled() => Ok(connection),
             Ok(Stage::Closed(ending)) => {
                 let first = connection.shared.wire.first();
                 Err(io::Error::other(not_http2(first).unwrap_or(ending.cause)))

@@ -124,6 +124,10 @@ impl Driver {
             self.waker.unmute();
             if let Poll::Ready(ended) = Pin::new(&mut self.h2).poll(&mut Context::from_waker(&self.h2_waker))
             {
+                // SETTINGS, if they came with the end.
+                if self.shared.wire.take_control() {
+                    self.look_at_peer(cx);
+                }
                 return Poll::Ready(self.end(cx, ended));
             }
             let read = self.shared.wire.read();

@@ -27,6 +27,8 @@ pub(super) struct Peer {
     stage: watch::Sender<Stage>,
     /// Whether `stage` is `Open`: calls read it without a lock.
     open: AtomicBool,
+    /// Whether its SETTINGS have arrived.
+    settled: AtomicBool,
     max_streams: AtomicUsize,
     first_call: OnceLock<Instant>,
     answered: AtomicBool,
@@ -41,6 +43,7 @@ impl Peer {
         Self {
             stage: watch::Sender::new(Stage::Handshake),
             open: AtomicBool::new(false),
+            settled: AtomicBool::new(false),
             max_streams: AtomicUsize::new(0),
             first_call: OnceLock::new(),
             answered: AtomicBool::new(false),
@@ -61,6 +64,11 @@ impl Peer {
     /// Returns how many streams may be open at a time.
     pub(super) fn max_streams(&self) -> usize {
         self.max_streams.load(Ordering::SeqCst)
+    }
+
+    /// Returns whether its SETTINGS have arrived.
+    pub(super) fn is_settled(&self) -> bool {
+        self.settled.load(Ordering::SeqCst)
     }
 
     /// Returns when calls were sent to it for the first time.
@@ -106,6 +114,7 @@ impl Peer {
 
     /// The peer's SETTINGS have arrived: it allows this many streams. Returns whether it allows more than before.
     pub(super) fn on_settings(&self, max_streams: usize) -> bool {
+        self.settled.store(true, Ordering::SeqCst);
         let before = self.max_streams.swap(max_streams, Ordering::SeqCst);
         self.advance(|stage| (*stage == Stage::Handshake).then_some(Stage::Open));
         before < max_streams
