@@ -279,6 +279,32 @@ async fn failure(odd: &Odd) -> String {
     text.strip_prefix("health check failed at a:1: ").unwrap_or(text).to_owned()
 }
 
+/// As where the maximum age of connections is less than the time in which a report has to come.
+#[tokio::test(start_paused = true)]
+async fn a_report_that_does_not_come_over_several_connections_is_a_failure() {
+    let network = network();
+    let odd = Odd::new(|_| open(&[]));
+    let server = odd.serve(&network, "a:1").await;
+    let channel = builder(&network).connect_lazy().unwrap();
+    let client = Client::new(&channel);
+    let waiting = {
+        let client = client.clone();
+        tokio::spawn(async move { client.name().await })
+    };
+    for second in 1..60 {
+        sleep(SECOND).await;
+        if second % 3 == 0 {
+            server.0.host().reset_connections();
+            sleep(SECOND / 10).await;
+        }
+        if second > 11 {
+            let status = client.name().await.unwrap_err();
+            assert!(status.message().ends_with("no report within 10s"), "{second}: {status:?}");
+        }
+    }
+    assert_eq!(waiting.await.unwrap().unwrap_err().code(), Code::Unavailable);
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_is_no_report_fails_and_is_retried_with_backoff() {
     for (frames, expected) in [

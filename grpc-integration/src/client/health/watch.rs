@@ -35,9 +35,11 @@ pub(crate) enum Health {
 pub(crate) struct HealthCheck {
     service: Arc<str>,
     authority: CallAuthority,
-    /// How long the first report of a stream may take.
+    /// How long the first report may take, over whatever connections and streams.
     timeout: Duration,
     backoff: Backoff,
+    /// Since when there was no report, over whatever connections; `None` after one.
+    silent_since: Option<Instant>,
     /// Whether the channel has logged that a server cannot be checked.
     is_logged: Arc<AtomicBool>,
 }
@@ -56,7 +58,8 @@ enum Ended {
 
 impl HealthCheck {
     pub(crate) fn new(service: &str, authority: CallAuthority, timeout: Duration, backoff: Backoff) -> Self {
-        Self { service: service.into(), authority, timeout, backoff, is_logged: Arc::default() }
+        let service = service.into();
+        Self { service, authority, timeout, backoff, silent_since: None, is_logged: Arc::default() }
     }
 
     /// Returns the check of another instance, with jitter of its own.
@@ -70,6 +73,12 @@ impl HealthCheck {
     /// Ends the stream.
     pub(crate) async fn run(&mut self, instance: &ReadyInstance, mut report: impl FnMut(Health)) {
         self.backoff.reset();
+        // Another connection is no reason to hope for one.
+        if self.is_silent()
+            && let Some(connection) = instance.oldest_connection()
+        {
+            report(Health::NotServing(failed(&connection, &self.silence())));
+        }
         // The first one is watched, and when it is gone the next.
         while let Some(connection) = instance.oldest_connection() {
             tokio::select! {
@@ -87,6 +96,7 @@ impl HealthCheck {
             let began = Instant::now();
             let delay = match self.stream(connection, report).await {
                 Ended::Unchecked(cause) => {
+                    self.silent_since = None;
                     self.log(connection, &cause);
                     report(Health::Serving);
                     return std::future::pending().await;
@@ -114,32 +124,33 @@ impl HealthCheck {
         }
     }
 
-    async fn stream(&self, connection: &Arc<Connection>, report: &mut impl FnMut(Health)) -> Ended {
+    async fn stream(&mut self, connection: &Arc<Connection>, report: &mut impl FnMut(Health)) -> Ended {
         if connection.has_one_stream() {
             return Ended::Unchecked("the server allows one stream at a time, which calls need".to_owned());
         }
-        let failed = |cause: String| {
-            Ended::Failed(format!("health check failed at {}: {cause}", connection.address()))
-        };
+        let failed = |cause: String| Ended::Failed(failed(connection, &cause));
         let Some(slot) = connection.try_reserve_aside() else {
             return Ended::Full;
         };
         let began = Instant::now();
+        let since = *self.silent_since.get_or_insert(began);
+        let deadline = if self.is_silent() { began } else { since } + self.timeout;
         let first = async {
             let authority = self.authority.of(connection.address());
             let mut stream = HealthStream::open(slot, authority, request(&self.service)).await?;
             let status = stream.next().await?;
             Ok::<_, End>((stream, status))
         };
-        let (mut stream, mut status) = match timeout_at(began + self.timeout, first).await {
+        let (mut stream, mut status) = match timeout_at(deadline, first).await {
             Ok(Ok(first)) => first,
             Ok(Err(End::Status(status))) if status.code() == Code::Unimplemented => {
                 return Ended::Unchecked(describe(&status));
             }
             Ok(Err(End::Status(status))) => return failed(describe(&status)),
             Ok(Err(End::Broken(cause))) => return failed(cause),
-            Err(_) => return failed(format!("no report within {:?}", self.timeout)),
+            Err(_) => return failed(self.silence()),
         };
+        self.silent_since = None;
         let (mut reports, mut last) = (0, None);
         loop {
             if last.replace(status) != Some(status) {
@@ -160,6 +171,15 @@ impl HealthCheck {
         }
     }
 
+    /// Whether a report is overdue.
+    fn is_silent(&self) -> bool {
+        self.silent_since.is_some_and(|since| since.elapsed() >= self.timeout)
+    }
+
+    fn silence(&self) -> String {
+        format!("no report within {:?}", self.timeout)
+    }
+
     fn log(&self, connection: &Connection, cause: &str) {
         let address = connection.address();
         if self.is_logged.swap(true, Ordering::Relaxed) {
@@ -168,6 +188,10 @@ impl HealthCheck {
             tracing::warn!(%address, cause, "health is not checked; the instance counts as healthy");
         }
     }
+}
+
+fn failed(connection: &Connection, cause: &str) -> String {
+    format!("health check failed at {}: {cause}", connection.address())
 }
 
 fn describe(status: &Status) -> String {
