@@ -49,7 +49,8 @@ use crate::task::Task;
 /// A task follows the registry all the time, connects to the instances that it finds in the background, and retries
 /// with gRPC's exponential backoff (1 s, growing to 120 s); a connection that was lost, or that the server is about to
 /// close (GOAWAY), is replaced at once. Meanwhile, for a second at most, the instance keeps its place: no standby takes
-/// over, no policy forgets it, and calls that may go nowhere else wait. Not with
+/// over, no policy forgets it, and calls that may go nowhere else wait. Where it cannot be connected to again in that time, tiers
+/// wait for it up to ten seconds ([`Selection::tiers`](crate::Selection::tiers)). Not with
 /// [`health_check`](crate::ChannelBuilder::health_check), which has to pass first. Only an instance that has sent its HTTP/2 SETTINGS is
 /// called. One that is removed, or announces `Draining`, gets no new calls and finishes those in flight. While the
 /// registry cannot be reached, calls go on to the instances known last (stale). Everything stops when the last clone
