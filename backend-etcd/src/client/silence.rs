@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A connection that did not answer one request for so long is dead, whoever has dropped it. Less than a third of the smallest
+/// A connection on which one request got no answer for this long is dead, also where its caller has dropped it. Less than a third of the smallest
 /// TTL, within which a renewal must be done: etcd grants whole seconds, and one where elections are fast.
 const SUSPICIOUS: Duration = Duration::from_millis(300);
 
-/// For so long a probe waits, which nobody drops earlier. An etcd that needs more for one answer, of which connecting takes two
-/// or more, is not connected to within the default of 2 s.
+/// The deadline of a probe, which no caller cancels. Connecting takes two answers or more, so an etcd that is slower than this
+/// is not connected to within the default of 2 s in any case.
 pub(super) const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The silence of a connection: the time since its last answer in which a request waited that its caller has dropped.

@@ -228,6 +228,22 @@ async fn one_that_is_tried_keeps_no_call_busy() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn all_calls_of_sticky_go_to_one_other_meanwhile() {
+    let names: Vec<_> = ('a'..='l').map(String::from).collect();
+    let weights: Vec<_> = names.iter().map(|name| (name.as_str(), 1)).collect();
+    let fleet = Fleet::new(&weights, 'a').await;
+    let builder =
+        channel(&fleet.registry, &fleet.net).connector(fleet.gate.clone()).policy(Sticky::default());
+    let client = Client::new(&builder.connect().await.unwrap());
+    sleep(SECOND).await;
+    assert_eq!(client.name().await.unwrap(), "a:1");
+    fleet.lose(0).await;
+    for _ in 0..20 {
+        assert_eq!(client.name().await.unwrap(), "b:1");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_policy_keeps_what_it_knows() {
     let fleet = Fleet::new(&[("a", 1), ("b", 1)], 'a').await;
     let builder = || channel(&fleet.registry, &fleet.net).connector(fleet.gate.clone());

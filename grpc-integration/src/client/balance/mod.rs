@@ -21,6 +21,7 @@ pub(crate) use contained::{Policy, PolicyPicker};
 pub use lanes::{Lane, LaneFallback, Lanes};
 pub use least_request::LeastRequest;
 pub use others::Others;
+pub(crate) use others::PATIENCE;
 pub use peak_ewma::PeakEwma;
 pub use per_instance::{InstanceWith, PerInstance};
 pub use policy::{CallInfo, LoadBalancingPolicy, Outcome, Pick, Picker};

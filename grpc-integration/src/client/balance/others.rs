@@ -1,10 +1,15 @@
 //! The instances besides the ready ones, for policies.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use hither_core::{Instance, SortedById};
 
 use crate::client::ready_instance::ReadyInstance;
+
+/// How long calls wait for instances that are being connected to where there are others to go to: a black hole must not hold
+/// them up.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The instances that a [`LoadBalancingPolicy`](crate::LoadBalancingPolicy) may know of besides those that calls are to go to:
 /// for one by which a call may go to some instances only.

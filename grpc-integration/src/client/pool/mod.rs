@@ -20,7 +20,6 @@ mod tally;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
-use std::time::Duration;
 
 use hither_core::{Discovery, Freshness, ServiceName, ServiceView, SortedById, Update};
 use tokio::sync::watch;
@@ -34,7 +33,7 @@ pub(crate) use renewals::Renewals;
 pub(crate) use state::{NotReadyReason, Ready, State, StateReader, closed};
 pub(crate) use subchannel::SubchannelConfig;
 
-use super::balance::{Policy, SlowStart};
+use super::balance::{PATIENCE, Policy, SlowStart};
 use super::metrics::{Counts, Gauges};
 use super::outliers::{OutlierDetection, Outliers};
 use super::ready_instance::ReadyInstance;
@@ -56,10 +55,6 @@ const BATCH: usize = 256;
 /// How often in one turn the selection is asked what it makes of what it has just changed: once or twice is enough, unless it
 /// has a bug.
 const ROUNDS: usize = 100;
-
-/// How long calls wait, when the channel starts, for an instance with a weight while those that are ready were taken out by
-/// weight 0.
-const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Follows one service.
 #[derive(Debug)]

@@ -3,21 +3,17 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use hither_core::contain::{contain, drop_contained};
 use hither_core::{HasId, Instance, InstanceId, SortedById};
 use tokio::time::Instant;
 
 use super::super::contained::{Method, Panics};
-use super::super::others::Others;
+use super::super::others::{Others, PATIENCE};
 use super::super::policy::{LoadBalancingPolicy, Picker};
 use super::by_lane::ByLane;
 use crate::client::closure::Closure;
 use crate::client::ready_instance::{InstanceGroup, ReadyInstance};
-
-/// How long a lane that is being connected to is waited for where there is another one to go to.
-pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Makes the policy of a lane.
 type MakePolicy = dyn Fn() -> Box<dyn LoadBalancingPolicy> + Send;

@@ -7,10 +7,9 @@ use std::time::Duration;
 use hither_core::{HasId, Instance, SortedById};
 use tokio::time::Instant;
 
+use crate::client::balance::PATIENCE;
 use crate::client::ready_instance::ReadyInstance;
 
-/// How long calls wait for an instance from when it is first seen to be connected to.
-const PATIENCE: Duration = Duration::from_secs(1);
 /// By how much longer at most, so that those that began one after the other are given up together: the ring is changed each time.
 const STEP: Duration = Duration::from_millis(100);
 
